@@ -173,7 +173,7 @@ fn parse_instant(text: &[u8]) -> Option<UtcMillis> {
     let (separator, rest) = text.get(10..)?.split_first()?;
     matches!(separator, b'T' | b't' | b' ').then_some(())?;
     let [h1, h2, b':', m1, m2, b':', s1, s2, rest @ ..] = rest else { return None };
-    let time = (digits(&[*h1, *h2])?, digits(&[*m1, *m2])?, digits(&[*s1, *s2])?);
+    let time = (digits([*h1, *h2])?, digits([*m1, *m2])?, digits([*s1, *s2])?);
     let (ms, rest) = match rest {
         [b'.', decimals @ ..] => {
             let len = decimals.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -187,7 +187,7 @@ fn parse_instant(text: &[u8]) -> Option<UtcMillis> {
     let offset_minutes = match rest {
         [b'Z' | b'z'] => 0,
         [sign @ (b'+' | b'-'), h1, h2, b':', m1, m2] => {
-            let (hours, minutes) = (digits(&[*h1, *h2])?, digits(&[*m1, *m2])?);
+            let (hours, minutes) = (digits([*h1, *h2])?, digits([*m1, *m2])?);
             (hours <= 23 && minutes <= 59).then_some(())?;
             let minutes = i32::from(hours) * 60 + i32::from(minutes);
             if *sign == b'-' { -minutes } else { minutes }
@@ -200,12 +200,12 @@ fn parse_instant(text: &[u8]) -> Option<UtcMillis> {
 
 fn civil_date(text: &[u8]) -> Option<(i32, u8, u8)> {
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
-    let year = i32::from(digits(&[*y1, *y2])?) * 100 + i32::from(digits(&[*y3, *y4])?);
-    let (month, day) = (digits(&[*m1, *m2])?, digits(&[*d1, *d2])?);
+    let year = i32::from(digits([*y1, *y2])?) * 100 + i32::from(digits([*y3, *y4])?);
+    let (month, day) = (digits([*m1, *m2])?, digits([*d1, *d2])?);
     ((1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day)).then_some((year, month, day))
 }
 
-fn digits(text: &[u8; 2]) -> Option<u8> {
+fn digits(text: [u8; 2]) -> Option<u8> {
     let [tens, ones] = text;
     (tens.is_ascii_digit() && ones.is_ascii_digit()).then(|| (tens - b'0') * 10 + (ones - b'0'))
 }
