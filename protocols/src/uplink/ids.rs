@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn ids_round_trip() {
-        let batch = BatchId { gateway: GatewayId::new("gw-1").unwrap(), incarnation: 0xc0ffee, seq: 17 };
+        let batch = BatchId { gateway: GatewayId::new("gw-1").unwrap(), incarnation: 0x00c0_ffee, seq: 17 };
         assert_eq!(batch.to_string(), "gw-1/0000000000c0ffee/17");
         assert_eq!(batch.to_string().parse(), Ok(batch));
         let hash = Sha256::of(b"abc");
