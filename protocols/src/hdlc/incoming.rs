@@ -15,12 +15,16 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn extend(&mut self, now: Duration, octets: &[u8]) {
-        self.octets.drain(..self.done);
-        self.done = 0;
         self.octets.extend(octets);
         if !octets.is_empty() {
             self.heard_at = now;
         }
+    }
+
+    /// Forgets what is dealt with; to be called when [`Self::next`] found no more.
+    pub(super) fn compact(&mut self) {
+        self.octets.drain(..self.done);
+        self.done = 0;
     }
 
     /// The next whole frame; noise before it is dropped.
@@ -93,6 +97,7 @@ mod tests {
             while incoming.next().is_some() {
                 found += 1;
             }
+            incoming.compact();
             assert!(incoming.len() < 60);
         }
         assert_eq!(found, 3);
