@@ -98,9 +98,9 @@ fn a_bad_line_delays_but_never_alters() {
 }
 
 // An octet too many or too few shifts all that follows. That a frame then ends in 7E at its length and has a matching check
-// sequence has about one chance in 65,536 * 256 (in 65,536 where flags stand double). Some 3,000 such frames come here.
+// sequence has about one chance in 65,536 * 256 (in 65,536 where flags stand double). Some thousands of such frames come here.
 //
-// Negative control: let `Incoming::give_up_one` drop everything (fewer survive), or `scan` skip the claimed length.
+// Negative control: let `frame::read` skip the FCS.
 #[test]
 fn octets_too_many_or_too_few_are_survived() {
     let faults = Faults { latency_ms: 20, dropped: 100, inserted: 100, is_fragmented: true, ..Faults::default() };
@@ -121,7 +121,7 @@ fn answers_slower_than_the_time_out_still_count() {
     assert_eq!(survivors(30_000..30_300, faults, |_| {}), 300);
 }
 
-// Negative control: leave out `self.echo.sent` in the client, or the look at the destination.
+// Negative control: leave out `self.echo.sent` in the client, or its looks at destination and source.
 #[test]
 fn echoes_are_not_taken_for_answers() {
     let faults = Faults { latency_ms: 5, is_echoing: true, is_fragmented: true, ..Faults::default() };
@@ -140,8 +140,7 @@ fn damaged_echoes_are_survived() {
     assert!(survivors(43_000..44_000, faults, |_| {}) >= 990);
 }
 
-// Negative control: let the server's `send` answer without a poll (both ends talk at once: the client's time runs out), or
-// let the client wait for the response time-out instead of polling a server that answered RR.
+// Negative control: let the client wait for the response time-out instead of polling a server that answered RR.
 #[test]
 fn a_server_that_thinks_for_long_is_waited_for() {
     let faults = Faults { latency_ms: 10, ..Faults::default() };

@@ -121,6 +121,7 @@ fn a_frame_inside_a_wrong_length_is_found() {
     assert_eq!(errors, [FrameError::NotClosed { length: echo.len() + 5 - 2 }]);
 }
 
+// Negative control: let `read` skip the HCS, or the look at the closing flag.
 #[test]
 fn each_wrong_check_sequence_has_its_name() {
     let mut octets = UA;
@@ -160,7 +161,7 @@ fn the_longest_frame_round_trips() {
 }
 
 // CRC-16/X-25 finds every error of one, two or three bits in a frame of this size, so none may pass.
-// Negative control: let `read` skip the FCS, or the HCS.
+// Negative control: let `read` skip the FCS. (Without the HCS the FCS still finds them, only later.)
 #[test]
 fn no_single_bit_error_passes_unseen() {
     let stream = [&UA[..], &encoded(&from_server(Control::Ui, &[0x33; 60]))].concat();

@@ -166,7 +166,7 @@ fn parameters_are_negotiated_to_the_smaller() {
     assert_eq!(LinkParameters::decode(frame.information), Ok(expected));
 }
 
-// Negative control: let a duplicate reach the owner, or answer it with nothing.
+// Negative control: answer a duplicate with nothing, or let `send` answer without a poll.
 #[test]
 fn a_repeated_request_gets_the_same_answer_and_reaches_the_owner_once() {
     let mut bench = Bench::connected(config());
