@@ -191,7 +191,14 @@ impl Outbox {
     }
 
     /// Lowest seq of the incarnation that is not settled on this disk.
-    pub fn floor(&self, incarnation: u64, last_sealed: u64) -> u64 {
+    pub fn floor_of(&self, incarnation: u64) -> Result<u64, OutboxError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT last_sealed FROM incarnations WHERE incarnation = ?1")?;
+        let last: Option<i64> = statement.query_row([incarnation as i64], |row| row.get(0)).optional()?;
+        Ok(self.floor(incarnation, last.unwrap_or(0) as u64))
+    }
+
+    fn floor(&self, incarnation: u64, last_sealed: u64) -> u64 {
         let first = self.memory.batches.range((incarnation, 0)..=(incarnation, u64::MAX)).next();
         first.map_or(last_sealed + 1, |(&(_, seq), _)| seq)
     }
@@ -240,6 +247,30 @@ impl Outbox {
             }
         }
         Ok((batches, rows, damage))
+    }
+
+    /// Every row in the file, oldest first, as one JSON object each.
+    pub fn export(&self, mut line: impl FnMut(&serde_json::Value) -> std::io::Result<()>) -> anyhow::Result<()> {
+        let sql = format!("SELECT {} FROM rows ORDER BY id", super::rows::COLUMNS);
+        let mut statement = self.connection.prepare(&sql)?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            let row = super::rows::StoredRow::from_row(row)?;
+            line(&match (row.event(), self.memory.series_by_id.get(&row.series)) {
+                (Some(event), _) => serde_json::json!({
+                    "row": row.id, "meter": event.meter.as_str(), "log": event.log, "at": event.at.to_string(),
+                    "code": event.code, "text": event.text, "intact": row.is_intact(),
+                }),
+                (None, series) => serde_json::json!({
+                    "row": row.id, "meter": series.map(|series| series.meter.as_str()),
+                    "code": series.map(|series| series.code.to_string()), "kind": series.map(|series| series.kind.name()),
+                    "period_s": series.map(|series| series.period_s), "captured_at": row.captured_at.to_string(),
+                    "nth": row.nth, "value": row.quantity.decimal(), "unit": row.quantity.unit.to_string(),
+                    "quality": row.quality.to_string(), "held": row.flags & super::rows::HELD != 0, "intact": row.is_intact(),
+                }),
+            })?;
+        }
+        Ok(())
     }
 }
 

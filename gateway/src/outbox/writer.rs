@@ -5,13 +5,14 @@
 //! commit fails, each of its jobs is tried alone, so that one cannot spoil another.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::{IncarnationStatus, Inventory, Receipt};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use super::{Outbox, OutboxError, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage, Which};
 use crate::clock::SharedClock;
@@ -75,11 +76,29 @@ enum Backend {
     Inline(Arc<Mutex<Outbox>>),
 }
 
+/// What anybody may know without asking the writer.
+#[derive(Default)]
+struct Shared {
+    unsealed: AtomicU64,
+    /// Told after every commit.
+    committed: Notify,
+    /// The writer ends after the commit under way.
+    closing: AtomicBool,
+}
+
+impl Shared {
+    fn tell(&self, outbox: &Outbox) {
+        self.unsealed.store(outbox.unsealed_rows(), Ordering::Release);
+        self.committed.notify_one();
+    }
+}
+
 /// Asks the writer. Clones share it; when the last is gone, the thread ends after its last commit.
 #[derive(Clone)]
 pub struct OutboxHandle {
     backend: Backend,
     room: Arc<Semaphore>,
+    shared: Arc<Shared>,
 }
 
 impl OutboxHandle {
@@ -90,17 +109,44 @@ impl OutboxHandle {
         clock: SharedClock,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = channel();
+        let shared = Arc::<Shared>::default();
+        shared.tell(&outbox);
+        let told = shared.clone();
         let thread = std::thread::Builder::new()
             .name("outbox".to_owned())
-            .spawn(move || write_until_closed(outbox, &receiver, settings, &clock))?;
-        Ok((Self { backend: Backend::Thread(sender), room: Arc::new(Semaphore::new(QUEUE_ROWS_MAX)) }, thread))
+            .spawn(move || write_until_closed(outbox, &receiver, settings, &clock, &told))?;
+        let room = Arc::new(Semaphore::new(QUEUE_ROWS_MAX));
+        Ok((Self { backend: Backend::Thread(sender), room, shared }, thread))
     }
 
     /// The same, each job committed where it is asked for.
     pub fn inline(outbox: Outbox) -> (Self, Arc<Mutex<Outbox>>) {
+        let shared = Arc::<Shared>::default();
+        shared.tell(&outbox);
         let outbox = Arc::new(Mutex::new(outbox));
         let room = Arc::new(Semaphore::new(QUEUE_ROWS_MAX));
-        (Self { backend: Backend::Inline(outbox.clone()), room }, outbox)
+        (Self { backend: Backend::Inline(outbox.clone()), room, shared }, outbox)
+    }
+
+    /// Rows stored and not sealed yet, as of the last commit.
+    pub fn unsealed_rows(&self) -> u64 {
+        self.shared.unsealed.load(Ordering::Acquire)
+    }
+
+    /// Returns after the next commit, or at once when there was one since the last call. For one waiter.
+    pub async fn committed(&self) {
+        self.shared.committed.notified().await;
+    }
+
+    /// Ends the writer once everything asked for so far is on the disk; later calls answer [`OutboxError::Closed`].
+    pub async fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        drop(self.run(0, |_| Ok(())).await);
+    }
+
+    /// Lowest seq of the incarnation that is not settled on this disk.
+    pub async fn floor(&self, incarnation: u64) -> Result<u64, OutboxError> {
+        self.run(0, move |outbox| outbox.floor_of(incarnation)).await
     }
 
     /// Returns when the readings are on the disk.
@@ -165,6 +211,7 @@ impl OutboxHandle {
             Backend::Inline(outbox) => {
                 let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
                 commit_alone(&mut outbox, job);
+                self.shared.tell(&outbox);
             }
         }
         answer.await.map_err(|_| OutboxError::Closed)?
@@ -176,6 +223,7 @@ fn write_until_closed(
     jobs: &Receiver<Box<dyn Job>>,
     settings: WriterSettings,
     clock: &SharedClock,
+    shared: &Shared,
 ) {
     while let Ok(first) = jobs.recv() {
         let mut patient = first.rows() > 0;
@@ -193,14 +241,15 @@ fn write_until_closed(
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        commit_group(&mut outbox, group);
+        commit_group(&mut outbox, group, shared);
+        if shared.closing.load(Ordering::Acquire) {
+            return;
+        }
     }
 }
 
-fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>) {
-    if group.len() == 1 {
-        return group.into_iter().for_each(|job| commit_alone(outbox, job));
-    }
+/// Everybody is answered after `shared` says what came of it.
+fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shared) {
     let mut full: Vec<Option<OutboxError>> = Vec::new();
     let committed = guarded(outbox, |outbox| {
         full.clear();
@@ -213,10 +262,17 @@ fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>) {
         }
         Ok(())
     });
-    match committed {
-        Ok(()) => group.into_iter().zip(full).for_each(|(job, full)| job.finish(full.map_or(Ok(()), Err))),
-        Err(_) => group.into_iter().for_each(|job| commit_alone(outbox, job)),
+    shared.tell(outbox);
+    if committed.is_ok() {
+        for (job, full) in group.into_iter().zip(full) {
+            job.finish(full.map_or(Ok(()), Err));
+        }
+        return;
     }
+    for job in group {
+        commit_alone(outbox, job);
+    }
+    shared.tell(outbox);
 }
 
 fn commit_alone(outbox: &mut Outbox, mut job: Box<dyn Job>) {
