@@ -16,5 +16,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub mod bytes;
+pub mod cosem;
+pub mod dlms;
 pub mod link;
 pub mod metering;
