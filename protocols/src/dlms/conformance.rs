@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn another_length_or_tag_is_refused() {
-        for bytes in [&[0x5f, 0x1f, 0x03, 0x00, 0x00, 0x7e][..], &[0x5e, 0x04, 0, 0, 0, 0], &[0x5f, 0x1f, 0x04, 0], &[]] {
+        for bytes in [&[0x5f, 0x1f, 0x03, 0x00, 0x00, 0x7e][..], &[0x5e, 0x04, 0, 0, 0, 0], &[0x5f, 0x1f, 0x04, 0], &[]]
+        {
             assert!(Conformance::decode(&mut Reader::new(bytes)).is_err(), "{bytes:02x?} was taken");
         }
     }

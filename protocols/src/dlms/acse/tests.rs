@@ -2,8 +2,7 @@ use super::*;
 use proptest::option;
 use proptest::prelude::*;
 
-const INITIATE_REQUEST: [u8; 14] =
-    [0x01, 0x00, 0x00, 0x00, 0x06, 0x5f, 0x1f, 0x04, 0x00, 0x00, 0x7e, 0x1f, 0x04, 0xb0];
+const INITIATE_REQUEST: [u8; 14] = [0x01, 0x00, 0x00, 0x00, 0x06, 0x5f, 0x1f, 0x04, 0x00, 0x00, 0x7e, 0x1f, 0x04, 0xb0];
 
 /// Encodes behind a filled prefix, so that a writer that reaches backwards is seen, and compares.
 fn assert_bytes(encoded: &[u8], golden: &[u8]) {
@@ -103,7 +102,9 @@ fn a_high_level_response_keeps_title_mechanism_and_challenge() {
 #[test]
 fn the_protocol_version_is_optional_and_checked() {
     // 80 02 02 84 sets bits 0 and 5, as one widespread stack does.
-    for (bytes, version_1) in [([0x80, 0x02, 0x02, 0x84], true), ([0x80, 0x02, 0x07, 0x80], true), ([0x80, 0x02, 0x07, 0x00], false)] {
+    for (bytes, version_1) in
+        [([0x80, 0x02, 0x02, 0x84], true), ([0x80, 0x02, 0x07, 0x80], true), ([0x80, 0x02, 0x07, 0x00], false)]
+    {
         let mut apdu = vec![0x60, 0x0f];
         apdu.extend(bytes);
         apdu.extend([0xa1, 0x09, 0x06, 0x07, 0x60, 0x85, 0x74, 0x05, 0x08, 0x01, 0x01]);
@@ -142,15 +143,15 @@ fn release_is_the_one_of_the_books_with_and_without_a_reason() {
 
 #[test]
 fn what_is_missing_or_torn_is_named() {
-    assert_eq!(AssociationRequest::decode(&[0x60, 0x00]), Err(AcseError::Missing { field: "application-context-name" }));
+    assert_eq!(
+        AssociationRequest::decode(&[0x60, 0x00]),
+        Err(AcseError::Missing { field: "application-context-name" })
+    );
     assert_eq!(AssociationRequest::decode(&[0x60, 0x02, 0xa1, 0x09]), Err(AcseError::Malformed { field: "AARQ" }));
     assert_eq!(AssociationRequest::decode(&[0x60, 0x80]), Err(AcseError::Malformed { field: "AARQ" }));
     assert_eq!(AssociationRequest::decode(&[]), Err(AcseError::Malformed { field: "AARQ" }));
     let foreign = [0x60, 0x0b, 0xa1, 0x09, 0x06, 0x07, 0x60, 0x85, 0x74, 0x05, 0x09, 0x01, 0x01];
-    assert_eq!(
-        AssociationRequest::decode(&foreign),
-        Err(AcseError::Malformed { field: "application-context-name" })
-    );
+    assert_eq!(AssociationRequest::decode(&foreign), Err(AcseError::Malformed { field: "application-context-name" }));
 }
 
 #[test]
@@ -198,7 +199,8 @@ proptest! {
             version_1, context, calling_ap_title: title.as_deref(), calling_user_id, mechanism,
             authentication: authentication.as_deref().map(Secret), user_information: user.as_deref(),
         };
-        prop_assert_eq!(AssociationRequest::decode(&request.encode()), Ok(request));
+        let bytes = request.encode();
+        prop_assert_eq!(AssociationRequest::decode(&bytes), Ok(request));
     }
 
     #[test]
@@ -213,14 +215,17 @@ proptest! {
             responding_ap_title: title.as_deref(), mechanism,
             authentication: authentication.as_deref().map(Secret), user_information: user.as_deref(),
         };
-        prop_assert_eq!(AssociationResponse::decode(&response.encode()), Ok(response));
+        let bytes = response.encode();
+        prop_assert_eq!(AssociationResponse::decode(&bytes), Ok(response));
     }
 
     #[test]
     fn releases_round_trip(reason: Option<u8>, user in bytes()) {
         let release = Release { reason, user_information: user.as_deref() };
-        prop_assert_eq!(Release::decode_request(&release.encode_request()), Ok(release));
-        prop_assert_eq!(Release::decode_response(&release.encode_response()), Ok(release));
+        let bytes = release.encode_request();
+        prop_assert_eq!(Release::decode_request(&bytes), Ok(release));
+        let bytes = release.encode_response();
+        prop_assert_eq!(Release::decode_response(&bytes), Ok(release));
     }
 
     #[test]
