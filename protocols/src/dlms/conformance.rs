@@ -28,6 +28,13 @@ pub enum ConformanceForm {
     ShortTag,
 }
 
+impl ConformanceForm {
+    /// The form that a quirk asks for.
+    pub(super) const fn short_tag(short: bool) -> Self {
+        if short { Self::ShortTag } else { Self::Standard }
+    }
+}
+
 impl Conformance {
     pub const NONE: Self = Self(0);
     pub const GENERAL_PROTECTION: Self = Self::bit(1);

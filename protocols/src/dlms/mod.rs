@@ -7,6 +7,9 @@
 pub mod acse;
 pub mod apdu;
 pub mod axdr;
+pub mod client;
 pub mod conformance;
 pub mod data;
 pub mod datetime;
+pub mod security;
+pub mod server;

@@ -161,7 +161,7 @@ impl<'a> GetRequest<'a> {
 /// `Get-Data-Result`: the encoded value, or why there is none.
 pub type GetResult<'a> = Result<&'a [u8], DataAccessResult>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GetResponse<'a> {
     /// The value is everything up to the end of the APDU; it was not looked at.
     Normal { invoke: InvokeId, result: GetResult<'a> },
