@@ -18,5 +18,7 @@
 pub mod bytes;
 pub mod cosem;
 pub mod dlms;
+pub mod hdlc;
 pub mod link;
 pub mod metering;
+pub mod wrapper;

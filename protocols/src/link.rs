@@ -59,3 +59,9 @@ pub trait Link {
     fn handle(&mut self, now: Duration, input: LinkInput<'_>) -> Result<(), LinkError>;
     fn poll(&mut self) -> LinkOutput;
 }
+
+/// Whether an APDU comes unasked, so that the answer that is awaited is still to come: data-notification,
+/// event-notification, information-report. (Ciphered as well, they cannot be told from answers here.)
+pub(crate) fn is_unsolicited(apdu: &[u8]) -> bool {
+    matches!(apdu, [0x0f | 0xc2 | 0x18, ..])
+}

@@ -41,10 +41,10 @@ impl ClientConfig {
         .with(Conformance::MULTIPLE_REFERENCES)
         .with(Conformance::SELECTIVE_ACCESS)
         .with(Conformance::DATA_NOTIFICATION);
-    /// Some seconds of a line at 9,600 baud, so that one block never outlasts [`Self::RESPONSE_TIMEOUT`] there.
+    /// Less than half a minute of a line at 2,400 baud, so that one block does not outlast [`Self::RESPONSE_TIMEOUT`].
     pub const MAX_RECEIVE_PDU_SIZE: u16 = 4_096;
-    /// HDLC asks three times within 10 s by common settings, and a meter may think a while about a load profile.
-    pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+    /// By their defaults, HDLC lets a meter be busy for 60 s and then asks four times, and the wrapper waits for 10 s.
+    pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(75);
     /// The answer to so many registers still fits one APDU of the smallest meters, and the meter need not hold a long one.
     pub const LIST_LENGTH_MAX: usize = 16;
 }
@@ -95,6 +95,8 @@ impl Default for Limits {
 pub struct Quirks {
     /// The meter must not be sent an RLRQ; only the link is closed (u9n/dlms-cosem, change log of 25.1.0).
     pub no_release: bool,
+    /// The meter refuses an association while it believes in an earlier one: close that first (u9n/dlms-cosem#74).
+    pub disconnect_first: bool,
     /// The first block may have number 0 instead of 1 (Gurux client sources: "some meters").
     pub blocks_from_zero: bool,
     /// The meter understands the conformance block of the InitiateRequest only behind the tag `5F` of the first editions,

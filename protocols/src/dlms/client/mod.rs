@@ -7,6 +7,7 @@
 //! What the meter refuses is an event and the session goes on. What makes further talk pointless ends the session: the
 //! link is closed in order, and then [`ClientSession::handle`] returns the reason.
 
+mod association;
 mod config;
 mod event;
 mod read;
@@ -20,13 +21,8 @@ use std::time::Duration;
 
 use crate::link::{Link, LinkError, LinkInput, LinkOutput};
 
-use super::acse::{self, ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Diagnostic};
-use super::acse::{AcseError, Mechanism, Release};
-use super::apdu::{
-    ConfirmedServiceError, CosemAttribute, DLMS_VERSION, ExceptionResponse, GetRequest, GetResponse, InitiateRequest,
-    InitiateResponse, InvokeId, tag,
-};
-use super::conformance::ConformanceForm;
+use super::acse::{self, AssociationResult, Diagnostic, Release};
+use super::apdu::{ConfirmedServiceError, CosemAttribute, ExceptionResponse, GetRequest, GetResponse, InvokeId, tag};
 use super::security::{Plain, Protection, Purpose};
 use read::{Exchange, Read, Step};
 
@@ -42,6 +38,8 @@ pub enum ClientOutput {
 #[derive(Debug)]
 enum State {
     Idle,
+    /// Closing what an earlier client may have left open.
+    Clearing,
     Connecting,
     Associating(Patience),
     Associated {
@@ -106,6 +104,11 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     /// Connects the link and asks for an association. [`ClientEvent::Associated`] follows.
     pub fn associate(&mut self, now: Duration) -> Result<(), ClientError> {
         match self.state {
+            State::Idle if self.config.quirks.disconnect_first => {
+                self.state = State::Clearing;
+                self.link.disconnect(now);
+                self.pump(now)
+            }
             State::Idle => {
                 self.state = State::Connecting;
                 self.link.connect(now);
@@ -228,7 +231,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 LinkOutput::Send(bytes) => self.outputs.push_back(ClientOutput::Send(bytes)),
                 LinkOutput::Connected => self.on_connected(now)?,
                 LinkOutput::Apdu(apdu) => self.on_apdu(now, apdu)?,
-                LinkOutput::Disconnected => self.on_disconnected()?,
+                LinkOutput::Disconnected => self.on_disconnected(now)?,
                 LinkOutput::WaitUntil(deadline) => {
                     self.link_deadline = deadline.filter(|_| !matches!(self.state, State::Ended));
                     return Ok(());
@@ -246,10 +249,15 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         self.send_association_request(now)
     }
 
-    fn on_disconnected(&mut self) -> Result<(), ClientError> {
+    fn on_disconnected(&mut self, now: Duration) -> Result<(), ClientError> {
         let stage = self.stage();
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Ended => Ok(()),
+            State::Clearing => {
+                self.state = State::Connecting;
+                self.link.connect(now);
+                Ok(())
+            }
             State::Closing(Some(failure)) => Err(failure),
             // A meter that hangs up instead of answering the release did what was asked.
             State::Closing(None) | State::Releasing(_) => {
@@ -334,41 +342,17 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     }
 
     fn send_association_request(&mut self, now: Duration) -> Result<(), ClientError> {
-        let initiate = InitiateRequest {
-            dedicated_key: None,
-            response_allowed: true,
-            quality_of_service: None,
-            version: DLMS_VERSION,
-            conformance: self.config.proposed,
-            form: ConformanceForm::short_tag(self.config.quirks.short_conformance_tag),
-            client_max_receive_pdu_size: self.config.max_receive_pdu_size,
-        };
-        let user_information = match self.protection.protect(Purpose::Initiate, initiate.encode()) {
-            Ok(apdu) => apdu,
+        match association::request(&self.config, &mut self.protection) {
+            Ok(apdu) => self.transmit(now, &apdu),
             Err(error) => {
                 self.close(now, Some(ClientError::Protection(error)));
-                return Ok(());
+                Ok(())
             }
-        };
-        let (mechanism, authentication) = match &self.config.authentication {
-            Authentication::None => (None, None),
-            Authentication::Low(password) => (Some(Mechanism::Low), Some(password.expose())),
-        };
-        let request = AssociationRequest {
-            version_1: true,
-            context: ApplicationContext::LogicalName,
-            calling_ap_title: None,
-            calling_user_id: self.config.user_id,
-            mechanism,
-            authentication,
-            user_information: Some(&user_information),
-        };
-        let apdu = request.encode();
-        self.transmit(now, &apdu)
+        }
     }
 
     fn on_association_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
-        match self.association_result(apdu) {
+        match association::result(apdu, &self.config, &mut self.protection) {
             Ok(negotiated) => {
                 self.event(ClientEvent::Associated(negotiated));
                 self.start_next(now, negotiated)
@@ -378,38 +362,6 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 Ok(())
             }
         }
-    }
-
-    fn association_result(&mut self, apdu: &[u8]) -> Result<Negotiated, ClientError> {
-        let response = AssociationResponse::decode(apdu).map_err(ClientError::Acse)?;
-        let rejected = |service_error| ClientError::Rejected {
-            result: response.result,
-            diagnostic: response.diagnostic,
-            service_error,
-        };
-        // The result comes first: some meters refuse without user-information.
-        if response.result != AssociationResult::Accepted {
-            let error = response.user_information.and_then(|apdu| ConfirmedServiceError::decode(apdu).ok());
-            return Err(rejected(error));
-        }
-        // "Accepted, now prove it": high level security, which this client did not propose.
-        if response.diagnostic == Diagnostic::AUTHENTICATION_REQUIRED {
-            return Err(rejected(None));
-        }
-        let missing = ClientError::Acse(AcseError::Missing { field: "user-information" });
-        let initiate = response.user_information.ok_or(missing)?.to_vec();
-        let initiate = self.protection.unprotect(Purpose::Initiate, initiate).map_err(ClientError::Protection)?;
-        if let Ok(error) = ConfirmedServiceError::decode(&initiate) {
-            return Err(rejected(Some(error)));
-        }
-        let initiate = InitiateResponse::decode(&initiate).map_err(ClientError::Malformed)?;
-        Ok(Negotiated {
-            conformance: self.config.proposed & initiate.conformance,
-            server_max_receive_pdu_size: initiate.server_max_receive_pdu_size,
-            version: initiate.version,
-            quality_of_service: initiate.quality_of_service,
-            vaa_name: initiate.vaa_name,
-        })
     }
 
     fn on_get_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
@@ -574,7 +526,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
 
     fn stage(&self) -> Stage {
         match &self.state {
-            State::Idle | State::Connecting => Stage::Connecting,
+            State::Idle | State::Clearing | State::Connecting => Stage::Connecting,
             State::Associating(_) => Stage::Associating,
             State::Associated { work: Work::Reading { .. }, .. } => Stage::Reading,
             State::Associated { work: Work::None, .. } => Stage::Waiting,

@@ -30,6 +30,12 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
         Self { link, session, outputs: VecDeque::new(), link_deadline: None }
     }
 
+    /// The owner accepted a connection: a wrapper has no handshake of its own. HDLC needs no such call.
+    pub fn connect(&mut self, now: Duration, objects: &mut dyn ObjectServer) -> Result<(), LinkError> {
+        self.link.connect(now);
+        self.pump(now, objects)
+    }
+
     /// Feeds one input; drain [`Self::poll`] until `WaitUntil` before the next call. An error ends the connection.
     pub fn handle(
         &mut self,
@@ -38,6 +44,10 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
         objects: &mut dyn ObjectServer,
     ) -> Result<(), LinkError> {
         self.link.handle(now, input)?;
+        self.pump(now, objects)
+    }
+
+    fn pump(&mut self, now: Duration, objects: &mut dyn ObjectServer) -> Result<(), LinkError> {
         loop {
             match self.link.poll() {
                 LinkOutput::Send(bytes) => self.outputs.push_back(ServerOutput::Send(bytes)),
@@ -54,8 +64,10 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
                     if let Some(event) = self.session.take_event() {
                         self.event(event);
                     }
-                    if let Some(answer) = answer {
-                        self.link.send(now, &answer)?;
+                    match answer.map(|answer| self.link.send(now, &answer)) {
+                        // Not ready: the APDU came without a link (HDLC UI), and nobody expects an answer.
+                        None | Some(Ok(()) | Err(LinkError::NotReady)) => {}
+                        Some(Err(error)) => return Err(error),
                     }
                 }
                 LinkOutput::WaitUntil(deadline) => {
@@ -68,6 +80,11 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
 
     pub fn poll(&mut self) -> ServerOutput {
         self.outputs.pop_front().unwrap_or(ServerOutput::WaitUntil(self.link_deadline))
+    }
+
+    /// The link, for example to ask which client is connected.
+    pub fn link(&self) -> &L {
+        &self.link
     }
 
     pub fn session(&self) -> &ServerSession<P> {
