@@ -13,3 +13,8 @@ pub mod data;
 pub mod datetime;
 pub mod security;
 pub mod server;
+
+#[cfg(test)]
+mod pair;
+#[cfg(test)]
+mod session_tests;

@@ -19,12 +19,12 @@ fn reading_a_register_is_the_usual_exchange() {
 
     let golden = [0xc4, 0x01, 0xc1, 0x00, 0x06, 0x00, 0xbc, 0x61, 0x4e];
     let response = GetResponse::Normal { invoke: InvokeId(0xc1), result: Ok(&golden[4..]) };
-    assert_eq!(GetResponse::decode(&golden), Ok(response.clone()));
+    assert_eq!(GetResponse::decode(&golden), Ok(response));
     assert_eq!(response.encode(), golden);
 
     let golden = [0xc4, 0x01, 0xc1, 0x01, 0x04];
     let refused = GetResponse::Normal { invoke: InvokeId(0xc1), result: Err(DataAccessResult::ObjectUndefined) };
-    assert_eq!(GetResponse::decode(&golden), Ok(refused.clone()));
+    assert_eq!(GetResponse::decode(&golden), Ok(refused));
     assert_eq!(refused.encode(), golden);
 }
 
@@ -52,7 +52,7 @@ fn blocks_have_the_form_of_the_books() {
 
     let golden = [0xc4, 0x02, 0xc1, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x03, 0x01, 0x02, 0x03];
     let block = GetResponse::Block { invoke: InvokeId(0xc1), last: false, number: 1, result: Ok(&[1, 2, 3]) };
-    assert_eq!(GetResponse::decode(&golden), Ok(block.clone()));
+    assert_eq!(GetResponse::decode(&golden), Ok(block));
     assert_eq!(block.encode(), golden);
 
     let golden = [0xc4, 0x02, 0xc1, 0x01, 0x00, 0x00, 0x00, 0x07, 0x01, 0x0f];
@@ -62,7 +62,7 @@ fn blocks_have_the_form_of_the_books() {
         number: 7,
         result: Err(DataAccessResult::LongGetAborted),
     };
-    assert_eq!(GetResponse::decode(&golden), Ok(aborted.clone()));
+    assert_eq!(GetResponse::decode(&golden), Ok(aborted));
     assert_eq!(aborted.encode(), golden);
 }
 
