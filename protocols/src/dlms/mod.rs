@@ -3,3 +3,4 @@
 pub mod axdr;
 pub mod data;
 pub mod datetime;
+pub mod value;
