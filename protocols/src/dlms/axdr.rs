@@ -53,7 +53,7 @@ impl Limits {
     /// The deepest attribute of the Blue Book that we know of (the object list of an association) has seven levels; the rest
     /// is head-room for manufacturer objects. Recursion is bounded by this, so it must stay small.
     pub const DEPTH_MAX: u8 = 16;
-    /// A day of one-second rows with eleven columns. A decoded tree takes some 40 octets per value, so this is 40 MB.
+    /// A day of one-second rows with eleven columns. An owned tree takes some 60 octets per value, so at most 60 MB.
     pub const VALUES_MAX: u32 = 1_048_576;
     pub const DEFAULT: Self = Self { depth: Self::DEPTH_MAX, values: Self::VALUES_MAX };
 }
@@ -319,7 +319,7 @@ impl Budget {
     }
 }
 
-const fn is_string(tag: u8) -> bool {
+pub(crate) const fn is_string(tag: u8) -> bool {
     matches!(tag, tag::BIT_STRING | tag::OCTET_STRING | tag::VISIBLE_STRING | tag::UTF8_STRING)
 }
 

@@ -98,6 +98,11 @@ impl<'a> Sequence<'a> {
         Elements { values: Reader::new(self.values), types: Reader::new(self.types), left: self.len, form: self.form }
     }
 
+    /// The type description of the elements of a compact array.
+    pub(crate) fn description(&self) -> &'a [u8] {
+        self.types
+    }
+
     /// The element at `index`; walks over those before it.
     pub fn at(&self, index: usize) -> Option<Data<'a>> {
         self.iter().nth(index)

@@ -13,6 +13,7 @@ pub mod data;
 pub mod datetime;
 pub mod security;
 pub mod server;
+pub mod value;
 
 #[cfg(test)]
 mod pair;

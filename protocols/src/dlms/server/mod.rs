@@ -119,13 +119,17 @@ impl<P: Protection> ServerSession<P> {
             Ok((association, user_information)) => {
                 self.association = Some(association);
                 self.event = Some(ServerEvent::Associated(association.role));
-                association_response(AssociationResult::Accepted, Diagnostic::NULL, Some(&user_information))
+                // Some clients take a server that does not repeat the mechanism for one that did not ask for the password.
+                let mechanism = (association.role == ClientRole::Reader).then_some(Mechanism::Low);
+                let response = association_response(AssociationResult::Accepted, Diagnostic::NULL);
+                AssociationResponse { mechanism, user_information: Some(&user_information), ..response }.encode()
             }
             Err((diagnostic, error)) => {
                 self.event = Some(ServerEvent::Rejected(diagnostic));
                 let error = error.encode();
                 let user_information = (!self.config.quirks.reject_without_user_information).then_some(&error[..]);
-                association_response(AssociationResult::RejectedPermanent, diagnostic, user_information)
+                let response = association_response(AssociationResult::RejectedPermanent, diagnostic);
+                AssociationResponse { user_information, ..response }.encode()
             }
         }
     }
@@ -319,7 +323,7 @@ impl<P: Protection> ServerSession<P> {
     }
 }
 
-fn association_response(result: AssociationResult, diagnostic: Diagnostic, user_information: Option<&[u8]>) -> Vec<u8> {
+fn association_response(result: AssociationResult, diagnostic: Diagnostic) -> AssociationResponse<'static> {
     AssociationResponse {
         context: ApplicationContext::LogicalName,
         result,
@@ -327,9 +331,8 @@ fn association_response(result: AssociationResult, diagnostic: Diagnostic, user_
         responding_ap_title: None,
         mechanism: None,
         authentication: None,
-        user_information,
+        user_information: None,
     }
-    .encode()
 }
 
 #[cfg(test)]

@@ -39,8 +39,12 @@ fn answer(session: &mut ServerSession, objects: &mut Objects, apdu: &str) -> Vec
 #[test]
 fn the_answers_on_the_wire_are_those_of_the_books() {
     let (mut session, mut objects) = (ServerSession::new(config()), Objects::default());
-    let aare = answer(&mut session, &mut objects, LOW_LEVEL);
+    let aare = answer(&mut session, &mut objects, PUBLIC);
     let golden = "6129a109060760857405080101a203020100a305a103020100be10040e0800065f1f04000012 1401f40007";
+    assert_eq!(aare, hex(golden));
+    let aare = answer(&mut session, &mut objects, LOW_LEVEL);
+    let golden = "6136a109060760857405080101a203020100a305a103020100 88020780 890760857405080201 \
+                  be10040e0800065f1f040000121401f40007";
     assert_eq!(aare, hex(golden));
     assert_eq!(answer(&mut session, &mut objects, GET_ENERGY), hex("c401c1000600bc614e"));
     assert_eq!(answer(&mut session, &mut objects, "6203800100"), hex("6303800100"));
