@@ -1,6 +1,8 @@
 //! Our sessions against those of `dlms-cosem-rs`, an independent implementation: whole conversations in both directions
 //! over the wrapper, with the same meter contents behind both servers.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail the test")]
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
