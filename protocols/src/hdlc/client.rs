@@ -104,6 +104,7 @@ impl HdlcClient {
                 break;
             }
         }
+        incoming.compact();
         self.incoming = incoming;
         result
     }
@@ -183,7 +184,7 @@ impl HdlcClient {
             self.deadline = Some(now + self.config.response_timeout());
             return Ok(());
         }
-        if is_gap && self.outgoing.is_finished() { self.poll(now, true) } else { self.on_turn(now) }
+        if is_gap && self.outgoing.is_finished() { self.pass_turn(now, true) } else { self.on_turn(now) }
     }
 
     fn on_ready(&mut self, now: Duration, receive: Sequence, is_final: bool) -> Result<(), LinkError> {
@@ -218,7 +219,7 @@ impl HdlcClient {
     /// The server ended its turn.
     fn on_turn(&mut self, now: Duration) -> Result<(), LinkError> {
         if !self.outgoing.is_finished() || self.reassembly.is_partial() {
-            return self.poll(now, false);
+            return self.pass_turn(now, false);
         }
         if self.awaits_apdu {
             return self.wait_while_busy(now);
@@ -249,7 +250,7 @@ impl HdlcClient {
     }
 
     /// Gives the turn to the server: with the frames that it has not acknowledged, else (or if `by_supervisory`) with RR.
-    fn poll(&mut self, now: Duration, by_supervisory: bool) -> Result<(), LinkError> {
+    fn pass_turn(&mut self, now: Duration, by_supervisory: bool) -> Result<(), LinkError> {
         self.count_attempt()?;
         self.state = State::Polling;
         self.asked_by_supervisory = by_supervisory || self.outgoing.is_finished();
@@ -340,9 +341,9 @@ impl HdlcClient {
             State::Down | State::Failed => self.deadline = None,
             State::Connecting => self.ask_to_connect(now)?,
             State::Disconnecting => self.ask_to_disconnect(now),
-            State::Polling => self.poll(now, false)?,
+            State::Polling => self.pass_turn(now, false)?,
             // The server says first what it has of a window before it gets that again.
-            State::Idle | State::Busy => self.poll(now, true)?,
+            State::Idle | State::Busy => self.pass_turn(now, true)?,
         }
         Ok(())
     }
@@ -377,7 +378,7 @@ impl Link for HdlcClient {
         self.awaits_apdu = true;
         self.patience = Patience::default();
         // During a keep-alive it is the server's turn; the APDU goes out when that ends.
-        if self.state == State::Polling { Ok(()) } else { self.poll(now, false) }
+        if self.state == State::Polling { Ok(()) } else { self.pass_turn(now, false) }
     }
 
     fn disconnect(&mut self, now: Duration) {

@@ -69,9 +69,12 @@ pub fn check_sequence(octets: &[u8]) -> [u8; 2] {
 #[inline]
 fn fold<const N: usize>(register: u16, block: &[u8; N]) -> u16 {
     const { assert!(2 <= N && N <= BLOCK) };
-    let preset = register.to_le_bytes().into_iter().chain([0; BLOCK]);
+    let mut block = *block;
+    for (octet, preset) in block.iter_mut().zip(register.to_le_bytes()) {
+        *octet ^= preset;
+    }
     let tables = TABLES.iter().take(N).rev();
-    block.iter().zip(preset).zip(tables).fold(0, |sum, ((&octet, preset), table)| sum ^ entry(table, octet ^ preset))
+    block.iter().zip(tables).fold(0, |sum, (&octet, table)| sum ^ entry(table, octet))
 }
 
 #[inline]

@@ -15,12 +15,16 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn extend(&mut self, now: Duration, octets: &[u8]) {
-        self.octets.drain(..self.done);
-        self.done = 0;
         self.octets.extend(octets);
         if !octets.is_empty() {
             self.heard_at = now;
         }
+    }
+
+    /// Forgets what is dealt with; to be called when [`Self::next`] found no more.
+    pub(super) fn compact(&mut self) {
+        self.octets.drain(..self.done);
+        self.done = 0;
     }
 
     /// The next whole frame; noise before it is dropped.
@@ -93,6 +97,7 @@ mod tests {
             while incoming.next().is_some() {
                 found += 1;
             }
+            incoming.compact();
             assert!(incoming.len() < 60);
         }
         assert_eq!(found, 3);
@@ -102,21 +107,11 @@ mod tests {
     #[test]
     fn a_frame_behind_a_broken_one_survives_giving_up() {
         let mut incoming = Incoming::default();
-        // An octet of the first frame is lost, so that its length reaches into the second one, and no third one follows.
-        let mut octets = frame(&[1; 60]);
-        octets.remove(30);
-        octets.pop();
-        octets.extend(frame(&[2; 20]).split_first().unwrap().1);
-        octets.truncate(octets.len() - 1);
-        octets.extend([FLAG]);
-        let mut incoming_late = Incoming::default();
-        incoming_late.extend(Duration::ZERO, &octets[..50]);
-        assert!(incoming_late.next().is_none() && incoming_late.is_inside_information());
-
         // A length that promises far more than there is.
         let long = frame(&[3; 200]);
         incoming.extend(Duration::ZERO, &[&long[..100], &frame(&[2; 20])].concat());
         assert!(incoming.next().is_none());
+        assert!(incoming.is_inside_information());
         assert!(incoming.deadline(Duration::from_millis(400)).is_some());
         incoming.give_up_one();
         assert_eq!(incoming.next().map(|frame| frame.information.to_vec()), Some(vec![2; 20]));

@@ -84,6 +84,7 @@ impl HdlcServer {
         while let Some(frame) = incoming.next() {
             self.on_frame(now, &frame);
         }
+        incoming.compact();
         self.incoming = incoming;
     }
 
@@ -228,11 +229,14 @@ impl HdlcServer {
     }
 
     /// FRMR: the rejected control field, V(R) and V(S), the reason. Nothing but SNRM mends it, so the link is down.
+    /// A client that has not ended its turn is told with DM when it does.
     fn reject(&mut self, frame: &Frame<'_>, rejection: Rejection) {
         let Some(session) = &self.session else { return };
         let variables = session.reassembly.expected().value() << 5 | session.outgoing.next().value() << 1;
         let information = [frame.control, variables, rejection as u8];
-        self.respond(session.addressed_as, session.client, Control::Frmr, &information);
+        if frame.poll_final() {
+            self.respond(session.addressed_as, session.client, Control::Frmr, &information);
+        }
         self.drop_session();
     }
 

@@ -96,6 +96,7 @@ impl PushListener {
             while let Some(frame) = self.incoming.next() {
                 apdus.extend(self.reassembler.accept(now, &frame));
             }
+            self.incoming.compact();
             if self.deadline().is_none_or(|at| now < at) {
                 return apdus;
             }
