@@ -107,7 +107,7 @@ pub struct ProfileReader<'a> {
     clock_column: Option<usize>,
     status_column: Option<usize>,
     row: usize,
-    label_above: Option<UtcMillis>,
+    label_above: Option<Label>,
     order: Order,
 }
 
@@ -116,13 +116,14 @@ pub struct ProfileReader<'a> {
 struct Label {
     captured_at: UtcMillis,
     clock: Option<ClockReading>,
-    is_derived: bool,
+    /// What the clock said about itself, and whether the label is derived.
+    quality: Quality,
 }
 
 impl<'a> ProfileReader<'a> {
     /// `capture_objects` are those of the columns in `buffer`: the selected ones when columns were selected. The first clock
     /// among them labels the rows; the first AMR status of the meter itself (0-0:96.10.e), else of any channel, becomes
-    /// their quality.
+    /// their quality. A status that fits no octet is none that the AMR status defines: it stays a cell like others.
     pub fn new(capture_objects: &[CaptureObject], rules: ProfileRules, buffer: &'a [u8]) -> Result<Self, AxdrError> {
         let place = |wanted: &dyn Fn(&CaptureObject) -> bool| capture_objects.iter().position(wanted);
         let own_status = |object: &CaptureObject| object.is_amr_status() && object.logical_name.0.get(1) == Some(&0);
@@ -145,28 +146,25 @@ impl<'a> ProfileReader<'a> {
     /// The next row, or why it cannot be used; `None` after the last.
     pub fn next_row(&mut self) -> Option<Result<ProfileRow<'_, 'a>, RowError>> {
         let row = self.row;
-        let label = match self.advance()? {
-            Ok(label) => label,
+        let (Label { captured_at, clock, quality }, unresolved) = match self.advance()? {
+            Ok(found) => found,
             Err(error) => return Some(Err(error)),
         };
-        let captured_at = label.captured_at;
-        let Some(nth) = self.order.nth(captured_at) else {
-            return Some(Err(RowError::Repeats { row, captured_at }));
+        // A row that cannot be used still counts among those with its label.
+        let nth = self.order.nth(captured_at).ok_or(RowError::Repeats { row, captured_at });
+        let nth = match (unresolved, nth) {
+            (Some(error), _) | (None, Err(error)) => return Some(Err(error)),
+            (None, Ok(nth)) => nth,
         };
         let status = self.status_column.and_then(|column| self.columns.get(column)?.cell.integer());
-        let mut quality =
-            status.and_then(|status| u8::try_from(status).ok()).map_or(Quality::GOOD, Quality::from_amr_status);
-        if let Some(clock) = label.clock {
-            quality = quality.with(clock.quality());
-        }
-        if label.is_derived {
-            quality = quality.with(Quality::LABEL_DERIVED);
-        }
-        Some(Ok(ProfileRow { row, captured_at, nth, quality, clock: label.clock, columns: &self.columns }))
+        let status = status.and_then(|status| u8::try_from(status).ok());
+        let quality = quality.with(status.map_or(Quality::GOOD, Quality::from_amr_status));
+        Some(Ok(ProfileRow { row, captured_at, nth, quality, clock, columns: &self.columns }))
     }
 
-    /// Takes the cells of the next row over into `columns` and finds its label.
-    fn advance(&mut self) -> Option<Result<Label, RowError>> {
+    /// Takes the cells of the next row over into `columns` and finds its label; beside it, the first cell that refers to
+    /// what is not known.
+    fn advance(&mut self) -> Option<Result<(Label, Option<RowError>), RowError>> {
         let row = self.row;
         let cells = match self.rows.next()? {
             Ok(cells) => cells,
@@ -185,11 +183,8 @@ impl<'a> ProfileReader<'a> {
         }
         let label = self.label();
         self.row += 1;
-        self.label_above = label.as_ref().ok().map(|label| label.captured_at);
-        Some(match unresolved {
-            Some(error) => Err(error),
-            None => label,
-        })
+        self.label_above = label.as_ref().ok().copied();
+        Some(label.map(|label| (label, unresolved)))
     }
 
     /// After a row that cannot be read: nothing may refer to it.
@@ -207,35 +202,38 @@ impl<'a> ProfileReader<'a> {
         let row = self.row;
         let cell = self.clock_column.and_then(|column| self.columns.get(column)).map(|column| column.cell);
         match cell {
-            None | Some(Data::Null) => {
-                let captured_at = self.derived()?;
-                Ok(Label { captured_at, clock: None, is_derived: true })
-            }
+            None | Some(Data::Null) => self.derived(),
             Some(Data::DoubleLongUnsigned(seconds)) => {
                 let captured_at = UtcMillis(i64::from(seconds) * 1000);
-                Ok(Label { captured_at, clock: None, is_derived: false })
+                Ok(Label { captured_at, clock: None, quality: Quality::GOOD })
             }
             Some(cell) => {
                 let date_time = cell.date_time().ok_or(RowError::LabelType { row, tag: cell.tag() })?;
                 let clock = date_time.to_utc(self.rules.clock).map_err(|source| RowError::Label { row, source })?;
-                Ok(Label { captured_at: clock.utc, clock: Some(clock), is_derived: false })
+                Ok(Label { captured_at: clock.utc, clock: Some(clock), quality: clock.quality() })
             }
         }
     }
 
     /// The label of a row that leaves it out.
-    fn derived(&self) -> Result<UtcMillis, RowError> {
+    fn derived(&self) -> Result<Label, RowError> {
         let no_label = RowError::NoLabel { row: self.row };
+        let derived = |captured_at, quality: Quality| Label {
+            captured_at,
+            clock: None,
+            quality: quality.with(Quality::LABEL_DERIVED),
+        };
         if self.row == 0 {
-            return self.rules.first_label.ok_or(no_label);
+            return self.rules.first_label.map(|label| derived(label, Quality::GOOD)).ok_or(no_label);
         }
-        let above = self.label_above.ok_or(no_label.clone())?;
+        // A clock that was doubtful above makes doubtful what is derived from it.
+        let Label { captured_at: above, quality, .. } = self.label_above.ok_or(no_label.clone())?;
         let period_ms = i64::from(self.rules.capture_period_s) * 1000;
         let repeats = self.rules.null_clock == NullClock::Repeat && self.clock_column.is_some();
         match self.rules.sort_method {
-            _ if repeats || period_ms == 0 => Ok(above),
-            SortMethod::Fifo => Ok(above.plus_ms(period_ms)),
-            SortMethod::Lifo => Ok(above.plus_ms(-period_ms)),
+            _ if repeats || period_ms == 0 => Ok(derived(above, quality)),
+            SortMethod::Fifo => Ok(derived(above.plus_ms(period_ms), quality)),
+            SortMethod::Lifo => Ok(derived(above.plus_ms(-period_ms), quality)),
             // Sorted by a value: neighbours are no neighbours in time.
             _ => Err(no_label),
         }
@@ -245,7 +243,7 @@ impl<'a> ProfileReader<'a> {
     fn count_labels(mut self) -> Order {
         let mut counts = BTreeMap::new();
         while let Some(label) = self.advance() {
-            if let Ok(label) = label {
+            if let Ok((label, _)) = label {
                 *counts.entry(label.captured_at).or_insert(0) += 1;
             }
         }
