@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::apdu::{CosemAttribute, DataAccessResult};
 use super::client::{ClientError, ClientEvent, ClientOutput, ClientSession};
+use super::security::{Plain, Protection};
 use super::server::{ClientRole, ObjectServer, ServerConnection, ServerEvent, ServerOutput};
 use crate::link::{Link, LinkError, LinkInput, LinkOutput};
 use crate::metering::ObisCode;
@@ -127,9 +128,9 @@ impl Dice {
 /// What the line does with a message: alters it, or loses it by answering `false`.
 pub(super) type Fault = Box<dyn FnMut(&mut Vec<u8>) -> bool>;
 
-pub(super) struct Pair<C: Link, S: Link> {
-    pub(super) client: ClientSession<C>,
-    server: ServerConnection<S>,
+pub(super) struct Pair<C: Link, S: Link, P: Protection = Plain> {
+    pub(super) client: ClientSession<C, P>,
+    server: ServerConnection<S, P>,
     pub(super) objects: Objects,
     pub(super) now: Duration,
     pub(super) fault: Fault,
@@ -144,8 +145,8 @@ const LATENCY: Duration = Duration::from_millis(20);
 /// Far more than any exchange of these tests takes; a test that comes here hangs.
 const STEPS_MAX: usize = 200_000;
 
-impl<C: Link, S: Link> Pair<C, S> {
-    pub(super) fn new(client: ClientSession<C>, server: ServerConnection<S>) -> Self {
+impl<C: Link, S: Link, P: Protection> Pair<C, S, P> {
+    pub(super) fn new(client: ClientSession<C, P>, server: ServerConnection<S, P>) -> Self {
         let mut pair = Self {
             client,
             server,

@@ -10,6 +10,7 @@ use super::client::{
 };
 use super::conformance::Conformance;
 use super::pair::{CLOCK, Dice, DummyLink, ENERGY, MISSING, PRIVATE, PROFILE, Pair, SERIAL, profile};
+use super::security::{Protection, ProtectionError, Purpose};
 use super::server::{self, ClientRole, ServerConfig, ServerConnection, ServerEvent, ServerSession};
 use crate::hdlc::{ClientAddress, HdlcAddress, HdlcClient, HdlcConfig, HdlcServer};
 use crate::link::Link;
@@ -388,6 +389,76 @@ fn damaged_apdus_never_panic_and_always_end() {
     }
 }
 
+/// A protection that anyone can break, but that shows where each APDU goes: a tag, the purpose, a counter, the APDU
+/// with every bit turned.
+struct Toy {
+    key: u8,
+    sent: u8,
+}
+
+impl Protection for Toy {
+    fn protect(&mut self, purpose: Purpose, apdu: Vec<u8>) -> Result<Vec<u8>, ProtectionError> {
+        self.sent = self.sent.wrapping_add(1);
+        let header = [0xdb, u8::from(purpose == Purpose::Initiate), self.sent];
+        Ok(header.into_iter().chain(apdu.into_iter().map(|octet| octet ^ self.key)).collect())
+    }
+
+    fn unprotect(&mut self, purpose: Purpose, apdu: Vec<u8>) -> Result<Vec<u8>, ProtectionError> {
+        match apdu.as_slice() {
+            [0xdb, initiate, _, rest @ ..] if *initiate == u8::from(purpose == Purpose::Initiate) => {
+                Ok(rest.iter().map(|octet| octet ^ self.key).collect())
+            }
+            // An exception has no ciphered form.
+            [0xd8, ..] => Ok(apdu),
+            _ => Err(ProtectionError::Ciphered { tag: apdu.first().copied().unwrap_or_default() }),
+        }
+    }
+
+    fn overhead(&self) -> usize {
+        3
+    }
+}
+
+fn toy_pair(client_key: u8, server_key: u8, client: ClientConfig) -> Pair<DummyLink, DummyLink, Toy> {
+    let server = ServerSession::with_protection(meter(), Toy { key: server_key, sent: 0 });
+    Pair::new(
+        ClientSession::with_protection(DummyLink::default(), client, Toy { key: client_key, sent: 0 }),
+        ServerConnection::new(DummyLink::default(), server),
+    )
+}
+
+#[test]
+fn every_service_goes_through_the_protection_and_stays_within_the_pdu_size() {
+    let pdu_size = 100;
+    let mut pair = toy_pair(0xff, 0xff, ClientConfig { max_receive_pdu_size: pdu_size, ..reader() });
+    pair.fault = Box::new(move |message| {
+        match message.as_slice() {
+            [_, 0x60 | 0x61, aarq_or_aare @ ..] => {
+                assert!(aarq_or_aare.windows(2).any(|window| window == [0xdb, 0x01]), "{message:02x?}");
+            }
+            [_, 0x62 | 0x63, ..] | [_] => {}
+            [_, apdu @ ..] => {
+                assert_eq!(apdu[..2], [0xdb, 0x00]);
+                assert!(apdu.len() <= usize::from(pdu_size));
+            }
+            [] => panic!("an empty message"),
+        }
+        true
+    });
+    ask_everything(&mut pair);
+    assert_everything(&pair, "protected");
+    assert!(pair.client.protection().sent > 3);
+}
+
+#[test]
+fn sides_with_different_keys_do_not_associate() {
+    let mut pair = toy_pair(0xff, 0x7f, reader());
+    pair.client.get(pair.now, ENERGY, None).unwrap();
+    pair.run();
+    assert!(matches!(pair.result, Err(ClientError::Rejected { .. })), "{:?}", pair.result);
+    assert_eq!(pair.objects.reads, 0);
+}
+
 fn wrapper_pair(client: ClientConfig, server: ServerConfig) -> Pair<WrapperClient, WrapperServer> {
     let config = WrapperConfig::new(1, 1);
     Pair::new(
@@ -412,7 +483,7 @@ fn hdlc_pair(
     )
 }
 
-fn ask_everything<C: Link, S: Link>(pair: &mut Pair<C, S>) {
+fn ask_everything<C: Link, S: Link, P: Protection>(pair: &mut Pair<C, S, P>) {
     pair.client.get(pair.now, PROFILE, None).unwrap();
     pair.client.get(pair.now, ENERGY, None).unwrap();
     pair.client.get_list(pair.now, wholes(&[SERIAL, MISSING, CLOCK])).unwrap();
@@ -420,7 +491,7 @@ fn ask_everything<C: Link, S: Link>(pair: &mut Pair<C, S>) {
     pair.run();
 }
 
-fn assert_everything<C: Link, S: Link>(pair: &Pair<C, S>, context: &str) {
+fn assert_everything<C: Link, S: Link, P: Protection>(pair: &Pair<C, S, P>, context: &str) {
     assert_eq!(pair.result, Ok(()), "{context}");
     let found = answers(&pair.events);
     let [
