@@ -64,6 +64,7 @@ fn a_reader_associates_reads_and_releases() {
     assert_eq!(pair.events[1], value(energy, &[0x06, 0x00, 0xbc, 0x61, 0x4e]));
     assert!(matches!(&pair.events[2], ClientEvent::Value { request, .. } if *request == clock));
     assert_eq!(pair.events[3..], [ClientEvent::Released]);
+    assert!(pair.now < Duration::from_secs(1_001), "something was waited for");
     let seen = [ServerEvent::Connected, ServerEvent::Associated(ClientRole::Reader), ServerEvent::Released];
     assert_eq!(pair.server_events[..3], seen);
 }
@@ -590,6 +591,13 @@ fn nobody_at_the_other_end_is_a_link_error() {
 fn a_link_of_an_earlier_client_is_closed_first_where_the_meter_needs_it() {
     let quirks = Quirks { disconnect_first: true, ..Quirks::default() };
     let mut pair = hdlc_pair(ClientConfig { quirks, ..reader() }, meter(), 128, 1);
+    let mut is_first = true;
+    pair.fault = Box::new(move |frame| {
+        if std::mem::take(&mut is_first) {
+            assert_eq!(frame[6], 0x53, "the first frame is no DISC: {frame:02x?}");
+        }
+        true
+    });
     ask_everything(&mut pair);
     assert_everything(&pair, "after a DISC");
 }
