@@ -17,6 +17,8 @@
 
 pub mod bytes;
 pub mod cad;
+pub mod cosem;
+pub mod dlms;
 pub mod hdlc;
 pub mod link;
 pub mod metering;

@@ -1,0 +1,25 @@
+use super::*;
+
+fn skipped(bytes: &[u8]) -> Result<usize, AxdrError> {
+    skip_value(&mut Reader::new(bytes), Limits::DEFAULT).map(<[u8]>::len)
+}
+
+#[test]
+fn skipping_returns_exactly_the_octets_of_one_value() {
+    let bytes = [0x02, 0x02, 0x09, 0x02, 0xaa, 0xbb, 0x01, 0x01, 0x12, 0x00, 0x01, 0xa5, 0xa5];
+    let mut reader = Reader::new(&bytes);
+    assert_eq!(skip_value(&mut reader, Limits::DEFAULT), Ok(&bytes[..11]));
+    assert_eq!(reader.rest(), [0xa5, 0xa5]);
+}
+
+#[test]
+fn containers_are_only_so_deep() {
+    let nested = |levels: usize| {
+        let mut bytes = [0x01, 0x01].repeat(levels);
+        bytes.push(0);
+        bytes
+    };
+    assert_eq!(skipped(&nested(16)), Ok(33));
+    assert_eq!(skipped(&nested(17)), Err(AxdrError::Depth { max: 16, offset: 32 }));
+    assert!(matches!(skipped(&nested(1_000_000)), Err(AxdrError::Depth { .. })));
+}
