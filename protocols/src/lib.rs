@@ -19,3 +19,4 @@ pub mod bytes;
 pub mod cad;
 pub mod link;
 pub mod metering;
+pub mod p1;
