@@ -76,7 +76,7 @@ impl LocalTime {
 fn civil(digits: &[u8]) -> Option<UtcMillis> {
     let pair = |pair: &[u8; 2]| {
         let [tens, ones] = pair.map(|digit| digit.wrapping_sub(b'0'));
-        (tens <= 9 && ones <= 9).then_some(tens * 10 + ones)
+        (tens <= 9 && ones <= 9).then(|| tens * 10 + ones)
     };
     let ([year, month, day, hour, minute, second], []) = digits.as_chunks::<2>() else { return None };
     let date = (2000 + i32::from(pair(year)?), pair(month)?, pair(day)?);
@@ -174,6 +174,7 @@ mod tests {
             "261025020000X",
             "26102502000 W",
             "261325020000S",
+            "2610s5023000",
             "261025020000SW",
         ] {
             assert_eq!(at(stamp, NOW), "no stamp", "{stamp}");
