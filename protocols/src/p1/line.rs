@@ -203,6 +203,7 @@ pub(super) fn code(content: &[u8]) -> Option<ObisCode> {
 }
 
 /// Reads `000004.426*kWh`; `None` for the unit when there is none.
+#[inline]
 pub(super) fn quantity(content: &[u8]) -> Result<(Quantity, bool), LineError> {
     let (mantissa, decimals, rest) = decimal(content)?;
     let (exponent, unit, has_unit) = match rest {

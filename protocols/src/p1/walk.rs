@@ -111,6 +111,7 @@ impl<'a> Walk<'a> {
     }
 
     /// `(value*unit)`, a counter, or a state.
+    #[inline]
     fn value(&mut self, channel: u8, line: &Line<'a>) -> Result<(), LineError> {
         let content = line.first();
         if content.is_empty() {
@@ -290,6 +291,7 @@ impl<'a> Walk<'a> {
         TelegramReading { quality, stamped_by, ..TelegramReading::new(code, kind, captured_at, quantity) }
     }
 
+    #[inline]
     fn push(&mut self, channel: u8, line: &Line<'a>, reading: TelegramReading) {
         let channel = self.channel(channel);
         channel.last_line = Some((line.number, line.code));
