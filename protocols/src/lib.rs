@@ -22,5 +22,6 @@ pub mod dlms;
 pub mod hdlc;
 pub mod link;
 pub mod metering;
+pub mod p1;
 pub mod uplink;
 pub mod wrapper;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::{DecodeError, FieldError, PAYLOAD_LEN_MAX};
+use crate::metering::{TimeError, UtcMillis};
 
 /// The payload as text, if it may be looked at.
 pub(super) fn payload_text(payload: &[u8]) -> Result<&str, DecodeError> {
@@ -47,6 +48,17 @@ pub(super) fn decimal(raw: &RawValue) -> Result<Cow<'_, str>, FieldError> {
         Some(b'"') => string(raw),
         Some(b'-' | b'0'..=b'9') => Ok(Cow::Borrowed(raw.get())),
         _ => Err(wrong_type("a number or a string with a decimal", raw)),
+    }
+}
+
+/// An RFC 3339 instant of the years 0 to 9999 in UTC: an offset can lead out of what can be written again.
+pub(super) fn instant(raw: &RawValue) -> Result<UtcMillis, FieldError> {
+    let text = string(raw)?;
+    let instant: UtcMillis = text.parse()?;
+    if (UtcMillis::MIN..=UtcMillis::MAX).contains(&instant) {
+        Ok(instant)
+    } else {
+        Err(TimeError::Text { text: text.chars().take(40).collect() }.into())
     }
 }
 

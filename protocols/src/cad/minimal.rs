@@ -32,7 +32,7 @@ use std::fmt::{self, Write as _};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{decimal, integer, payload_text, quote_bare_words, string};
+use super::json::{decimal, instant, integer, payload_text, quote_bare_words, string};
 use super::{DecodeError, FieldError, FieldProblem, READINGS_MAX, Telegram, unit_of};
 use crate::metering::{
     Code, Kind, MeterId, Quality, Quantity, StampedBy, TelegramReading, Unit, UtcMillis, prefixed_unit,
@@ -227,10 +227,6 @@ fn optional<T>(
     read: impl FnOnce(&RawValue) -> Result<T, FieldError>,
 ) -> FieldResult<Option<T>> {
     raw.map(read).transpose().map_err(|error| (field, error))
-}
-
-fn instant(raw: &RawValue) -> Result<UtcMillis, FieldError> {
-    Ok(string(raw)?.parse::<UtcMillis>()?)
 }
 
 fn unknown(text: &str) -> FieldError {

@@ -29,7 +29,7 @@ use std::cmp::Ordering;
 
 use serde_json::value::RawValue;
 
-use super::json::{decimal, payload_text, quote_bare_words, string, type_name, wrong_type};
+use super::json::{decimal, instant, payload_text, quote_bare_words, string, type_name, wrong_type};
 use super::minimal::shown;
 use super::{DecodeError, FieldError, FieldProblem, Telegram};
 use crate::metering::{Code, Kind, MeterId, ObisCode, Quantity, TelegramReading, Unit, UtcMillis, prefixed_unit};
@@ -164,8 +164,7 @@ pub fn decode(topic: Topic<'_>, payload: &[u8]) -> Result<Option<Telegram>, Deco
     let body = body.ok_or_else(|| missing(field))?;
     let body: Meter<'_> = serde_json::from_str(body.get()).map_err(DecodeError::Json)?;
     let captured_at = body.timestamp.ok_or_else(|| missing("timestamp"))?;
-    let captured_at = string(captured_at).and_then(|text| Ok(text.parse()?));
-    let captured_at = captured_at.map_err(|error| DecodeError::Field { field: "timestamp", error })?;
+    let captured_at = instant(captured_at).map_err(|error| DecodeError::Field { field: "timestamp", error })?;
     let mut fields = Fields { captured_at, readings: Vec::with_capacity(3), problems: Vec::new() };
     let metering_point = if is_gas { fields.gas(&body) } else { fields.electricity(&body) };
     Ok(Some(Telegram { meter, metering_point, readings: fields.readings, problems: fields.problems }))

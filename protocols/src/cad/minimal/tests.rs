@@ -137,6 +137,10 @@ fn each_bad_field_is_named_with_its_reading() {
             r#"{"code":"1-0:1.8.0","captured_at":"now","value":1,"unit":"kWh"}"#,
             "readings[0].captured_at: \"now\" is no",
         ),
+        (
+            r#"{"code":"1-0:1.8.0","captured_at":"9999-12-31T23:59:59-01:00","value":1,"unit":"kWh"}"#,
+            "readings[0].captured_at: \"9999-12-31T23:59:59-01:00\" is no instant",
+        ),
         (r#"{"code":"1-0:1.8.0","quality":"fine","value":1,"unit":"kWh"}"#, "readings[0].quality: \"fine\" is unknown"),
         (
             r#"{"code":"1-0:1.8.0","occurred_at":"2026-11-20T17:15:00Z","value":1,"unit":"kWh"}"#,
