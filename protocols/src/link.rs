@@ -65,3 +65,25 @@ pub trait Link {
 pub(crate) fn is_unsolicited(apdu: &[u8]) -> bool {
     matches!(apdu, [0x0f | 0xc2 | 0x18, ..])
 }
+
+impl<L: Link + ?Sized> Link for Box<L> {
+    fn connect(&mut self, now: Duration) {
+        (**self).connect(now);
+    }
+
+    fn send(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
+        (**self).send(now, apdu)
+    }
+
+    fn disconnect(&mut self, now: Duration) {
+        (**self).disconnect(now);
+    }
+
+    fn handle(&mut self, now: Duration, input: LinkInput<'_>) -> Result<(), LinkError> {
+        (**self).handle(now, input)
+    }
+
+    fn poll(&mut self) -> LinkOutput {
+        (**self).poll()
+    }
+}
