@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Virtual meters that speak real bytes.
+//!
+//! Layers, lowest first; each may use those above it in this list:
+//!
+//! 1. [`rng`], [`nearest`]: seeded randomness and the nearest known name.
+//! 2. The meter core, deterministic and without IO: [`clock`], [`registers`], [`profile`], [`event_log`], [`quirks`],
+//!    [`faults`], [`consumption`] with [`replay`], and [`meter`], which steps them all by time.
+
+pub mod clock;
+pub mod consumption;
+pub mod event_log;
+pub mod faults;
+pub mod meter;
+pub mod nearest;
+pub mod profile;
+pub mod quirks;
+pub mod registers;
+pub mod replay;
+pub mod rng;
