@@ -16,5 +16,6 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub mod bytes;
+pub mod cad;
 pub mod link;
 pub mod metering;
