@@ -5,6 +5,9 @@
 //! 1. [`rng`], [`nearest`]: seeded randomness and the nearest known name.
 //! 2. The meter core, deterministic and without IO: [`clock`], [`registers`], [`profile`], [`event_log`], [`quirks`],
 //!    [`faults`], [`consumption`] with [`replay`], and [`meter`], which steps them all by time.
+//! 3. [`pace`]: world time from the wall clock. [`truth`]: every reading that others must find. [`station`]: a meter with
+//!    both.
+//! 4. [`speak`]: one personality per protocol, and the line or broker that carries it.
 
 pub mod clock;
 pub mod consumption;
@@ -12,8 +15,12 @@ pub mod event_log;
 pub mod faults;
 pub mod meter;
 pub mod nearest;
+pub mod pace;
 pub mod profile;
 pub mod quirks;
 pub mod registers;
 pub mod replay;
 pub mod rng;
+pub mod speak;
+pub mod station;
+pub mod truth;
