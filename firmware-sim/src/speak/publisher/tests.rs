@@ -44,7 +44,13 @@ impl Broker {
                 stream.write_all(&[0x40, 2, id[0], id[1]]).await.unwrap();
             }
         }
-        (publishes == acknowledged).then_some(stream)
+        if publishes == acknowledged {
+            return Some(stream);
+        }
+        // Closed with octets unread, the socket would reset and take the acknowledgements with it.
+        stream.shutdown().await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+        None
     }
 }
 
