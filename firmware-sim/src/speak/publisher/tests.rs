@@ -29,7 +29,7 @@ impl Broker {
     }
 
     /// Takes `publishes` messages on a new connection, acknowledges the first `acknowledged` of them, and hangs up unless it
-    /// acknowledged all.
+    /// acknowledged all. How many of the acknowledgements before a hang-up get through is up to the client's timing.
     async fn serve(&mut self, publishes: usize, acknowledged: usize) -> Option<TcpStream> {
         let (mut stream, _) = self.listener.accept().await.unwrap();
         assert_eq!(packet(&mut stream).await.0 >> 4, 1, "CONNECT");
@@ -125,7 +125,9 @@ async fn what_was_not_acknowledged_is_published_again_and_in_the_truth_once() {
     let mut setup = start(&broker, 250, 1000);
     assert!(broker.serve(30, 20).await.is_none());
     assert!(broker.serve(0, 0).await.is_some(), "a connection that dies after its CONNACK");
-    let stream = broker.serve(230, 230).await;
+    let again = 250 - setup.queue.acknowledged() as usize;
+    assert!((230..=250).contains(&again), "{again} to be published again");
+    let stream = broker.serve(again, again).await;
     setup.stop.send(true).unwrap();
     (&mut setup.publisher).await.unwrap();
     drop(stream);
@@ -136,7 +138,8 @@ async fn what_was_not_acknowledged_is_published_again_and_in_the_truth_once() {
         *counts.entry(payload.clone()).or_insert(0) += 1;
     }
     assert_eq!(counts.len(), 250, "every payload arrived");
-    assert_eq!(counts.values().filter(|count| **count == 2).count(), 10, "the unacknowledged ones twice");
+    assert_eq!(broker.taken.len(), 30 + again);
+    assert!(counts.values().all(|count| *count <= 2));
 }
 
 #[tokio::test]
