@@ -41,20 +41,24 @@ impl Station {
     /// Looks at the meter as it is at a world time, or later if it was stepped further already.
     pub fn at<R>(&self, world: UtcMillis, look: impl FnOnce(&mut VirtualMeter) -> R) -> R {
         let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
-        meter.step_to(world);
-        self.write_captured(&mut meter);
+        live_until(&mut meter, world, self.protocol, &self.truth);
         let answer = look(&mut meter);
         // Setting the clock may capture.
-        self.write_captured(&mut meter);
+        write_captured(&mut meter, self.protocol, &self.truth);
         answer
     }
+}
 
-    fn write_captured(&self, meter: &mut VirtualMeter) {
-        let captured = meter.take_captured();
-        if self.protocol.carries_profiles() {
-            let name = self.protocol.name();
-            let lines = captured.iter().map(|reading| TruthLine::captured(&self.id, name, reading));
-            self.truth.write(&lines.collect::<Vec<_>>());
-        }
+/// Steps a meter and writes down what it captured on the way.
+pub(crate) fn live_until(meter: &mut VirtualMeter, world: UtcMillis, protocol: Protocol, truth: &Truth) {
+    meter.step_to(world);
+    write_captured(meter, protocol, truth);
+}
+
+fn write_captured(meter: &mut VirtualMeter, protocol: Protocol, truth: &Truth) {
+    let captured = meter.take_captured();
+    if protocol.carries_profiles() {
+        let lines = captured.iter().map(|reading| TruthLine::captured(meter.id(), protocol.name(), reading));
+        truth.write(&lines.collect::<Vec<_>>());
     }
 }
