@@ -2,6 +2,8 @@
 //!
 //! `METERPOST_DATA` names the folder. The embedded extract is tested without it, in `replay/uci.rs`.
 
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
+
 use std::path::PathBuf;
 
 use firmware_sim::replay::bdew::StandardLoadProfile;
@@ -11,13 +13,11 @@ use protocols::metering::{Day, UtcMillis};
 /// The file in the folder of data sets; `None`, with a printed line, when it is not there.
 fn data_set(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("METERPOST_DATA").map(|folder| PathBuf::from(folder).join(name));
-    match path.filter(|path| path.exists()) {
-        Some(path) => Some(path),
-        None => {
-            println!("skipped: {name} is not in METERPOST_DATA");
-            None
-        }
+    let path = path.filter(|path| path.exists());
+    if path.is_none() {
+        println!("skipped: {name} is not in METERPOST_DATA");
     }
+    path
 }
 
 #[test]
