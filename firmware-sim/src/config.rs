@@ -80,7 +80,7 @@ pub struct MeterSection {
     pub annual_kwh: u32,
     /// Panels on the roof of a `household`.
     pub solar_peak_w: u32,
-    /// A push every so often by the wall clock...
+    /// A push every so often by the wall clock, as long as the fleet has not caught up with it...
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interval_ms: Option<u64>,
     /// ... or by the meter's time. Ten seconds, when neither is set.

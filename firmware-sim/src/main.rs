@@ -65,13 +65,9 @@ fn main() -> ExitCode {
 }
 
 fn report(error: &dyn Error) {
-    let mut text = format!("error: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    eprintln!("{text}");
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    eprintln!("error: {}", text.join(": "));
 }
 
 fn run(command: &Command) -> Result<(), Failure> {
