@@ -65,9 +65,13 @@ fn main() -> ExitCode {
 }
 
 fn report(error: &dyn Error) {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let text: Vec<String> = causes.map(ToString::to_string).collect();
-    eprintln!("error: {}", text.join(": "));
+    let mut causes = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        causes.push(cause.to_string());
+        next = cause.source();
+    }
+    eprintln!("error: {}", causes.join(": "));
 }
 
 fn run(command: &Command) -> Result<(), Failure> {

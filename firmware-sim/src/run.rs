@@ -29,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    #[error("a data set is missing")]
+    #[error("the meters cannot be made")]
     Data(#[source] DataError),
     #[error("truth file {path} cannot be opened", path = path.display())]
     Truth {
