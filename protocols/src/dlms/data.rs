@@ -164,16 +164,9 @@ pub struct Elements<'a> {
 impl<'a> Iterator for Elements<'a> {
     type Item = Data<'a>;
 
-    #[inline]
     fn next(&mut self) -> Option<Data<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        let mut budget = Budget::CHECKED;
-        let data = match self.form {
-            Form::Tagged => tagged(&mut self.values, &mut budget),
-            Form::Each => untagged(&mut self.types, &mut self.values, &mut budget),
-            Form::Same => untagged(&mut self.types.clone(), &mut self.values, &mut budget),
-        };
-        Some(data.expect("a sequence is checked when it is made"))
+        let mut data = Data::Null;
+        self.next_into(&mut data).then_some(data)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -183,10 +176,33 @@ impl<'a> Iterator for Elements<'a> {
 
 impl ExactSizeIterator for Elements<'_> {}
 
+impl<'a> Elements<'a> {
+    /// As `next`, but writes the element where it is to stay; false after the last.
+    pub(crate) fn next_into(&mut self, slot: &mut Data<'a>) -> bool {
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        let mut budget = Budget::CHECKED;
+        let decoded = match self.form {
+            Form::Tagged => tagged(&mut self.values, &mut budget, slot),
+            Form::Each => untagged(&mut self.types, &mut self.values, &mut budget, slot),
+            Form::Same => untagged(&mut self.types.clone(), &mut self.values, &mut budget, slot),
+        };
+        decoded.expect("a sequence is checked when it is made");
+        true
+    }
+
+    /// The tag of the next element.
+    pub(crate) fn peek_tag(&self) -> Option<u8> {
+        if self.form == Form::Tagged { self.values.peek() } else { self.types.peek() }
+    }
+}
+
 impl<'a> Data<'a> {
     /// Reads one complete value; what follows it stays in `reader`.
     pub fn decode(reader: &mut Reader<'a>, limits: Limits) -> Result<Self, AxdrError> {
-        tagged(reader, &mut Budget::new(limits))
+        let mut data = Data::Null;
+        tagged(reader, &mut Budget::new(limits), &mut data)?;
+        Ok(data)
     }
 
     /// Reads the one value at the front of `bytes` under the default limits. Octets after it are no error: some meters send
@@ -309,19 +325,22 @@ impl<'a> Data<'a> {
     }
 }
 
+/// Decoding writes in place: a value that is copied right after it was put together piece by piece makes the processor wait,
+/// which took longer than decoding it.
 #[inline]
-fn tagged<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<Data<'a>, AxdrError> {
+fn tagged<'a>(reader: &mut Reader<'a>, budget: &mut Budget, slot: &mut Data<'a>) -> Result<(), AxdrError> {
     let offset = reader.offset();
     let tag = reader.u8()?;
     match tag {
-        tag::ARRAY => tagged_elements(reader, budget).map(Data::Array),
-        tag::STRUCTURE => tagged_elements(reader, budget).map(Data::Structure),
+        tag::ARRAY => *slot = Data::Array(tagged_elements(reader, budget)?),
+        tag::STRUCTURE => *slot = Data::Structure(tagged_elements(reader, budget)?),
         tag::COMPACT_ARRAY => {
             let (types, values, len) = budget.compact_array(reader)?;
-            Ok(Data::CompactArray(Sequence { values, types, len, form: Form::Same }))
+            *slot = Data::CompactArray(Sequence { values, types, len, form: Form::Same });
         }
-        _ => simple(reader, tag, offset),
+        _ => simple(reader, tag, offset, slot)?,
     }
+    Ok(())
 }
 
 /// Count and elements after the tag of an array or structure.
@@ -334,12 +353,17 @@ fn tagged_elements<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<S
 }
 
 /// One value whose type stands at the front of `types` and whose contents stand at the front of `values`.
-fn untagged<'a>(types: &mut Reader<'a>, values: &mut Reader<'a>, budget: &mut Budget) -> Result<Data<'a>, AxdrError> {
+fn untagged<'a>(
+    types: &mut Reader<'a>,
+    values: &mut Reader<'a>,
+    budget: &mut Budget,
+    slot: &mut Data<'a>,
+) -> Result<(), AxdrError> {
     let offset = types.offset();
     let (mut inner, rest, start) = (*types, values.rest(), values.offset());
     let tag = types.u8()?;
     if !matches!(tag, tag::ARRAY | tag::STRUCTURE) {
-        return simple(values, tag, offset);
+        return simple(values, tag, offset, slot);
     }
     budget.skip_untagged(&mut inner, values)?;
     let values = rest.get(..values.offset() - start).unwrap_or_default();
@@ -349,46 +373,48 @@ fn untagged<'a>(types: &mut Reader<'a>, values: &mut Reader<'a>, budget: &mut Bu
     };
     let sequence = Sequence { values, types: types.rest(), len: len as u32, form };
     *types = inner;
-    Ok(if tag == tag::ARRAY { Data::Array(sequence) } else { Data::Structure(sequence) })
+    *slot = if tag == tag::ARRAY { Data::Array(sequence) } else { Data::Structure(sequence) };
+    Ok(())
 }
 
 /// The contents of any type that holds no others.
 #[inline]
-fn simple<'a>(reader: &mut Reader<'a>, tag: u8, offset: usize) -> Result<Data<'a>, AxdrError> {
-    Ok(match tag {
-        tag::NULL => Data::Null,
-        tag::BOOLEAN => Data::Boolean(reader.u8()? != 0),
+fn simple<'a>(reader: &mut Reader<'a>, tag: u8, offset: usize, slot: &mut Data<'a>) -> Result<(), AxdrError> {
+    match tag {
+        tag::NULL => *slot = Data::Null,
+        tag::BOOLEAN => *slot = Data::Boolean(reader.u8()? != 0),
         tag::BIT_STRING => {
             let bits = read_length(reader)?;
-            Data::BitString(BitString { bits, octets: reader.take(bits.div_ceil(8))? })
+            *slot = Data::BitString(BitString { bits, octets: reader.take(bits.div_ceil(8))? });
         }
-        tag::DOUBLE_LONG => Data::DoubleLong(reader.u32()? as i32),
-        tag::DOUBLE_LONG_UNSIGNED => Data::DoubleLongUnsigned(reader.u32()?),
-        tag::OCTET_STRING => Data::OctetString(string(reader)?),
-        tag::VISIBLE_STRING => Data::VisibleString(string(reader)?),
-        tag::UTF8_STRING => Data::Utf8String(string(reader)?),
-        tag::BCD => Data::Bcd(reader.u8()?),
-        tag::INTEGER => Data::Integer(reader.u8()? as i8),
-        tag::LONG => Data::Long(reader.u16()? as i16),
-        tag::UNSIGNED => Data::Unsigned(reader.u8()?),
-        tag::LONG_UNSIGNED => Data::LongUnsigned(reader.u16()?),
-        tag::LONG64 => Data::Long64(reader.u64()? as i64),
-        tag::LONG64_UNSIGNED => Data::Long64Unsigned(reader.u64()?),
-        tag::ENUM => Data::Enum(reader.u8()?),
-        tag::FLOAT32 => Data::Float32(f32::from_bits(reader.u32()?)),
-        tag::FLOAT64 => Data::Float64(f64::from_bits(reader.u64()?)),
-        tag::DATE_TIME => Data::DateTime(DateTime(reader.array()?)),
-        tag::DATE => Data::Date(Date(reader.array()?)),
-        tag::TIME => Data::Time(Time(reader.array()?)),
-        tag::DELTA_INTEGER => Data::DeltaInteger(reader.u8()? as i8),
-        tag::DELTA_LONG => Data::DeltaLong(reader.u16()? as i16),
-        tag::DELTA_DOUBLE_LONG => Data::DeltaDoubleLong(reader.u32()? as i32),
-        tag::DELTA_UNSIGNED => Data::DeltaUnsigned(reader.u8()?),
-        tag::DELTA_LONG_UNSIGNED => Data::DeltaLongUnsigned(reader.u16()?),
-        tag::DELTA_DOUBLE_LONG_UNSIGNED => Data::DeltaDoubleLongUnsigned(reader.u32()?),
-        tag::DONT_CARE => Data::DontCare,
+        tag::DOUBLE_LONG => *slot = Data::DoubleLong(reader.u32()? as i32),
+        tag::DOUBLE_LONG_UNSIGNED => *slot = Data::DoubleLongUnsigned(reader.u32()?),
+        tag::OCTET_STRING => *slot = Data::OctetString(string(reader)?),
+        tag::VISIBLE_STRING => *slot = Data::VisibleString(string(reader)?),
+        tag::UTF8_STRING => *slot = Data::Utf8String(string(reader)?),
+        tag::BCD => *slot = Data::Bcd(reader.u8()?),
+        tag::INTEGER => *slot = Data::Integer(reader.u8()? as i8),
+        tag::LONG => *slot = Data::Long(reader.u16()? as i16),
+        tag::UNSIGNED => *slot = Data::Unsigned(reader.u8()?),
+        tag::LONG_UNSIGNED => *slot = Data::LongUnsigned(reader.u16()?),
+        tag::LONG64 => *slot = Data::Long64(reader.u64()? as i64),
+        tag::LONG64_UNSIGNED => *slot = Data::Long64Unsigned(reader.u64()?),
+        tag::ENUM => *slot = Data::Enum(reader.u8()?),
+        tag::FLOAT32 => *slot = Data::Float32(f32::from_bits(reader.u32()?)),
+        tag::FLOAT64 => *slot = Data::Float64(f64::from_bits(reader.u64()?)),
+        tag::DATE_TIME => *slot = Data::DateTime(DateTime(reader.array()?)),
+        tag::DATE => *slot = Data::Date(Date(reader.array()?)),
+        tag::TIME => *slot = Data::Time(Time(reader.array()?)),
+        tag::DELTA_INTEGER => *slot = Data::DeltaInteger(reader.u8()? as i8),
+        tag::DELTA_LONG => *slot = Data::DeltaLong(reader.u16()? as i16),
+        tag::DELTA_DOUBLE_LONG => *slot = Data::DeltaDoubleLong(reader.u32()? as i32),
+        tag::DELTA_UNSIGNED => *slot = Data::DeltaUnsigned(reader.u8()?),
+        tag::DELTA_LONG_UNSIGNED => *slot = Data::DeltaLongUnsigned(reader.u16()?),
+        tag::DELTA_DOUBLE_LONG_UNSIGNED => *slot = Data::DeltaDoubleLongUnsigned(reader.u32()?),
+        tag::DONT_CARE => *slot = Data::DontCare,
         _ => return Err(AxdrError::Tag { tag, offset }),
-    })
+    }
+    Ok(())
 }
 
 fn string<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], AxdrError> {

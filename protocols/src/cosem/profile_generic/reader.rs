@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 
 use super::rows::{RowError, Rows};
 use super::{CaptureObject, SortMethod};
-use crate::dlms::axdr::AxdrError;
-use crate::dlms::data::Data;
+use crate::dlms::axdr::{AxdrError, tag};
+use crate::dlms::data::{Data, Elements};
 use crate::dlms::datetime::{ClockReading, ClockRules};
 use crate::metering::{Quality, UtcMillis};
 
@@ -82,12 +82,12 @@ pub struct ProfileRow<'r, 'a> {
 impl<'r, 'a> ProfileRow<'r, 'a> {
     /// All columns with their values, clock and status columns included. Null-data is left where nothing was captured, and
     /// in the clock column where the label is derived.
-    pub fn cells(&self) -> impl ExactSizeIterator<Item = (usize, Data<'a>)> + 'r {
-        self.columns.iter().map(|column| column.cell).enumerate()
+    pub fn cells(&self) -> impl ExactSizeIterator<Item = (usize, &'r Data<'a>)> + 'r {
+        self.columns.iter().map(|column| &column.cell).enumerate()
     }
 
-    pub fn cell(&self, column: usize) -> Option<Data<'a>> {
-        self.columns.get(column).map(|column| column.cell)
+    pub fn cell(&self, column: usize) -> Option<&'r Data<'a>> {
+        self.columns.get(column).map(|column| &column.cell)
     }
 }
 
@@ -175,9 +175,10 @@ impl<'a> ProfileReader<'a> {
             return Some(Err(self.broken(RowError::Cells { row, expected, found: cells.len() })));
         }
         let mut unresolved = None;
-        for (index, (cell, column)) in cells.iter().zip(&mut self.columns).enumerate() {
-            let is_clock = self.clock_column == Some(index);
-            if !column.take_over(cell, is_clock || self.rules.null_value == NullValue::Absent) {
+        let mut cells = cells.iter();
+        for (index, column) in self.columns.iter_mut().enumerate() {
+            let keep_null = self.clock_column == Some(index) || self.rules.null_value == NullValue::Absent;
+            if !column.take_over(&mut cells, keep_null) {
                 unresolved.get_or_insert(RowError::Unresolved { row, column: index });
             }
         }
@@ -252,18 +253,21 @@ impl<'a> ProfileReader<'a> {
 }
 
 impl<'a> Column<'a> {
-    /// Makes `cell` the value of this column; false when it refers to a value that is not known.
+    /// Makes the next of `cells` the value of this column; false when it refers to a value that is not known.
     #[inline]
-    fn take_over(&mut self, cell: Data<'a>, keep_null: bool) -> bool {
-        if matches!(cell, Data::Null) && !keep_null {
-            return self.is_known;
+    fn take_over(&mut self, cells: &mut Elements<'a>, keep_null: bool) -> bool {
+        match cells.peek_tag() {
+            Some(tag::NULL) if !keep_null => {
+                cells.next();
+            }
+            Some(tag::DELTA_INTEGER..=tag::DELTA_DOUBLE_LONG_UNSIGNED) => {
+                let above = Some(self.cell).filter(|_| self.is_known);
+                let delta = cells.next().and_then(|cell| cell.delta());
+                let sum = above.zip(delta).and_then(|(above, delta)| plus(above, delta));
+                *self = Self { cell: sum.unwrap_or(Data::Null), is_known: sum.is_some() };
+            }
+            _ => self.is_known = cells.next_into(&mut self.cell),
         }
-        let resolved = match cell.delta() {
-            None => Some(cell),
-            Some(delta) => Some(self.cell).filter(|_| self.is_known).and_then(|above| plus(above, delta)),
-        };
-        self.is_known = resolved.is_some();
-        self.cell = resolved.unwrap_or(Data::Null);
         self.is_known
     }
 }
