@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Tests of the whole system; see `tests/` beside this folder. What they share lives here.

@@ -21,7 +21,6 @@ pub fn serve(listen: SocketAddr) -> anyhow::Result<()> {
         tls: None,
         next_connection_delay_ms: 1,
         connections,
-        transport: rumqttd::Transport::Tcp,
     };
     let router = RouterConfig {
         max_connections: 1_000,

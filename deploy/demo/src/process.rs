@@ -19,7 +19,11 @@ pub struct Process {
 impl Process {
     /// Starts `program`; the log is appended to, so that restarts show in one file.
     pub fn start(name: &str, program: &Path, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
-        let log = File::options().create(true).append(true).open(log).with_context(|| format!("cannot log to {}", log.display()))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("cannot log to {}", log.display()))?;
         let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -41,7 +45,9 @@ impl Process {
 
     /// The next line of standard output.
     pub fn line(&self, within: Duration) -> anyhow::Result<String> {
-        self.lines.recv_timeout(within).with_context(|| format!("{} said nothing within {within:?}; see its log", self.name))
+        self.lines
+            .recv_timeout(within)
+            .with_context(|| format!("{} said nothing within {within:?}; see its log", self.name))
     }
 
     /// SIGKILL, and waits until it is gone.

@@ -81,7 +81,7 @@ pub fn compare(
     deaf: &[(i64, i64)],
 ) -> Comparison {
     let mut comparison = Comparison::default();
-    let mut note = |examples: &mut Vec<String>, text: String| {
+    let note = |examples: &mut Vec<String>, text: String| {
         if examples.len() < 5 {
             examples.push(text);
         }
@@ -135,7 +135,8 @@ mod tests {
             (identity(9), "9 Wh".to_owned()),
         ]);
         let comparison = compare(&truth, &sink, &[(100, 200)]);
-        let counts = (comparison.captured, comparison.unread, comparison.lost, comparison.different, comparison.invented);
+        let counts =
+            (comparison.captured, comparison.unread, comparison.lost, comparison.different, comparison.invented);
         assert_eq!(counts, (3, 1, 1, 1, 1));
         assert!(!comparison.is_clean());
     }

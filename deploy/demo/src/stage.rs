@@ -1,0 +1,308 @@
+//! Broker, cloud, gateway and simulator as processes in one folder, on free ports, with a tearable uplink between them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::process::{Process, free_port};
+use crate::proxy::Proxy;
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    pub gateway: PathBuf,
+    pub cloud: PathBuf,
+    pub simulator: PathBuf,
+    /// This program: it is the broker too.
+    pub demo: PathBuf,
+}
+
+impl Binaries {
+    /// All programs of one build lie in one folder.
+    pub fn in_folder(folder: &Path) -> anyhow::Result<Self> {
+        let find = |name: &str| {
+            let path = folder.join(name);
+            ensure!(path.exists(), "{} is not built\nhint: cargo build --workspace --profile ci", path.display());
+            Ok(path)
+        };
+        Ok(Self {
+            gateway: find("meterpost-gateway")?,
+            cloud: find("meterpost-cloud")?,
+            simulator: find("firmware-sim")?,
+            demo: find("demo")?,
+        })
+    }
+}
+
+/// A pushed telegram can be in nobody's hands for as long as one group commit takes.
+const GROUP_COMMIT: i64 = 1_000;
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The running system. Dropping it kills what still runs.
+pub struct Stage {
+    folder: PathBuf,
+    binaries: Binaries,
+    broker_port: u16,
+    cloud_port: u16,
+    gateway_port: u16,
+    mqtt_uplink: Proxy,
+    http_uplink: Proxy,
+    broker: Option<Process>,
+    cloud: Option<Process>,
+    gateway: Option<Process>,
+    simulator: Option<Process>,
+    /// Appended to the gateway's settings: feeds, lines, meters.
+    pub meters_toml: String,
+    /// Spans of wall-clock ms in which nobody listened to push feeds.
+    pub deaf: Vec<(i64, i64)>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "compares with stamps of other processes")]
+pub fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Stage {
+    /// Prepares folder and ports; nothing runs yet but the two proxies.
+    pub async fn new(folder: &Path, binaries: Binaries) -> anyhow::Result<Self> {
+        let (broker_port, cloud_port, gateway_port) = (free_port()?, free_port()?, free_port()?);
+        for part in ["gateway", "cloud", "logs"] {
+            std::fs::create_dir_all(folder.join(part))?;
+        }
+        Ok(Self {
+            folder: folder.to_owned(),
+            binaries,
+            broker_port,
+            cloud_port,
+            gateway_port,
+            mqtt_uplink: Proxy::start(loopback(broker_port)).await?,
+            http_uplink: Proxy::start(loopback(cloud_port)).await?,
+            broker: None,
+            cloud: None,
+            gateway: None,
+            simulator: None,
+            meters_toml: String::new(),
+            deaf: Vec::new(),
+        })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn broker_port(&self) -> u16 {
+        self.broker_port
+    }
+
+    pub fn page(&self) -> String {
+        format!("http://{}/", loopback(self.cloud_port))
+    }
+
+    pub fn truth(&self) -> PathBuf {
+        self.folder.join("truth.jsonl")
+    }
+
+    pub fn cloud_folder(&self) -> PathBuf {
+        self.folder.join("cloud")
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.folder.join("logs").join(name)
+    }
+
+    /// Both ways from gateway to cloud: MQTT and uploads.
+    pub fn set_uplink(&self, up: bool) {
+        self.mqtt_uplink.set_up(up);
+        self.http_uplink.set_up(up);
+    }
+
+    pub async fn start_broker(&mut self) -> anyhow::Result<()> {
+        let port = self.broker_port.to_string();
+        let process =
+            Process::start("broker", &self.binaries.demo, &["broker", "--port", &port], &self.log("broker.log"))?;
+        self.broker = Some(process);
+        wait_for_port(self.broker_port).await
+    }
+
+    pub fn kill_broker(&mut self) -> anyhow::Result<()> {
+        self.broker.take().context("no broker runs")?.kill()
+    }
+
+    pub async fn start_cloud(&mut self) -> anyhow::Result<()> {
+        let config = self.folder.join("cloud.toml");
+        std::fs::write(&config, self.cloud_toml())?;
+        let config = config.to_string_lossy().into_owned();
+        let process =
+            Process::start("cloud", &self.binaries.cloud, &["run", "--config", &config], &self.log("cloud.log"))?;
+        process.line(START_TIMEOUT).context("the cloud did not start")?;
+        self.cloud = Some(process);
+        Ok(())
+    }
+
+    fn cloud_toml(&self) -> String {
+        format!(
+            "data_dir = {:?}\n[mqtt]\nhost = \"127.0.0.1\"\nport = {}\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n",
+            self.cloud_folder(),
+            self.broker_port,
+            loopback(self.cloud_port),
+        )
+    }
+
+    pub fn kill_cloud(&mut self) -> anyhow::Result<()> {
+        self.cloud.take().context("no cloud runs")?.kill()
+    }
+
+    pub fn stop_cloud(&mut self) -> anyhow::Result<()> {
+        let status = self.cloud.take().context("no cloud runs")?.stop(STOP_TIMEOUT)?;
+        ensure!(status.success(), "the cloud ended with {status}");
+        Ok(())
+    }
+
+    pub async fn start_gateway(&mut self) -> anyhow::Result<()> {
+        let config = self.folder.join("gateway.toml");
+        std::fs::write(&config, self.gateway_toml())?;
+        let config = config.to_string_lossy().into_owned();
+        let program = &self.binaries.gateway;
+        let process = Process::start("gateway", program, &["run", "--config", &config], &self.log("gateway.log"))?;
+        process.line(START_TIMEOUT).context("the gateway did not start")?;
+        self.gateway = Some(process);
+        if let Some((_, until)) = self.deaf.last_mut()
+            && *until == i64::MAX
+        {
+            // Listeners subscribe or open their ports after the start.
+            *until = wall_ms() + 3 * GROUP_COMMIT;
+        }
+        Ok(())
+    }
+
+    /// Time-outs of seconds instead of minutes: a demo is over before a patient gateway would repeat anything.
+    fn gateway_toml(&self) -> String {
+        format!(
+            "[gateway]\nid = \"demo-gateway\"\ndata_dir = {:?}\n[outbox]\ncommit_delay_ms = 20\n\
+             [broker]\nport = {}\nkeep_alive_s = 5\n\
+             [cloud]\nport = {}\nreceipt_timeout_ms = 1000\nreceipt_timeout_ms_max = 4000\nlater_pause_ms = 2000\nseal_age_ms = 500\n\
+             status_interval_ms = 2000\n[http]\nlisten = \"{}\"\n{}",
+            self.folder.join("gateway"),
+            self.mqtt_uplink.address().port(),
+            self.http_uplink.address().port(),
+            loopback(self.gateway_port),
+            self.meters_toml,
+        )
+    }
+
+    pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
+        self.deaf.push((wall_ms() - GROUP_COMMIT, i64::MAX));
+        self.gateway.take().context("no gateway runs")?.kill()
+    }
+
+    pub fn stop_gateway(&mut self) -> anyhow::Result<()> {
+        let status = self.gateway.take().context("no gateway runs")?.stop(STOP_TIMEOUT)?;
+        ensure!(status.success(), "the gateway ended with {status}");
+        Ok(())
+    }
+
+    /// The simulator's lines on standard output (where each meter listens) until its first that is no endpoint.
+    pub fn start_simulator(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
+        let process =
+            Process::start("firmware-sim", &self.binaries.simulator, arguments, &self.log("firmware-sim.log"))?;
+        self.simulator = Some(process);
+        Ok(())
+    }
+
+    pub fn simulator_line(&self, within: Duration) -> anyhow::Result<Value> {
+        let line = self.simulator.as_ref().context("no simulator runs")?.line(within)?;
+        serde_json::from_str(&line).with_context(|| format!("the simulator said: {line}"))
+    }
+
+    /// Ends when every push is acknowledged and the truth file is complete.
+    pub fn stop_simulator(&mut self) -> anyhow::Result<()> {
+        let status = self.simulator.take().context("no simulator runs")?.stop(STOP_TIMEOUT)?;
+        ensure!(status.success(), "the simulator ended with {status}");
+        Ok(())
+    }
+
+    /// What the gateway says of itself; an error while it is down.
+    pub async fn gateway_status(&self) -> anyhow::Result<Value> {
+        let body = http_body(loopback(self.gateway_port), "/status").await?;
+        serde_json::from_str(&body).context("the gateway's status is no JSON")
+    }
+
+    /// Waits until nothing is left in the outbox.
+    pub async fn wait_until_forwarded(&self, within: Duration) -> anyhow::Result<()> {
+        let emptied = async {
+            let mut empty = 0;
+            // Twice in a row: a push may be between its arrival and its commit.
+            while empty < 2 {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                let Ok(status) = self.gateway_status().await else { continue };
+                let left = status["outbox"]["rows_unsealed"].as_u64().unwrap_or(1)
+                    + status["outbox"]["batches_unsettled"].as_u64().unwrap_or(1);
+                empty = if left == 0 { empty + 1 } else { 0 };
+            }
+        };
+        tokio::time::timeout(within, emptied).await.with_context(|| format!("the outbox is not empty after {within:?}"))
+    }
+
+    /// Waits until the archive has everything that was committed, then closes the books over the sinks themselves.
+    pub async fn audit(&self, within: Duration) -> anyhow::Result<Value> {
+        let step = Duration::from_millis(500);
+        let mut waited = Duration::ZERO;
+        loop {
+            let audit = self.audit_now()?;
+            if audit["pending"] == 0 || waited >= within {
+                return Ok(audit);
+            }
+            tokio::time::sleep(step).await;
+            waited += step;
+        }
+    }
+
+    fn audit_now(&self) -> anyhow::Result<Value> {
+        let data = self.cloud_folder();
+        let output = std::process::Command::new(&self.binaries.cloud)
+            .args(["audit", "--full", "--json", "--data"])
+            .arg(&data)
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let last = text
+            .lines()
+            .last()
+            .with_context(|| format!("the audit said nothing: {}", String::from_utf8_lossy(&output.stderr)))?;
+        serde_json::from_str(last).with_context(|| format!("the audit said: {last}"))
+    }
+}
+
+async fn wait_for_port(port: u16) -> anyhow::Result<()> {
+    let answered = async {
+        while tokio::net::TcpStream::connect(loopback(port)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(START_TIMEOUT, answered).await.with_context(|| format!("nobody answers on port {port}"))
+}
+
+/// The body of a small answer to a GET.
+pub async fn http_body(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let exchange = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::Ok(answer)
+    };
+    let answer = tokio::time::timeout(Duration::from_secs(5), exchange).await.context("no answer within 5 s")??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
+}
