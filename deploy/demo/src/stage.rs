@@ -137,7 +137,7 @@ impl Stage {
         self.broker.take().context("no broker runs")?.kill()
     }
 
-    pub async fn start_cloud(&mut self) -> anyhow::Result<()> {
+    pub fn start_cloud(&mut self) -> anyhow::Result<()> {
         let config = self.folder.join("cloud.toml");
         std::fs::write(&config, self.cloud_toml())?;
         let config = config.to_string_lossy().into_owned();
@@ -150,8 +150,8 @@ impl Stage {
 
     fn cloud_toml(&self) -> String {
         format!(
-            "data_dir = {:?}\n[mqtt]\nhost = \"127.0.0.1\"\nport = {}\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n",
-            self.cloud_folder(),
+            "data_dir = \"{}\"\n[mqtt]\nhost = \"127.0.0.1\"\nport = {}\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n",
+            self.cloud_folder().display(),
             self.broker_port,
             loopback(self.cloud_port),
         )
@@ -167,7 +167,7 @@ impl Stage {
         Ok(())
     }
 
-    pub async fn start_gateway(&mut self) -> anyhow::Result<()> {
+    pub fn start_gateway(&mut self) -> anyhow::Result<()> {
         let config = self.folder.join("gateway.toml");
         std::fs::write(&config, self.gateway_toml())?;
         let config = config.to_string_lossy().into_owned();
@@ -187,11 +187,11 @@ impl Stage {
     /// Time-outs of seconds instead of minutes: a demo is over before a patient gateway would repeat anything.
     fn gateway_toml(&self) -> String {
         format!(
-            "[gateway]\nid = \"demo-gateway\"\ndata_dir = {:?}\n[outbox]\ncommit_delay_ms = 20\n\
+            "[gateway]\nid = \"demo-gateway\"\ndata_dir = \"{}\"\n[outbox]\ncommit_delay_ms = 20\n\
              [broker]\nport = {}\nkeep_alive_s = 5\n\
              [cloud]\nport = {}\nreceipt_timeout_ms = 1000\nreceipt_timeout_ms_max = 4000\nlater_pause_ms = 2000\nseal_age_ms = 500\n\
              status_interval_ms = 2000\n[http]\nlisten = \"{}\"\n{}",
-            self.folder.join("gateway"),
+            self.folder.join("gateway").display(),
             self.mqtt_uplink.address().port(),
             self.http_uplink.address().port(),
             loopback(self.gateway_port),

@@ -1,6 +1,6 @@
 //! What the simulator captured against what arrived.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -21,9 +21,9 @@ pub struct Captured {
 }
 
 /// Reads a truth file; the last line may be cut if the simulator was killed.
-pub fn read_truth(path: &Path) -> anyhow::Result<HashMap<Identity, Captured>> {
+pub fn read_truth(path: &Path) -> anyhow::Result<BTreeMap<Identity, Captured>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    let mut truth = HashMap::new();
+    let mut truth = BTreeMap::new();
     let mut lines = BufReader::new(file).lines().peekable();
     while let Some(line) = lines.next() {
         let line = line?;
@@ -76,8 +76,8 @@ impl Comparison {
 
 /// `deaf` are the spans of wall-clock ms in which pushes had no listener.
 pub fn compare(
-    truth: &HashMap<Identity, Captured>,
-    sink: &HashMap<Identity, String>,
+    truth: &BTreeMap<Identity, Captured>,
+    sink: &BTreeMap<Identity, String>,
     deaf: &[(i64, i64)],
 ) -> Comparison {
     let mut comparison = Comparison::default();
@@ -123,13 +123,13 @@ mod tests {
     #[test]
     fn every_way_of_going_wrong_is_told_apart() {
         let captured = |value: &str, at| Captured { value: value.to_owned(), pushed_at: at };
-        let truth = HashMap::from([
+        let truth = BTreeMap::from([
             (identity(1), captured("1 Wh", None)),
             (identity(2), captured("2 Wh", None)),
             (identity(3), captured("3 Wh", Some(150))),
             (identity(4), captured("4 Wh", Some(250))),
         ]);
-        let sink = HashMap::from([
+        let sink = BTreeMap::from([
             (identity(1), "1 Wh".to_owned()),
             (identity(2), "20 Wh".to_owned()),
             (identity(9), "9 Wh".to_owned()),
