@@ -3,4 +3,5 @@
 pub mod axdr;
 pub mod data;
 pub mod datetime;
+pub mod notification;
 pub mod value;
