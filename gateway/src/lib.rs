@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The edge of Meterpost: reads meters, keeps every reading in its outbox, forwards sealed batches to the cloud.
+//!
+//! Layers: `main` → [`actors`] → plain logic ([`outbox`], [`window`], [`cad`], ...) → `protocols`. Plain logic never imports actors.
+
+pub mod actors;
+pub mod backoff;
+pub mod cad;
+pub mod cli;
+pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod http;
+pub mod inventory;
+pub mod mqtt;
+pub mod outbox;
+pub mod run;
+pub mod telemetry;
+pub mod uploader;
+pub mod window;

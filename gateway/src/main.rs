@@ -1,1 +1,76 @@
-fn main() {}
+//! `meterpost-gateway`: see `--help`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use gateway::cli::{Cli, Command, OutboxCommand};
+use gateway::config::{Checked, Config};
+use gateway::{commands, run, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Done, and what was asked about is in order.
+const OK: u8 = 0;
+/// The operator's to mend.
+const USER: u8 = 1;
+
+fn main() -> ExitCode {
+    telemetry::set_up_logging();
+    let cli = Cli::parse();
+    match actix::System::new().block_on(execute(cli.command)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+            // Hints stand at the end of the first text; the causes go before them.
+            let (text, hint) = causes[0].split_once("\nhint: ").unwrap_or((&causes[0], ""));
+            let mut line = text.to_owned();
+            for cause in causes.iter().skip(1).filter(|cause| !text.contains(cause.as_str())) {
+                line = format!("{line}: {cause}");
+            }
+            let hint = if hint.is_empty() { String::new() } else { format!("\nhint: {hint}") };
+            drop(writeln!(std::io::stderr(), "error: {line}{hint}"));
+            ExitCode::from(USER)
+        }
+    }
+}
+
+async fn execute(command: Command) -> anyhow::Result<u8> {
+    let checked = |path: &std::path::Path| -> anyhow::Result<Checked> { Ok(Config::read(path)?.check()?) };
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Run(argument) => {
+            let checked = checked(&argument.config)?;
+            let ready = |address: &str| drop(writeln!(std::io::stdout(), "{{\"listening\":\"{address}\"}}"));
+            drop(out);
+            run::run(checked, stop_signal()?, ready).await?;
+        }
+        Command::CheckConfig(argument) => {
+            let checked = checked(&argument.config)?;
+            write!(out, "{}", toml::to_string(&checked.config)?)?;
+        }
+        Command::Status { config, json } => commands::status(&checked(&config.config)?, json, &mut out).await?,
+        Command::Outbox(OutboxCommand::Inspect { config, json }) => {
+            commands::inspect(&checked(&config.config)?, json, &mut out)?;
+        }
+        Command::Outbox(OutboxCommand::Verify(argument)) => {
+            let intact = commands::verify(&checked(&argument.config)?, &mut out)?;
+            return Ok(if intact { OK } else { USER });
+        }
+        Command::Outbox(OutboxCommand::Export(argument)) => commands::export(&checked(&argument.config)?, &mut out)?,
+        Command::Outbox(OutboxCommand::Resubmit { config, batch }) => {
+            commands::resubmit(&checked(&config.config)?, &batch, &mut out)?;
+        }
+    }
+    Ok(OK)
+}
+
+/// SIGTERM or SIGINT.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

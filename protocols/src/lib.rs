@@ -6,7 +6,7 @@
 //! 2. [`metering`]: the vocabulary that all of Meterpost shares: OBIS codes, quantities, series, readings, events, time.
 //! 3. [`link`]: what a link layer promises the application layer above it.
 //! 4. One folder per protocol: formats and, where a protocol has a conversation, client and server sessions.
-//! 5. `uplink`: the only contract between gateway and cloud.
+//! 5. [`uplink`]: the only contract between gateway and cloud.
 //!
 //! Nothing here opens a socket or a file, asks a clock, draws a random number, or knows a runtime. A *session* owns all
 //! protocol state and is driven by its owner: bytes and ticks go in through `handle(now, input)`, and `poll()` is drained
@@ -16,7 +16,12 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub mod bytes;
+pub mod cad;
 pub mod cosem;
 pub mod dlms;
+pub mod hdlc;
 pub mod link;
 pub mod metering;
+pub mod p1;
+pub mod uplink;
+pub mod wrapper;

@@ -59,3 +59,31 @@ pub trait Link {
     fn handle(&mut self, now: Duration, input: LinkInput<'_>) -> Result<(), LinkError>;
     fn poll(&mut self) -> LinkOutput;
 }
+
+/// Whether an APDU comes unasked, so that the answer that is awaited is still to come: data-notification,
+/// event-notification, information-report. (Ciphered as well, they cannot be told from answers here.)
+pub(crate) fn is_unsolicited(apdu: &[u8]) -> bool {
+    matches!(apdu, [0x0f | 0xc2 | 0x18, ..])
+}
+
+impl<L: Link + ?Sized> Link for Box<L> {
+    fn connect(&mut self, now: Duration) {
+        (**self).connect(now);
+    }
+
+    fn send(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
+        (**self).send(now, apdu)
+    }
+
+    fn disconnect(&mut self, now: Duration) {
+        (**self).disconnect(now);
+    }
+
+    fn handle(&mut self, now: Duration, input: LinkInput<'_>) -> Result<(), LinkError> {
+        (**self).handle(now, input)
+    }
+
+    fn poll(&mut self) -> LinkOutput {
+        (**self).poll()
+    }
+}

@@ -10,6 +10,7 @@ mod quality;
 mod quantity;
 mod reading;
 mod series;
+mod telegram;
 mod time;
 
 pub use event::Event;
@@ -19,4 +20,6 @@ pub use quality::Quality;
 pub use quantity::{Quantity, QuantityError, Unit};
 pub use reading::{Reading, StampedBy};
 pub use series::{Code, CodeError, Kind, Series};
+pub use telegram::TelegramReading;
+pub(crate) use telegram::prefixed_unit;
 pub use time::{Day, TimeError, UtcMillis};

@@ -195,7 +195,9 @@ fn parse_instant(text: &[u8]) -> Option<UtcMillis> {
         _ => return None,
     };
     let (hour, minute, second) = time;
-    Some(UtcMillis::from_civil(date, (hour, minute, second), offset_minutes).ok()?.plus_ms(ms))
+    let instant = UtcMillis::from_civil(date, (hour, minute, second), offset_minutes).ok()?.plus_ms(ms);
+    // An offset can push it out of the years that a text can name.
+    (UtcMillis::MIN..=UtcMillis::MAX).contains(&instant).then_some(instant)
 }
 
 fn civil_date(text: &[u8]) -> Option<(i32, u8, u8)> {
@@ -225,7 +227,15 @@ mod tests {
 
     #[test]
     fn what_is_no_instant_is_refused() {
-        for text in ["", "2026-11-23", "2026-02-29T00:00:00Z", "2026-11-23T24:00:00Z", "2026-11-23T00:00:00", "x"] {
+        for text in [
+            "0000-01-01T00:00:00+01:00",
+            "",
+            "2026-11-23",
+            "2026-02-29T00:00:00Z",
+            "2026-11-23T24:00:00Z",
+            "2026-11-23T00:00:00",
+            "x",
+        ] {
             assert!(text.parse::<UtcMillis>().is_err(), "{text:?} was taken");
         }
     }

@@ -1,0 +1,108 @@
+//! The reading store: what meters said, one row an identity, the later seal wins. One trait, an embedded implementation, a
+//! conformance suite.
+//!
+//! Writing is an idempotent upsert: the same write twice, in any order with others, leaves the same rows. Which write wins is
+//! decided by the *write timestamp* alone: µs, `sealed_effective` · 1000 + hash(gateway) mod 1000. On equal write timestamps
+//! each column takes the greater value, as Cassandra does cell by cell.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use protocols::metering::{Day, Event, MeterId, Quality, Quantity, Series, UtcMillis};
+use protocols::uplink::{Batch, GatewayId, Inventory};
+
+/// One batch as it goes into the store.
+#[derive(Debug, Clone)]
+pub struct StoreBatch {
+    pub batch: Arc<Batch>,
+    pub sealed_effective: UtcMillis,
+}
+
+impl StoreBatch {
+    pub fn write_timestamp(&self) -> WriteTimestamp {
+        WriteTimestamp::new(self.sealed_effective, &self.batch.id.gateway)
+    }
+}
+
+/// Microseconds; the last three digits tell gateways apart that seal in the same millisecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WriteTimestamp(pub i64);
+
+impl WriteTimestamp {
+    pub fn new(sealed_effective: UtcMillis, gateway: &GatewayId) -> Self {
+        // FNV-1a: fixed for ever, since a replay must come to the same number.
+        let hash = gateway.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self(sealed_effective.0.saturating_mul(1000).saturating_add((hash % 1000) as i64))
+    }
+}
+
+/// A row of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReading {
+    pub series: Series,
+    pub captured_at: UtcMillis,
+    pub nth: u8,
+    pub quantity: Quantity,
+    pub quality: Quality,
+    pub gateway: GatewayId,
+    pub read_at: UtcMillis,
+    pub occurred_at: Option<UtcMillis>,
+    pub written: WriteTimestamp,
+}
+
+/// A part of one series' readings in time order. `after` continues behind the last row of the previous page.
+#[derive(Debug, Clone)]
+pub struct RangeQuery {
+    pub series: Series,
+    /// Inclusive.
+    pub from: UtcMillis,
+    /// Inclusive.
+    pub to: UtcMillis,
+    pub after: Option<(UtcMillis, u8)>,
+    pub rows_max: usize,
+}
+
+/// Why the store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// May have been written in part; the same call may be repeated.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store will never take this.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+#[async_trait]
+pub trait ReadingStore: Send + Sync + 'static {
+    /// Upserts readings, events and (when newer) inventories of the batches. May be repeated in whole or in part.
+    async fn upsert(&self, batches: &[StoreBatch]) -> Result<(), StoreError>;
+
+    /// Every reading of one meter with `captured_at` in one UTC day, ascending by (code, kind, period, captured_at, nth).
+    async fn read_day(&self, meter: &MeterId, day: Day) -> Result<Vec<StoredReading>, StoreError>;
+    /// Ascending by (captured_at, nth), at most `rows_max`.
+    async fn read_range(&self, query: RangeQuery) -> Result<Vec<StoredReading>, StoreError>;
+    /// Sub-ranges of `from..=to` in which the series has a reading at least every `step_ms`: the first and last instant of each.
+    async fn ranges_held(
+        &self,
+        series: &Series,
+        from: UtcMillis,
+        to: UtcMillis,
+        step_ms: i64,
+    ) -> Result<Vec<(UtcMillis, UtcMillis)>, StoreError>;
+    /// Events of one meter, `from..=to`, ascending.
+    async fn read_events(&self, meter: &MeterId, from: UtcMillis, to: UtcMillis) -> Result<Vec<Event>, StoreError>;
+    /// Every series that was ever stored, with its last reading (greatest instant).
+    async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError>;
+    /// The newest inventory of each gateway, and when it was sealed.
+    async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError>;
+}

@@ -1,0 +1,268 @@
+//! The fleet's settings: what may be written, and what it means once checked.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use protocols::metering::UtcMillis;
+use serde::{Deserialize, Serialize};
+
+pub use check::ConfigError;
+pub(crate) use check::meter_id;
+
+use crate::clock::Zone;
+use crate::faults::FaultRates;
+use crate::nearest::nearest;
+use crate::profile::ProfileSpec;
+use crate::quirks::Quirks;
+use crate::speak::Protocol;
+use crate::speak::publisher::BrokerSettings;
+
+/// A fleet file as it is written. Every key has a default but `protocol`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FleetFile {
+    /// Same seed, same bytes: everything random is drawn from it.
+    pub seed: u64,
+    /// Seconds that pass for the meters in one second of the wall clock.
+    pub speed: f64,
+    /// What the meters' clocks show at the start; `days_back` counts from the wall clock instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<String>,
+    /// Without either, a fleet at speed 1 starts now, and a faster one as far back as it needs to run an hour before it
+    /// catches up with the wall clock. It never overtakes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days_back: Option<f64>,
+    /// How long before the start the meters were installed: so much is in their profiles already.
+    pub history_days: f64,
+    /// Where every captured or pushed reading is written, as JSON lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truth: Option<PathBuf>,
+    pub mqtt: MqttSection,
+    pub meters: Vec<MeterSection>,
+}
+
+/// The broker that CAD meters publish to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttSection {
+    /// Host and port.
+    pub broker: String,
+    pub client_id: String,
+    pub keep_alive_s: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Messages that wait for the broker, for each meter; what comes on top is dropped and counted.
+    pub queue_per_meter_max: u32,
+}
+
+/// A group of meters that are alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MeterSection {
+    pub count: u32,
+    /// Serial number of the first; by default, the one after the section before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_number: Option<u32>,
+    /// Three letters, as in a logical device name.
+    pub manufacturer: String,
+    pub protocol: String,
+    /// `household`, `uci`, `lcl`, `bdew-h0` to `bdew-l2`, `bdew-h25`.
+    pub source: String,
+    /// The data set; `uci` has a few days compiled in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_file: Option<PathBuf>,
+    /// For standard load profiles.
+    pub annual_kwh: u32,
+    /// Panels on the roof of a `household`.
+    pub solar_peak_w: u32,
+    /// A push every so often by the wall clock, as long as the fleet has not caught up with it...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_ms: Option<u64>,
+    /// ... or by the meter's time. Ten seconds, when neither is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_s: Option<u64>,
+    /// Each clock drifts by up to this, drawn from the seed.
+    pub drift_ppm_max: u32,
+    /// `UTC`, `WET`, `CET`, `EET`; all but the first with summer time.
+    pub zone: String,
+    pub quirks: Vec<String>,
+    /// By name: for line faults the chance per message, for meter faults the mean count per day.
+    pub faults: BTreeMap<String, f64>,
+    pub profile: ProfileSection,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProfileSection {
+    pub capture_period_s: u32,
+    /// Entries of the load profile's ring.
+    pub depth_entries: usize,
+    pub columns: Vec<String>,
+    /// Entries of the daily and monthly billing profiles; 0 for none.
+    pub daily_depth_entries: usize,
+    pub monthly_depth_entries: usize,
+}
+
+impl Default for FleetFile {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            speed: 1.0,
+            start_at: None,
+            days_back: None,
+            history_days: 1.0,
+            truth: None,
+            mqtt: MqttSection::default(),
+            meters: Vec::new(),
+        }
+    }
+}
+
+impl Default for MqttSection {
+    fn default() -> Self {
+        Self {
+            broker: "127.0.0.1:1883".to_owned(),
+            client_id: "firmware-sim".to_owned(),
+            keep_alive_s: 10,
+            user_name: None,
+            password_file: None,
+            queue_per_meter_max: 1_000,
+        }
+    }
+}
+
+impl Default for MeterSection {
+    fn default() -> Self {
+        Self {
+            count: 1,
+            first_number: None,
+            manufacturer: "SIM".to_owned(),
+            protocol: String::new(),
+            source: "household".to_owned(),
+            data_file: None,
+            annual_kwh: 3_500,
+            solar_peak_w: 0,
+            interval_ms: None,
+            interval_s: None,
+            drift_ppm_max: 0,
+            zone: "UTC".to_owned(),
+            quirks: Vec::new(),
+            faults: BTreeMap::new(),
+            profile: ProfileSection::default(),
+        }
+    }
+}
+
+impl Default for ProfileSection {
+    fn default() -> Self {
+        Self {
+            capture_period_s: 900,
+            // Forty days of quarter-hours.
+            depth_entries: 3_840,
+            columns: ["import-register", "export-register"].map(str::to_owned).to_vec(),
+            daily_depth_entries: 62,
+            monthly_depth_entries: 13,
+        }
+    }
+}
+
+/// A fleet whose settings hold together.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    pub seed: u64,
+    pub speed: f64,
+    pub start: Start,
+    pub history_ms: i64,
+    pub truth: Option<PathBuf>,
+    pub broker: BrokerSettings,
+    pub queue_per_meter_max: u32,
+    pub groups: Vec<Group>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Start {
+    At(UtcMillis),
+    DaysBack(f64),
+}
+
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub numbers: Range<u32>,
+    pub manufacturer: String,
+    pub protocol: Protocol,
+    pub source: Source,
+    pub solar_peak_w: u32,
+    pub annual_kwh: u32,
+    pub push_every: PushEvery,
+    pub drift_ppm_max: u32,
+    pub zone: Zone,
+    pub quirks: Quirks,
+    pub faults: FaultRates,
+    pub profiles: Vec<ProfileSpec>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushEvery {
+    WallMs(u64),
+    MeterS(u64),
+}
+
+impl PushEvery {
+    /// Milliseconds of world time.
+    pub fn world_ms(self, speed: f64) -> i64 {
+        match self {
+            Self::WallMs(ms) => ((ms as f64 * speed).round() as i64).max(1),
+            Self::MeterS(seconds) => (seconds as i64).saturating_mul(1000),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    Household,
+    /// Without a file, the days that are compiled in.
+    Uci {
+        file: Option<PathBuf>,
+    },
+    Lcl {
+        file: PathBuf,
+    },
+    /// One profile of the 1999 set.
+    BdewSeasonal {
+        name: &'static str,
+        file: PathBuf,
+    },
+    BdewH25 {
+        file: PathBuf,
+    },
+}
+
+impl FleetFile {
+    /// Reads a fleet file's text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let hint = unknown_key_hint(error.message());
+            ConfigError::new(error.to_string().trim_end().replace('\n', "\n  "), hint)
+        })
+    }
+
+    /// The effective settings, with every default filled in.
+    pub fn effective(&self) -> String {
+        toml::to_string(self).expect("settings of texts and numbers are TOML")
+    }
+}
+
+/// The key that was meant, taken from what serde says: "unknown field `x`, expected one of `a`, `b`".
+fn unknown_key_hint(message: &str) -> Option<String> {
+    let mut quoted = message.strip_prefix("unknown field")?.split('`').skip(1).step_by(2);
+    let found = quoted.next()?;
+    nearest(found, quoted).map(|name| format!("did you mean {name:?}?"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+use super::*;
+use crate::faults::Fault;
+
+fn check(text: &str) -> Result<Fleet, ConfigError> {
+    FleetFile::parse(text)?.check()
+}
+
+fn hint(text: &str) -> String {
+    let error = check(text).unwrap_err();
+    error.hint.unwrap_or_else(|| panic!("no hint with {:?}", error.message))
+}
+
+#[test]
+fn a_fleet_file_is_read() {
+    let fleet = check(
+        r#"
+        seed = 7
+        speed = 60.0
+        start_at = "2026-01-01T00:00:00Z"
+        [mqtt]
+        broker = "localhost:11883"
+        [[meters]]
+        count = 10
+        protocol = "cad"
+        interval_ms = 250
+        faults = { silence = 0.01, clock-jump = 2.0 }
+        [[meters]]
+        count = 5
+        protocol = "none"
+        source = "uci"
+        zone = "CET"
+        quirks = ["label-at-start"]
+        profile = { capture_period_s = 3600, columns = ["import-interval"] }
+        "#,
+    )
+    .unwrap();
+    assert_eq!((fleet.broker.host.as_str(), fleet.broker.port), ("localhost", 11_883));
+    let [cad, silent] = &fleet.groups[..] else { panic!("two groups") };
+    assert_eq!((cad.numbers.clone(), silent.numbers.clone()), (1..11, 11..16));
+    assert_eq!(cad.push_every.world_ms(fleet.speed), 15_000);
+    assert_eq!(cad.faults.set_faults().collect::<Vec<_>>(), [Fault::Silence, Fault::ClockJump]);
+    assert!(cad.profiles.is_empty());
+    assert_eq!((silent.profiles.len(), silent.quirks.label_at_start), (3, true));
+}
+
+#[test]
+fn a_misspelt_key_names_its_neighbour() {
+    assert_eq!(hint("spead = 2.0"), "did you mean \"speed\"?");
+    assert_eq!(hint("[[meters]]\nprotocol = \"cad\"\nintervall_ms = 5"), "did you mean \"interval_ms\"?");
+}
+
+#[test]
+fn misspelt_names_name_their_neighbours() {
+    assert_eq!(hint("[[meters]]\nprotocol = \"cat\""), "did you mean \"cad\"?");
+    assert_eq!(hint("[[meters]]\nprotocol = \"cad\"\nsource = \"houshold\""), "did you mean \"household\"?");
+    assert_eq!(hint("[[meters]]\nprotocol = \"cad\"\nfaults = { clock-jumps = 1.0 }"), "did you mean \"clock-jump\"?");
+}
+
+#[test]
+fn what_does_not_hold_together_is_refused() {
+    let cad = "[[meters]]\nprotocol = \"cad\"\n";
+    for text in [
+        String::new(),
+        "[[meters]]\ncount = 3".to_owned(),
+        format!("{cad}interval_ms = 1000\ninterval_s = 1"),
+        format!("{cad}interval_ms = 1"),
+        format!("{cad}faults = {{ wrong-crc = 0.1 }}"),
+        format!("{cad}faults = {{ silence = 1.5 }}"),
+        format!("{cad}source = \"lcl\""),
+        format!("{cad}manufacturer = \"sim\""),
+        format!("{cad}count = 1000000"),
+        format!("{cad}zone = \"Mars\""),
+        format!("{cad}{cad}first_number = 1"),
+        format!("speed = 0.0\n{cad}"),
+        format!("speed = nan\n{cad}"),
+        format!("history_days = -1.0\n{cad}"),
+        format!("start_at = \"2026-01-01T00:00:00Z\"\ndays_back = 1.0\n{cad}"),
+        format!("start_at = \"yesterday\"\n{cad}"),
+        format!("mqtt.broker = \"localhost\"\n{cad}"),
+        format!("mqtt.keep_alive_s = 0\n{cad}"),
+        format!("mqtt.password_file = \"/nonexistent\"\n{cad}"),
+        "[[meters]]\nprotocol = \"none\"\nprofile.capture_period_s = 7".to_owned(),
+        "[[meters]]\nprotocol = \"none\"\nprofile.columns = [\"import-register\", \"import-register\"]".to_owned(),
+        "[[meters]]\nprotocol = \"none\"\nprofile.depth_entries = 0".to_owned(),
+    ] {
+        let error = check(&text).expect_err(&text);
+        assert!(!error.message.is_empty() && !error.message.ends_with('.'), "{}", error.message);
+    }
+}
+
+#[test]
+fn the_effective_settings_read_back() {
+    let file = FleetFile::parse("[[meters]]\nprotocol = \"cad\"\ninterval_ms = 1000").unwrap();
+    assert_eq!(FleetFile::parse(&file.effective()).unwrap(), file);
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "open sesame\n").unwrap();
+    let text = format!("mqtt.password_file = {path:?}\n[[meters]]\nprotocol = \"cad\"");
+    let fleet = check(&text).unwrap();
+    assert_eq!(fleet.broker.password.as_ref().map(|secret| secret.0.as_str()), Some("open sesame"));
+    assert!(!format!("{fleet:?}").contains("sesame"));
+}

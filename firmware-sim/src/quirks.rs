@@ -1,0 +1,86 @@
+//! Firmware quirks that change what the meter keeps or tells, switched by name.
+
+use std::str::FromStr;
+
+use crate::nearest::{UnknownName, unknown};
+
+/// What is odd about a firmware. The default is a meter without oddities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quirks {
+    /// Entries carry the start of their interval instead of its end.
+    pub label_at_start: bool,
+    /// Local times come without their deviation from UTC (Kamstrup push firmware).
+    pub deviation_unspecified: bool,
+    /// The clock stays in standard time all year.
+    pub standard_time_all_year: bool,
+    /// The running interval is closed early, as an entry of its own, when power returns.
+    pub entry_on_power_up: bool,
+    /// The display has six digits of kWh: it goes from 999,999.999 to 0.
+    pub six_digit_display: bool,
+    /// The status column of profile entries is always 0.
+    pub status_always_good: bool,
+}
+
+/// Names as configuration and command line have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quirk {
+    LabelAtStart,
+    DeviationUnspecified,
+    StandardTimeAllYear,
+    EntryOnPowerUp,
+    SixDigitDisplay,
+    StatusAlwaysGood,
+}
+
+impl Quirk {
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::LabelAtStart, "label-at-start"),
+        (Self::DeviationUnspecified, "deviation-unspecified"),
+        (Self::StandardTimeAllYear, "standard-time-all-year"),
+        (Self::EntryOnPowerUp, "entry-on-power-up"),
+        (Self::SixDigitDisplay, "six-digit-display"),
+        (Self::StatusAlwaysGood, "status-always-good"),
+    ];
+}
+
+impl FromStr for Quirk {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, UnknownName> {
+        let found = Self::ALL.into_iter().find(|(_, name)| *name == text);
+        found.map(|(quirk, _)| quirk).ok_or_else(|| unknown("quirk", text, Self::ALL.map(|(_, name)| name)))
+    }
+}
+
+impl Quirks {
+    pub fn of(quirks: impl IntoIterator<Item = Quirk>) -> Self {
+        let mut all = Self::default();
+        for quirk in quirks {
+            match quirk {
+                Quirk::LabelAtStart => all.label_at_start = true,
+                Quirk::DeviationUnspecified => all.deviation_unspecified = true,
+                Quirk::StandardTimeAllYear => all.standard_time_all_year = true,
+                Quirk::EntryOnPowerUp => all.entry_on_power_up = true,
+                Quirk::SixDigitDisplay => all.six_digit_display = true,
+                Quirk::StatusAlwaysGood => all.status_always_good = true,
+            }
+        }
+        all
+    }
+
+    /// Six digits of kWh, or twelve digits of Wh.
+    pub const fn display_modulus_wh(self) -> u64 {
+        if self.six_digit_display { 1_000_000_000 } else { 1_000_000_000_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_quirk_names_its_neighbour() {
+        let error = "label-at-stat".parse::<Quirk>().unwrap_err();
+        assert_eq!(error.hint.as_deref(), Some("did you mean \"label-at-start\"?"));
+    }
+}

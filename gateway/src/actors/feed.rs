@@ -1,0 +1,125 @@
+//! A CAD feed: readings that a device pushes over MQTT.
+//!
+//! Owns: one MQTT connection with a session that the broker keeps. Fed by: the broker. Feeds: the outbox. Bound: one store under
+//! way and one being gathered, at most [`GATHER_ROWS`] rows; beyond it the broker holds the messages back. A message is
+//! acknowledged when the outbox has it on the disk, so a killed gateway gets it again. On failure: a new one subscribes to the
+//! same session.
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use protocols::metering::UtcMillis;
+use tracing::{debug, error, warn};
+
+use super::supervisor::DeathNotice;
+use crate::cad::CadFeed;
+use crate::clock::SharedClock;
+use crate::mqtt::{MqttCommand, MqttEvent, MqttLink};
+use crate::outbox::{OutboxHandle, StoreRequest};
+use crate::telemetry::{Metric, Metrics};
+
+/// Rows of one store: as many as one commit takes.
+const GATHER_ROWS: usize = 1000;
+/// Between tries of a store that the outbox did not take.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+pub struct FeedParts {
+    pub name: String,
+    pub outbox: OutboxHandle,
+    pub clock: SharedClock,
+    pub metrics: Metrics,
+}
+
+pub struct Feed {
+    feeding: Option<(FeedParts, CadFeed, MqttLink)>,
+    _notice: DeathNotice,
+}
+
+impl Feed {
+    pub fn new(parts: FeedParts, feed: CadFeed, link: MqttLink, notice: DeathNotice) -> Self {
+        Self { feeding: Some((parts, feed, link)), _notice: notice }
+    }
+}
+
+impl Actor for Feed {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1);
+        let (parts, feed, link) = self.feeding.take().expect("an actor starts once");
+        ctx.spawn(run(parts, feed, link).into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+/// Messages on their way into the outbox.
+#[derive(Default)]
+struct Gathered {
+    request: StoreRequest,
+    acknowledge: Vec<MqttCommand>,
+}
+
+/// Feeds until the link is gone. Without an actor around it, this is what a simulation runs.
+pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
+    loop {
+        let Some(event) = link.events.recv().await else { return };
+        let mut gathered = Gathered::default();
+        gather(&parts, &mut feed, event, &mut gathered);
+        // Whatever has arrived by now shares the store.
+        while gathered.request.rows() < GATHER_ROWS
+            && let Ok(event) = link.events.try_recv()
+        {
+            gather(&parts, &mut feed, event, &mut gathered);
+        }
+        store(&parts, gathered.request).await;
+        for command in gathered.acknowledge {
+            if link.commands.send(command).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn gather(parts: &FeedParts, feed: &mut CadFeed, event: MqttEvent, gathered: &mut Gathered) {
+    let MqttEvent::Message { epoch, topic, payload, packet, .. } = event else { return };
+    let received_at: UtcMillis = parts.clock.wall();
+    match feed.on_message(&topic, &payload, received_at) {
+        Ok(Some(decoded)) => {
+            parts.metrics.add(Metric::FieldProblems, decoded.problems.len() as u64);
+            for problem in &decoded.problems {
+                debug!(feed = %parts.name, %topic, error = %problem, "a value could not be used");
+            }
+            gathered.request.readings.extend(decoded.readings);
+        }
+        Ok(None) => {}
+        Err(error) => {
+            parts.metrics.add(Metric::TelegramsRefused, 1);
+            warn!(feed = %parts.name, %topic, %error, "a telegram could not be used");
+        }
+    }
+    // What cannot be used is acknowledged too: it would come again for ever.
+    if packet != 0 {
+        gathered.acknowledge.push(MqttCommand::Acknowledge { epoch, packet });
+    }
+}
+
+/// Tries until the outbox takes it: nothing is acknowledged meanwhile, so the broker keeps what follows.
+async fn store(parts: &FeedParts, request: StoreRequest) {
+    if request.rows() == 0 {
+        return;
+    }
+    loop {
+        match parts.outbox.store(request.clone()).await {
+            Ok(outcome) => {
+                parts.metrics.add(Metric::ReadingsStored, outcome.stored as u64);
+                parts.metrics.add(Metric::ReadingsRepeated, outcome.repeated as u64);
+                return;
+            }
+            Err(error) => {
+                parts.metrics.add(Metric::StoreErrors, 1);
+                error!(feed = %parts.name, %error, "the outbox did not take a reading; it is tried again");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Seals batches, uploads them, publishes their refs, settles receipts.
+//!
+//! Owns: the [`Window`]. Fed by: the outbox (commits), the uplink broker (receipts). Feeds: landing area and broker. Bound: at most
+//! eight uploads under way, by the window. On failure: everything it knows is in the outbox; a new one goes on from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use protocols::metering::UtcMillis;
+use protocols::uplink::topics::Topic;
+use protocols::uplink::{GatewayId, Receipt, Status};
+use tokio::sync::mpsc;
+use tracing::{debug, error, info, warn};
+
+use super::supervisor::DeathNotice;
+use crate::clock::SharedClock;
+use crate::inventory::InventoryKeeper;
+use crate::mqtt::{MqttCommand, MqttEvent, MqttLink};
+use crate::outbox::{OutboxError, OutboxHandle, SealLimits, SealedBatch, Which};
+use crate::telemetry::{Metric, Metrics};
+use crate::uploader::{UploadError, Uploader};
+use crate::window::{Action, BatchKey, Window, WindowSettings};
+
+#[derive(Debug, Clone)]
+pub struct ForwarderSettings {
+    pub gateway: GatewayId,
+    pub software: String,
+    pub window: WindowSettings,
+    /// Rows of a full batch.
+    pub rows_max: usize,
+    /// How long rows wait for a batch to fill while nothing is behind.
+    pub seal_age: Duration,
+    pub status_interval: Duration,
+    pub seed: u64,
+}
+
+/// The gateway's clock is trusted within this of the cloud's; otherwise the cloud's time is used.
+const CLOCK_TRUST_MS: i64 = 5 * 60_000;
+const INVENTORY_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+const TIME_TIMEOUT: Duration = Duration::from_secs(5);
+const STATUS_PAUSE: Duration = Duration::from_secs(2);
+
+/// What it needs; cloned for each incarnation of the actor.
+#[derive(Clone)]
+pub struct ForwarderParts {
+    pub settings: ForwarderSettings,
+    pub outbox: OutboxHandle,
+    pub uploader: Arc<dyn Uploader>,
+    pub inventory: InventoryKeeper,
+    pub clock: SharedClock,
+    pub metrics: Metrics,
+}
+
+pub struct Forwarder {
+    forwarding: Option<(ForwarderParts, MqttLink)>,
+    _notice: DeathNotice,
+}
+
+impl Forwarder {
+    pub fn new(parts: ForwarderParts, link: MqttLink, notice: DeathNotice) -> Self {
+        Self { forwarding: Some((parts, link)), _notice: notice }
+    }
+}
+
+impl Actor for Forwarder {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1);
+        let (parts, link) = self.forwarding.take().expect("an actor starts once");
+        let run = async move {
+            match run(parts, link).await {
+                Ok(()) | Err(OutboxError::Closed) => {}
+                Err(error) => error!(%error, "forwarding stopped"),
+            }
+        };
+        ctx.spawn(run.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+/// Forwards until the outbox or the broker link is gone. Without an actor around it, this is what a simulation runs.
+pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxError> {
+    let unsettled = parts.outbox.unsettled().await?;
+    let window = Window::new(parts.settings.window, unsettled, parts.settings.seed);
+    let MqttLink { commands, mut events } = link;
+    let mut forwarding = Forwarding {
+        window,
+        commands,
+        connected: false,
+        cloud_offset_ms: None,
+        unsealed_since: None,
+        inventory_sent: None,
+        status_due: Duration::ZERO,
+        parts,
+    };
+    let mut uploads = FuturesUnordered::new();
+    loop {
+        let now = forwarding.parts.clock.monotonic();
+        forwarding.seal_what_may_go(now).await?;
+        for action in forwarding.window.poll(now) {
+            match action {
+                Action::Upload(sealed) => uploads.push(upload(forwarding.parts.clone(), sealed)),
+                Action::Publish(sealed) => forwarding.publish_ref(&sealed).await?,
+            }
+        }
+        forwarding.publish_status_when_due(now).await?;
+        let pause = forwarding.pause(now);
+        let committed = forwarding.parts.outbox.clone();
+        tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Some(event) => forwarding.on_mqtt(event).await?,
+                None => return Ok(()),
+            },
+            Some((key, outcome)) = uploads.next() => forwarding.on_upload(key, outcome)?,
+            () = committed.committed(), if forwarding.wants_commits() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+enum Upload {
+    Done,
+    /// The payload was damaged on our disk; its rows will be sealed anew.
+    Abandoned,
+    Failed(UploadError),
+}
+
+async fn upload(parts: ForwarderParts, sealed: SealedBatch) -> (BatchKey, Result<Upload, OutboxError>) {
+    let key = (sealed.id.incarnation, sealed.id.seq);
+    let outcome = match parts.outbox.payload(key.0, key.1).await {
+        Err(error) => Err(error),
+        Ok(None) => Ok(Upload::Abandoned),
+        Ok(Some(payload)) => match parts.uploader.upload(&sealed.id, sealed.sha256, Bytes::from(payload)).await {
+            Ok(()) => Ok(Upload::Done),
+            Err(error) => Ok(Upload::Failed(error)),
+        },
+    };
+    (key, outcome)
+}
+
+struct Forwarding {
+    parts: ForwarderParts,
+    window: Window,
+    commands: mpsc::Sender<MqttCommand>,
+    connected: bool,
+    /// Cloud clock minus ours; `None` before the cloud has been asked on this connection.
+    cloud_offset_ms: Option<i64>,
+    unsealed_since: Option<Duration>,
+    /// The version of the inventory that was last sealed, and when.
+    inventory_sent: Option<(u64, Duration)>,
+    status_due: Duration,
+}
+
+impl Forwarding {
+    /// Commits matter while rows could be sealed at once; otherwise each would wake us for nothing.
+    fn wants_commits(&self) -> bool {
+        self.connected && self.window.room(false).is_some()
+    }
+
+    fn pause(&self, now: Duration) -> Duration {
+        let seal_at = self.unsealed_since.map(|since| since + self.parts.settings.seal_age);
+        let due = [self.window.next_at(), seal_at.filter(|_| self.wants_commits()), Some(self.status_due)];
+        let next = due.into_iter().flatten().min().unwrap_or(now);
+        next.saturating_sub(now).clamp(Duration::from_millis(1), Duration::from_secs(5))
+    }
+
+    async fn seal_what_may_go(&mut self, now: Duration) -> Result<(), OutboxError> {
+        if !self.connected {
+            return Ok(());
+        }
+        let Some(offset_ms) = self.cloud_offset_ms else {
+            self.ask_the_time().await;
+            return Ok(());
+        };
+        loop {
+            let unsealed = self.parts.outbox.unsealed_rows();
+            let rows_max = self.parts.settings.rows_max;
+            let inventory = self.inventory_due(now);
+            if unsealed == 0 {
+                self.unsealed_since = None;
+            }
+            let since = (unsealed > 0).then(|| *self.unsealed_since.get_or_insert(now));
+            let ripe = since.is_some_and(|since| now >= since + self.parts.settings.seal_age);
+            if unsealed < rows_max as u64 && !ripe && inventory.is_none() {
+                return Ok(());
+            }
+            let Some(mut which) = self.window.room(unsealed > rows_max as u64) else { return Ok(()) };
+            let wall = self.parts.clock.wall();
+            let now_utc = if offset_ms.abs() <= CLOCK_TRUST_MS { wall } else { wall.plus_ms(offset_ms) };
+            let limits = SealLimits { rows_max, now: now_utc };
+            let entries = inventory.as_ref().map(|(_, inventory)| inventory.clone());
+            let mut sealed = self.parts.outbox.seal(which, limits, entries.clone()).await?;
+            if sealed.is_none() && which == Which::Live && self.window.room(false) == Some(Which::Backlog) {
+                which = Which::Backlog;
+                sealed = self.parts.outbox.seal(which, limits, entries).await?;
+            }
+            if let Some((version, _)) = inventory {
+                self.inventory_sent = Some((version, now));
+            }
+            // Rows are left, but each waits for an earlier value of its identity to be settled.
+            let Some(sealed) = sealed else { return Ok(()) };
+            debug!(batch = %sealed.id, readings = sealed.readings, bytes = sealed.bytes, "sealed");
+            self.parts.metrics.add(Metric::BatchesSealed, 1);
+            self.unsealed_since = None;
+            self.window.add(sealed, which == Which::Live, now);
+        }
+    }
+
+    fn inventory_due(&self, now: Duration) -> Option<(u64, protocols::uplink::Inventory)> {
+        let version = self.parts.inventory.version();
+        let due = match self.inventory_sent {
+            None => version > 0,
+            Some((sent, at)) => version != sent || now.saturating_sub(at) >= INVENTORY_INTERVAL,
+        };
+        due.then(|| self.parts.inventory.snapshot())
+    }
+
+    async fn ask_the_time(&mut self) {
+        let error = match tokio::time::timeout(TIME_TIMEOUT, self.parts.uploader.cloud_time()).await {
+            Ok(Ok(time)) => return self.on_cloud_time(time),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {TIME_TIMEOUT:?}"),
+        };
+        warn!(%error, "the cloud does not tell the time; nothing is sealed before");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    fn on_cloud_time(&mut self, cloud: UtcMillis) {
+        let offset_ms = cloud.since(self.parts.clock.wall());
+        let was_trusted = self.cloud_offset_ms.is_none_or(|offset| offset.abs() <= CLOCK_TRUST_MS);
+        if was_trusted && offset_ms.abs() > CLOCK_TRUST_MS {
+            error!(offset_ms, "the system clock is not to be trusted: sealing by the cloud's time");
+        }
+        self.cloud_offset_ms = Some(offset_ms);
+        self.parts.metrics.set(Metric::CloudClockOffset, offset_ms);
+    }
+
+    async fn publish_ref(&mut self, sealed: &SealedBatch) -> Result<(), OutboxError> {
+        let floor = self.parts.outbox.floor(sealed.id.incarnation).await?;
+        let payload = Bytes::from(sealed.reference(floor).encode());
+        self.parts.metrics.add(Metric::RefsPublished, 1);
+        self.publish(Topic::Refs, payload, false).await;
+        Ok(())
+    }
+
+    async fn publish_status_when_due(&mut self, now: Duration) -> Result<(), OutboxError> {
+        if now < self.status_due {
+            return Ok(());
+        }
+        self.status_due = now + self.parts.settings.status_interval;
+        let usage = self.parts.outbox.usage().await?;
+        let wall = self.parts.clock.wall();
+        let metrics = &self.parts.metrics;
+        metrics.set(Metric::OutboxRowsUnsealed, usage.rows_unsealed as i64);
+        metrics.set(Metric::OutboxRowsHeld, usage.rows_held as i64);
+        metrics.set(Metric::OutboxBatchesUnsettled, usage.batches_unsettled as i64);
+        metrics.set(Metric::OutboxBatchesRefused, usage.batches_refused as i64);
+        metrics.set(Metric::OutboxUsedBytes, usage.used_bytes as i64);
+        metrics.set(Metric::OutboxDropped, usage.dropped as i64);
+        let oldest = usage.oldest_read_at_ms.map(UtcMillis);
+        metrics.set(Metric::OutboxOldestAge, oldest.map_or(0, |oldest| wall.since(oldest) / 1000));
+        if !self.connected {
+            return Ok(());
+        }
+        let status = Status {
+            gateway: self.parts.settings.gateway.clone(),
+            written_at: wall,
+            software: self.parts.settings.software.clone(),
+            incarnations: self.parts.outbox.incarnations(wall).await?,
+            backlog_rows: usage.rows_unsealed,
+            backlog_since: oldest,
+            dropped: usage.dropped,
+            repeated: usage.repeated,
+        };
+        self.publish(Topic::Status, Bytes::from(status.encode()), true).await;
+        Ok(())
+    }
+
+    async fn publish(&self, topic: Topic, payload: Bytes, retain: bool) {
+        let topic = topic.of(&self.parts.settings.gateway);
+        // The link drops what it cannot send now; the window repeats it.
+        drop(self.commands.send(MqttCommand::Publish { topic, payload, retain }).await);
+    }
+
+    async fn on_mqtt(&mut self, event: MqttEvent) -> Result<(), OutboxError> {
+        let now = self.parts.clock.monotonic();
+        match event {
+            MqttEvent::Connected { .. } => {
+                self.connected = true;
+                self.cloud_offset_ms = None;
+                self.status_due = now;
+                self.window.on_connected(now);
+                self.parts.metrics.add(Metric::MqttConnects, 1);
+                self.parts.metrics.set(Metric::UplinkConnected, 1);
+                self.publish(Topic::Online, Bytes::from_static(b"1"), true).await;
+            }
+            MqttEvent::Disconnected { .. } => {
+                self.connected = false;
+                self.window.on_disconnected();
+                self.parts.metrics.set(Metric::UplinkConnected, 0);
+            }
+            MqttEvent::Message { topic, payload, retained, .. } => {
+                let ours = Topic::parse(&topic) == Some((self.parts.settings.gateway.clone(), Topic::Receipts));
+                match Receipt::decode(&payload) {
+                    Ok(receipt) if ours && !retained && receipt.gateway == self.parts.settings.gateway => {
+                        self.on_receipt(receipt, now).await?;
+                    }
+                    _ => self.parts.metrics.add(Metric::ReceiptsIgnored, 1),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_receipt(&mut self, receipt: Receipt, now: Duration) -> Result<(), OutboxError> {
+        self.on_cloud_time(receipt.cloud_time);
+        let incarnation = receipt.incarnation;
+        let settled = self.parts.outbox.settle(receipt).await?;
+        let metrics = &self.parts.metrics;
+        metrics.add(Metric::BatchesApplied, settled.applied.len() as u64);
+        metrics.add(Metric::BatchesRefused, settled.refused.len() as u64);
+        metrics.add(Metric::BatchesResent, settled.resend.len() as u64);
+        for (seq, reason) in &settled.refused {
+            error!(incarnation = format!("{incarnation:016x}"), seq, %reason, "the cloud refused a batch; it is kept for `outbox inspect`");
+        }
+        if !settled.applied.is_empty() {
+            self.status_due = self.status_due.min(now + STATUS_PAUSE);
+        }
+        self.window.on_settled(incarnation, &settled, now);
+        Ok(())
+    }
+
+    fn on_upload(&mut self, key: BatchKey, outcome: Result<Upload, OutboxError>) -> Result<(), OutboxError> {
+        let now = self.parts.clock.monotonic();
+        match outcome? {
+            Upload::Done => self.window.on_uploaded(key, now),
+            Upload::Abandoned => {
+                error!(
+                    incarnation = format!("{:016x}", key.0),
+                    seq = key.1,
+                    "a payload was damaged on the disk: sealed anew"
+                );
+                self.parts.metrics.add(Metric::BatchesAbandoned, 1);
+                self.window.on_abandoned(key);
+            }
+            Upload::Failed(error) => {
+                info!(%error, seq = key.1, "upload failed, will be repeated");
+                self.parts.metrics.add(Metric::UploadsFailed, 1);
+                self.window.on_upload_failed(key, now);
+            }
+        }
+        Ok(())
+    }
+}

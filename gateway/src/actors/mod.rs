@@ -1,0 +1,5 @@
+//! The actors: thin shells around plain logic, one a file. Wiring is `supervisor.rs`, bottom-up.
+
+pub mod feed;
+pub mod forwarder;
+pub mod supervisor;

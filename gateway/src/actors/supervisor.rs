@@ -1,0 +1,120 @@
+//! Keeps the other actors alive.
+//!
+//! Owns: the factories of all children. Fed by: [`ChildStopped`] from each child's [`DeathNotice`]. Bound: 16 messages, one per
+//! child and death. On failure of a child: respawned after 1 s doubling to 5 min with jitter, forgotten after a healthy hour; five
+//! deaths in ten minutes park it, and parked means one try an hour. One child's failure never touches another.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tracing::{error, info, warn};
+
+use crate::backoff::Backoff;
+use crate::clock::SharedClock;
+use crate::telemetry::{Metric, Metrics};
+
+/// A child is gone.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct ChildStopped {
+    pub name: String,
+    pub panicked: bool,
+}
+
+/// Lives in the child; tells the supervisor when the child is dropped, by a panic too.
+pub struct DeathNotice {
+    name: String,
+    supervisor: Recipient<ChildStopped>,
+}
+
+impl Drop for DeathNotice {
+    #[expect(clippy::disallowed_methods, reason = "a death must be told even when the mailbox is full")]
+    fn drop(&mut self) {
+        self.supervisor.do_send(ChildStopped { name: self.name.clone(), panicked: std::thread::panicking() });
+    }
+}
+
+/// Starts one incarnation of a child.
+pub type Factory = Box<dyn FnMut(DeathNotice)>;
+
+struct Child {
+    factory: Factory,
+    backoff: Backoff,
+    started_at: Duration,
+    deaths: Vec<Duration>,
+}
+
+const DEATHS_MAX: usize = 5;
+const DEATHS_WITHIN: Duration = Duration::from_secs(600);
+const PARKED_FOR: Duration = Duration::from_secs(3600);
+const HEALTHY_AFTER: Duration = Duration::from_secs(3600);
+
+pub struct Supervisor {
+    children: HashMap<String, Child>,
+    clock: SharedClock,
+    metrics: Metrics,
+    seed: u64,
+}
+
+impl Supervisor {
+    pub fn new(clock: SharedClock, metrics: Metrics, seed: u64) -> Self {
+        Self { children: HashMap::new(), clock, metrics, seed }
+    }
+
+    /// To be called before the actor starts, for every child.
+    #[must_use]
+    pub fn with_child(mut self, name: &str, factory: Factory) -> Self {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300), self.seed ^ name.len() as u64);
+        let child = Child { factory, backoff, started_at: Duration::ZERO, deaths: Vec::new() };
+        self.children.insert(name.to_owned(), child);
+        self
+    }
+
+    fn start_child(&mut self, name: &str, supervisor: Recipient<ChildStopped>) {
+        let now = self.clock.monotonic();
+        let Some(child) = self.children.get_mut(name) else { return };
+        child.started_at = now;
+        (child.factory)(DeathNotice { name: name.to_owned(), supervisor });
+    }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(16);
+        let names: Vec<String> = self.children.keys().cloned().collect();
+        for name in names {
+            self.start_child(&name, ctx.address().recipient());
+        }
+    }
+}
+
+impl Handler<ChildStopped> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, stopped: ChildStopped, ctx: &mut Self::Context) {
+        let now = self.clock.monotonic();
+        let Some(child) = self.children.get_mut(&stopped.name) else { return };
+        self.metrics.add(Metric::ActorDeaths, 1);
+        if now.saturating_sub(child.started_at) > HEALTHY_AFTER {
+            child.backoff.reset();
+            child.deaths.clear();
+        }
+        child.deaths.retain(|at| now.saturating_sub(*at) < DEATHS_WITHIN);
+        child.deaths.push(now);
+        let pause = if child.deaths.len() >= DEATHS_MAX {
+            error!(child = %stopped.name, panicked = stopped.panicked, "died too often: parked, one try an hour");
+            PARKED_FOR
+        } else {
+            let pause = child.backoff.pause();
+            warn!(child = %stopped.name, panicked = stopped.panicked, ?pause, "died, will be started again");
+            pause
+        };
+        ctx.run_later(pause, move |this, ctx| {
+            info!(child = %stopped.name, "started again");
+            this.start_child(&stopped.name, ctx.address().recipient());
+        });
+    }
+}

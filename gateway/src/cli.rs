@@ -1,0 +1,61 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Reads every smart meter on a site and forwards each reading exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "meterpost-gateway", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ConfigArgument {
+    /// The settings file.
+    #[arg(long, default_value = "/etc/meterpost/gateway.toml")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Reads meters and forwards, until SIGTERM.
+    Run(ConfigArgument),
+    /// Checks the settings and prints the effective ones.
+    CheckConfig(ConfigArgument),
+    /// Shows how the running gateway is doing.
+    Status {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Looks into the outbox.
+    #[command(subcommand)]
+    Outbox(OutboxCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OutboxCommand {
+    /// How much lies in it: rows, batches on their way, refused batches with their reasons.
+    Inspect {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Checks every row and every payload; exit code 1 when something is damaged.
+    Verify(ConfigArgument),
+    /// Writes every row that is not receipted to standard output, one JSON object a line.
+    Export(ConfigArgument),
+    /// Seals a refused batch anew; the gateway must be stopped.
+    Resubmit {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// As `inspect` prints it: incarnation/seq.
+        batch: String,
+    },
+}

@@ -1,0 +1,348 @@
+//! Settings: one struct a section, defaults beside the fields, checked once.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use protocols::uplink::GatewayId;
+use serde::{Deserialize, Serialize};
+
+/// A bearer token, read from a file. It has no `Debug` that shows it and is never logged.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    pub fn bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// What is wrong with the settings. The display ends with a hint where one is known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error("cannot read {path}: {cause}")]
+    Read { path: PathBuf, cause: String },
+    #[error("{path}: {message}{}", hint_line(.hint.as_deref()))]
+    Syntax { path: PathBuf, message: String, hint: Option<String> },
+    #[error("{section}: {message}{}", hint_line(.hint.as_deref()))]
+    Value { section: String, message: String, hint: Option<String> },
+}
+
+fn hint_line(hint: Option<&str>) -> String {
+    hint.map_or_else(String::new, |hint| format!("\nhint: {hint}"))
+}
+
+/// The file as written.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub gateway: GatewaySection,
+    pub outbox: OutboxSection,
+    pub broker: BrokerSection,
+    pub cloud: CloudSection,
+    pub http: HttpSection,
+    /// Push feeds over MQTT.
+    pub feed: Vec<FeedSection>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewaySection {
+    /// This gateway's name at the cloud: 1 to 64 letters, digits, - _ and .
+    pub id: String,
+    /// Where the outbox lies.
+    pub data_dir: PathBuf,
+}
+
+impl Default for GatewaySection {
+    fn default() -> Self {
+        Self { id: String::new(), data_dir: PathBuf::from("/var/lib/meterpost") }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboxSection {
+    /// The file never grows beyond this; keep it below the free space of the disk.
+    pub size_bytes_max: u64,
+    /// How long a reading may wait for others before its commit: fewer commits spare an SD card.
+    pub commit_delay_ms: u64,
+    /// When full: drop the oldest readings, and count them, instead of no longer reading.
+    pub drop_oldest_when_full: bool,
+}
+
+impl Default for OutboxSection {
+    fn default() -> Self {
+        Self {
+            size_bytes_max: crate::outbox::OutboxSettings::BYTES_MAX_DEFAULT,
+            commit_delay_ms: 100,
+            drop_oldest_when_full: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BrokerSection {
+    pub host: String,
+    pub port: u16,
+    pub keep_alive_s: u64,
+    /// Plain MQTT to a host that is not this machine: everybody on the way reads along.
+    pub insecure_plaintext: bool,
+}
+
+impl Default for BrokerSection {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), port: 1883, keep_alive_s: 30, insecure_plaintext: false }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloudSection {
+    /// Where payloads are uploaded.
+    pub host: String,
+    pub port: u16,
+    /// A file that holds this gateway's upload token.
+    pub token_file: Option<PathBuf>,
+    /// Plain HTTP to a host that is not this machine.
+    pub insecure_plaintext: bool,
+    /// Until an unreceipted batch's reference is repeated; doubles up to `receipt_timeout_ms_max`.
+    pub receipt_timeout_ms: u64,
+    pub receipt_timeout_ms_max: u64,
+    /// Between tries of a batch that the cloud cannot judge yet.
+    pub later_pause_ms: u64,
+    /// Readings of a full batch.
+    pub batch_readings_max: usize,
+    /// How long readings wait for a batch to fill.
+    pub seal_age_ms: u64,
+    pub status_interval_ms: u64,
+}
+
+impl Default for CloudSection {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 8080,
+            token_file: None,
+            insecure_plaintext: false,
+            receipt_timeout_ms: 30_000,
+            receipt_timeout_ms_max: 900_000,
+            later_pause_ms: 900_000,
+            batch_readings_max: 2_000,
+            seal_age_ms: 10_000,
+            status_interval_ms: 60_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSection {
+    /// Health, metrics and status; loopback only.
+    pub listen: SocketAddr,
+}
+
+impl Default for HttpSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9101)) }
+    }
+}
+
+/// Which JSON a CAD publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dialect {
+    #[default]
+    Minimal,
+    Smets2,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FeedSection {
+    pub name: String,
+    pub dialect: Dialect,
+    pub host: String,
+    pub port: u16,
+    pub insecure_plaintext: bool,
+    pub topics: Vec<String>,
+    /// How often each meter is expected to push.
+    pub cadence_s: u32,
+}
+
+impl Default for FeedSection {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            dialect: Dialect::Minimal,
+            host: "127.0.0.1".to_owned(),
+            port: 1883,
+            insecure_plaintext: false,
+            topics: vec!["meterpost/cad/+/reading".to_owned()],
+            cadence_s: 10,
+        }
+    }
+}
+
+/// Settings that hold together.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    pub gateway: GatewayId,
+    pub token: Option<Token>,
+    pub config: Config,
+}
+
+impl Config {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), cause: error.to_string() })?;
+        Self::parse(&text, path)
+    }
+
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let message = error.to_string();
+            ConfigError::Syntax {
+                path: path.to_owned(),
+                hint: nearest_key(&message),
+                message: message.trim_end().to_owned(),
+            }
+        })
+    }
+
+    /// Cross-field checks; reads the secrets that are named by path.
+    pub fn check(self) -> Result<Checked, ConfigError> {
+        let value = |section: &str, message: String, hint: &str| ConfigError::Value {
+            section: section.to_owned(),
+            message,
+            hint: (!hint.is_empty()).then(|| hint.to_owned()),
+        };
+        let gateway = GatewayId::new(&self.gateway.id)
+            .map_err(|error| value("gateway.id", error.to_string(), "set id = \"...\" in [gateway]"))?;
+        if !self.http.listen.ip().is_loopback() {
+            return Err(value("http.listen", format!("{} is not loopback", self.http.listen), "use 127.0.0.1:9101"));
+        }
+        let plain = |section: &str, host: &str, insecure: bool| {
+            let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            if local || insecure {
+                return Ok(());
+            }
+            let message = format!("{host} is another machine, and this connection is not encrypted");
+            Err(value(section, message, "set insecure_plaintext = true if the network between is trusted"))
+        };
+        plain("broker", &self.broker.host, self.broker.insecure_plaintext)?;
+        plain("cloud", &self.cloud.host, self.cloud.insecure_plaintext)?;
+        let mut names = std::collections::HashSet::new();
+        for feed in &self.feed {
+            let section = format!("feed {:?}", feed.name);
+            plain(&section, &feed.host, feed.insecure_plaintext)?;
+            let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if feed.name.is_empty() || !feed.name.chars().all(valid) {
+                return Err(value(&section, "a name of letters, digits, - and _ is needed".to_owned(), ""));
+            }
+            if !names.insert(feed.name.clone()) {
+                return Err(value(&section, "two feeds have this name".to_owned(), ""));
+            }
+            if feed.topics.is_empty() || feed.cadence_s == 0 {
+                return Err(value(&section, "topics is empty, or cadence_s is 0".to_owned(), ""));
+            }
+        }
+        if self.outbox.size_bytes_max < 1024 * 1024 {
+            return Err(value("outbox.size_bytes_max", "less than 1 MiB".to_owned(), ""));
+        }
+        let batch = self.cloud.batch_readings_max;
+        if !(1..=10_000).contains(&batch) {
+            return Err(value("cloud.batch_readings_max", format!("{batch} is not between 1 and 10000"), ""));
+        }
+        let token = self.cloud.token_file.as_deref().map(read_token).transpose()?;
+        Ok(Checked { gateway, token, config: self })
+    }
+}
+
+fn read_token(path: &Path) -> Result<Token, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::Read { path: path.to_owned(), cause: error.to_string() })?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(ConfigError::Value {
+            section: "cloud.token_file".to_owned(),
+            message: format!("{} holds no token", path.display()),
+            hint: Some("one line of printable ASCII".to_owned()),
+        });
+    }
+    Ok(Token(token.to_owned()))
+}
+
+/// serde says "unknown field `x`, expected one of `a`, `b`": the nearest of these is worth a hint.
+fn nearest_key(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("unknown field `")?;
+    let (unknown, rest) = rest.split_once('`')?;
+    let known = rest.split('`').skip(1).step_by(2);
+    let (distance, nearest) = known.map(|key| (edit_distance(unknown, key), key)).min()?;
+    (distance <= unknown.len().max(3) / 2).then(|| format!("did you mean `{nearest}`?"))
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Checked, ConfigError> {
+        Config::parse(text, Path::new("gateway.toml")).and_then(Config::check)
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+        let error = parse("[gateway]\nid = \"gw\"\n[broker]\nhosst = \"x\"").unwrap_err().to_string();
+        assert!(error.contains("unknown field `hosst`") && error.ends_with("hint: did you mean `host`?"), "{error}");
+    }
+
+    #[test]
+    fn what_would_leave_the_machine_in_clear_text_must_be_asked_for() {
+        let error = parse("[gateway]\nid = \"gw\"\n[broker]\nhost = \"mqtt.example\"").unwrap_err().to_string();
+        assert!(error.contains("hint: set insecure_plaintext"), "{error}");
+        assert!(parse("[gateway]\nid = \"gw\"\n[broker]\nhost = \"mqtt.example\"\ninsecure_plaintext = true").is_ok());
+        assert!(parse("[gateway]\nid = \"gw\"\n[http]\nlisten = \"0.0.0.0:1\"").is_err());
+    }
+
+    #[test]
+    fn a_gateway_needs_a_name_and_feeds_need_their_own() {
+        assert!(parse("").is_err());
+        assert!(parse("[gateway]\nid = \"a/b\"").is_err());
+        let twice = "[gateway]\nid = \"gw\"\n[[feed]]\nname = \"a\"\n[[feed]]\nname = \"a\"";
+        assert!(parse(twice).unwrap_err().to_string().contains("two feeds"));
+    }
+
+    #[test]
+    fn a_token_never_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "s3cret\n").unwrap();
+        let text = format!("[gateway]\nid = \"gw\"\n[cloud]\ntoken_file = {path:?}");
+        let checked = parse(&text).unwrap();
+        assert_eq!(checked.token.clone().unwrap().bearer(), "Bearer s3cret");
+        assert!(!format!("{checked:?}").contains("s3cret"));
+    }
+}

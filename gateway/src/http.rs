@@ -1,0 +1,90 @@
+//! Health, metrics and status, on loopback.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tracing::debug;
+
+use crate::inventory::InventoryKeeper;
+use crate::outbox::OutboxHandle;
+use crate::telemetry::{Metric, Metrics};
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct Observed {
+    pub gateway: String,
+    pub outbox: OutboxHandle,
+    pub metrics: Metrics,
+    pub inventory: InventoryKeeper,
+}
+
+/// Binds before anything else starts, so that a port in use is an error at once.
+pub async fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(listen).await
+}
+
+pub async fn serve(listener: TcpListener, observed: Observed) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors: others will free some.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            continue;
+        };
+        let observed = observed.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(request, observed.clone()));
+            if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+                debug!(%error, "http connection");
+            }
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, observed: Observed) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/healthz") => match observed.outbox.usage().await {
+            Ok(_) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{error}\n")),
+        },
+        (&Method::GET, "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", observed.metrics.render()),
+        (&Method::GET, "/status") => match status(&observed).await {
+            Ok(status) => (StatusCode::OK, "application/json", status.to_string()),
+            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{error}\n")),
+        },
+        _ => (StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind.parse().expect("a plain header value"));
+    Ok(response)
+}
+
+async fn status(observed: &Observed) -> Result<serde_json::Value, crate::outbox::OutboxError> {
+    let usage = observed.outbox.usage().await?;
+    let meters = observed.inventory.snapshot().1.meters.into_iter().map(|meter| {
+        serde_json::json!({
+            "name": meter.name,
+            "meter": meter.meter.map(|id| id.to_string()),
+            "protocol": meter.protocol,
+            "state": meter.state.name(),
+            "cause": meter.cause,
+            "last_read_at": meter.last_read_at.map(|at| at.to_string()),
+            "clock_offset_ms": meter.clock_offset_ms,
+        })
+    });
+    Ok(serde_json::json!({
+        "gateway": observed.gateway,
+        "connected": observed.metrics.value(Metric::UplinkConnected) == 1,
+        "outbox": usage,
+        "meters": meters.collect::<Vec<_>>(),
+    }))
+}

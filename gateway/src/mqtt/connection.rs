@@ -1,0 +1,228 @@
+//! A connection to a broker: one `rumqttc` event loop, thrown away on any error (facts: a client that outlives its connection
+//! loses accepted messages, or livelocks on a packet id).
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, Event, EventLoop, Incoming, LastWill, MqttOptions, Publish, QoS, SubscribeFilter,
+    SubscribeReasonCode,
+};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::{COMMANDS_MAX, EVENTS_MAX, MqttCommand, MqttEvent, MqttLink};
+use crate::backoff::Backoff;
+
+/// How to reach a broker.
+#[derive(Debug, Clone)]
+pub struct MqttSettings {
+    pub host: String,
+    pub port: u16,
+    pub client_id: String,
+    pub keep_alive: Duration,
+    /// Let the broker keep what arrives for us while we are away, and acknowledge each message ourselves.
+    pub persistent_session: bool,
+    pub subscriptions: Vec<String>,
+    /// Retained; published by the broker when we vanish.
+    pub last_will: Option<(String, Vec<u8>)>,
+    /// Of packets in either direction: a greater one kills the connection, again and again, so it is checked before.
+    pub packet_bytes_max: usize,
+    pub seed: u64,
+}
+
+/// Keeps a connection up until the owner's end is dropped.
+pub fn spawn(settings: MqttSettings) -> MqttLink {
+    let (commands, command_receiver) = mpsc::channel(COMMANDS_MAX);
+    let (event_sender, events) = mpsc::channel(EVENTS_MAX);
+    tokio::spawn(keep_connected(settings, command_receiver, event_sender));
+    MqttLink { commands, events }
+}
+
+/// Why a connection ended; the text is for the log and the status page.
+#[derive(Debug)]
+enum End {
+    Lost(String),
+    /// The owner is gone.
+    Closed,
+}
+
+async fn keep_connected(
+    settings: MqttSettings,
+    mut commands: mpsc::Receiver<MqttCommand>,
+    events: mpsc::Sender<MqttEvent>,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60), settings.seed);
+    let mut epoch = 0;
+    loop {
+        epoch += 1;
+        let was_connected = match connect_once(&settings, epoch, &mut commands, &events).await {
+            (_, End::Closed) => return,
+            (was_connected, End::Lost(reason)) => {
+                warn!(broker = %settings.host, error = %reason, "mqtt connection lost");
+                if events.send(MqttEvent::Disconnected { reason }).await.is_err() {
+                    return;
+                }
+                was_connected
+            }
+        };
+        if was_connected {
+            backoff.reset();
+        }
+        let pause = tokio::time::sleep(backoff.pause());
+        tokio::pin!(pause);
+        // What is published while we are away is dropped here: its owner repeats it.
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut pause => break,
+                command = commands.recv() => if command.is_none() { return },
+            }
+        }
+    }
+}
+
+async fn connect_once(
+    settings: &MqttSettings,
+    epoch: u64,
+    commands: &mut mpsc::Receiver<MqttCommand>,
+    events: &mpsc::Sender<MqttEvent>,
+) -> (bool, End) {
+    let mut options = MqttOptions::new(&settings.client_id, &settings.host, settings.port);
+    options.set_keep_alive(settings.keep_alive);
+    options.set_clean_session(!settings.persistent_session);
+    options.set_manual_acks(settings.persistent_session);
+    options.set_max_packet_size(settings.packet_bytes_max, settings.packet_bytes_max);
+    if let Some((topic, payload)) = &settings.last_will {
+        options.set_last_will(LastWill::new(topic, payload.clone(), QoS::AtLeastOnce, true));
+    }
+    // One request at a time: what waits in the client is lost with it.
+    let (client, event_loop) = AsyncClient::new(options, 1);
+    let (ready, _) = watch::channel(false);
+    let connection = Connection { settings, epoch, client, events, ready, unacknowledged: Mutex::default() };
+    // Side by side and neither ever cancelled half-way: a full request channel must not stop the polling that empties it.
+    let end = tokio::select! {
+        biased;
+        end = connection.poll(event_loop) => end,
+        end = connection.obey(commands) => end,
+    };
+    (*connection.ready.borrow(), end)
+}
+
+struct Connection<'a> {
+    settings: &'a MqttSettings,
+    epoch: u64,
+    client: AsyncClient,
+    events: &'a mpsc::Sender<MqttEvent>,
+    /// Connected, and every subscription granted.
+    ready: watch::Sender<bool>,
+    /// Delivered to the owner and not acknowledged yet, by packet id.
+    unacknowledged: Mutex<HashMap<u16, Publish>>,
+}
+
+impl Connection<'_> {
+    async fn poll(&self, mut event_loop: EventLoop) -> End {
+        event_loop.network_options.set_connection_timeout(10);
+        loop {
+            // A broker that stops reading can hold the client's own keep-alive up (facts: 40 s without an error).
+            let event = match tokio::time::timeout(self.settings.keep_alive * 2, event_loop.poll()).await {
+                Err(_) => return End::Lost("the broker went silent".to_owned()),
+                Ok(Err(error)) => return End::Lost(error.to_string()),
+                Ok(Ok(event)) => event,
+            };
+            let Event::Incoming(packet) = event else { continue };
+            let granted = match packet {
+                Incoming::ConnAck(ack) if ack.code != ConnectReturnCode::Success => {
+                    return End::Lost(format!("the broker refused the connection: {:?}", ack.code));
+                }
+                Incoming::ConnAck(_) if self.settings.subscriptions.is_empty() => true,
+                Incoming::ConnAck(_) => {
+                    // A new connection has an empty request channel.
+                    let filters = self
+                        .settings
+                        .subscriptions
+                        .iter()
+                        .map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
+                    if let Err(error) = self.client.try_subscribe_many(filters) {
+                        return End::Lost(error.to_string());
+                    }
+                    false
+                }
+                Incoming::SubAck(ack) if ack.return_codes.contains(&SubscribeReasonCode::Failure) => {
+                    return End::Lost("the broker refused a subscription".to_owned());
+                }
+                Incoming::SubAck(_) => true,
+                Incoming::Publish(publish) => {
+                    if let Err(end) = self.deliver(publish).await {
+                        return end;
+                    }
+                    false
+                }
+                Incoming::Disconnect => return End::Lost("the broker closed the connection".to_owned()),
+                _ => false,
+            };
+            if granted && !self.ready.send_replace(true) {
+                info!(broker = %self.settings.host, port = self.settings.port, "mqtt connected");
+                if self.events.send(MqttEvent::Connected { epoch: self.epoch }).await.is_err() {
+                    return End::Closed;
+                }
+            }
+        }
+    }
+
+    async fn deliver(&self, publish: Publish) -> Result<(), End> {
+        let message = MqttEvent::Message {
+            epoch: self.epoch,
+            topic: publish.topic.clone(),
+            payload: publish.payload.clone(),
+            retained: publish.retain,
+            packet: publish.pkid,
+        };
+        if self.settings.persistent_session && publish.pkid != 0 {
+            self.unacknowledged().insert(publish.pkid, publish);
+        }
+        self.events.send(message).await.map_err(|_| End::Closed)
+    }
+
+    async fn obey(&self, commands: &mut mpsc::Receiver<MqttCommand>) -> End {
+        let mut ready = self.ready.subscribe();
+        loop {
+            let Some(command) = commands.recv().await else {
+                // The poll beside us sends the DISCONNECT: the last will is for those that vanish.
+                drop(self.client.disconnect().await);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return End::Closed;
+            };
+            if ready.wait_for(|ready| *ready).await.is_err() {
+                return End::Closed;
+            }
+            if let Err(reason) = self.execute(command).await {
+                return End::Lost(reason);
+            }
+        }
+    }
+
+    async fn execute(&self, command: MqttCommand) -> Result<(), String> {
+        let sent = match command {
+            MqttCommand::Publish { topic, payload, retain } => {
+                // 32 octets bound the fixed header, the topic's length and the packet id.
+                if topic.len() + payload.len() + 32 > self.settings.packet_bytes_max {
+                    warn!(%topic, bytes = payload.len(), "too large to publish");
+                    return Ok(());
+                }
+                self.client.publish_bytes(topic, QoS::AtLeastOnce, retain, payload).await
+            }
+            MqttCommand::Acknowledge { epoch, packet } => {
+                let publish = self.unacknowledged().remove(&packet).filter(|_| epoch == self.epoch);
+                let Some(publish) = publish else { return Ok(()) };
+                self.client.ack(&publish).await
+            }
+        };
+        sent.map_err(|error| error.to_string())
+    }
+
+    fn unacknowledged(&self) -> MutexGuard<'_, HashMap<u16, Publish>> {
+        self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,563 @@
+//! Opening the file, storing rows, and what is known of the file in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::time::Duration;
+
+use protocols::metering::{Event, Quality, Quantity, Reading, Series, StampedBy, UtcMillis};
+use protocols::uplink::{GatewayId, SeqSet};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+
+use super::rows::{COLUMNS, FRESH, HELD, HELD_IDENTITY, INSERT, StoredRow};
+use super::schema;
+
+/// What an operator may choose.
+#[derive(Debug, Clone)]
+pub struct OutboxSettings {
+    pub gateway: GatewayId,
+    /// The file never grows beyond this. 512 MiB hold some 8 million readings.
+    pub bytes_max: u64,
+    /// When full: drop the oldest unsealed readings, and count them, instead of refusing new ones.
+    pub drop_oldest_when_full: bool,
+}
+
+impl OutboxSettings {
+    pub const BYTES_MAX_DEFAULT: u64 = 512 * 1024 * 1024;
+
+    pub fn new(gateway: GatewayId) -> Self {
+        Self { gateway, bytes_max: Self::BYTES_MAX_DEFAULT, drop_oldest_when_full: false }
+    }
+}
+
+/// Why an outbox could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    #[error("the outbox belongs to gateway {found}, this is {expected}")]
+    OtherGateway { found: String, expected: GatewayId },
+    #[error("the outbox was written by a newer version ({found} instead of {known})")]
+    Newer { found: i32, known: i32 },
+    #[error("the file is no outbox (application id {found:#x})")]
+    NotAnOutbox { found: i32 },
+    #[error("the disk does not promise what was asked: {setting} is {found} instead of {wanted}")]
+    NotDurable { setting: &'static str, found: String, wanted: &'static str },
+    /// Salvage it: see [`super::salvage()`].
+    #[error("the outbox is damaged: {0}")]
+    Damaged(String),
+    #[error("the outbox cannot be opened")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Why the outbox did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OutboxError {
+    /// The outbox has reached its size; nothing of the request was stored. Readings leave as receipts arrive.
+    #[error("the outbox is full: {used_bytes} of {bytes_max} bytes")]
+    Full { used_bytes: u64, bytes_max: u64 },
+    /// Disk full, read-only, or failing; nothing of the request was stored.
+    #[error("the disk does not take it")]
+    Disk(#[source] rusqlite::Error),
+    #[error("the outbox is damaged: {0}")]
+    Damaged(String),
+    /// The writer is gone: the gateway is stopping.
+    #[error("the outbox is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for OutboxError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Disk(error),
+        }
+    }
+}
+
+/// What goes in together, in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct StoreRequest {
+    pub readings: Vec<Reading>,
+    /// Each with when it was read.
+    pub events: Vec<(Event, UtcMillis)>,
+    /// How far profiles are read with this.
+    pub cursors: Vec<(String, i64)>,
+    /// Read under another identity than configured: stored, but not sealed before `accept`.
+    pub hold_identity: bool,
+}
+
+impl StoreRequest {
+    pub fn rows(&self) -> usize {
+        self.readings.len() + self.events.len()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreOutcome {
+    pub stored: usize,
+    /// The same identity with the same value as just before: not stored again.
+    pub repeated: usize,
+    /// Dropped to make room, by the operator's choice.
+    pub dropped: usize,
+}
+
+/// How full it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Usage {
+    pub rows_unsealed: u64,
+    pub rows_held: u64,
+    pub batches_unsettled: u64,
+    pub batches_refused: u64,
+    pub used_bytes: u64,
+    pub bytes_max: u64,
+    pub repeated: u64,
+    pub dropped: u64,
+    /// `read_at` of the oldest row that is neither held nor settled, ms.
+    pub oldest_read_at_ms: Option<i64>,
+}
+
+/// What was found at open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReport {
+    pub created: bool,
+    pub usage_rows: u64,
+    pub unsettled_batches: u64,
+}
+
+pub(super) struct SeriesState {
+    pub id: i64,
+    /// Greatest instant of any row stored; a row beyond it is fresh.
+    pub captured_max: Option<UtcMillis>,
+    pub stamped_max: Option<i64>,
+    /// The last row stored by this process: what a repeat is told by.
+    last: Option<(UtcMillis, u8, Quantity, Quality)>,
+}
+
+/// An unsettled batch.
+pub(super) struct BatchState {
+    pub row_ranges: SeqSet,
+    /// Sorted hashes of the identities within: a row with one of them waits.
+    pub identities: Vec<u64>,
+}
+
+/// What is in the file, as far as deciding needs it. Rebuilt from the file at open and after every rollback.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub next_id: u64,
+    pub unsealed: SeqSet,
+    pub held: SeqSet,
+    pub series: HashMap<Series, SeriesState>,
+    pub series_by_id: HashMap<i64, Series>,
+    pub batches: BTreeMap<(u64, u64), BatchState>,
+    pub refused: u64,
+    pub sealed_at_max: i64,
+    pub repeated: u64,
+    pub dropped: u64,
+}
+
+/// The outbox: every statement, no thread. See the module's documentation for what it promises.
+pub struct Outbox {
+    pub(super) connection: Connection,
+    pub(super) settings: OutboxSettings,
+    pub(super) memory: Memory,
+    /// Drawn at the first seal of this opening.
+    pub(super) incarnation: Option<u64>,
+    pub(super) draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
+}
+
+/// Leaves room for sealing and deleting when storing has to stop: both need pages before they free any.
+const STORE_SHARE: (u64, u64) = (9, 10);
+const PAGE_BYTES: u64 = 4096;
+
+impl Outbox {
+    /// Opens or creates the file; everything is read back and refused if the disk does not promise what was asked.
+    pub fn open(
+        path: &Path,
+        settings: OutboxSettings,
+        draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let connection = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
+        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        if journal != "wal" {
+            return Err(OpenError::NotDurable { setting: "journal_mode", found: journal, wanted: "wal" });
+        }
+        let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        if synchronous != 2 {
+            let found = synchronous.to_string();
+            return Err(OpenError::NotDurable { setting: "synchronous", found, wanted: "full (2)" });
+        }
+        Self::over(connection, settings, draw_incarnation)
+    }
+
+    /// The same statements over a database in memory, for simulations.
+    pub fn in_memory(
+        settings: OutboxSettings,
+        draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        Self::over(Connection::open_in_memory()?, settings, draw_incarnation)
+    }
+
+    /// Takes the connection of a stopped (killed) outbox over: what a new process finds on the disk.
+    pub fn reopen(self, draw_incarnation: Box<dyn FnMut() -> u64 + Send>) -> Result<(Self, OpenReport), OpenError> {
+        let Self { connection, settings, .. } = self;
+        if !connection.is_autocommit() {
+            connection.execute_batch("ROLLBACK")?;
+        }
+        Self::over(connection, settings, draw_incarnation)
+    }
+
+    fn over(
+        mut connection: Connection,
+        settings: OutboxSettings,
+        draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_prepared_statement_cache_capacity(32);
+        for (pragma, value) in [("temp_store", "memory"), ("trusted_schema", "off"), ("cell_size_check", "on")] {
+            connection.pragma_update(None, pragma, value)?;
+        }
+        connection.pragma_update(None, "mmap_size", 0)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
+        connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
+        connection.pragma_update(None, "max_page_count", (settings.bytes_max / PAGE_BYTES) as i64)?;
+        let application_id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+        let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let created = version == 0 && application_id == 0;
+        if !created && application_id != schema::APPLICATION_ID {
+            return Err(OpenError::NotAnOutbox { found: application_id });
+        }
+        if version > schema::VERSION {
+            return Err(OpenError::Newer { found: version, known: schema::VERSION });
+        }
+        let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+        if verdict != "ok" {
+            return Err(OpenError::Damaged(verdict));
+        }
+        if version < schema::VERSION {
+            schema::migrate(&mut connection, version)?;
+        }
+        connection
+            .execute("INSERT INTO meta VALUES ('gateway', ?1) ON CONFLICT DO NOTHING", [settings.gateway.as_str()])?;
+        let owner: String =
+            connection.query_row("SELECT value FROM meta WHERE key = 'gateway'", [], |row| row.get(0))?;
+        if owner != settings.gateway.as_str() {
+            return Err(OpenError::OtherGateway { found: owner, expected: settings.gateway });
+        }
+        let mut outbox = Self { connection, settings, memory: Memory::default(), incarnation: None, draw_incarnation };
+        outbox.reload()?;
+        let report = OpenReport {
+            created,
+            usage_rows: outbox.memory.unsealed.len() + outbox.memory.held.len(),
+            unsettled_batches: outbox.memory.batches.len() as u64,
+        };
+        Ok((outbox, report))
+    }
+
+    /// Runs `work` as one transaction: all of it is on the disk when this returns, or none of it.
+    pub fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+        let result = (|| {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let value = work(self)?;
+            self.connection.execute_batch("COMMIT")?;
+            Ok(value)
+        })();
+        if result.is_err() {
+            // A failed COMMIT may have rolled back by itself; then this fails, and that is fine.
+            drop(self.connection.execute_batch("ROLLBACK"));
+            self.reload()?;
+        }
+        result
+    }
+
+    /// After a panic inside a transaction: back to what the file says.
+    pub(super) fn recover(&mut self) -> Result<(), OutboxError> {
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK")?;
+        }
+        Ok(self.reload()?)
+    }
+
+    /// Stores one request inside the transaction that is open.
+    pub fn store(&mut self, request: &StoreRequest) -> Result<StoreOutcome, OutboxError> {
+        let mut outcome = StoreOutcome { dropped: self.make_room()?, ..StoreOutcome::default() };
+        let held = if request.hold_identity { HELD_IDENTITY } else { 0 };
+        for reading in &request.readings {
+            if self.store_reading(reading, held)? {
+                outcome.stored += 1;
+            } else {
+                outcome.repeated += 1;
+            }
+        }
+        for (event, read_at) in &request.events {
+            let id = self.take_id(held != 0);
+            let row = StoredRow::of_event(id, event, *read_at, held | FRESH);
+            row.insert(&mut *self.connection.prepare_cached(INSERT)?)?;
+            outcome.stored += 1;
+        }
+        for (key, value) in &request.cursors {
+            self.connection
+                .prepare_cached("INSERT INTO cursors VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")?
+                .execute(params![key, value])?;
+        }
+        if outcome.repeated > 0 {
+            self.memory.repeated += outcome.repeated as u64;
+            self.put_meta("repeated", self.memory.repeated as i64)?;
+        }
+        Ok(outcome)
+    }
+
+    fn store_reading(&mut self, reading: &Reading, held: i64) -> Result<bool, OutboxError> {
+        let series_id = self.series_id(&reading.series)?;
+        let state = self.memory.series.get_mut(&reading.series).expect("series_id has just put it there");
+        let mut captured_at = reading.captured_at;
+        if reading.stamped_by == StampedBy::Gateway {
+            captured_at = captured_at.max(UtcMillis(state.stamped_max.map_or(i64::MIN, |last| last.saturating_add(1))));
+            state.stamped_max = Some(captured_at.0);
+        }
+        let told = (captured_at, reading.nth, reading.quantity, reading.quality);
+        if held == 0 && state.last.replace(told) == Some(told) {
+            return Ok(false);
+        }
+        let fresh = state.captured_max.is_none_or(|max| captured_at > max);
+        state.captured_max = state.captured_max.max(Some(captured_at));
+        let id = self.take_id(held != 0);
+        let flags = held | if fresh { FRESH } else { 0 };
+        let mut row = StoredRow::of_reading(id, series_id, reading, flags);
+        row.captured_at = captured_at;
+        row.insert(&mut *self.connection.prepare_cached(INSERT)?)?;
+        if reading.stamped_by == StampedBy::Gateway {
+            self.connection
+                .prepare_cached("UPDATE series SET stamped_max = ?2 WHERE id = ?1")?
+                .execute(params![series_id, captured_at.0])?;
+        }
+        Ok(true)
+    }
+
+    /// The next row's number, noted as unsealed (or held).
+    fn take_id(&mut self, held: bool) -> u64 {
+        let id = self.memory.next_id;
+        self.memory.next_id += 1;
+        let set = if held { &mut self.memory.held } else { &mut self.memory.unsealed };
+        set.insert(id);
+        id
+    }
+
+    fn series_id(&mut self, series: &Series) -> Result<i64, OutboxError> {
+        if let Some(state) = self.memory.series.get(series) {
+            return Ok(state.id);
+        }
+        self.connection.execute(
+            "INSERT INTO series (meter, code, kind, period_s) VALUES (?1, ?2, ?3, ?4)",
+            params![series.meter.as_str(), series.code.to_string(), series.kind as u8, series.period_s],
+        )?;
+        let id = self.connection.last_insert_rowid();
+        let state = SeriesState { id, captured_max: None, stamped_max: None, last: None };
+        self.memory.series.insert(series.clone(), state);
+        self.memory.series_by_id.insert(id, series.clone());
+        Ok(id)
+    }
+
+    /// Refuses when full, or drops the oldest unsealed rows where the operator chose that; answers how many.
+    fn make_room(&mut self) -> Result<usize, OutboxError> {
+        let used_bytes = self.used_bytes()?;
+        let bytes_max = self.settings.bytes_max;
+        let limit = bytes_max / STORE_SHARE.1 * STORE_SHARE.0;
+        if used_bytes < limit {
+            return Ok(0);
+        }
+        if !self.settings.drop_oldest_when_full || self.memory.unsealed.is_empty() {
+            return Err(OutboxError::Full { used_bytes, bytes_max });
+        }
+        // A hundredth at a time, so that this does not run at every store.
+        let count = (self.memory.unsealed.len() / 100).max(100);
+        let oldest: SeqSet = self.memory.unsealed.iter().take(usize::try_from(count).unwrap_or(100)).collect();
+        let dropped = self.delete_rows(&oldest)?;
+        for id in oldest.iter() {
+            self.memory.unsealed.remove(id);
+        }
+        self.memory.dropped += dropped as u64;
+        self.put_meta("dropped", self.memory.dropped as i64)?;
+        Ok(dropped)
+    }
+
+    pub(super) fn delete_rows(&self, ids: &SeqSet) -> Result<usize, OutboxError> {
+        let mut statement = self.connection.prepare_cached("DELETE FROM rows WHERE id BETWEEN ?1 AND ?2")?;
+        let mut deleted = 0;
+        for &(first, last) in ids.ranges() {
+            deleted += statement.execute([first as i64, last as i64])?;
+        }
+        Ok(deleted)
+    }
+
+    /// Pages in use; pages that deletes have freed do not count.
+    pub(super) fn used_bytes(&self) -> Result<u64, OutboxError> {
+        let count = |pragma: &str| self.connection.prepare_cached(pragma)?.query_row([], |row| row.get::<_, i64>(0));
+        let pages = count("PRAGMA page_count")? - count("PRAGMA freelist_count")?;
+        Ok(u64::try_from(pages).unwrap_or(0) * PAGE_BYTES)
+    }
+
+    pub fn cursor(&self, key: &str) -> Result<Option<i64>, OutboxError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM cursors WHERE key = ?1")?;
+        Ok(statement.query_row([key], |row| row.get(0)).optional()?)
+    }
+
+    pub fn usage(&self) -> Result<Usage, OutboxError> {
+        let oldest = |id: Option<u64>| -> Result<Option<i64>, OutboxError> {
+            let Some(id) = id else { return Ok(None) };
+            let mut statement = self.connection.prepare_cached("SELECT read_at FROM rows WHERE id = ?1")?;
+            Ok(statement.query_row([id as i64], |row| row.get(0)).optional()?)
+        };
+        let sealed = self.memory.batches.values().filter_map(|batch| batch.row_ranges.first()).min();
+        let first = [self.memory.unsealed.first(), sealed].into_iter().flatten().min();
+        Ok(Usage {
+            rows_unsealed: self.memory.unsealed.len(),
+            rows_held: self.memory.held.len(),
+            batches_unsettled: self.memory.batches.len() as u64,
+            batches_refused: self.memory.refused,
+            used_bytes: self.used_bytes()?,
+            bytes_max: self.settings.bytes_max,
+            repeated: self.memory.repeated,
+            dropped: self.memory.dropped,
+            oldest_read_at_ms: oldest(first)?,
+        })
+    }
+
+    pub(super) fn put_meta(&self, key: &str, value: i64) -> Result<(), OutboxError> {
+        self.connection
+            .prepare_cached("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")?
+            .execute(params![key, value])?;
+        Ok(())
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<i64>, rusqlite::Error> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+        statement.query_row([key], |row| row.get(0)).optional()
+    }
+
+    /// Rebuilds what is in memory from the file.
+    pub(super) fn reload(&mut self) -> Result<(), rusqlite::Error> {
+        let mut memory = Memory {
+            next_id: 1,
+            sealed_at_max: self.meta("sealed_at_max")?.unwrap_or(0),
+            repeated: self.meta("repeated")?.unwrap_or(0) as u64,
+            dropped: self.meta("dropped")?.unwrap_or(0) as u64,
+            ..Memory::default()
+        };
+        self.load_series(&mut memory)?;
+        self.load_rows(&mut memory)?;
+        self.load_batches(&mut memory)?;
+        self.memory = memory;
+        Ok(())
+    }
+
+    fn load_series(&self, memory: &mut Memory) -> Result<(), rusqlite::Error> {
+        let mut statement =
+            self.connection.prepare("SELECT id, meter, code, kind, period_s, stamped_max FROM series")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let text = |column: usize| -> Result<String, rusqlite::Error> { row.get(column) };
+            let series = (|| {
+                let kind = protocols::metering::Kind::from_u8(row.get(3).ok()?)?;
+                let (meter, code) = (text(1).ok()?.parse().ok()?, text(2).ok()?.parse().ok()?);
+                Some(Series { meter, code, kind, period_s: row.get(4).ok()? })
+            })();
+            // A series that does not parse is damage; its rows fail their lookup and are set aside at sealing.
+            let Some(series) = series else { continue };
+            let state = SeriesState { id: row.get(0)?, captured_max: None, stamped_max: row.get(5)?, last: None };
+            memory.series_by_id.insert(state.id, series.clone());
+            memory.series.insert(series, state);
+        }
+        Ok(())
+    }
+
+    fn load_rows(&self, memory: &mut Memory) -> Result<(), rusqlite::Error> {
+        let mut captured_max: HashMap<i64, i64> = HashMap::new();
+        let mut statement = self.connection.prepare("SELECT id, series, captured_at, flags FROM rows ORDER BY id")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (id, series, captured_at, flags): (i64, i64, i64, i64) =
+                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let set = if flags & HELD == 0 { &mut memory.unsealed } else { &mut memory.held };
+            set.insert(id as u64);
+            memory.next_id = memory.next_id.max(id as u64 + 1);
+            captured_max.entry(series).and_modify(|max| *max = captured_at.max(*max)).or_insert(captured_at);
+        }
+        for state in memory.series.values_mut() {
+            state.captured_max = captured_max.get(&state.id).copied().map(UtcMillis);
+        }
+        Ok(())
+    }
+
+    fn load_batches(&self, memory: &mut Memory) -> Result<(), rusqlite::Error> {
+        let mut statement = self
+            .connection
+            .prepare("SELECT incarnation, seq, sealed_at, row_ranges, refused IS NOT NULL FROM batches")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (incarnation, seq, sealed_at): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let row_ranges = decode_ranges(&row.get::<_, Vec<u8>>(3)?);
+            memory.sealed_at_max = memory.sealed_at_max.max(sealed_at);
+            for &(first, last) in row_ranges.ranges() {
+                memory.next_id = memory.next_id.max(last + 1);
+                for id in first..=last {
+                    memory.unsealed.remove(id);
+                }
+            }
+            if row.get::<_, bool>(4)? {
+                memory.refused += 1;
+                continue;
+            }
+            let identities = self.identities(&row_ranges)?;
+            memory.batches.insert((incarnation as u64, seq as u64), BatchState { row_ranges, identities });
+        }
+        Ok(())
+    }
+
+    /// Sorted identity hashes of rows in the file.
+    pub(super) fn identities(&self, ids: &SeqSet) -> Result<Vec<u64>, rusqlite::Error> {
+        let sql = format!("SELECT {COLUMNS} FROM rows WHERE id BETWEEN ?1 AND ?2");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut identities = Vec::new();
+        for &(first, last) in ids.ranges() {
+            let mut rows = statement.query([first as i64, last as i64])?;
+            while let Some(row) = rows.next()? {
+                identities.push(identity(&StoredRow::from_row(row)?));
+            }
+        }
+        identities.sort_unstable();
+        Ok(identities)
+    }
+}
+
+/// A hash of what makes a row the same reading or event. Two rows that collide without being the same only wait for each other.
+pub(super) fn identity(row: &StoredRow) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (row.series, row.captured_at, row.nth).hash(&mut hasher);
+    if let Some(event) = row.event() {
+        (event.meter, event.log, event.code).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+pub(super) fn encode_ranges(ids: &SeqSet) -> Vec<u8> {
+    ids.ranges().iter().flat_map(|(first, last)| [first.to_be_bytes(), last.to_be_bytes()]).flatten().collect()
+}
+
+pub(super) fn decode_ranges(bytes: &[u8]) -> SeqSet {
+    let (chunks, _) = bytes.as_chunks::<8>();
+    let mut set = SeqSet::new();
+    for pair in chunks.chunks_exact(2) {
+        if let [first, last] = pair {
+            set.insert_range(u64::from_be_bytes(*first), u64::from_be_bytes(*last));
+        }
+    }
+    set
+}

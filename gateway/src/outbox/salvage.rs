@@ -1,0 +1,179 @@
+//! A damaged file: set aside, read as far as it can be, replaced. The gateway never waits for a person.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OpenFlags, params_from_iter};
+
+use super::core::{OpenError, Outbox, OutboxSettings};
+use super::rows::StoredRow;
+use super::schema;
+
+/// What was saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SalvageReport {
+    /// Where the damaged file lies now; it is never deleted.
+    pub set_aside: PathBuf,
+    pub rows: u64,
+    pub batches: u64,
+    /// Places that could not be read.
+    pub unreadable: u64,
+}
+
+/// Tables in the order in which they are saved, with their columns. Those without an integer key are read in one pass.
+const TABLES: [(&str, &str, bool); 6] = [
+    ("meta", "key, value", false),
+    ("series", "id, meter, code, kind, period_s, stamped_max", true),
+    ("incarnations", "incarnation, opened_at, last_sealed, abandoned", true),
+    ("cursors", "key, value", false),
+    (
+        "batches",
+        "incarnation, seq, sealed_at, sha256, uncompressed_bytes, readings, events, first_at, last_at, row_ranges, payload, refused",
+        true,
+    ),
+    ("rows", super::rows::COLUMNS, true),
+];
+
+/// After so many unreadable places in a row the rest of a table is given up: each costs a look-up.
+const UNREADABLE_MAX: u64 = 100_000;
+
+/// Sets `path` (and its WAL) aside as `path.damaged-N` and saves what can be read into a fresh file at `path`.
+///
+/// Batches sealed before keep their number and bytes: an intact payload is still what was, or may have been, sent under it.
+pub fn salvage(path: &Path, settings: OutboxSettings) -> Result<SalvageReport, OpenError> {
+    let io = |error: std::io::Error| OpenError::Damaged(format!("cannot set the file aside: {error}"));
+    let set_aside = (1..=u16::MAX)
+        .map(|n| path.with_extension(format!("damaged-{n}")))
+        .find(|candidate| !candidate.exists())
+        .ok_or_else(|| OpenError::Damaged("too many damaged files lie beside it already".to_owned()))?;
+    for suffix in ["", "-wal", "-shm"] {
+        let from = with_suffix(path, suffix);
+        if from.exists() {
+            std::fs::rename(&from, with_suffix(&set_aside, suffix)).map_err(io)?;
+        }
+    }
+    let (outbox, _) = Outbox::open(path, settings, Box::new(|| 0))?;
+    let mut report = SalvageReport { set_aside: set_aside.clone(), rows: 0, batches: 0, unreadable: 0 };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // A file whose header is gone opens as nothing: then there is nothing to save.
+    let Ok(damaged) = Connection::open_with_flags(&set_aside, flags) else { return Ok(report) };
+    let transaction = outbox.connection.unchecked_transaction()?;
+    for (table, columns, has_rowid) in TABLES {
+        let saved = copy_table(&damaged, &transaction, table, columns, has_rowid, &mut report.unreadable)?;
+        match table {
+            "rows" => report.rows = saved,
+            "batches" => report.batches = saved,
+            _ => {}
+        }
+    }
+    transaction.pragma_update(None, "user_version", schema::VERSION)?;
+    transaction.commit()?;
+    Ok(report)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Copies a table row by row. Where reading breaks off it goes on behind the break, from the other end and key by key.
+fn copy_table(
+    from: &Connection,
+    to: &Connection,
+    table: &str,
+    columns: &str,
+    has_rowid: bool,
+    unreadable: &mut u64,
+) -> Result<u64, rusqlite::Error> {
+    let count = columns.split(", ").count();
+    let marks: Vec<String> = (1..=count).map(|n| format!("?{n}")).collect();
+    let mut insert =
+        to.prepare(&format!("INSERT OR REPLACE INTO {table} ({columns}) VALUES ({})", marks.join(", ")))?;
+    let mut saved = 0;
+    let mut put = |values: Vec<Value>| -> bool {
+        let ok = insert.execute(params_from_iter(values)).is_ok();
+        saved += u64::from(ok);
+        ok
+    };
+    if !has_rowid {
+        *unreadable +=
+            u64::from(!copy_while_readable(from, &format!("SELECT {columns} FROM {table}"), count, &mut put));
+        return Ok(saved);
+    }
+    let select = |order: &str| format!("SELECT rowid, {columns} FROM {table} ORDER BY rowid {order}");
+    let (mut low, mut high) = (i64::MIN, i64::MAX);
+    let whole = copy_keyed(from, &select("ASC"), count, |key, values| {
+        low = key;
+        put(values)
+    });
+    if whole {
+        return Ok(saved);
+    }
+    copy_keyed(from, &select("DESC"), count, |key, values| {
+        if key <= low {
+            return false;
+        }
+        high = key;
+        put(values)
+    });
+    // What lies between the two breaks, one key at a time.
+    if low != i64::MIN && high != i64::MAX {
+        let by_key = format!("SELECT rowid, {columns} FROM {table} WHERE rowid = ");
+        let mut failures = 0;
+        for key in low + 1..high {
+            let mut found = false;
+            copy_keyed(from, &format!("{by_key}{key}"), count, |_, values| {
+                found = true;
+                put(values)
+            });
+            failures += u64::from(!found);
+            if failures > UNREADABLE_MAX {
+                break;
+            }
+        }
+        *unreadable += failures;
+    } else {
+        *unreadable += 1;
+    }
+    Ok(saved)
+}
+
+/// True when the end was reached without an error.
+fn copy_while_readable(from: &Connection, sql: &str, columns: usize, mut put: impl FnMut(Vec<Value>) -> bool) -> bool {
+    (|| {
+        let mut statement = from.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            put((0..columns).map(|column| row.get(column)).collect::<Result<_, _>>()?);
+        }
+        Ok::<_, rusqlite::Error>(())
+    })()
+    .is_ok()
+}
+
+/// As [`copy_while_readable`], with the rowid in front; stops where `put` says false.
+fn copy_keyed(from: &Connection, sql: &str, columns: usize, mut put: impl FnMut(i64, Vec<Value>) -> bool) -> bool {
+    let mut stopped = false;
+    let readable = (|| {
+        let mut statement = from.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (1..=columns).map(|column| row.get(column)).collect::<Result<_, _>>()?;
+            if !put(row.get(0)?, values) {
+                stopped = true;
+                break;
+            }
+        }
+        Ok::<_, rusqlite::Error>(())
+    })()
+    .is_ok();
+    readable && !stopped
+}
+
+impl StoredRow {
+    /// Whether the content is what was stored.
+    pub(super) fn is_intact(&self) -> bool {
+        self.crc == self.compute_crc()
+    }
+}

@@ -1,0 +1,344 @@
+//! Choosing rows and sealing them into a batch.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use protocols::metering::{Event, Quality, Quantity, Series, StampedBy, Unit, UtcMillis};
+use protocols::uplink::{
+    Batch, BatchEvent, BatchId, BatchRef, BlockRow, Books, Inventory, Payload, SeqSet, SeriesBlock, Sha256, limits,
+};
+use rusqlite::params;
+
+use super::core::{BatchState, Outbox, OutboxError, encode_ranges, identity};
+use super::rows::{COLUMNS, DAMAGED, FRESH, StoredRow};
+
+/// Which end of the unsealed rows a batch is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The oldest, in order of storing.
+    Backlog,
+    /// The newest, fresh ones only: they may overtake the backlog.
+    Live,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct SealLimits {
+    pub rows_max: usize,
+    /// The time that decides what is dated too far ahead, and that becomes `sealed_at`: the cloud's where it is known to differ.
+    pub now: UtcMillis,
+}
+
+/// A sealed batch without its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedBatch {
+    pub id: BatchId,
+    pub sealed_at: UtcMillis,
+    pub sha256: Sha256,
+    pub bytes: u64,
+    pub uncompressed_bytes: u64,
+    pub readings: u32,
+    pub events: u32,
+    pub first_at: UtcMillis,
+    pub last_at: UtcMillis,
+}
+
+impl SealedBatch {
+    pub fn reference(&self, floor: u64) -> BatchRef {
+        BatchRef {
+            id: self.id.clone(),
+            floor,
+            sha256: self.sha256,
+            bytes: self.bytes,
+            uncompressed_bytes: self.uncompressed_bytes,
+            readings: self.readings,
+            events: self.events,
+            first_at: self.first_at,
+            last_at: self.last_at,
+        }
+    }
+}
+
+/// Raw values and texts of one batch: far below what a payload may hold.
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// The log of readings that carry an impossible instant.
+const OUT_OF_RANGE_LOG: &str = "meterpost:instant-out-of-range";
+
+/// Rows on their way into a batch.
+#[derive(Default)]
+struct Gathered {
+    ids: SeqSet,
+    identities: HashMap<u64, Option<(Quantity, Quality)>>,
+    blocks: BTreeMap<(i64, Unit, i8, bool), Vec<BlockRow>>,
+    events: Vec<BatchEvent>,
+    event_bytes: usize,
+    /// Repeats within the batch: deleted instead of sent.
+    repeats: SeqSet,
+    damaged: SeqSet,
+}
+
+impl Outbox {
+    /// Seals at most `rows_max` rows, inside the open transaction. `None` when there is nothing to seal. An inventory travels
+    /// even when there are no rows.
+    pub fn seal(
+        &mut self,
+        which: Which,
+        limits: SealLimits,
+        inventory: Option<Inventory>,
+    ) -> Result<Option<SealedBatch>, OutboxError> {
+        let gathered = self.gather(which, limits)?;
+        self.settle_leftovers(&gathered)?;
+        if gathered.ids.is_empty() && inventory.is_none() {
+            return Ok(None);
+        }
+        let sealed_at = limits.now.0.max(self.memory.sealed_at_max + 1);
+        let (incarnation, seq) = self.next_seq(limits.now)?;
+        let id = BatchId { gateway: self.settings.gateway.clone(), incarnation, seq };
+        let Gathered { ids, identities, blocks, events, .. } = gathered;
+        let mut batch = Batch {
+            id: id.clone(),
+            sealed_at: UtcMillis(sealed_at),
+            blocks: self.blocks(blocks),
+            events,
+            inventory,
+            books: Books::default(),
+        };
+        batch.books = batch.compute_books();
+        if let Err(error) = batch.check() {
+            panic!("a batch that the cloud would refuse was about to be sealed: {error}");
+        }
+        let payload = Payload::seal(&batch);
+        let (first_at, last_at) = batch.span().unwrap_or((batch.sealed_at, batch.sealed_at));
+        let sealed = SealedBatch {
+            id,
+            sealed_at: batch.sealed_at,
+            sha256: payload.sha256,
+            bytes: payload.bytes.len() as u64,
+            uncompressed_bytes: payload.uncompressed_bytes,
+            readings: batch.reading_count() as u32,
+            events: batch.events.len() as u32,
+            first_at,
+            last_at,
+        };
+        self.insert_batch(&sealed, &ids, &payload.bytes)?;
+        for &(first, last) in ids.ranges() {
+            for id in first..=last {
+                self.memory.unsealed.remove(id);
+            }
+        }
+        let mut identities: Vec<u64> = identities.into_keys().collect();
+        identities.sort_unstable();
+        self.memory.batches.insert((incarnation, seq), BatchState { row_ranges: ids, identities });
+        self.memory.sealed_at_max = sealed_at;
+        Ok(Some(sealed))
+    }
+
+    fn insert_batch(&self, sealed: &SealedBatch, ids: &SeqSet, payload: &[u8]) -> Result<(), OutboxError> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO batches (incarnation, seq, sealed_at, sha256, uncompressed_bytes, readings, events, first_at, last_at, row_ranges, payload)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            )?
+            .execute(params![
+                sealed.id.incarnation as i64,
+                sealed.id.seq as i64,
+                sealed.sealed_at.0,
+                sealed.sha256.0,
+                sealed.uncompressed_bytes as i64,
+                sealed.readings,
+                sealed.events,
+                sealed.first_at.0,
+                sealed.last_at.0,
+                encode_ranges(ids),
+                payload,
+            ])?;
+        self.connection
+            .prepare_cached("UPDATE incarnations SET last_sealed = ?2 WHERE incarnation = ?1")?
+            .execute(params![sealed.id.incarnation as i64, sealed.id.seq as i64])?;
+        self.put_meta("sealed_at_max", sealed.sealed_at.0)
+    }
+
+    /// The number of the next batch; draws the incarnation at the first seal of this opening.
+    fn next_seq(&mut self, now: UtcMillis) -> Result<(u64, u64), OutboxError> {
+        if let Some(incarnation) = self.incarnation {
+            let last: i64 = self
+                .connection
+                .prepare_cached("SELECT last_sealed FROM incarnations WHERE incarnation = ?1")?
+                .query_row([incarnation as i64], |row| row.get(0))?;
+            return Ok((incarnation, last as u64 + 1));
+        }
+        let incarnation = (self.draw_incarnation)();
+        self.connection.execute(
+            "INSERT INTO incarnations (incarnation, opened_at, last_sealed) VALUES (?1, ?2, 0)",
+            params![incarnation as i64, now.0],
+        )?;
+        self.incarnation = Some(incarnation);
+        Ok((incarnation, 1))
+    }
+
+    fn gather(&mut self, which: Which, limits: SealLimits) -> Result<Gathered, OutboxError> {
+        let mut gathered = Gathered::default();
+        let sql = format!("SELECT {COLUMNS} FROM rows WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut left = limits.rows_max.min(limits::READINGS_MAX);
+        let ranges = self.candidates(which, left);
+        'ranges: for &(first, last) in ranges.ranges() {
+            let mut rows = statement.query([first as i64, last as i64])?;
+            while let Some(row) = rows.next()? {
+                if left == 0 || gathered.event_bytes > EVENT_BYTES_MAX {
+                    break 'ranges;
+                }
+                let id = row.get::<_, i64>(0)? as u64;
+                match StoredRow::from_row(row) {
+                    Ok(row) if row.is_intact() => {
+                        if self.gather_row(&mut gathered, &row, which, limits.now) {
+                            left -= 1;
+                        }
+                    }
+                    _ => gathered.damaged.insert_range(id, id),
+                }
+            }
+        }
+        Ok(gathered)
+    }
+
+    /// The unsealed rows that a batch may be made of. From the tail, exactly as many as may go; from the head, as many as there
+    /// are, since some may have to wait.
+    fn candidates(&self, which: Which, rows_max: usize) -> SeqSet {
+        match which {
+            Which::Backlog => self.memory.unsealed.clone(),
+            Which::Live => {
+                let mut wanted = rows_max as u64;
+                let mut tail = SeqSet::new();
+                for &(first, last) in self.memory.unsealed.ranges().iter().rev() {
+                    let taken = wanted.min(last - first + 1);
+                    if taken == 0 {
+                        break;
+                    }
+                    tail.insert_range(last - taken + 1, last);
+                    wanted -= taken;
+                }
+                tail
+            }
+        }
+    }
+
+    /// True when the row went in.
+    fn gather_row(&self, gathered: &mut Gathered, row: &StoredRow, which: Which, now: UtcMillis) -> bool {
+        if which == Which::Live && row.flags & FRESH == 0 {
+            return false;
+        }
+        let identity = identity(row);
+        if self.memory.batches.values().any(|batch| batch.identities.binary_search(&identity).is_ok()) {
+            return false;
+        }
+        let told = Some((row.quantity.normal(), row.quality));
+        match gathered.identities.get_mut(&identity) {
+            Some(first) => {
+                // A repeat says nothing new. A revision waits, and so does everything of its identity behind it.
+                if *first == told && !row.is_event() {
+                    gathered.repeats.insert(row.id);
+                } else {
+                    *first = None;
+                }
+                return false;
+            }
+            None => drop(gathered.identities.insert(identity, told)),
+        }
+        if row.is_event() {
+            let Some(event) = row.event() else {
+                gathered.damaged.insert(row.id);
+                return false;
+            };
+            gathered.event_bytes += event.raw.len() + event.text.len();
+            gathered.events.push(BatchEvent { event, read_at: row.read_at });
+        } else {
+            let Some(series) = self.memory.series_by_id.get(&row.series) else {
+                gathered.damaged.insert(row.id);
+                return false;
+            };
+            if row.captured_at < limits::CAPTURED_AT_MIN || row.captured_at.since(now) > limits::CAPTURED_AHEAD_MS_MAX {
+                gathered.events.push(out_of_range(row, series));
+            } else {
+                let key = (row.series, row.quantity.unit, row.quantity.scaler, row.stamped_by() == StampedBy::Gateway);
+                gathered.blocks.entry(key).or_default().push(block_row(row));
+            }
+        }
+        gathered.ids.insert(row.id);
+        true
+    }
+
+    /// Repeats go, damaged rows are set aside.
+    fn settle_leftovers(&mut self, gathered: &Gathered) -> Result<(), OutboxError> {
+        if !gathered.repeats.is_empty() {
+            self.delete_rows(&gathered.repeats)?;
+            self.memory.repeated += gathered.repeats.len();
+            self.put_meta("repeated", self.memory.repeated as i64)?;
+        }
+        for id in gathered.damaged.iter() {
+            self.connection.execute("UPDATE rows SET flags = flags | ?2 WHERE id = ?1", params![id as i64, DAMAGED])?;
+            self.memory.held.insert(id);
+        }
+        for id in gathered.repeats.iter().chain(gathered.damaged.iter()) {
+            self.memory.unsealed.remove(id);
+        }
+        Ok(())
+    }
+
+    fn blocks(&self, blocks: BTreeMap<(i64, Unit, i8, bool), Vec<BlockRow>>) -> Vec<SeriesBlock> {
+        let sorted = blocks.into_iter().map(|((series, unit, scaler, by_gateway), mut rows)| {
+            rows.sort_unstable_by_key(|row| (row.captured_at, row.nth));
+            SeriesBlock {
+                series: self.memory.series_by_id.get(&series).expect("gather_row looked it up").clone(),
+                unit,
+                scaler,
+                stamped_by: if by_gateway { StampedBy::Gateway } else { StampedBy::Meter },
+                rows,
+            }
+        });
+        sorted.collect()
+    }
+
+    /// How many fresh rows the newest `rows_max` unsealed rows are older than: 0 means that there is no backlog.
+    pub fn backlog_beyond(&self, rows_max: usize) -> u64 {
+        self.memory.unsealed.len().saturating_sub(rows_max as u64)
+    }
+
+    pub fn unsealed_rows(&self) -> u64 {
+        self.memory.unsealed.len()
+    }
+
+    /// Meters of the rows that wait for `meter accept`.
+    pub fn held_identities(&self) -> Result<HashSet<String>, OutboxError> {
+        let mut statement = self.connection.prepare(
+            "SELECT DISTINCT series.meter FROM rows JOIN series ON series.id = rows.series WHERE rows.flags & 4 <> 0",
+        )?;
+        let meters = statement.query_map([], |row| row.get(0))?;
+        Ok(meters.collect::<Result<_, _>>()?)
+    }
+}
+
+fn block_row(row: &StoredRow) -> BlockRow {
+    BlockRow {
+        captured_at: row.captured_at,
+        nth: row.nth,
+        mantissa: row.quantity.mantissa,
+        quality: row.quality,
+        read_at: UtcMillis(row.read_at.seconds() * 1000),
+        occurred_at: row.occurred_at,
+        clock_offset_ms: row.clock_offset_ms,
+    }
+}
+
+/// One wrong meter clock must not spoil a batch: what no cloud would take as a reading travels as an event. The row's number
+/// tells several of the same second apart.
+fn out_of_range(row: &StoredRow, series: &Series) -> BatchEvent {
+    let read_at = UtcMillis(row.read_at.seconds() * 1000);
+    let dated = if (UtcMillis::MIN..=UtcMillis::MAX).contains(&row.captured_at) {
+        row.captured_at.to_string()
+    } else {
+        format!("{} ms", row.captured_at.0)
+    };
+    let text = format!("{} {} = {} dated {dated}", series.code, series.kind, row.quantity);
+    let meter = series.meter.clone();
+    let log = OUT_OF_RANGE_LOG.to_owned();
+    BatchEvent { event: Event { meter, log, at: read_at, nth: 0, code: row.id as i64, raw: Vec::new(), text }, read_at }
+}

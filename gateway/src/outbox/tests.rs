@@ -1,0 +1,394 @@
+use protocols::metering::{
+    Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
+};
+use protocols::uplink::{Batch, GatewayId, Payload, Receipt, RefusedSeq, SeqSet};
+
+use super::*;
+
+const T0: i64 = 1_795_400_000_000;
+
+fn settings() -> OutboxSettings {
+    OutboxSettings::new(GatewayId::new("gw-1").unwrap())
+}
+
+fn incarnations_from(first: u64) -> Box<dyn FnMut() -> u64 + Send> {
+    let mut next = first;
+    Box::new(move || {
+        next += 1;
+        next - 1
+    })
+}
+
+fn outbox() -> Outbox {
+    Outbox::in_memory(settings(), incarnations_from(100)).unwrap().0
+}
+
+fn series(meter: u32) -> Series {
+    let meter = MeterId::new(&format!("SIM:{meter}")).unwrap();
+    Series { meter, code: Code::obis(ObisCode::new(1, 0, 1, 8, 0, 255)), kind: Kind::Register, period_s: 0 }
+}
+
+fn reading(meter: u32, at: i64, mantissa: i64) -> Reading {
+    Reading {
+        series: series(meter),
+        captured_at: UtcMillis(T0 + at),
+        nth: 0,
+        quantity: Quantity::new(mantissa, 0, Unit::WATT_HOUR),
+        quality: Quality::GOOD,
+        read_at: UtcMillis(T0 + 1000),
+        occurred_at: None,
+        clock_offset_ms: None,
+        stamped_by: StampedBy::Meter,
+    }
+}
+
+fn store(outbox: &mut Outbox, readings: Vec<Reading>) -> StoreOutcome {
+    let request = StoreRequest { readings, ..StoreRequest::default() };
+    outbox.transaction(|outbox| outbox.store(&request)).unwrap()
+}
+
+fn seal(outbox: &mut Outbox, which: Which, rows_max: usize) -> Option<SealedBatch> {
+    let limits = SealLimits { rows_max, now: UtcMillis(T0 + 5_000) };
+    outbox.transaction(|outbox| outbox.seal(which, limits, None)).unwrap()
+}
+
+fn opened(outbox: &Outbox, sealed: &SealedBatch) -> Batch {
+    let bytes = outbox.payload(sealed.id.incarnation, sealed.id.seq).unwrap().unwrap();
+    Payload::open(&bytes, sealed.sha256, sealed.uncompressed_bytes).unwrap()
+}
+
+fn values(outbox: &Outbox, sealed: &SealedBatch) -> Vec<i64> {
+    let mut values = Vec::new();
+    opened(outbox, sealed).for_each_reading(|_, _, row| values.push(row.mantissa));
+    values
+}
+
+fn receipt(incarnation: u64, applied_through: u64) -> Receipt {
+    Receipt {
+        gateway: GatewayId::new("gw-1").unwrap(),
+        incarnation,
+        applied_through,
+        applied: SeqSet::new(),
+        refused: Vec::new(),
+        resend: SeqSet::new(),
+        later: SeqSet::new(),
+        lost: SeqSet::new(),
+        cloud_time: UtcMillis(T0),
+    }
+}
+
+fn settle(outbox: &mut Outbox, receipt: &Receipt) -> Settled {
+    outbox.transaction(|outbox| outbox.settle(receipt)).unwrap()
+}
+
+#[test]
+fn a_receipt_empties_the_outbox() {
+    let mut outbox = outbox();
+    store(&mut outbox, (0..10).map(|n| reading(1, n, n)).collect());
+    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!((sealed.id.incarnation, sealed.id.seq, sealed.readings), (100, 1, 10));
+    assert_eq!(opened(&outbox, &sealed).check(), Ok(()));
+    assert_eq!(seal(&mut outbox, Which::Backlog, 100), None);
+    assert_eq!(settle(&mut outbox, &receipt(100, 1)).applied, [1]);
+    let usage = outbox.usage().unwrap();
+    assert_eq!((usage.rows_unsealed, usage.batches_unsettled, usage.oldest_read_at_ms), (0, 0, None));
+    let rows: i64 = outbox.connection.query_row("SELECT count(*) FROM rows", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+    assert_eq!(outbox.incarnations(UtcMillis(T0)).unwrap()[0].floor, 2);
+}
+
+#[test]
+fn receipts_that_are_not_for_this_batch_settle_nothing() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(1, 0, 1)]);
+    seal(&mut outbox, Which::Backlog, 100).unwrap();
+    let mut lost = receipt(100, 1);
+    lost.lost.insert(1);
+    let other = Receipt { gateway: GatewayId::new("gw-2").unwrap(), ..receipt(100, 1) };
+    for receipt in [receipt(99, 1), receipt(100, 0), lost, other] {
+        assert_eq!(settle(&mut outbox, &receipt), Settled::default());
+    }
+    assert_eq!(outbox.unsettled().unwrap().len(), 1);
+}
+
+#[test]
+fn everything_survives_a_kill_and_a_new_process_draws_a_new_incarnation() {
+    let mut outbox = outbox();
+    store(&mut outbox, (0..10).map(|n| reading(1, n, n)).collect());
+    let first = seal(&mut outbox, Which::Backlog, 4).unwrap();
+    let (mut outbox, report) = outbox.reopen(incarnations_from(200)).unwrap();
+    assert_eq!((report.created, report.unsettled_batches), (false, 1));
+    assert_eq!(outbox.unsettled().unwrap(), std::slice::from_ref(&first));
+    let second = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!((second.id.incarnation, second.id.seq), (200, 1));
+    assert_eq!(values(&outbox, &second), [4, 5, 6, 7, 8, 9]);
+    assert!(second.sealed_at > first.sealed_at, "sealed_at never repeats or falls");
+    assert_eq!(settle(&mut outbox, &receipt(100, 1)).applied, [1]);
+    assert_eq!(settle(&mut outbox, &receipt(200, 1)).applied, [1]);
+    assert_eq!(outbox.usage().unwrap().rows_unsealed, 0);
+}
+
+/// Negative control: commit without a transaction (`store` outside `transaction`) and the half-stored request stays.
+#[test]
+fn a_kill_inside_a_transaction_leaves_nothing_of_it() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(1, 0, 1)]);
+    outbox.connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let request = StoreRequest { readings: vec![reading(1, 1, 2)], ..StoreRequest::default() };
+    outbox.store(&request).unwrap();
+    let (mut outbox, report) = outbox.reopen(incarnations_from(1)).unwrap();
+    assert_eq!(report.usage_rows, 1);
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!(values(&outbox, &sealed), [1]);
+}
+
+/// Negative control: let `gather_row` take every row and the correction travels beside, or before, the original.
+#[test]
+fn a_revision_is_sealed_only_after_its_original_is_settled() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(1, 0, 10), reading(1, 1, 20)]);
+    store(&mut outbox, vec![reading(1, 0, 11)]);
+    let first = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!(values(&outbox, &first), [10, 20]);
+    assert_eq!(seal(&mut outbox, Which::Backlog, 100), None, "the original is on its way");
+    store(&mut outbox, vec![reading(1, 0, 12)]);
+    settle(&mut outbox, &receipt(100, 1));
+    let second = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!(values(&outbox, &second), [11], "the second correction waits for the first");
+    settle(&mut outbox, &receipt(100, 2));
+    let third = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!(values(&outbox, &third), [12]);
+}
+
+#[test]
+fn a_revision_waits_for_its_original_across_a_restart_too() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(1, 0, 10)]);
+    seal(&mut outbox, Which::Backlog, 100).unwrap();
+    store(&mut outbox, vec![reading(1, 0, 11)]);
+    let (mut outbox, _) = outbox.reopen(incarnations_from(200)).unwrap();
+    assert_eq!(seal(&mut outbox, Which::Backlog, 100), None);
+    settle(&mut outbox, &receipt(100, 1));
+    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!(values(&outbox, &sealed), [11]);
+}
+
+#[test]
+fn the_same_value_again_is_counted_and_not_sent() {
+    let mut outbox = outbox();
+    assert_eq!(store(&mut outbox, vec![reading(1, 0, 10)]).stored, 1);
+    assert_eq!(store(&mut outbox, vec![reading(1, 0, 10)]).repeated, 1);
+    store(&mut outbox, vec![reading(1, 1, 11), reading(1, 0, 10)]);
+    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!(values(&outbox, &sealed), [10, 11]);
+    let usage = outbox.usage().unwrap();
+    assert_eq!((usage.repeated, usage.rows_unsealed), (2, 0));
+}
+
+/// Negative control: drop the FRESH check in `gather_row` and the correction overtakes the original.
+#[test]
+fn live_rows_overtake_the_backlog_unless_an_older_row_says_something_of_them() {
+    let mut outbox = outbox();
+    store(&mut outbox, (0..100).map(|n| reading(1, n, n)).collect());
+    store(&mut outbox, vec![reading(1, 50, 1050), reading(1, 100, 100), reading(2, 0, 7)]);
+    let live = seal(&mut outbox, Which::Live, 3).unwrap();
+    assert_eq!(values(&outbox, &live), [100, 7]);
+    let backlog = seal(&mut outbox, Which::Backlog, 1000).unwrap();
+    assert_eq!(backlog.readings, 100);
+    assert_eq!(values(&outbox, &backlog)[50], 50);
+    settle(&mut outbox, &receipt(100, 2));
+    let revision = seal(&mut outbox, Which::Backlog, 1000).unwrap();
+    assert_eq!(values(&outbox, &revision), [1050]);
+}
+
+#[test]
+fn a_wrong_meter_clock_spoils_no_batch() {
+    let mut outbox = outbox();
+    let (past, future) = (reading(2, -T0, 5), reading(3, 13 * 3_600_000 + 5_000, 6));
+    store(&mut outbox, vec![reading(1, 0, 1), past, future, reading(2, -T0 + 1, 5)]);
+    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    assert_eq!((sealed.readings, sealed.events), (1, 3));
+    let batch = opened(&outbox, &sealed);
+    assert_eq!(batch.check(), Ok(()));
+    assert_eq!(batch.events[0].event.text, "1-0:1.8.0 register = 5 Wh dated 1970-01-01T00:00:00Z");
+    settle(&mut outbox, &receipt(100, 1));
+    assert_eq!(outbox.usage().unwrap().rows_unsealed, 0);
+}
+
+#[test]
+fn gateway_stamps_strictly_increase_per_series_even_when_the_clock_steps_back() {
+    let mut outbox = outbox();
+    let stamped = |at: i64, value| Reading { stamped_by: StampedBy::Gateway, ..reading(1, at, value) };
+    store(&mut outbox, vec![stamped(100, 1), stamped(100, 2), stamped(50, 3)]);
+    let (mut outbox, _) = outbox.reopen(incarnations_from(7)).unwrap();
+    store(&mut outbox, vec![stamped(60, 4)]);
+    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    let mut instants = Vec::new();
+    opened(&outbox, &sealed).for_each_reading(|_, _, row| instants.push(row.captured_at.0 - T0));
+    assert_eq!(instants, [100, 101, 102, 103]);
+}
+
+#[test]
+fn events_travel_beside_readings() {
+    let mut outbox = outbox();
+    let event = Event {
+        meter: MeterId::new("SIM:1").unwrap(),
+        log: "0-0:99.98.0".to_owned(),
+        at: UtcMillis(T0),
+        nth: 0,
+        code: 3,
+        raw: vec![1, 2],
+        text: "cover opened".to_owned(),
+    };
+    let request = StoreRequest { events: vec![(event.clone(), UtcMillis(T0 + 1000))], ..StoreRequest::default() };
+    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!(opened(&outbox, &sealed).events[0].event, event);
+}
+
+#[test]
+fn a_refused_batch_is_kept_and_can_be_submitted_again() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(1, 0, 1)]);
+    seal(&mut outbox, Which::Backlog, 10).unwrap();
+    let refusal = Receipt { refused: vec![RefusedSeq { seq: 1, reason: "because".to_owned() }], ..receipt(100, 1) };
+    assert_eq!(settle(&mut outbox, &refusal).refused, [(1, "because".to_owned())]);
+    assert_eq!(outbox.incarnations(UtcMillis(T0)).unwrap()[0].floor, 2, "refused is settled");
+    assert_eq!(outbox.refused().unwrap()[0].reason, "because");
+    let (mut outbox, _) = outbox.reopen(incarnations_from(200)).unwrap();
+    assert_eq!(seal(&mut outbox, Which::Backlog, 10), None);
+    assert!(outbox.transaction(|outbox| outbox.resubmit(100, 1)).unwrap());
+    let again = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!(values(&outbox, &again), [1]);
+}
+
+/// Negative control: skip the hash check in `Outbox::payload` and the altered bytes are sent.
+#[test]
+fn a_damaged_payload_is_abandoned_and_its_rows_are_sealed_anew() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(1, 0, 1), reading(1, 1, 2)]);
+    seal(&mut outbox, Which::Backlog, 10).unwrap();
+    outbox.connection.execute("UPDATE batches SET payload = x'00'", []).unwrap();
+    assert_eq!(outbox.payload(100, 1).unwrap(), None);
+    outbox.transaction(|outbox| outbox.abandon(100, 1)).unwrap();
+    let again = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!((again.id.seq, values(&outbox, &again)), (2, vec![1, 2]));
+    let status = &outbox.incarnations(UtcMillis(T0)).unwrap()[0];
+    assert!(status.abandoned.contains(1));
+    assert_eq!((status.last_sealed, status.floor), (2, 2));
+}
+
+#[test]
+fn a_damaged_row_is_set_aside_and_the_others_go() {
+    let mut outbox = outbox();
+    store(&mut outbox, (0..3).map(|n| reading(1, n, n)).collect());
+    outbox.connection.execute("UPDATE rows SET mantissa = 77 WHERE id = 2", []).unwrap();
+    assert_eq!(outbox.verify().unwrap().2.len(), 1);
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!(values(&outbox, &sealed), [0, 2]);
+    assert_eq!(outbox.usage().unwrap().rows_held, 1);
+}
+
+#[test]
+fn readings_under_a_wrong_identity_wait() {
+    let mut outbox = outbox();
+    let request = StoreRequest { readings: vec![reading(9, 0, 1)], hold_identity: true, ..StoreRequest::default() };
+    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+    assert_eq!(seal(&mut outbox, Which::Backlog, 10), None);
+    assert_eq!(outbox.held_identities().unwrap().into_iter().collect::<Vec<_>>(), ["SIM:9"]);
+    let (mut outbox, _) = outbox.reopen(incarnations_from(200)).unwrap();
+    assert_eq!(seal(&mut outbox, Which::Backlog, 10), None);
+}
+
+#[test]
+fn a_full_outbox_refuses_and_loses_nothing_and_takes_again_when_receipts_come() {
+    let small = OutboxSettings { bytes_max: 400 * 1024, ..settings() };
+    let (mut outbox, _) = Outbox::in_memory(small, incarnations_from(1)).unwrap();
+    let mut stored = 0;
+    let refused = loop {
+        let request = StoreRequest { readings: vec![reading(1, stored, stored)], ..StoreRequest::default() };
+        match outbox.transaction(|outbox| outbox.store(&request)) {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, OutboxError::Full { .. }), "{refused}");
+    assert_eq!(outbox.usage().unwrap().rows_unsealed, stored as u64);
+    // Sealing and settling still work, and make room.
+    let sealed = seal(&mut outbox, Which::Backlog, 2000).unwrap();
+    settle(&mut outbox, &receipt(1, sealed.id.seq));
+    assert_eq!(store(&mut outbox, vec![reading(1, stored, stored)]).stored, 1);
+}
+
+#[test]
+fn dropping_the_oldest_is_counted() {
+    let small = OutboxSettings { bytes_max: 400 * 1024, drop_oldest_when_full: true, ..settings() };
+    let (mut outbox, _) = Outbox::in_memory(small, incarnations_from(1)).unwrap();
+    for at in 0..10_000 {
+        store(&mut outbox, vec![reading(1, at, at)]);
+    }
+    let usage = outbox.usage().unwrap();
+    assert_eq!(usage.rows_unsealed + usage.dropped, 10_000);
+    assert!(usage.dropped > 0);
+}
+
+#[test]
+fn files_that_are_not_this_gateways_are_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    drop(Outbox::open(&path, settings(), incarnations_from(1)).unwrap());
+    let other = OutboxSettings::new(GatewayId::new("gw-2").unwrap());
+    let refusal = |settings| Outbox::open(&path, settings, incarnations_from(1)).err().unwrap();
+    assert!(matches!(refusal(other), OpenError::OtherGateway { .. }));
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(matches!(refusal(settings()), OpenError::Newer { found: 99, .. }));
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "application_id", 5).unwrap();
+    assert!(matches!(refusal(settings()), OpenError::NotAnOutbox { found: 5 }));
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_salvaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    let (mut outbox, _) = Outbox::open(&path, settings(), incarnations_from(1)).unwrap();
+    store(&mut outbox, (0..5_000).map(|n| reading(1, n, n)).collect());
+    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
+    let pages: i64 = outbox.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+    drop(outbox);
+    // One page in the middle of the rows is overwritten with zeros.
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = usize::try_from(pages).unwrap() / 2 * 4096;
+    bytes[middle..middle + 4096].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let refusal = Outbox::open(&path, settings(), incarnations_from(2)).err().unwrap();
+    assert!(matches!(refusal, OpenError::Damaged(_)), "{refusal}");
+    let report = salvage(&path, settings()).unwrap();
+    assert!(report.set_aside.exists() && report.rows >= 4_800 && report.batches == 1, "{report:?}");
+    let (mut outbox, _) = Outbox::open(&path, settings(), incarnations_from(2)).unwrap();
+    assert_eq!(opened(&outbox, &sealed).reading_count(), 100, "an intact batch keeps number and bytes");
+    let next = seal(&mut outbox, Which::Backlog, 10_000).unwrap();
+    assert_eq!(next.id.incarnation, 2);
+    assert!(next.readings >= 4_700);
+}
+
+#[tokio::test]
+async fn stores_that_arrive_together_share_a_commit_and_are_all_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    let (outbox, _) = Outbox::open(&path, settings(), incarnations_from(1)).unwrap();
+    let clock = std::sync::Arc::new(crate::clock::SystemClock::new());
+    let (handle, thread) = OutboxHandle::spawn(outbox, WriterSettings::default(), clock).unwrap();
+    let stores = (0..50).map(|n| {
+        let request = StoreRequest { readings: vec![reading(n, 0, 1)], ..StoreRequest::default() };
+        let handle = handle.clone();
+        async move { handle.store(request).await.unwrap().stored }
+    });
+    let stored: usize = futures_util::future::join_all(stores).await.into_iter().sum();
+    assert_eq!(stored, 50);
+    // A job that panics is answered, and the others live on.
+    let panicked = handle.run(0, |_| -> Result<(), OutboxError> { panic!("on purpose") }).await;
+    assert!(matches!(panicked, Err(OutboxError::Damaged(text)) if text.contains("on purpose")));
+    assert_eq!(handle.usage().await.unwrap().rows_unsealed, 50);
+    drop(handle);
+    thread.join().unwrap();
+}

@@ -1,0 +1,293 @@
+//! The thread that owns the outbox, and its group commit.
+//!
+//! Jobs that arrive while a commit runs share the next one: at most [`WriterSettings::rows_max`] rows, and when only stores are
+//! waiting, at most [`WriterSettings::delay`] later. A reply is sent after the fsync of the commit that holds the job. When a
+//! commit fails, each of its jobs is tried alone, so that one cannot spoil another.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use protocols::metering::UtcMillis;
+use protocols::uplink::{IncarnationStatus, Inventory, Receipt};
+use tokio::sync::{Notify, Semaphore, oneshot};
+
+use super::{Outbox, OutboxError, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage, Which};
+use crate::clock::SharedClock;
+
+/// How commits are grouped.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterSettings {
+    /// Rows of one commit.
+    pub rows_max: usize,
+    /// How long a store may wait for company. An SD card wears by commits, and a meter is only told after the commit.
+    pub delay: Duration,
+}
+
+impl Default for WriterSettings {
+    fn default() -> Self {
+        Self { rows_max: 1000, delay: Duration::from_millis(100) }
+    }
+}
+
+/// Rows that may wait for the writer: the one large bound of the gateway. A full one holds back whoever stores.
+const QUEUE_ROWS_MAX: usize = 4096;
+
+trait Job: Send {
+    /// Rows it stores; 0 for a job that nobody should wait beside.
+    fn rows(&self) -> usize;
+    /// May run again after a rollback.
+    fn run(&mut self, outbox: &mut Outbox) -> Result<(), OutboxError>;
+    /// Answers: `outcome` is that of the commit.
+    fn finish(self: Box<Self>, outcome: Result<(), OutboxError>);
+}
+
+struct Task<T, F> {
+    rows: usize,
+    work: F,
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T, OutboxError>>,
+}
+
+impl<T: Send, F: FnMut(&mut Outbox) -> Result<T, OutboxError> + Send> Job for Task<T, F> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn run(&mut self, outbox: &mut Outbox) -> Result<(), OutboxError> {
+        self.value = Some((self.work)(outbox)?);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), OutboxError>) {
+        let Self { value, reply, .. } = *self;
+        let answer = outcome.map(|()| value.expect("a committed job has run"));
+        // Who asked may be gone; what was stored stays stored.
+        drop(reply.send(answer));
+    }
+}
+
+#[derive(Clone)]
+enum Backend {
+    Thread(Sender<Box<dyn Job>>),
+    /// No thread: for simulations.
+    Inline(Arc<Mutex<Outbox>>),
+}
+
+/// What anybody may know without asking the writer.
+#[derive(Default)]
+struct Shared {
+    unsealed: AtomicU64,
+    /// Told after every commit.
+    committed: Notify,
+    /// The writer ends after the commit under way.
+    closing: AtomicBool,
+}
+
+impl Shared {
+    fn tell(&self, outbox: &Outbox) {
+        self.unsealed.store(outbox.unsealed_rows(), Ordering::Release);
+        self.committed.notify_one();
+    }
+}
+
+/// Asks the writer. Clones share it; when the last is gone, the thread ends after its last commit.
+#[derive(Clone)]
+pub struct OutboxHandle {
+    backend: Backend,
+    room: Arc<Semaphore>,
+    shared: Arc<Shared>,
+}
+
+impl OutboxHandle {
+    /// Moves the outbox onto a thread of its own. The thread's handle is for joining at the end.
+    pub fn spawn(
+        outbox: Outbox,
+        settings: WriterSettings,
+        clock: SharedClock,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (sender, receiver) = channel();
+        let shared = Arc::<Shared>::default();
+        shared.tell(&outbox);
+        let told = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("outbox".to_owned())
+            .spawn(move || write_until_closed(outbox, &receiver, settings, &clock, &told))?;
+        let room = Arc::new(Semaphore::new(QUEUE_ROWS_MAX));
+        Ok((Self { backend: Backend::Thread(sender), room, shared }, thread))
+    }
+
+    /// The same, each job committed where it is asked for.
+    pub fn inline(outbox: Outbox) -> (Self, Arc<Mutex<Outbox>>) {
+        let shared = Arc::<Shared>::default();
+        shared.tell(&outbox);
+        let outbox = Arc::new(Mutex::new(outbox));
+        let room = Arc::new(Semaphore::new(QUEUE_ROWS_MAX));
+        (Self { backend: Backend::Inline(outbox.clone()), room, shared }, outbox)
+    }
+
+    /// Rows stored and not sealed yet, as of the last commit.
+    pub fn unsealed_rows(&self) -> u64 {
+        self.shared.unsealed.load(Ordering::Acquire)
+    }
+
+    /// Returns after the next commit, or at once when there was one since the last call. For one waiter.
+    pub async fn committed(&self) {
+        self.shared.committed.notified().await;
+    }
+
+    /// Ends the writer once everything asked for so far is on the disk; later calls answer [`OutboxError::Closed`].
+    pub async fn close(&self) {
+        self.shared.closing.store(true, Ordering::Release);
+        drop(self.run(0, |_| Ok(())).await);
+    }
+
+    /// Lowest seq of the incarnation that is not settled on this disk.
+    pub async fn floor(&self, incarnation: u64) -> Result<u64, OutboxError> {
+        self.run(0, move |outbox| outbox.floor_of(incarnation)).await
+    }
+
+    /// Returns when the readings are on the disk.
+    pub async fn store(&self, request: StoreRequest) -> Result<StoreOutcome, OutboxError> {
+        let rows = request.rows();
+        let permits = u32::try_from(rows.clamp(1, QUEUE_ROWS_MAX)).expect("4096 fits");
+        let _room = self.room.acquire_many(permits).await.map_err(|_| OutboxError::Closed)?;
+        self.run(rows.max(1), move |outbox| outbox.store(&request)).await
+    }
+
+    pub async fn seal(
+        &self,
+        which: Which,
+        limits: SealLimits,
+        inventory: Option<Inventory>,
+    ) -> Result<Option<SealedBatch>, OutboxError> {
+        self.run(0, move |outbox| outbox.seal(which, limits, inventory.clone())).await
+    }
+
+    pub async fn settle(&self, receipt: Receipt) -> Result<Settled, OutboxError> {
+        self.run(0, move |outbox| outbox.settle(&receipt)).await
+    }
+
+    /// The bytes to upload; a payload that no longer matches its hash is abandoned at once, and there is none.
+    pub async fn payload(&self, incarnation: u64, seq: u64) -> Result<Option<Vec<u8>>, OutboxError> {
+        self.run(0, move |outbox| {
+            let payload = outbox.payload(incarnation, seq)?;
+            if payload.is_none() {
+                outbox.abandon(incarnation, seq)?;
+            }
+            Ok(payload)
+        })
+        .await
+    }
+
+    pub async fn unsettled(&self) -> Result<Vec<SealedBatch>, OutboxError> {
+        self.run(0, |outbox| outbox.unsettled()).await
+    }
+
+    pub async fn incarnations(&self, now: UtcMillis) -> Result<Vec<IncarnationStatus>, OutboxError> {
+        self.run(0, move |outbox| outbox.incarnations(now)).await
+    }
+
+    pub async fn cursor(&self, key: String) -> Result<Option<i64>, OutboxError> {
+        self.run(0, move |outbox| outbox.cursor(&key)).await
+    }
+
+    pub async fn usage(&self) -> Result<Usage, OutboxError> {
+        self.run(0, |outbox| outbox.usage()).await
+    }
+
+    /// Runs `work` in the next commit. It may run twice: the first time is rolled back then.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        rows: usize,
+        work: impl FnMut(&mut Outbox) -> Result<T, OutboxError> + Send + 'static,
+    ) -> Result<T, OutboxError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Box<dyn Job> = Box::new(Task { rows, work, value: None, reply });
+        match &self.backend {
+            Backend::Thread(sender) => sender.send(job).map_err(|_| OutboxError::Closed)?,
+            Backend::Inline(outbox) => {
+                let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
+                commit_alone(&mut outbox, job);
+                self.shared.tell(&outbox);
+            }
+        }
+        answer.await.map_err(|_| OutboxError::Closed)?
+    }
+}
+
+fn write_until_closed(
+    mut outbox: Outbox,
+    jobs: &Receiver<Box<dyn Job>>,
+    settings: WriterSettings,
+    clock: &SharedClock,
+    shared: &Shared,
+) {
+    while let Ok(first) = jobs.recv() {
+        let mut patient = first.rows() > 0;
+        let mut rows = first.rows();
+        let mut group = vec![first];
+        let deadline = clock.monotonic() + settings.delay;
+        while rows < settings.rows_max {
+            let wait = if patient { deadline.saturating_sub(clock.monotonic()) } else { Duration::ZERO };
+            match jobs.recv_timeout(wait) {
+                Ok(job) => {
+                    patient &= job.rows() > 0;
+                    rows += job.rows();
+                    group.push(job);
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        commit_group(&mut outbox, group, shared);
+        if shared.closing.load(Ordering::Acquire) {
+            return;
+        }
+    }
+}
+
+/// Everybody is answered after `shared` says what came of it.
+fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shared) {
+    let mut full: Vec<Option<OutboxError>> = Vec::new();
+    let committed = guarded(outbox, |outbox| {
+        full.clear();
+        for job in &mut group {
+            full.push(match job.run(outbox) {
+                // Refused before anything of it was written: the others go on.
+                Err(error @ OutboxError::Full { .. }) => Some(error),
+                other => other.map(|()| None)?,
+            });
+        }
+        Ok(())
+    });
+    shared.tell(outbox);
+    if committed.is_ok() {
+        for (job, full) in group.into_iter().zip(full) {
+            job.finish(full.map_or(Ok(()), Err));
+        }
+        return;
+    }
+    for job in group {
+        commit_alone(outbox, job);
+    }
+    shared.tell(outbox);
+}
+
+fn commit_alone(outbox: &mut Outbox, mut job: Box<dyn Job>) {
+    let committed = guarded(outbox, |outbox| job.run(outbox));
+    job.finish(committed);
+}
+
+/// One transaction. A panic in it is a bug of ours, and is answered as damage: the file is as it was before, and what is in
+/// memory is rebuilt from it.
+fn guarded(outbox: &mut Outbox, work: impl FnOnce(&mut Outbox) -> Result<(), OutboxError>) -> Result<(), OutboxError> {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outbox.transaction(work)));
+    outcome.unwrap_or_else(|panic| {
+        outbox.recover()?;
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(OutboxError::Damaged(format!("panic in the writer: {}", text.unwrap_or_default())))
+    })
+}

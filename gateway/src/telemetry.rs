@@ -1,0 +1,89 @@
+//! Every metric of the gateway, by name, and the log's set-up. Consumption is personal data: no values, no meter ids here.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Prometheus metrics; the help text is the documentation.
+macro_rules! metrics {
+    ($($name:ident, $kind:literal, $text:literal, $help:literal;)+) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Metric { $($name),+ }
+
+        const METRICS: &[(Metric, &str, &str, &str)] = &[$((Metric::$name, $kind, $text, $help)),+];
+    };
+}
+
+metrics! {
+    ReadingsStored, "counter", "gateway_readings_stored_total", "Readings and events stored in the outbox";
+    ReadingsRepeated, "counter", "gateway_readings_repeated_total", "Readings that said nothing new and were not stored";
+    StoreErrors, "counter", "gateway_store_errors_total", "Stores that the outbox did not take";
+    TelegramsRefused, "counter", "gateway_telegrams_refused_total", "Pushed telegrams of which nothing could be used";
+    FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
+    ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
+    ReadsFailed, "counter", "gateway_meter_reads_failed_total", "Sessions that ended with an error";
+    BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
+    BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
+    BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";
+    BatchesAbandoned, "counter", "gateway_batches_abandoned_total", "Batches whose payload was damaged on the disk";
+    BatchesResent, "counter", "gateway_batches_resent_total", "Uploads that the cloud asked for again";
+    UploadsFailed, "counter", "gateway_uploads_failed_total", "Uploads that failed and will be repeated";
+    RefsPublished, "counter", "gateway_refs_published_total", "References published, repetitions included";
+    ReceiptsIgnored, "counter", "gateway_receipts_ignored_total", "Receipts that were retained, malformed or not for us";
+    MqttConnects, "counter", "gateway_mqtt_connects_total", "Connections to the uplink broker";
+    ActorDeaths, "counter", "gateway_actor_deaths_total", "Actors that ended and were started again";
+    OutboxRowsUnsealed, "gauge", "gateway_outbox_rows_unsealed", "Rows stored and not sealed yet";
+    OutboxRowsHeld, "gauge", "gateway_outbox_rows_held", "Rows that wait for a person or for a trusted clock";
+    OutboxBatchesUnsettled, "gauge", "gateway_outbox_batches_unsettled", "Batches sealed and not receipted";
+    OutboxBatchesRefused, "gauge", "gateway_outbox_batches_refused", "Batches that the cloud refused, kept for inspection";
+    OutboxUsedBytes, "gauge", "gateway_outbox_used_bytes", "Bytes of the outbox in use";
+    OutboxDropped, "gauge", "gateway_outbox_dropped_readings", "Readings dropped because the outbox was full";
+    OutboxOldestAge, "gauge", "gateway_outbox_oldest_age_seconds", "Age of the oldest reading that the cloud has not receipted";
+    UplinkConnected, "gauge", "gateway_uplink_connected", "1 while the uplink broker is connected";
+    CloudClockOffset, "gauge", "gateway_cloud_clock_offset_ms", "Cloud clock minus gateway clock";
+}
+
+/// Counters and gauges; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    values: Arc<[AtomicI64]>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { values: METRICS.iter().map(|_| AtomicI64::new(0)).collect() }
+    }
+}
+
+impl Metrics {
+    pub fn add(&self, metric: Metric, count: u64) {
+        self.values[metric as usize].fetch_add(count as i64, Ordering::Relaxed);
+    }
+
+    pub fn set(&self, metric: Metric, value: i64) {
+        self.values[metric as usize].store(value, Ordering::Relaxed);
+    }
+
+    pub fn value(&self, metric: Metric) -> i64 {
+        self.values[metric as usize].load(Ordering::Relaxed)
+    }
+
+    /// The Prometheus text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for (metric, kind, name, help) in METRICS {
+            let value = self.value(*metric);
+            writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
+                .expect("a String takes every write");
+        }
+        text
+    }
+}
+
+/// Logs go to stderr; `RUST_LOG` decides what, `info` when it says nothing.
+pub fn set_up_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A second call, in tests, changes nothing.
+    drop(tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init());
+}

@@ -1,0 +1,21 @@
+//! Fuzz targets: plain functions that take any octets and must neither panic nor break what they assert.
+//!
+//! Two drivers run them: `cargo fuzz run {target}` in `protocols/fuzz` (nightly, coverage-guided, by hand), and on stable the test
+//! `protocols/tests/mutations.rs`, which runs each over its corpus and many mutations of it.
+//!
+//! A new target is a file here with `pub(crate) fn target(data: &[u8])`, its name in the list below and in the list of binaries in
+//! `fuzz/Cargo.toml`, and at least one example in `fuzz/corpus/{target}`.
+
+macro_rules! targets {
+    ($($name:ident,)*) => {
+        $(mod $name;)*
+        /// Every target by its name.
+        pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name::target),)*];
+    };
+}
+
+targets! {
+    cad_minimal,
+    cad_smets2,
+    p1,
+}

@@ -1,0 +1,70 @@
+//! The APDUs of xDLMS, one service in each file: borrowed views of what arrived, owned bytes of what leaves.
+
+mod exception;
+mod get;
+mod initiate;
+mod result;
+mod service_error;
+
+pub use exception::{ExceptionResponse, ExceptionService, ExceptionState};
+pub use get::{AttributeReference, CosemAttribute, GetRequest, GetResponse, GetResult, read_results, write_results};
+pub use initiate::{DLMS_VERSION, InitiateRequest, InitiateResponse, VAA_NAME_LOGICAL_NAME, VAA_NAME_SHORT_NAME};
+pub use result::DataAccessResult;
+pub use service_error::ConfirmedServiceError;
+
+use crate::bytes::Truncated;
+
+use super::axdr::AxdrError;
+
+/// The first octet of each APDU; those of ACSE are in [`super::acse`].
+pub mod tag {
+    pub const INITIATE_REQUEST: u8 = 0x01;
+    pub const INITIATE_RESPONSE: u8 = 0x08;
+    pub const CONFIRMED_SERVICE_ERROR: u8 = 0x0e;
+    pub const DATA_NOTIFICATION: u8 = 0x0f;
+    pub const INFORMATION_REPORT: u8 = 0x18;
+    pub const GET_REQUEST: u8 = 0xc0;
+    pub const SET_REQUEST: u8 = 0xc1;
+    pub const EVENT_NOTIFICATION: u8 = 0xc2;
+    pub const ACTION_REQUEST: u8 = 0xc3;
+    pub const GET_RESPONSE: u8 = 0xc4;
+    pub const EXCEPTION_RESPONSE: u8 = 0xd8;
+    pub const ACCESS_REQUEST: u8 = 0xd9;
+}
+
+/// Why bytes are not the APDU that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApduError {
+    #[error("APDU cut short")]
+    Truncated(#[from] Truncated),
+    /// Another APDU than the one that was to be decoded, or none that there is.
+    #[error("unexpected APDU tag {found:#04x}")]
+    Tag { found: u8 },
+    #[error("{what} is malformed at offset {offset}")]
+    Malformed { what: &'static str, offset: usize },
+    #[error("value cannot be decoded")]
+    Data(#[from] AxdrError),
+    /// A list has another number of results than was asked for.
+    #[error("{found} results where {expected} were asked for")]
+    Count { expected: usize, found: usize },
+}
+
+/// Invoke-Id-And-Priority: which request an answer belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvokeId(pub u8);
+
+impl InvokeId {
+    const CONFIRMED: u8 = 0x40;
+    const ID: u8 = 0x0f;
+
+    /// A confirmed request of normal priority; ids wrap at 16.
+    pub const fn confirmed(id: u8) -> Self {
+        Self(id & Self::ID | Self::CONFIRMED)
+    }
+
+    /// The number alone: some meters change the other bits in their answer.
+    pub const fn id(self) -> u8 {
+        self.0 & Self::ID
+    }
+}

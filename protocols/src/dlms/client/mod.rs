@@ -1,0 +1,547 @@
+//! The client session: associates, reads attributes, releases; over any [`Link`], without doing IO.
+//!
+//! The owner calls [`ClientSession::associate`], queues requests at any time, passes bytes and ticks to
+//! [`ClientSession::handle`], and drains [`ClientSession::poll`] after each call until it answers
+//! [`ClientOutput::WaitUntil`]. One request is on its way at a time, because meters have no more patience than that.
+//!
+//! What the meter refuses is an event and the session goes on. What makes further talk pointless ends the session: the
+//! link is closed in order, and then [`ClientSession::handle`] returns the reason.
+
+mod association;
+mod config;
+mod event;
+mod read;
+
+pub use config::{Authentication, ClientConfig, Limits, Quirks};
+pub use event::{ClientError, ClientEvent, Ignored, Negotiated, ReadError, RequestId, Stage, Value};
+pub use read::Selected;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::link::{Link, LinkError, LinkInput, LinkOutput};
+
+use super::acse::{self, AssociationResult, Diagnostic, Release};
+use super::apdu::{ConfirmedServiceError, CosemAttribute, ExceptionResponse, GetRequest, GetResponse, InvokeId, tag};
+use super::security::{Plain, Protection, Purpose};
+use read::{Exchange, Read, Step};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientOutput {
+    /// Put these bytes on the wire.
+    Send(Vec<u8>),
+    Event(ClientEvent),
+    /// Nothing to do before this instant (`None`: before more bytes arrive).
+    WaitUntil(Option<Duration>),
+}
+
+#[derive(Debug)]
+enum State {
+    Idle,
+    /// Closing what an earlier client may have left open.
+    Clearing,
+    Connecting,
+    Associating(Patience),
+    Associated {
+        negotiated: Negotiated,
+        work: Work,
+    },
+    Releasing(Patience),
+    /// The link is closing; afterwards the session ended so.
+    Closing(Option<ClientError>),
+    Ended,
+}
+
+#[derive(Debug)]
+enum Work {
+    None,
+    Reading { read: Read, exchange: Exchange, apdu: Vec<u8>, patience: Patience },
+}
+
+/// How long an answer may still take, and how often it was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    deadline: Duration,
+    sent: u8,
+}
+
+pub struct ClientSession<L, P = Plain> {
+    link: L,
+    protection: P,
+    config: ClientConfig,
+    state: State,
+    queue: VecDeque<Read>,
+    release_wanted: bool,
+    next_request: u32,
+    next_invoke: u8,
+    outputs: VecDeque<ClientOutput>,
+    link_deadline: Option<Duration>,
+}
+
+impl<L: Link> ClientSession<L> {
+    /// A session without ciphering.
+    pub fn new(link: L, config: ClientConfig) -> Self {
+        Self::with_protection(link, config, Plain)
+    }
+}
+
+impl<L: Link, P: Protection> ClientSession<L, P> {
+    pub fn with_protection(link: L, config: ClientConfig, protection: P) -> Self {
+        Self {
+            link,
+            protection,
+            config,
+            state: State::Idle,
+            queue: VecDeque::new(),
+            release_wanted: false,
+            next_request: 1,
+            next_invoke: 1,
+            outputs: VecDeque::new(),
+            link_deadline: None,
+        }
+    }
+
+    /// Connects the link and asks for an association. [`ClientEvent::Associated`] follows.
+    pub fn associate(&mut self, now: Duration) -> Result<(), ClientError> {
+        match self.state {
+            State::Idle if self.config.quirks.disconnect_first => {
+                self.state = State::Clearing;
+                self.link.disconnect(now);
+                self.pump(now)
+            }
+            State::Idle => {
+                self.state = State::Connecting;
+                self.link.connect(now);
+                self.pump(now)
+            }
+            State::Closing(_) | State::Ended => Err(ClientError::Ended),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for one attribute, or with an access selector and its encoded parameters for a part of it.
+    pub fn get(
+        &mut self,
+        now: Duration,
+        attribute: CosemAttribute,
+        selection: Option<Vec<u8>>,
+    ) -> Result<RequestId, ClientError> {
+        let request = self.take_request_id()?;
+        self.enqueue(now, Read::single(request, Selected { attribute, selection }))?;
+        Ok(request)
+    }
+
+    /// Asks for several attributes, in as few GETs as the association allows.
+    pub fn get_list(&mut self, now: Duration, wanted: Vec<Selected>) -> Result<RequestId, ClientError> {
+        let request = self.take_request_id()?;
+        self.enqueue(now, Read::list(request, wanted))?;
+        Ok(request)
+    }
+
+    /// Releases the association and closes the link once everything queued is answered. [`ClientEvent::Released`] follows.
+    pub fn release(&mut self, now: Duration) -> Result<(), ClientError> {
+        match &self.state {
+            State::Idle => {
+                self.close(now, None);
+                self.pump(now)
+            }
+            State::Closing(_) | State::Ended => Err(ClientError::Ended),
+            State::Associated { negotiated, work: Work::None } => {
+                let negotiated = *negotiated;
+                self.release_wanted = true;
+                self.start_next(now, negotiated)?;
+                self.pump(now)
+            }
+            _ => {
+                self.release_wanted = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Closes the link at once, without release and without waiting for answers. [`ClientEvent::Released`] follows.
+    pub fn abort(&mut self, now: Duration) -> Result<(), ClientError> {
+        if !matches!(self.state, State::Closing(_) | State::Ended) {
+            self.close(now, None);
+        }
+        self.pump(now)
+    }
+
+    /// Feeds one input. Drain [`Self::poll`] until `WaitUntil` before the next call, also after an error, which ends the
+    /// session.
+    pub fn handle(&mut self, now: Duration, input: LinkInput<'_>) -> Result<(), ClientError> {
+        if matches!(self.state, State::Ended) {
+            return Err(ClientError::Ended);
+        }
+        if let Err(error) = self.link.handle(now, input) {
+            return self.link_failed(error);
+        }
+        self.pump(now)?;
+        if self.deadline().is_some_and(|deadline| now >= deadline) {
+            self.out_of_patience(now)?;
+            self.pump(now)?;
+        }
+        Ok(())
+    }
+
+    pub fn poll(&mut self) -> ClientOutput {
+        self.outputs.pop_front().unwrap_or_else(|| {
+            let deadlines = [self.deadline(), self.link_deadline];
+            ClientOutput::WaitUntil(deadlines.into_iter().flatten().min())
+        })
+    }
+
+    /// What was agreed, while there is an association.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        match &self.state {
+            State::Associated { negotiated, .. } => Some(negotiated),
+            _ => None,
+        }
+    }
+
+    /// The protection, for example to save its invocation counter.
+    pub fn protection(&self) -> &P {
+        &self.protection
+    }
+
+    fn take_request_id(&mut self) -> Result<RequestId, ClientError> {
+        if matches!(self.state, State::Closing(_) | State::Ended | State::Releasing(_)) {
+            return Err(ClientError::Ended);
+        }
+        let request = RequestId(self.next_request);
+        self.next_request = self.next_request.wrapping_add(1);
+        Ok(request)
+    }
+
+    fn enqueue(&mut self, now: Duration, read: Read) -> Result<(), ClientError> {
+        self.queue.push_back(read);
+        match self.state {
+            State::Associated { negotiated, work: Work::None } => {
+                self.start_next(now, negotiated)?;
+                self.pump(now)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what the link has to say until it wants to wait.
+    fn pump(&mut self, now: Duration) -> Result<(), ClientError> {
+        loop {
+            match self.link.poll() {
+                LinkOutput::Send(bytes) => self.outputs.push_back(ClientOutput::Send(bytes)),
+                LinkOutput::Connected => self.on_connected(now)?,
+                LinkOutput::Apdu(apdu) => self.on_apdu(now, apdu)?,
+                LinkOutput::Disconnected => self.on_disconnected(now)?,
+                LinkOutput::WaitUntil(deadline) => {
+                    self.link_deadline = deadline.filter(|_| !matches!(self.state, State::Ended));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn on_connected(&mut self, now: Duration) -> Result<(), ClientError> {
+        if !matches!(self.state, State::Connecting) {
+            return Ok(());
+        }
+        let patience = self.patience(now, 1);
+        self.state = State::Associating(patience);
+        self.send_association_request(now)
+    }
+
+    fn on_disconnected(&mut self, now: Duration) -> Result<(), ClientError> {
+        let stage = self.stage();
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Ended => Ok(()),
+            State::Clearing => {
+                self.state = State::Connecting;
+                self.link.connect(now);
+                Ok(())
+            }
+            State::Closing(Some(failure)) => Err(failure),
+            // A meter that hangs up instead of answering the release did what was asked.
+            State::Closing(None) | State::Releasing(_) => {
+                self.event(ClientEvent::Released);
+                Ok(())
+            }
+            _ => Err(ClientError::Closed { stage }),
+        }
+    }
+
+    fn link_failed(&mut self, source: LinkError) -> Result<(), ClientError> {
+        let stage = self.stage();
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Closing(Some(failure)) => Err(failure),
+            State::Closing(None) => {
+                self.event(ClientEvent::Released);
+                Ok(())
+            }
+            _ => Err(ClientError::Link { stage, source }),
+        }
+    }
+
+    fn on_apdu(&mut self, now: Duration, apdu: Vec<u8>) -> Result<(), ClientError> {
+        match (apdu.first().copied(), &self.state) {
+            (None, _) => self.ignore(Ignored::Empty),
+            (Some(acse::AARE), State::Associating(_)) => return self.on_association_response(now, &apdu),
+            (Some(acse::RLRE), State::Releasing(_)) => self.close(now, None),
+            _ => match self.protection.unprotect(Purpose::Service, apdu) {
+                Ok(apdu) => return self.on_service(now, apdu),
+                Err(error) => self.ignore(Ignored::Protection(error)),
+            },
+        }
+        Ok(())
+    }
+
+    fn on_service(&mut self, now: Duration, apdu: Vec<u8>) -> Result<(), ClientError> {
+        match apdu.first().copied() {
+            None => self.ignore(Ignored::Empty),
+            Some(tag::DATA_NOTIFICATION | tag::EVENT_NOTIFICATION | tag::INFORMATION_REPORT) => {
+                self.event(ClientEvent::Notification(apdu));
+            }
+            Some(tag::GET_RESPONSE) => return self.on_get_response(now, &apdu),
+            Some(tag::EXCEPTION_RESPONSE) => match ExceptionResponse::decode(&apdu) {
+                Ok(exception) => {
+                    let refusal = ClientError::AssociationException(exception);
+                    return self.on_refusal(now, refusal, &ReadError::Exception(exception));
+                }
+                Err(error) => self.close(now, Some(ClientError::Malformed(error))),
+            },
+            Some(tag::CONFIRMED_SERVICE_ERROR) => match ConfirmedServiceError::decode(&apdu) {
+                Ok(error) => {
+                    let refusal = ClientError::Rejected {
+                        result: AssociationResult::RejectedPermanent,
+                        diagnostic: Diagnostic::NULL,
+                        service_error: Some(error),
+                    };
+                    return self.on_refusal(now, refusal, &ReadError::ServiceError(error));
+                }
+                Err(error) => self.close(now, Some(ClientError::Malformed(error))),
+            },
+            Some(other) => self.ignore(Ignored::Tag(other)),
+        }
+        Ok(())
+    }
+
+    /// An error that names no request: it is meant for the one on its way.
+    fn on_refusal(&mut self, now: Duration, association: ClientError, reading: &ReadError) -> Result<(), ClientError> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Associating(_) => self.close(now, Some(association)),
+            State::Releasing(_) => self.close(now, None),
+            State::Associated { negotiated, work: Work::Reading { mut read, exchange, .. } } => {
+                read.refuse(&exchange, reading);
+                self.queue.push_front(read);
+                return self.start_next(now, negotiated);
+            }
+            other => {
+                self.state = other;
+                self.ignore(Ignored::Tag(tag::EXCEPTION_RESPONSE));
+            }
+        }
+        Ok(())
+    }
+
+    fn send_association_request(&mut self, now: Duration) -> Result<(), ClientError> {
+        match association::request(&self.config, &mut self.protection) {
+            Ok(apdu) => self.transmit(now, &apdu),
+            Err(error) => {
+                self.close(now, Some(ClientError::Protection(error)));
+                Ok(())
+            }
+        }
+    }
+
+    fn on_association_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
+        match association::result(apdu, &self.config, &mut self.protection) {
+            Ok(negotiated) => {
+                self.event(ClientEvent::Associated(negotiated));
+                self.start_next(now, negotiated)
+            }
+            Err(failure) => {
+                self.close(now, Some(failure));
+                Ok(())
+            }
+        }
+    }
+
+    fn on_get_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
+        let State::Associated { work: Work::Reading { read, exchange, apdu: sent, patience }, negotiated } =
+            &mut self.state
+        else {
+            self.ignore(Ignored::Tag(tag::GET_RESPONSE));
+            return Ok(());
+        };
+        let response = match GetResponse::decode(apdu) {
+            Ok(response) => response,
+            Err(error) => {
+                self.close(now, Some(ClientError::Malformed(error)));
+                return Ok(());
+            }
+        };
+        let (expected, found) = (exchange.invoke().id(), response.invoke().id());
+        if found != expected {
+            self.ignore(Ignored::InvokeId { expected, found });
+            return Ok(());
+        }
+        match read.answer(exchange, response, &self.config) {
+            Ok(Step::Next(block)) => {
+                *sent = GetRequest::Next { invoke: exchange.invoke(), block }.encode();
+                *patience = Patience { deadline: now + self.config.response_timeout, sent: 1 };
+                let next = sent.clone();
+                self.transmit_service(now, next)
+            }
+            Ok(Step::DuplicateBlock(number)) => {
+                self.ignore(Ignored::DuplicateBlock(number));
+                Ok(())
+            }
+            Ok(Step::Answered) => {
+                let negotiated = *negotiated;
+                self.requeue();
+                self.start_next(now, negotiated)
+            }
+            Err(failure) => {
+                self.close(now, Some(failure));
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the request on its way back to the front of the queue: it may have more to ask.
+    fn requeue(&mut self) {
+        if let State::Associated { work, .. } = &mut self.state
+            && let Work::Reading { read, .. } = std::mem::replace(work, Work::None)
+        {
+            self.queue.push_front(read);
+        }
+    }
+
+    /// Associated and nothing on its way: sends the next GET, or the release, or rests.
+    fn start_next(&mut self, now: Duration, negotiated: Negotiated) -> Result<(), ClientError> {
+        self.state = State::Associated { negotiated, work: Work::None };
+        while let Some(mut read) = self.queue.pop_front() {
+            let invoke = InvokeId::confirmed(self.next_invoke);
+            let overhead = self.protection.overhead();
+            let Some((exchange, apdu)) = read.next_exchange(invoke, &negotiated, &self.config, overhead) else {
+                self.event(read.finish());
+                continue;
+            };
+            self.next_invoke = self.next_invoke.wrapping_add(1);
+            let patience = self.patience(now, 1);
+            let work = Work::Reading { read, exchange, apdu: apdu.clone(), patience };
+            self.state = State::Associated { negotiated, work };
+            return self.transmit_service(now, apdu);
+        }
+        if !self.release_wanted {
+            return Ok(());
+        }
+        if self.config.quirks.no_release {
+            self.close(now, None);
+            return Ok(());
+        }
+        let patience = self.patience(now, 1);
+        self.state = State::Releasing(patience);
+        self.transmit(now, &Release::NORMAL.encode_request())
+    }
+
+    fn out_of_patience(&mut self, now: Duration) -> Result<(), ClientError> {
+        let stage = self.stage();
+        let (Some(sent), attempts) = (self.sent(), self.config.attempts.max(1)) else { return Ok(()) };
+        if matches!(self.state, State::Releasing(_)) {
+            // Whether the meter agrees or not, the client leaves.
+            self.close(now, None);
+            return Ok(());
+        }
+        if sent >= attempts {
+            let timeout_ms = u64::try_from(self.config.response_timeout.as_millis()).unwrap_or(u64::MAX);
+            self.close(now, Some(ClientError::Silent { stage, attempts, timeout_ms }));
+            return Ok(());
+        }
+        let renewed = self.patience(now, sent + 1);
+        match &mut self.state {
+            State::Associating(patience) => {
+                *patience = renewed;
+                self.send_association_request(now)
+            }
+            State::Associated { work: Work::Reading { apdu, patience, .. }, .. } => {
+                *patience = renewed;
+                let apdu = apdu.clone();
+                self.transmit_service(now, apdu)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn transmit_service(&mut self, now: Duration, apdu: Vec<u8>) -> Result<(), ClientError> {
+        match self.protection.protect(Purpose::Service, apdu) {
+            Ok(apdu) => self.transmit(now, &apdu),
+            Err(error) => {
+                self.close(now, Some(ClientError::Protection(error)));
+                Ok(())
+            }
+        }
+    }
+
+    fn transmit(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
+        match self.link.send(now, apdu) {
+            Ok(()) => Ok(()),
+            // The link still carries the first copy of a repetition: it does the repeating.
+            Err(LinkError::NotReady) if self.sent().is_some_and(|sent| sent > 1) => Ok(()),
+            Err(error) => self.link_failed(error),
+        }
+    }
+
+    /// Closes the link; the session then ends, with this failure or as asked.
+    fn close(&mut self, now: Duration, failure: Option<ClientError>) {
+        self.queue.clear();
+        if matches!(self.state, State::Idle) {
+            // Nothing was opened that could be closed.
+            self.state = State::Ended;
+            self.event(ClientEvent::Released);
+            return;
+        }
+        self.state = State::Closing(failure);
+        self.link.disconnect(now);
+    }
+
+    fn patience(&self, now: Duration, sent: u8) -> Patience {
+        Patience { deadline: now + self.config.response_timeout, sent }
+    }
+
+    fn current_patience(&self) -> Option<Patience> {
+        match &self.state {
+            State::Associating(patience)
+            | State::Releasing(patience)
+            | State::Associated { work: Work::Reading { patience, .. }, .. } => Some(*patience),
+            _ => None,
+        }
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.current_patience().map(|patience| patience.deadline)
+    }
+
+    fn sent(&self) -> Option<u8> {
+        self.current_patience().map(|patience| patience.sent)
+    }
+
+    fn stage(&self) -> Stage {
+        match &self.state {
+            State::Idle | State::Clearing | State::Connecting => Stage::Connecting,
+            State::Associating(_) => Stage::Associating,
+            State::Associated { work: Work::Reading { .. }, .. } => Stage::Reading,
+            State::Associated { work: Work::None, .. } => Stage::Waiting,
+            State::Releasing(_) | State::Closing(_) | State::Ended => Stage::Releasing,
+        }
+    }
+
+    fn event(&mut self, event: ClientEvent) {
+        self.outputs.push_back(ClientOutput::Event(event));
+    }
+
+    fn ignore(&mut self, what: Ignored) {
+        self.event(ClientEvent::Ignored(what));
+    }
+}
+
+#[cfg(test)]
+mod tests;

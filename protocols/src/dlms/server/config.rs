@@ -1,0 +1,62 @@
+//! What a server session is told: whom it lets in, what it offers, and in what it is odd.
+
+use crate::dlms::acse::Password;
+use crate::dlms::conformance::Conformance;
+
+/// Who a client turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientRole {
+    /// Associated without any proof.
+    Public,
+    /// Associated with the password of low level security.
+    Reader,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Whether clients without a password are let in.
+    pub public_client: bool,
+    /// The password of the reader; without one nobody is let in as reader.
+    pub reader_password: Option<Password>,
+    pub conformance: Conformance,
+    /// The longest APDU that this server takes; 0 is no limit.
+    pub max_receive_pdu_size: u16,
+    pub quirks: Quirks,
+}
+
+impl ServerConfig {
+    /// The services that this server has.
+    pub const CONFORMANCE: Conformance = Conformance::GET
+        .with(Conformance::BLOCK_TRANSFER_WITH_GET)
+        .with(Conformance::MULTIPLE_REFERENCES)
+        .with(Conformance::SELECTIVE_ACCESS);
+    /// What many meters say.
+    pub const MAX_RECEIVE_PDU_SIZE: u16 = 1_024;
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            public_client: true,
+            reader_password: None,
+            conformance: Self::CONFORMANCE,
+            max_receive_pdu_size: Self::MAX_RECEIVE_PDU_SIZE,
+            quirks: Quirks::default(),
+        }
+    }
+}
+
+/// What real meters do differently, to be played by a simulated one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Quirks {
+    /// The first block has number 0 (Gurux client sources: "some meters").
+    pub blocks_from_zero: bool,
+    /// A refused AARQ is answered without user-information (Landis+Gyr ZCXi120, ZMXi320; Gurux/gurux.dlms.java#23).
+    pub reject_without_user_information: bool,
+    /// The conformance block has the tag of the first editions.
+    pub short_conformance_tag: bool,
+    /// A value is followed by itself once more (measured with the Gurux C server, clock).
+    pub values_twice: bool,
+    /// RLRQ is not answered; the client has to close the link (u9n/dlms-cosem, change log of 25.1.0).
+    pub ignores_release: bool,
+}

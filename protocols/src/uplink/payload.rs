@@ -1,0 +1,78 @@
+//! A batch as bytes on their way: CBOR inside one zstd frame, named by the SHA-256 of the compressed bytes.
+
+use super::limits::{PAYLOAD_BYTES_MAX, RATIO_FREE_BYTES, RATIO_MAX, UNCOMPRESSED_BYTES_MAX};
+use super::{Batch, DecodeError, Sha256};
+
+/// Measured on household data: 3 is within 2 % of 19 in size at a fiftieth of the time.
+const ZSTD_LEVEL: i32 = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    pub bytes: Vec<u8>,
+    pub uncompressed_bytes: u64,
+    pub sha256: Sha256,
+}
+
+/// Why bytes are not the payload they are said to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PayloadError {
+    /// Not the bytes that the ref names: another upload may be right.
+    #[error("the payload has hash {found} instead of {expected}")]
+    Hash { expected: Sha256, found: Sha256 },
+    #[error("the payload has {found} bytes instead of {expected}")]
+    Length { expected: u64, found: u64 },
+    #[error(
+        "{bytes} bytes, {uncompressed} uncompressed, are beyond the limits of {PAYLOAD_BYTES_MAX} and {UNCOMPRESSED_BYTES_MAX} bytes or ratio {RATIO_MAX}"
+    )]
+    Limits { bytes: u64, uncompressed: u64 },
+    #[error("no zstd frame of {expected} bytes: {cause}")]
+    Compression { expected: u64, cause: String },
+    #[error("no batch")]
+    Decode(#[from] DecodeError),
+}
+
+/// Whether a claim of sizes is acceptable at all, before anything is fetched or allocated.
+pub(super) fn check_sizes(bytes: u64, uncompressed: u64) -> Result<(), PayloadError> {
+    let ratio_ok = uncompressed <= RATIO_FREE_BYTES.max(bytes.saturating_mul(RATIO_MAX));
+    if bytes <= PAYLOAD_BYTES_MAX && uncompressed <= UNCOMPRESSED_BYTES_MAX && ratio_ok {
+        return Ok(());
+    }
+    Err(PayloadError::Limits { bytes, uncompressed })
+}
+
+impl Payload {
+    /// The same batch gives the same bytes, as long as the zstd library stays the same: the seal keeps the bytes for that reason.
+    pub fn seal(batch: &Batch) -> Self {
+        let cbor = batch.encode();
+        let mut bytes = Vec::with_capacity(zstd::zstd_safe::compress_bound(cbor.len()));
+        let mut context = zstd::zstd_safe::CCtx::create();
+        let parameters = [
+            zstd::zstd_safe::CParameter::CompressionLevel(ZSTD_LEVEL),
+            zstd::zstd_safe::CParameter::ContentSizeFlag(false),
+            zstd::zstd_safe::CParameter::ChecksumFlag(false),
+        ];
+        for parameter in parameters {
+            context.set_parameter(parameter).expect("zstd knows its own parameters");
+        }
+        context.compress2(&mut bytes, &cbor).expect("the buffer has the bound that zstd asks for");
+        let sha256 = Sha256::of(&bytes);
+        Self { bytes, uncompressed_bytes: cbor.len() as u64, sha256 }
+    }
+
+    /// Hash, sizes, decompression, decoding; content is judged by [`Batch::check`].
+    pub fn open(bytes: &[u8], expected: Sha256, uncompressed: u64) -> Result<Batch, PayloadError> {
+        let found = Sha256::of(bytes);
+        if found != expected {
+            return Err(PayloadError::Hash { expected, found });
+        }
+        check_sizes(bytes.len() as u64, uncompressed)?;
+        let compression = |cause: String| PayloadError::Compression { expected: uncompressed, cause };
+        let capacity = usize::try_from(uncompressed).map_err(|error| compression(error.to_string()))?;
+        let cbor = zstd::bulk::decompress(bytes, capacity).map_err(|error| compression(error.to_string()))?;
+        if cbor.len() as u64 != uncompressed {
+            return Err(compression(format!("{} bytes came out", cbor.len())));
+        }
+        Ok(Batch::decode(&cbor)?)
+    }
+}

@@ -1,0 +1,192 @@
+//! A set of sequence numbers as ranges: small whenever the gaps are few.
+
+use std::fmt;
+
+use super::DecodeError;
+
+/// Sorted, disjoint, non-adjacent inclusive ranges.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct SeqSet {
+    ranges: Vec<(u64, u64)>,
+}
+
+impl SeqSet {
+    pub const fn new() -> Self {
+        Self { ranges: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// How many numbers.
+    pub fn len(&self) -> u64 {
+        self.ranges.iter().map(|(first, last)| last - first + 1).sum()
+    }
+
+    pub fn contains(&self, seq: u64) -> bool {
+        let after = self.ranges.partition_point(|&(first, _)| first <= seq);
+        after.checked_sub(1).and_then(|index| self.ranges.get(index)).is_some_and(|&(_, last)| seq <= last)
+    }
+
+    /// False when it was there already.
+    pub fn insert(&mut self, seq: u64) -> bool {
+        if self.contains(seq) {
+            return false;
+        }
+        self.insert_range(seq, seq);
+        true
+    }
+
+    /// Adds `first..=last`; nothing when `first > last`.
+    pub fn insert_range(&mut self, first: u64, last: u64) {
+        if first > last {
+            return;
+        }
+        // Every range that overlaps or touches the new one melts into it.
+        let from = self.ranges.partition_point(|&(_, end)| end.saturating_add(1) < first);
+        let to = self.ranges.partition_point(|&(start, _)| start <= last.saturating_add(1));
+        let touched = self.ranges.get(from..to).unwrap_or_default();
+        let merged = (
+            touched.first().map_or(first, |range| range.0.min(first)),
+            touched.last().map_or(last, |range| range.1.max(last)),
+        );
+        self.ranges.splice(from..to.max(from), [merged]);
+    }
+
+    pub fn remove(&mut self, seq: u64) -> bool {
+        let after = self.ranges.partition_point(|&(first, _)| first <= seq);
+        let Some(index) = after.checked_sub(1) else { return false };
+        let Some(&(first, last)) = self.ranges.get(index) else { return false };
+        if seq > last {
+            return false;
+        }
+        let parts = [(first, seq.wrapping_sub(1), first < seq), (seq.wrapping_add(1), last, seq < last)];
+        self.ranges.splice(index..=index, parts.into_iter().filter(|part| part.2).map(|part| (part.0, part.1)));
+        true
+    }
+
+    /// Drops every number up to and including `seq`.
+    pub fn remove_through(&mut self, seq: u64) {
+        self.ranges.retain_mut(|range| {
+            range.0 = range.0.max(seq.saturating_add(1));
+            range.0 <= range.1 && seq < u64::MAX
+        });
+    }
+
+    pub fn first(&self) -> Option<u64> {
+        self.ranges.first().map(|range| range.0)
+    }
+
+    pub fn last(&self) -> Option<u64> {
+        self.ranges.last().map(|range| range.1)
+    }
+
+    pub fn ranges(&self) -> &[(u64, u64)] {
+        &self.ranges
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ranges.iter().flat_map(|&(first, last)| first..=last)
+    }
+
+    /// The numbers of `first..=last` that are not in the set.
+    #[must_use]
+    pub fn missing_in(&self, first: u64, last: u64) -> Self {
+        let mut missing = Self::new();
+        let mut next = first;
+        for &(start, end) in &self.ranges {
+            if start > last || next > last {
+                break;
+            }
+            if start > next {
+                missing.insert_range(next, (start - 1).min(last));
+            }
+            next = next.max(end.saturating_add(1));
+        }
+        missing.insert_range(next, last);
+        missing
+    }
+
+    pub(super) fn from_wire(ranges: &[(u64, u64)]) -> Result<Self, DecodeError> {
+        let mut set = Self::new();
+        for &(first, last) in ranges {
+            if first == 0 || first > last || set.last().is_some_and(|previous| previous >= first) {
+                return Err(DecodeError::Invalid(format!("{first}..{last} is out of order in a list of ranges")));
+            }
+            set.insert_range(first, last);
+        }
+        Ok(set)
+    }
+}
+
+impl FromIterator<u64> for SeqSet {
+    fn from_iter<T: IntoIterator<Item = u64>>(seqs: T) -> Self {
+        let mut set = Self::new();
+        for seq in seqs {
+            set.insert(seq);
+        }
+        set
+    }
+}
+
+impl fmt::Debug for SeqSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.ranges.iter().map(|(first, last)| first..=last)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(u64, u64),
+        Remove(u64),
+        RemoveThrough(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (1u64..60, 0u64..8).prop_map(|(first, len)| Step::Insert(first, first + len)),
+            (1u64..60).prop_map(Step::Remove),
+            (0u64..30).prop_map(Step::RemoveThrough),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_set_that_a_btreeset_is(steps in proptest::collection::vec(step(), 0..60)) {
+            let (mut set, mut model) = (SeqSet::new(), BTreeSet::new());
+            for step in steps {
+                match step {
+                    Step::Insert(first, last) => {
+                        set.insert_range(first, last);
+                        model.extend(first..=last);
+                    }
+                    Step::Remove(seq) => prop_assert_eq!(set.remove(seq), model.remove(&seq)),
+                    Step::RemoveThrough(seq) => {
+                        set.remove_through(seq);
+                        model.retain(|&kept| kept > seq);
+                    }
+                }
+                prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+                prop_assert!(set.ranges().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
+                let missing: Vec<u64> = (5..=40).filter(|seq| !model.contains(seq)).collect();
+                prop_assert_eq!(set.missing_in(5, 40).iter().collect::<Vec<_>>(), missing);
+            }
+        }
+    }
+
+    #[test]
+    fn the_greatest_number_is_no_trap() {
+        let mut set = SeqSet::new();
+        set.insert_range(u64::MAX - 1, u64::MAX);
+        assert!(set.contains(u64::MAX) && !set.insert(u64::MAX));
+        set.remove_through(u64::MAX);
+        assert!(set.is_empty());
+    }
+}
