@@ -43,7 +43,7 @@ pub mod tag {
 /// What a peer may ask of us in one APDU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Containers inside containers.
+    /// Containers inside containers; never more than [`Limits::DEPTH_MAX`].
     pub depth: u8,
     /// Values altogether, containers counted, those that a compact array spells without any octet included.
     pub values: u32,
@@ -176,8 +176,9 @@ impl Budget {
     }
 
     fn descend(&self, depth: u8, offset: usize) -> Result<u8, AxdrError> {
-        if depth >= self.limits.depth.min(Limits::DEPTH_MAX) {
-            return Err(AxdrError::Depth { max: self.limits.depth, offset });
+        let max = self.limits.depth.min(Limits::DEPTH_MAX);
+        if depth >= max {
+            return Err(AxdrError::Depth { max, offset });
         }
         Ok(depth + 1)
     }

@@ -11,6 +11,7 @@ pub mod client;
 pub mod conformance;
 pub mod data;
 pub mod datetime;
+pub mod notification;
 pub mod security;
 pub mod server;
 pub mod value;

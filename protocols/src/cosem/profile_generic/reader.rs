@@ -201,14 +201,17 @@ impl<'a> ProfileReader<'a> {
 
     fn label(&self) -> Result<Label, RowError> {
         let row = self.row;
-        let cell = self.clock_column.and_then(|column| self.columns.get(column)).map(|column| column.cell);
-        match cell {
-            None | Some(Data::Null) => self.derived(),
-            Some(Data::DoubleLongUnsigned(seconds)) => {
+        let Some(column) = self.clock_column.and_then(|column| self.columns.get(column)) else {
+            return self.derived();
+        };
+        match column.cell {
+            _ if !column.is_known => Err(RowError::NoLabel { row }),
+            Data::Null => self.derived(),
+            Data::DoubleLongUnsigned(seconds) => {
                 let captured_at = UtcMillis(i64::from(seconds) * 1000);
                 Ok(Label { captured_at, clock: None, quality: Quality::GOOD })
             }
-            Some(cell) => {
+            cell => {
                 let date_time = cell.date_time().ok_or(RowError::LabelType { row, tag: cell.tag() })?;
                 let clock = date_time.to_utc(self.rules.clock).map_err(|source| RowError::Label { row, source })?;
                 Ok(Label { captured_at: clock.utc, clock: Some(clock), quality: clock.quality() })
@@ -230,9 +233,10 @@ impl<'a> ProfileReader<'a> {
         // A clock that was doubtful above makes doubtful what is derived from it.
         let Label { captured_at: above, quality, .. } = self.label_above.ok_or(no_label.clone())?;
         let period_ms = i64::from(self.rules.capture_period_s) * 1000;
-        let repeats = self.rules.null_clock == NullClock::Repeat && self.clock_column.is_some();
+        let repeats = self.rules.null_clock == NullClock::Repeat || period_ms == 0;
         match self.rules.sort_method {
-            _ if repeats || period_ms == 0 => Ok(derived(above, quality)),
+            _ if repeats && self.clock_column.is_some() => Ok(derived(above, quality)),
+            _ if period_ms == 0 => Err(no_label),
             SortMethod::Fifo => Ok(derived(above.plus_ms(period_ms), quality)),
             SortMethod::Lifo => Ok(derived(above.plus_ms(-period_ms), quality)),
             // Sorted by a value: neighbours are no neighbours in time.

@@ -1,4 +1,5 @@
 use super::*;
+use proptest::prelude::*;
 
 fn skipped(bytes: &[u8]) -> Result<usize, AxdrError> {
     skip_value(&mut Reader::new(bytes), Limits::DEFAULT).map(<[u8]>::len)
@@ -22,4 +23,24 @@ fn containers_are_only_so_deep() {
     assert_eq!(skipped(&nested(16)), Ok(33));
     assert_eq!(skipped(&nested(17)), Err(AxdrError::Depth { max: 16, offset: 32 }));
     assert!(matches!(skipped(&nested(1_000_000)), Err(AxdrError::Depth { .. })));
+}
+
+#[test]
+fn no_limit_allows_more_depth_than_recursion_may_have() {
+    let bytes = [0x01, 0x01].repeat(17);
+    let limits = Limits { depth: 200, ..Limits::DEFAULT };
+    let error = skip_value(&mut Reader::new(&bytes), limits);
+    assert_eq!(error, Err(AxdrError::Depth { max: 16, offset: 32 }));
+}
+
+proptest! {
+    #[test]
+    fn lengths_round_trip(bits in 0..=32u32, length: u32) {
+        let length = length.checked_shr(32 - bits).unwrap_or(0) as usize;
+        let mut out = vec![0xa5];
+        write_length(&mut out, length);
+        let mut reader = Reader::new(&out[1..]);
+        prop_assert_eq!(read_length(&mut reader), Ok(length));
+        prop_assert!(reader.is_empty());
+    }
 }

@@ -1,0 +1,227 @@
+use super::*;
+use crate::bytes::Truncated;
+use crate::dlms::datetime::ClockStatus;
+use crate::metering::UtcMillis;
+use proptest::prelude::*;
+use std::fmt::Write as _;
+
+/// Recorded pushes of real meters lie outside of this repository; without them there is nothing to compare.
+const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/captures/dlms_push");
+
+/// The octets of a log and the expected values beside it.
+fn capture(name: &str) -> Option<(Vec<u8>, String)> {
+    let read = |suffix: &str| std::fs::read_to_string(format!("{CAPTURES}/{name}{suffix}"));
+    let (Ok(log), Ok(expected)) = (read(".log"), read("_decoded.xml")) else {
+        println!("{name}: no capture in {CAPTURES}, skipped");
+        return None;
+    };
+    let digits: Vec<u8> = log.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
+    Some((digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect(), expected))
+}
+
+/// The information fields of well-formed HDLC frames, LLC octets removed; enough for these files.
+fn without_frames(mut octets: &[u8]) -> Vec<u8> {
+    let mut apdu = Vec::new();
+    while let [0x7e, high, low, rest @ ..] = octets {
+        let length = usize::from(high & 0x07) << 8 | usize::from(*low);
+        let (frame, after) = rest.split_at(length - 2);
+        let address = |octets: &[u8]| octets.iter().position(|octet| octet & 1 == 1).unwrap() + 1;
+        let destination = address(frame);
+        let source = address(&frame[destination..]);
+        let information = &frame[destination + source + 3..frame.len() - 2];
+        apdu.extend(information.strip_prefix(&[0xe6, 0xe7, 0x00]).unwrap_or(information));
+        octets = after.strip_prefix(&[0x7e]).unwrap();
+    }
+    apdu
+}
+
+/// What the decoded file says, one line per element, without what it adds for readers (names, units, comments).
+fn expected_lines(xml: &str) -> Vec<String> {
+    let attribute = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!(" {name}=\""))?;
+        Some(rest.split_once('"').unwrap().0.to_owned())
+    };
+    let mut lines = Vec::new();
+    for line in xml.lines().map(str::trim).filter(|line| !line.starts_with("</") && !line.starts_with("<?")) {
+        let name = line.trim_start_matches('<').split([' ', '>', '/']).next().unwrap();
+        let value = ["LongInvokeId", "Value", "Qty"].iter().find_map(|key| attribute(line, key));
+        lines.push(format!("{name} {}", value.unwrap_or_default()).trim().to_owned());
+    }
+    lines
+}
+
+/// As that file writes it: without a field left open at the end, and with the deviation as if it were an offset.
+fn date_time_text(date_time: DateTime) -> String {
+    let (date, time) = (date_time.date(), date_time.time());
+    let mut text = format!("{date} ");
+    let fields = [time.hour(), time.minute(), time.second()].map(Option::unwrap);
+    write!(text, "{:02}:{:02}:{:02}", fields[0], fields[1], fields[2]).unwrap();
+    if let Some(hundredths) = time.hundredths() {
+        write!(text, ".{hundredths:02}").unwrap();
+    }
+    if let Some(deviation) = date_time.deviation_minutes() {
+        let sign = if deviation < 0 { '-' } else { '+' };
+        let minutes = deviation.abs();
+        write!(text, " {sign}{:02}:{:02}", minutes / 60, minutes % 60).unwrap();
+    }
+    text
+}
+
+fn string_text(octets: &[u8]) -> String {
+    if let Ok(octets) = octets.try_into() {
+        return date_time_text(DateTime(octets));
+    }
+    if octets.len() == 6 {
+        return octets.iter().map(u8::to_string).collect::<Vec<_>>().join(".");
+    }
+    String::from_utf8(octets.to_vec()).unwrap()
+}
+
+fn data_lines(data: &Data<'_>, lines: &mut Vec<String>) {
+    let line = match *data {
+        Data::Array(elements) => format!("ARRAY {}", elements.len()),
+        Data::Structure(elements) => format!("STRUCTURE {}", elements.len()),
+        Data::OctetString(octets) => format!("OCTETSTRING {}", string_text(octets)),
+        Data::VisibleString(octets) => format!("VISIBLESTRING {}", std::str::from_utf8(octets).unwrap()),
+        Data::Enum(value) => format!("ENUM {value}"),
+        Data::Integer(value) => format!("INT8 {value}"),
+        Data::Long(value) => format!("INT16 {value}"),
+        Data::LongUnsigned(value) => format!("UINT16 {value}"),
+        Data::DoubleLongUnsigned(value) => format!("UINT32 {value}"),
+        other => panic!("{other:?} in a capture that has none"),
+    };
+    lines.push(line.trim().to_owned());
+    for element in data.elements().into_iter().flatten() {
+        data_lines(&element, lines);
+    }
+}
+
+fn notification_lines(notification: &DataNotification<'_>) -> Vec<String> {
+    let date_time = notification.date_time.map(date_time_text).unwrap_or_default();
+    let mut lines = vec![
+        format!("DataNotification {:08X}", notification.long_invoke_id_and_priority),
+        format!("DateTime {date_time}").trim().to_owned(),
+    ];
+    match &notification.body {
+        NotificationBody::Data(data) => data_lines(data, &mut lines),
+        NotificationBody::Described(values) => {
+            lines.push("STRUCTURE 2".to_owned());
+            data_lines(&values.head, &mut lines);
+            lines.push(format!("ARRAY {}", values.len()));
+            for described in values.iter() {
+                lines.extend(["STRUCTURE 2".to_owned(), "AttributeDescriptor".to_owned()]);
+                lines.push(format!("ClassId {:04X}", described.class_id));
+                lines.push(format!("InstanceId {}", string_text(&described.logical_name.0)));
+                lines.push(format!("AttributeId {:02X}", described.attribute));
+                data_lines(&described.value, &mut lines);
+            }
+        }
+    }
+    lines
+}
+
+#[test]
+fn recorded_pushes_have_the_values_that_are_known_for_them() {
+    let plain = ["raw_salzburg_netz", "raw_egd_example"];
+    let framed = ["hdlc_iskra550", "hdlc_kaifa_ma304h3e", "hdlc_norway_han_1phase"];
+    for name in plain.into_iter().chain(framed) {
+        let Some((octets, expected)) = capture(name) else { continue };
+        let apdu = if name.starts_with("hdlc") { without_frames(&octets) } else { octets };
+        let notification = decode_data_notification(&apdu).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(notification_lines(&notification), expected_lines(&expected), "{name}");
+        assert_eq!(notification.surplus, [0; 0], "{name}");
+    }
+}
+
+#[test]
+fn a_date_time_may_be_absent_plain_or_tagged() {
+    let date_time = DateTime::from_utc(UtcMillis(1_795_401_315_000), 60, ClockStatus::GOOD);
+    let apdu = |head: &[u8], date_time: &[u8]| {
+        let mut apdu = vec![0x0f, 0x40, 0x00, 0x00, 0x07];
+        apdu.extend(head);
+        apdu.extend(date_time);
+        apdu.extend([0x11, 0x2a]);
+        apdu
+    };
+    for (head, octets, expected) in [
+        (&[0x00][..], &[][..], None),
+        (&[0x0c], &date_time.0, Some(date_time)),
+        (&[0x09, 0x0c], &date_time.0, Some(date_time)),
+        (&[0x09, 0x00], &[], None),
+    ] {
+        let apdu = apdu(head, octets);
+        let notification = decode_data_notification(&apdu).unwrap();
+        assert_eq!(notification.date_time, expected);
+        assert_eq!(notification.body, NotificationBody::Data(Data::Unsigned(42)));
+        assert_eq!(notification.invoke_id(), 7);
+    }
+    let apdu = apdu(&[0x05], &[0; 5]);
+    assert_eq!(decode_data_notification(&apdu), Err(NotificationError::DateTime { length: 5 }));
+}
+
+#[test]
+fn octets_after_the_body_are_kept_apart() {
+    let notification = decode_data_notification(&[0x0f, 0, 0, 0, 1, 0, 0x11, 0x2a, 0xa5, 0xa5]).unwrap();
+    assert_eq!(notification.body, NotificationBody::Data(Data::Unsigned(42)));
+    assert_eq!(notification.surplus, [0xa5, 0xa5]);
+}
+
+#[test]
+fn described_values_are_found_only_where_nothing_else_is_left() {
+    let mut apdu = vec![0x0f, 0, 0, 0, 1, 0, 0x02, 0x02, 0x16, 0x01, 0x01, 0x02];
+    for value in [3, 4] {
+        apdu.extend([0x02, 0x02, 0x00, 0x03, 1, 0, 1, 8, 0, 255, 0x02, 0x06, 0, 0, 0, value]);
+    }
+    let NotificationBody::Described(values) = decode_data_notification(&apdu).unwrap().body else {
+        panic!("not described")
+    };
+    let energy = |value| DescribedValue {
+        class_id: 3,
+        logical_name: ObisCode::new(1, 0, 1, 8, 0, 255),
+        attribute: 2,
+        value: Data::DoubleLongUnsigned(value),
+    };
+    assert_eq!(values.iter().collect::<Vec<_>>(), [energy(3), energy(4)]);
+    assert_eq!((values.len(), values.head), (2, Data::Enum(1)));
+    // Cut by an octet, or with one more, it is not taken for that; what is left over shows.
+    for other in [&apdu[..apdu.len() - 1], &[&apdu[..], &[0]].concat()] {
+        match decode_data_notification(other) {
+            Ok(notification) => {
+                assert!(matches!(notification.body, NotificationBody::Data(_)));
+                assert!(!notification.surplus.is_empty());
+            }
+            Err(error) => assert!(matches!(error, NotificationError::Axdr(_))),
+        }
+    }
+}
+
+#[test]
+fn other_apdus_and_cut_ones_are_refused() {
+    assert_eq!(decode_data_notification(&[0xc4, 0x01]), Err(NotificationError::Tag { tag: 0xc4 }));
+    let truncated = AxdrError::Truncated(Truncated { offset: 1, wanted: 4, left: 1 });
+    assert_eq!(decode_data_notification(&[0x0f, 0]), Err(NotificationError::Axdr(truncated)));
+    assert!(decode_data_notification(&[]).is_err());
+}
+
+proptest! {
+    #[test]
+    fn notifications_round_trip(id: u32, date_time: Option<[u8; 12]>, values in prop::collection::vec(any::<u32>(), 0..9)) {
+        let date_time = date_time.map(DateTime);
+        let body = DataValue::Structure(values.into_iter().map(DataValue::DoubleLongUnsigned).collect());
+        let mut apdu = vec![0xa5];
+        encode_data_notification(id, date_time, &body, &mut apdu);
+        let notification = decode_data_notification(&apdu[1..]).unwrap();
+        prop_assert_eq!((notification.long_invoke_id_and_priority, notification.date_time), (id, date_time));
+        let NotificationBody::Data(data) = notification.body else { panic!("described") };
+        prop_assert_eq!(DataValue::from(data), body);
+    }
+
+    #[test]
+    fn random_octets_never_panic(mut apdu in prop::collection::vec(prop_oneof![any::<u8>(), 0..35u8], 1..120)) {
+        apdu[0] = DATA_NOTIFICATION;
+        if let Ok(notification) = decode_data_notification(&apdu) {
+            let text = format!("{notification:?}");
+            prop_assert!(text.contains("body"));
+        }
+    }
+}
