@@ -15,5 +15,6 @@ pub mod mqtt;
 pub mod outbox;
 pub mod run;
 pub mod telemetry;
+pub mod trust;
 pub mod uploader;
 pub mod window;

@@ -18,6 +18,7 @@ use crate::inventory::InventoryKeeper;
 use crate::mqtt::connection::{self, MqttSettings};
 use crate::outbox::{OpenError, Outbox, OutboxHandle, OutboxSettings, WriterSettings, salvage};
 use crate::telemetry::Metrics;
+use crate::trust::ClockTrust;
 use crate::uploader::HttpUploader;
 use crate::window::WindowSettings;
 
@@ -129,7 +130,8 @@ pub async fn run(checked: Checked, stop: impl Future<Output = ()>, ready: impl F
         inventory: inventory.clone(),
     };
     let served = tokio::spawn(http::serve(listener, observed));
-    let parts = Parts { checked, clock, outbox: outbox.clone(), metrics, inventory };
+    let trust = ClockTrust::new(clock.clone(), random_u64());
+    let parts = Parts { checked, clock, trust, outbox: outbox.clone(), metrics, inventory };
     let supervisor = parts.supervise().start();
     ready(&format!("http://{listen}"));
     stop.await;
@@ -147,6 +149,7 @@ pub async fn run(checked: Checked, stop: impl Future<Output = ()>, ready: impl F
 struct Parts {
     checked: Checked,
     clock: SharedClock,
+    trust: ClockTrust,
     outbox: OutboxHandle,
     metrics: Metrics,
     inventory: InventoryKeeper,
@@ -185,6 +188,7 @@ impl Parts {
             uploader: Arc::new(HttpUploader::new(cloud.host.clone(), cloud.port, self.checked.token.clone())),
             inventory: self.inventory.clone(),
             clock: self.clock.clone(),
+            trust: self.trust.clone(),
             metrics: self.metrics.clone(),
         };
         let broker = self.checked.config.broker.clone();
@@ -211,6 +215,7 @@ impl Parts {
             name: section.name.clone(),
             outbox: self.outbox.clone(),
             clock: self.clock.clone(),
+            trust: self.trust.clone(),
             metrics: self.metrics.clone(),
         };
         let (section, inventory, gateway) = (section.clone(), self.inventory.clone(), self.checked.gateway.clone());

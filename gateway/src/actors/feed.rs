@@ -17,6 +17,7 @@ use crate::clock::SharedClock;
 use crate::mqtt::{MqttCommand, MqttEvent, MqttLink};
 use crate::outbox::{OutboxHandle, StoreRequest};
 use crate::telemetry::{Metric, Metrics};
+use crate::trust::ClockTrust;
 
 /// Rows of one store: as many as one commit takes.
 const GATHER_ROWS: usize = 1000;
@@ -28,6 +29,7 @@ pub struct FeedParts {
     pub name: String,
     pub outbox: OutboxHandle,
     pub clock: SharedClock,
+    pub trust: ClockTrust,
     pub metrics: Metrics,
 }
 
@@ -71,6 +73,7 @@ pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
         {
             gather(&parts, &mut feed, event, &mut gathered);
         }
+        gathered.request.untrusted = parts.trust.untrusted();
         store(&parts, gathered.request).await;
         for command in gathered.acknowledge {
             if link.commands.send(command).await.is_err() {

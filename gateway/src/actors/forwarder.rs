@@ -22,6 +22,7 @@ use crate::inventory::InventoryKeeper;
 use crate::mqtt::{MqttCommand, MqttEvent, MqttLink};
 use crate::outbox::{OutboxError, OutboxHandle, SealLimits, SealedBatch, Which};
 use crate::telemetry::{Metric, Metrics};
+use crate::trust::ClockTrust;
 use crate::uploader::{UploadError, Uploader};
 use crate::window::{Action, BatchKey, Window, WindowSettings};
 
@@ -38,8 +39,6 @@ pub struct ForwarderSettings {
     pub seed: u64,
 }
 
-/// The gateway's clock is trusted within this of the cloud's; otherwise the cloud's time is used.
-const CLOCK_TRUST_MS: i64 = 5 * 60_000;
 const INVENTORY_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const TIME_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_PAUSE: Duration = Duration::from_secs(2);
@@ -52,6 +51,7 @@ pub struct ForwarderParts {
     pub uploader: Arc<dyn Uploader>,
     pub inventory: InventoryKeeper,
     pub clock: SharedClock,
+    pub trust: ClockTrust,
     pub metrics: Metrics,
 }
 
@@ -91,7 +91,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         window,
         commands,
         connected: false,
-        cloud_offset_ms: None,
+        time_asked: false,
         unsealed_since: None,
         inventory_sent: None,
         status_due: Duration::ZERO,
@@ -148,8 +148,8 @@ struct Forwarding {
     window: Window,
     commands: mpsc::Sender<MqttCommand>,
     connected: bool,
-    /// Cloud clock minus ours; `None` before the cloud has been asked on this connection.
-    cloud_offset_ms: Option<i64>,
+    /// The cloud has told the time on this connection.
+    time_asked: bool,
     unsealed_since: Option<Duration>,
     /// The version of the inventory that was last sealed, and when.
     inventory_sent: Option<(u64, Duration)>,
@@ -173,10 +173,9 @@ impl Forwarding {
         if !self.connected {
             return Ok(());
         }
-        let Some(offset_ms) = self.cloud_offset_ms else {
-            self.ask_the_time().await;
-            return Ok(());
-        };
+        if !self.time_asked {
+            return self.ask_the_time().await;
+        }
         loop {
             let unsealed = self.parts.outbox.unsealed_rows();
             let rows_max = self.parts.settings.rows_max;
@@ -190,8 +189,7 @@ impl Forwarding {
                 return Ok(());
             }
             let Some(mut which) = self.window.room(unsealed > rows_max as u64) else { return Ok(()) };
-            let wall = self.parts.clock.wall();
-            let now_utc = if offset_ms.abs() <= CLOCK_TRUST_MS { wall } else { wall.plus_ms(offset_ms) };
+            let Some(now_utc) = self.parts.trust.now() else { return Ok(()) };
             let limits = SealLimits { rows_max, now: now_utc };
             let entries = inventory.as_ref().map(|(_, inventory)| inventory.clone());
             let mut sealed = self.parts.outbox.seal(which, limits, entries.clone()).await?;
@@ -220,24 +218,37 @@ impl Forwarding {
         due.then(|| self.parts.inventory.snapshot())
     }
 
-    async fn ask_the_time(&mut self) {
+    async fn ask_the_time(&mut self) -> Result<(), OutboxError> {
         let error = match tokio::time::timeout(TIME_TIMEOUT, self.parts.uploader.cloud_time()).await {
-            Ok(Ok(time)) => return self.on_cloud_time(time),
+            Ok(Ok(time)) => {
+                self.time_asked = true;
+                return self.on_cloud_time(time).await;
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {TIME_TIMEOUT:?}"),
         };
         warn!(%error, "the cloud does not tell the time; nothing is sealed before");
         tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(())
     }
 
-    fn on_cloud_time(&mut self, cloud: UtcMillis) {
-        let offset_ms = cloud.since(self.parts.clock.wall());
-        let was_trusted = self.cloud_offset_ms.is_none_or(|offset| offset.abs() <= CLOCK_TRUST_MS);
-        if was_trusted && offset_ms.abs() > CLOCK_TRUST_MS {
-            error!(offset_ms, "the system clock is not to be trusted: sealing by the cloud's time");
+    async fn on_cloud_time(&mut self, cloud: UtcMillis) -> Result<(), OutboxError> {
+        let trust = &self.parts.trust;
+        let first_word = trust.offset_ms().is_none();
+        let was_untrusted = trust.untrusted().is_some();
+        let origin = trust.on_cloud_time(cloud);
+        let is_untrusted = trust.untrusted().is_some();
+        self.parts.metrics.set(Metric::CloudClockOffset, trust.offset_ms().unwrap_or(0));
+        if is_untrusted && (first_word || !was_untrusted) {
+            error!(offset_ms = trust.offset_ms(), "the system clock is not to be trusted: the cloud's time is used");
         }
-        self.cloud_offset_ms = Some(offset_ms);
-        self.parts.metrics.set(Metric::CloudClockOffset, offset_ms);
+        if was_untrusted || is_untrusted {
+            let resolved = self.parts.outbox.resolve_clock(trust.boot(), origin, cloud).await?;
+            if resolved > 0 {
+                info!(rows = resolved, "rows that waited for a trusted clock have their instant");
+            }
+        }
+        Ok(())
     }
 
     async fn publish_ref(&mut self, sealed: &SealedBatch) -> Result<(), OutboxError> {
@@ -292,7 +303,7 @@ impl Forwarding {
         match event {
             MqttEvent::Connected { .. } => {
                 self.connected = true;
-                self.cloud_offset_ms = None;
+                self.time_asked = false;
                 self.status_due = now;
                 self.window.on_connected(now);
                 self.parts.metrics.add(Metric::MqttConnects, 1);
@@ -318,7 +329,7 @@ impl Forwarding {
     }
 
     async fn on_receipt(&mut self, receipt: Receipt, now: Duration) -> Result<(), OutboxError> {
-        self.on_cloud_time(receipt.cloud_time);
+        self.on_cloud_time(receipt.cloud_time).await?;
         let incarnation = receipt.incarnation;
         let settled = self.parts.outbox.settle(receipt).await?;
         let metrics = &self.parts.metrics;

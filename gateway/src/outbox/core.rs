@@ -9,8 +9,9 @@ use protocols::metering::{Event, Quality, Quantity, Reading, Series, StampedBy, 
 use protocols::uplink::{GatewayId, SeqSet};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
-use super::rows::{COLUMNS, FRESH, HELD, HELD_IDENTITY, INSERT, StoredRow};
+use super::rows::{COLUMNS, FRESH, HELD, HELD_CLOCK, HELD_IDENTITY, INSERT, StoredRow};
 use super::schema;
+use crate::trust::Untrusted;
 
 /// What an operator may choose.
 #[derive(Debug, Clone)]
@@ -85,6 +86,8 @@ pub struct StoreRequest {
     pub cursors: Vec<(String, i64)>,
     /// Read under another identity than configured: stored, but not sealed before `accept`.
     pub hold_identity: bool,
+    /// The gateway's clock is not trusted: what it stamped waits, as uptime, until it is.
+    pub untrusted: Option<Untrusted>,
 }
 
 impl StoreRequest {
@@ -290,7 +293,10 @@ impl Outbox {
         let mut outcome = StoreOutcome { dropped: self.make_room()?, ..StoreOutcome::default() };
         let held = if request.hold_identity { HELD_IDENTITY } else { 0 };
         for reading in &request.readings {
-            if self.store_reading(reading, held)? {
+            if let Some(untrusted) = request.untrusted.filter(|_| reading.stamped_by == StampedBy::Gateway) {
+                self.store_by_uptime(reading, held, untrusted)?;
+                outcome.stored += 1;
+            } else if self.store_reading(reading, held)? {
                 outcome.stored += 1;
             } else {
                 outcome.repeated += 1;
@@ -339,6 +345,17 @@ impl Outbox {
                 .execute(params![series_id, captured_at.0])?;
         }
         Ok(true)
+    }
+
+    /// `captured_at` becomes uptime in ms; the body holds the boot and the latest instant that is known to lie before it.
+    fn store_by_uptime(&mut self, reading: &Reading, held: i64, untrusted: Untrusted) -> Result<(), OutboxError> {
+        let series_id = self.series_id(&reading.series)?;
+        let id = self.take_id(true);
+        let mut row = StoredRow::of_reading(id, series_id, reading, held | HELD_CLOCK);
+        row.captured_at = UtcMillis(reading.captured_at.since(untrusted.origin));
+        row.body = Some([untrusted.boot.to_be_bytes(), self.memory.sealed_at_max.to_be_bytes()].concat());
+        row.insert(&mut *self.connection.prepare_cached(INSERT)?)?;
+        Ok(())
     }
 
     /// The next row's number, noted as unsealed (or held).

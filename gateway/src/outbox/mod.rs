@@ -27,9 +27,10 @@
 //!
 //! `schema.rs` tables and migrations · `core.rs` opening, storing, what is in memory · `seal.rs` choosing and sealing ·
 //! `settle.rs` receipts, refusals, abandoned batches, status · `rows.rs` a row as it lies in the file · `salvage.rs` damaged
-//! files · `writer.rs` the thread with its group commit.
+//! files · `resolve.rs` rows that waited for a trusted clock · `writer.rs` the thread with its group commit.
 
 mod core;
+mod resolve;
 mod rows;
 mod salvage;
 mod schema;

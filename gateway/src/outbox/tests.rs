@@ -392,3 +392,43 @@ async fn stores_that_arrive_together_share_a_commit_and_are_all_answered() {
     drop(handle);
     thread.join().unwrap();
 }
+
+#[test]
+fn rows_stamped_by_an_untrusted_clock_wait_and_are_resolved() {
+    let mut outbox = outbox();
+    let untrusted = crate::trust::Untrusted { boot: 7, origin: UtcMillis(500) };
+    let mut stamped = reading(1, 0, 5);
+    stamped.stamped_by = StampedBy::Gateway;
+    stamped.captured_at = UtcMillis(1_500);
+    let request = StoreRequest {
+        readings: vec![stamped, reading(2, 0, 6)],
+        untrusted: Some(untrusted),
+        ..StoreRequest::default()
+    };
+    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!(values(&outbox, &sealed), [6], "what the meter stamped does not wait");
+    let (mut outbox, _) = outbox.reopen(incarnations_from(9)).unwrap();
+    assert_eq!(outbox.usage().unwrap().rows_held, 1);
+    let resolved = outbox.transaction(|outbox| outbox.resolve_clock(7, UtcMillis(T0), UtcMillis(T0 + 9))).unwrap();
+    assert_eq!(resolved, 1);
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    let mut instants = Vec::new();
+    opened(&outbox, &sealed).for_each_reading(|_, _, row| instants.push(row.captured_at));
+    assert_eq!(instants, [UtcMillis(T0 + 1_000)]);
+}
+
+#[test]
+fn rows_of_a_boot_that_ended_untrusted_become_events_with_bracketing_times() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(2, 0, 6)]);
+    let earlier = seal(&mut outbox, Which::Backlog, 10).unwrap().sealed_at;
+    let untrusted = Some(crate::trust::Untrusted { boot: 7, origin: UtcMillis(500) });
+    let stamped = Reading { stamped_by: StampedBy::Gateway, captured_at: UtcMillis(1_500), ..reading(1, 0, 5) };
+    let request = StoreRequest { readings: vec![stamped], untrusted, ..StoreRequest::default() };
+    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+    outbox.transaction(|outbox| outbox.resolve_clock(8, UtcMillis(T0), UtcMillis(T0 + 9_000))).unwrap();
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    let text = &opened(&outbox, &sealed).events[0].event.text;
+    assert!(text.contains(&format!("= 5 Wh read after {earlier} and before {}", UtcMillis(T0 + 9_000))), "{text}");
+}

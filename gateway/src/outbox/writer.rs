@@ -166,6 +166,11 @@ impl OutboxHandle {
         self.run(0, move |outbox| outbox.seal(which, limits, inventory.clone())).await
     }
 
+    /// Gives rows that waited for a trusted clock their instant; `origin` is the true start of this boot.
+    pub async fn resolve_clock(&self, boot: u64, origin: UtcMillis, now: UtcMillis) -> Result<u64, OutboxError> {
+        self.run(0, move |outbox| outbox.resolve_clock(boot, origin, now)).await
+    }
+
     pub async fn settle(&self, receipt: Receipt) -> Result<Settled, OutboxError> {
         self.run(0, move |outbox| outbox.settle(&receipt)).await
     }

@@ -1,0 +1,100 @@
+//! Whether the system clock is to be believed, and what stands in for it while it is not.
+//!
+//! A gateway without a clock battery starts in the past. Values that it must stamp itself are kept as uptime of this boot until
+//! the cloud has told the time, and are given their instant then ([`crate::outbox::Outbox::resolve_clock`]).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use protocols::metering::UtcMillis;
+
+use crate::clock::SharedClock;
+
+/// The system clock is trusted within this of the cloud's.
+const TRUSTED_WITHIN_MS: i64 = 5 * 60_000;
+
+/// A boot whose clock is not trusted (yet): which, and what the system clock says of its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untrusted {
+    pub boot: u64,
+    /// The system clock at uptime 0: subtracted from a stamp, it leaves the uptime.
+    pub origin: UtcMillis,
+}
+
+/// Shared by whoever stamps and whoever hears from the cloud.
+#[derive(Clone)]
+pub struct ClockTrust {
+    clock: SharedClock,
+    boot: u64,
+    /// Cloud clock minus ours; `None` before the first word from the cloud.
+    offset_ms: Arc<Mutex<Option<i64>>>,
+}
+
+impl ClockTrust {
+    /// `boot` is drawn at random by each process.
+    pub fn new(clock: SharedClock, boot: u64) -> Self {
+        Self { clock, boot, offset_ms: Arc::default() }
+    }
+
+    /// The cloud's clock, just heard. Answers the true start of this boot, for resolving what was stamped by uptime.
+    pub fn on_cloud_time(&self, cloud: UtcMillis) -> UtcMillis {
+        let offset_ms = cloud.since(self.clock.wall());
+        *self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset_ms);
+        if offset_ms.abs() <= TRUSTED_WITHIN_MS { self.origin() } else { self.origin().plus_ms(offset_ms) }
+    }
+
+    /// The time to seal by; `None` before the first word from the cloud.
+    pub fn now(&self) -> Option<UtcMillis> {
+        let offset_ms = self.offset_ms()?;
+        let wall = self.clock.wall();
+        Some(if offset_ms.abs() <= TRUSTED_WITHIN_MS { wall } else { wall.plus_ms(offset_ms) })
+    }
+
+    pub fn offset_ms(&self) -> Option<i64> {
+        *self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `None` when stamps of the system clock are good.
+    pub fn untrusted(&self) -> Option<Untrusted> {
+        let trusted = self.offset_ms().is_some_and(|offset| offset.abs() <= TRUSTED_WITHIN_MS);
+        (!trusted).then(|| Untrusted { boot: self.boot, origin: self.origin() })
+    }
+
+    pub fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    fn origin(&self) -> UtcMillis {
+        self.clock.wall().plus_ms(-i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use std::time::Duration;
+
+    struct Fixed(i64);
+
+    impl Clock for Fixed {
+        fn wall(&self) -> UtcMillis {
+            UtcMillis(self.0)
+        }
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(100)
+        }
+    }
+
+    #[test]
+    fn a_clock_is_trusted_only_near_the_clouds() {
+        let trust = ClockTrust::new(Arc::new(Fixed(1_000)), 7);
+        assert_eq!(trust.untrusted(), Some(Untrusted { boot: 7, origin: UtcMillis(900) }));
+        assert_eq!(trust.now(), None);
+        let far = 1_795_400_000_000;
+        assert_eq!(trust.on_cloud_time(UtcMillis(far)), UtcMillis(far - 100));
+        assert!(trust.untrusted().is_some());
+        assert_eq!(trust.now(), Some(UtcMillis(far)));
+        assert_eq!(trust.on_cloud_time(UtcMillis(2_000)), UtcMillis(900));
+        assert_eq!((trust.untrusted(), trust.now()), (None, Some(UtcMillis(1_000))));
+    }
+}
