@@ -1,1 +1,7 @@
-//! Placeholder.
+//! The head-end: takes in what gateways send, commits it once, archives it, shows it.
+
+pub mod backoff;
+pub mod clock;
+pub mod ledger;
+pub mod log;
+pub mod store;
