@@ -4,4 +4,7 @@ pub mod backoff;
 pub mod clock;
 pub mod ledger;
 pub mod log;
+pub mod payloads;
 pub mod store;
+#[cfg(test)]
+mod testing;
