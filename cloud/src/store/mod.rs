@@ -35,9 +35,10 @@ pub struct WriteTimestamp(pub i64);
 impl WriteTimestamp {
     pub fn new(sealed_effective: UtcMillis, gateway: &GatewayId) -> Self {
         // FNV-1a: fixed for ever, since a replay must come to the same number.
-        let hash = gateway.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = gateway
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self(sealed_effective.0.saturating_mul(1000).saturating_add((hash % 1000) as i64))
     }
 }
