@@ -1,7 +1,8 @@
-//! The head-end: takes in what gateways send, commits it once, archives it, shows it.
+//! The head-end: takes in what gateways send, and delivers each reading once to log, store and archive.
 
 pub mod backoff;
 pub mod clock;
+pub mod embedded;
 pub mod health;
 pub mod ledger;
 pub mod log;

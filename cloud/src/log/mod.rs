@@ -168,6 +168,10 @@ pub enum LogError {
     /// Whether it was written is not known. Resynchronise before anything else.
     #[error("the outcome of a commit is not known: {0}")]
     Doubtful(String),
+    /// The call contradicts what the log holds (a position beyond the end, a cut that does not follow the last one). Nothing
+    /// was written, and the same call will never succeed.
+    #[error("the log refuses: {0}")]
+    Refused(String),
     /// What was read back is not what was ever written.
     #[error("the log is damaged: {0}")]
     Damaged(String),

@@ -88,7 +88,8 @@ pub trait ReadingStore: Send + Sync + 'static {
     /// Upserts readings, events and (when newer) inventories of the batches. May be repeated in whole or in part.
     async fn upsert(&self, batches: &[StoreBatch]) -> Result<(), StoreError>;
 
-    /// Every reading of one meter with `captured_at` in one UTC day, ascending by (code, kind, period, captured_at, nth).
+    /// Every reading of one meter with `captured_at` in one UTC day, ascending by (code as text, kind, period,
+    /// captured_at, nth).
     async fn read_day(&self, meter: &MeterId, day: Day) -> Result<Vec<StoredReading>, StoreError>;
     /// Ascending by (captured_at, nth), at most `rows_max`.
     async fn read_range(&self, query: RangeQuery) -> Result<Vec<StoredReading>, StoreError>;
@@ -100,10 +101,10 @@ pub trait ReadingStore: Send + Sync + 'static {
         to: UtcMillis,
         step_ms: i64,
     ) -> Result<Vec<(UtcMillis, UtcMillis)>, StoreError>;
-    /// Events of one meter, `from..=to`, ascending.
+    /// Events of one meter, `from..=to`, ascending by (at, log, nth, code).
     async fn read_events(&self, meter: &MeterId, from: UtcMillis, to: UtcMillis) -> Result<Vec<Event>, StoreError>;
     /// Every series that was ever stored, with its last reading (greatest instant).
     async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError>;
-    /// The newest inventory of each gateway, and when it was sealed.
+    /// The newest inventory of each gateway (greatest `sealed_effective`), and that instant.
     async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError>;
 }
