@@ -135,10 +135,11 @@ impl Payloads {
         seqs: &SeqSet,
     ) -> Result<Vec<Landed>, PayloadsError> {
         let folder = Path::from(format!("{LANDING}/{gateway}/{incarnation:016x}"));
-        let found = self.objects.list(Some(&folder)).try_filter_map(async |meta| {
-            Ok(Landed::from_meta(&meta).filter(|landed| seqs.contains(landed.key.batch.seq)))
-        });
-        let mut found: Vec<Landed> = found.try_collect().await.map_err(PayloadsError::Unavailable)?;
+        let mut found = Vec::new();
+        let mut objects = self.objects.list(Some(&folder));
+        while let Some(meta) = objects.try_next().await.map_err(PayloadsError::Unavailable)? {
+            found.extend(Landed::from_meta(&meta).filter(|landed| seqs.contains(landed.key.batch.seq)));
+        }
         found.sort_by_key(|landed| (landed.key.batch.seq, -landed.modified_at.0, landed.key.sha256));
         Ok(found)
     }

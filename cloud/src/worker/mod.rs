@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use protocols::uplink::GatewayId;
+use protocols::uplink::{BatchRef, GatewayId};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -297,24 +297,26 @@ impl Worker {
     }
 
     async fn open_all(&self, group: &[Record]) -> HashMap<Claim, Opening> {
-        let mut claims: HashMap<Claim, &protocols::uplink::BatchRef> = HashMap::new();
+        let mut claims: HashMap<Claim, &BatchRef> = HashMap::new();
         for record in group {
             if let (Some(claim), Said::Ref(reference)) = (self.to_open(record), &record.said) {
                 claims.entry(claim).or_insert(reference);
             }
         }
-        let openings = futures_util::stream::iter(claims).map(async |(claim, reference)| {
-            let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
-            loop {
-                match self.services.payloads.open(reference, self.services.clock.now()).await {
-                    Ok(opening) => break (claim, opening),
-                    Err(error) => retry.wait(&error).await,
-                }
-            }
-        });
-        let openings = openings.buffer_unordered(OPENINGS_AT_ONCE).collect().await;
+        let openings: Vec<_> = claims.into_iter().map(|(claim, reference)| self.open_one(claim, reference)).collect();
+        let openings = futures_util::stream::iter(openings).buffer_unordered(OPENINGS_AT_ONCE).collect().await;
         self.services.health.set(Part::Landing, true);
         openings
+    }
+
+    async fn open_one(&self, claim: Claim, reference: &BatchRef) -> (Claim, Opening) {
+        let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
+        loop {
+            match self.services.payloads.open(reference, self.services.clock.now()).await {
+                Ok(opening) => return (claim, opening),
+                Err(error) => retry.wait(&error).await,
+            }
+        }
     }
 
     /// Writes the staged batches to the store. What the store will never take comes back as refused, in quarantine already.
@@ -420,3 +422,6 @@ impl Worker {
         Retry::new(&self.services, part, metric, self.settings.retry_first, self.settings.retry_max)
     }
 }
+
+#[cfg(test)]
+mod tests;

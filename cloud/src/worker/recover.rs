@@ -67,16 +67,9 @@ impl Worker {
 
     async fn recover_group(&mut self, partition: u32, gateway: &GatewayId, group: &[Landed]) -> Result<(), Stop> {
         let claim = |landed: &Landed| Claim::forgotten(landed.key.clone(), landed.bytes);
-        let opened = futures_util::stream::iter(group).map(async |landed| {
-            let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
-            loop {
-                match self.services.payloads.open_landed(landed, self.services.clock.now()).await {
-                    Ok(opening) => break (claim(landed), opening),
-                    Err(error) => retry.wait(&error).await,
-                }
-            }
-        });
-        let mut openings: HashMap<Claim, Opening> = opened.buffer_unordered(OPENINGS_AT_ONCE).collect().await;
+        let opened: Vec<_> = group.iter().map(|landed| self.open_landed(claim(landed), landed)).collect();
+        let opened = futures_util::stream::iter(opened).buffer_unordered(OPENINGS_AT_ONCE);
+        let mut openings: HashMap<Claim, Opening> = opened.collect().await;
         let recovered: Vec<(Claim, UtcMillis)> = group.iter().map(|one| (claim(one), one.modified_at)).collect();
         loop {
             let Some(held) = self.held.get(&partition) else { return Ok(()) };
@@ -84,6 +77,16 @@ impl Worker {
             match self.upsert(&staged).await? {
                 Ok(()) => return self.commit(staged).await,
                 Err(refused) => openings.extend(refused),
+            }
+        }
+    }
+
+    async fn open_landed(&self, claim: Claim, landed: &Landed) -> (Claim, Opening) {
+        let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
+        loop {
+            match self.services.payloads.open_landed(landed, self.services.clock.now()).await {
+                Ok(opening) => return (claim, opening),
+                Err(error) => retry.wait(&error).await,
             }
         }
     }
