@@ -17,6 +17,7 @@ mod consumer;
 mod core;
 mod read;
 mod rows;
+pub(crate) mod salvage;
 mod schema;
 
 use std::collections::VecDeque;
@@ -80,6 +81,10 @@ impl Failure for LogError {
     fn unavailable(cause: String) -> Self {
         Self::Unavailable(cause)
     }
+
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
 }
 
 impl EmbeddedLog {
@@ -105,6 +110,12 @@ impl EmbeddedLog {
         self.shared.writer.call(move |log| log.set_generation(generation.0)).await?;
         self.shared.generation.store(generation.0, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Runs a statement on the connection that writes: how tests fill the disk.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: String) -> Result<(), LogError> {
+        self.shared.writer.call(move |log| log.conn.execute_batch(&sql).map_err(rows::failed)).await
     }
 
     /// Runs `read` on the connection that reads.

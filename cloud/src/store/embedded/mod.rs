@@ -37,6 +37,10 @@ impl Failure for StoreError {
     fn unavailable(cause: String) -> Self {
         Self::Unavailable(cause)
     }
+
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
 }
 
 impl EmbeddedStore {
@@ -46,6 +50,12 @@ impl EmbeddedStore {
 
     pub(crate) async fn end_rebuild(&self) -> Result<(), StoreError> {
         self.writer.call(StoreCore::end_rebuild).await
+    }
+
+    /// Runs a statement on the connection that writes: how tests fill the disk.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: String) -> Result<(), StoreError> {
+        self.writer.call(move |store| store.conn.execute_batch(&sql).map_err(self::core::failed)).await
     }
 
     async fn read<T: Send + 'static>(
