@@ -7,6 +7,7 @@ use rusqlite::Connection;
 use super::sqlite::{self, FileKind, begin, is_damage, meta, migrate, open_writer, set_meta};
 use super::{OpenError, aside};
 use crate::log::LogGeneration;
+use crate::log::embedded::create_partitions;
 
 pub(super) struct Member {
     pub(super) path: PathBuf,
@@ -77,7 +78,12 @@ impl Member {
         }
         sqlite::check_kind(&member.conn, &member.path, kind)?;
         member.transact(|_| Ok(()))?;
-        Ok(Ok(member))
+        for name in kind.numbers {
+            if meta(&member.conn, name).map_err(|source| member.failed(source))?.is_none() {
+                return Ok(Err(format!("its {name} is not what was written")));
+            }
+        }
+        Ok((kind.check)(&member.conn).map(|()| member))
     }
 
     /// Everything into the main file, which is then complete without its WAL, and closed.
@@ -107,10 +113,7 @@ impl Member {
             set_meta(tx, "partitions", i64::from(new.partitions))?;
             set_meta(tx, "commits", new.commits)?;
             set_meta(tx, "store_writes", 0)?;
-            for partition in 0..new.partitions {
-                tx.execute("INSERT INTO partitions (partition) VALUES (?1)", [partition])?;
-            }
-            Ok(())
+            create_partitions(tx, new.partitions)
         })?;
         self.sync_dir()
     }

@@ -15,6 +15,7 @@
 
 mod consumer;
 mod core;
+mod partition;
 mod read;
 mod rows;
 pub(crate) mod salvage;
@@ -30,7 +31,7 @@ use protocols::uplink::GatewayId;
 use tokio::sync::{oneshot, watch};
 
 use self::consumer::Consumer;
-pub(crate) use self::core::{Head, LogCore};
+pub(crate) use self::core::{Head, LogCore, create_partitions};
 use self::core::{NewRef, Taken};
 pub(crate) use self::schema::LOG_FILE;
 use super::{
@@ -38,14 +39,17 @@ use super::{
     ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::embedded::front::{Failure, Front};
-use crate::embedded::sqlite::RowHash;
 
 /// Refs of one transaction: more would delay the first of them.
 const GROUP_MAX: usize = 1_000;
 
-/// The partition of a gateway's refs. Fixed for ever: a gateway that moved would leave its ledger record behind.
+/// The partition of a gateway's refs: FNV-1a of its name. Fixed for ever: a gateway that moved would leave its ledger record
+/// behind.
 pub fn partition_of(gateway: &GatewayId, partitions: u32) -> u32 {
-    let hash = gateway.as_str().bytes().fold(RowHash::new(), RowHash::byte).finish() as u64;
+    let hash = gateway
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash % u64::from(partitions.max(1))) as u32
 }
 

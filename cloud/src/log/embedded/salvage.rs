@@ -6,10 +6,11 @@
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::GatewayId;
-use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 
+use super::partition::Partition;
 use super::read::open_payload;
-use super::rows::{BatchRow, ledger_hash, offset, ref_hash};
+use super::rows::{BatchRow, column, ledger_hash, offset, ref_hash};
 use crate::embedded::sqlite::{begin, meta, set_meta};
 
 /// What a salvage found. Row counts are of refs, batches and ledger records together where not said otherwise.
@@ -47,7 +48,7 @@ pub(crate) fn salvage(from: &Connection, into: &mut Connection, partitions: u32)
             }
         }
     }
-    found.partitions = copy_partitions(from, into)? == partitions;
+    found.partitions = copy_partitions(from, into, partitions)?;
     for partition in 0..partitions {
         copy_refs(from, into, partition, &mut found)?;
     }
@@ -68,32 +69,16 @@ pub(crate) fn partitions_of(from: &Connection) -> Option<u32> {
     })
 }
 
-const PARTITION: &str = "partition, refs_end, readings_end, events_end, books_end, position, generation, \
-    archive_generation, archived_readings, archived_events, cut_readings_start, cut_readings_end, cut_events_start, \
-    cut_events_end";
-
-fn copy_partitions(from: &Connection, into: &mut Connection) -> rusqlite::Result<u32> {
-    let read = || -> rusqlite::Result<Vec<[Option<i64>; 14]>> {
-        let mut statement = from.prepare(&format!("SELECT {PARTITION} FROM partitions"))?;
-        let rows = statement.query_map([], |row| {
-            let mut values = [None; 14];
-            for (index, value) in values.iter_mut().enumerate() {
-                *value = row.get(index)?;
-            }
-            Ok(values)
-        })?;
-        rows.collect()
-    };
-    // They share one page: all or none.
-    let rows = read().unwrap_or_default();
-    let tx = begin(into)?;
-    for row in &rows {
-        let marks = vec!["?"; row.len()].join(", ");
-        let sql = format!("INSERT OR REPLACE INTO partitions ({PARTITION}) VALUES ({marks})");
-        tx.prepare_cached(&sql)?.execute(rusqlite::params_from_iter(row))?;
+/// False when not every row is what was written: they share one page, and belong together.
+fn copy_partitions(from: &Connection, into: &mut Connection, partitions: u32) -> rusqlite::Result<bool> {
+    let Ok(rows) = Partition::all(from) else { return Ok(false) };
+    if !rows.iter().map(|row| row.partition).eq(0..partitions) {
+        return Ok(false);
     }
+    let tx = begin(into)?;
+    rows.iter().try_for_each(|row| row.insert(&tx))?;
     tx.commit()?;
-    Ok(rows.len() as u32)
+    Ok(true)
 }
 
 /// How a table with integer keys is read: `?1` is the partition (0 where there is none), `?2` a key.
@@ -209,8 +194,7 @@ fn values(row: &Row<'_>, count: usize) -> rusqlite::Result<Vec<rusqlite::types::
 fn copy_refs(from: &Connection, into: &mut Connection, partition: u32, found: &mut Salvaged) -> rusqlite::Result<()> {
     let columns = "offset, partition, appended_at, gateway, kind, content, row_hash";
     let select = format!("SELECT {columns} FROM refs WHERE partition = ?1 AND offset");
-    let end = "SELECT refs_end FROM partitions WHERE partition = ?1";
-    let end: Option<i64> = from.query_row(end, [partition], |row| row.get(0)).optional().ok().flatten();
+    let end = Partition::load(from, partition).ok().map(|partition| column(partition.refs_end));
     let scan = Scan {
         up: &format!("{select} > ?2 ORDER BY offset"),
         down: &format!("{select} > ?2 ORDER BY offset DESC"),
@@ -286,15 +270,19 @@ fn copy_ledger(from: &Connection, into: &mut Connection, found: &mut Salvaged) -
 
 /// Ends are never before what is there: no offset is given twice.
 fn mend_ends(into: &mut Connection) -> rusqlite::Result<()> {
-    let sql = "UPDATE partitions AS p SET \
-        refs_end = max(refs_end, coalesce((SELECT max(offset) + 1 FROM refs r WHERE r.partition = p.partition), 0)), \
-        readings_end = max(readings_end, coalesce((SELECT max(readings_first + readings_count) FROM batches b \
-          WHERE b.partition = p.partition), 0)), \
-        events_end = max(events_end, coalesce((SELECT max(events_first + events_count) FROM batches b \
-          WHERE b.partition = p.partition), 0)), \
-        books_end = max(books_end, coalesce((SELECT max(books_offset) + 1 FROM batches b \
-          WHERE b.partition = p.partition), 0))";
     let tx = begin(into)?;
-    tx.execute(sql, [])?;
+    let ends = "SELECT (SELECT max(offset) + 1 FROM refs WHERE partition = ?1), max(readings_first + readings_count), \
+                max(events_first + events_count), max(books_offset) + 1 FROM batches WHERE partition = ?1";
+    for mut partition in Partition::all(&tx).unwrap_or_default() {
+        let end = |row: &Row<'_>, index: usize| row.get::<_, Option<i64>>(index).map(|end| offset(end.unwrap_or(0)));
+        tx.query_row(ends, [partition.partition], |row| {
+            partition.refs_end = partition.refs_end.max(end(row, 0)?);
+            partition.readings_end = partition.readings_end.max(end(row, 1)?);
+            partition.events_end = partition.events_end.max(end(row, 2)?);
+            partition.books_end = partition.books_end.max(end(row, 3)?);
+            Ok(())
+        })?;
+        partition.insert(&tx)?;
+    }
     tx.commit()
 }

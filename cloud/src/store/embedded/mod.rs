@@ -10,7 +10,9 @@
 //! The file is one of a pair: see [`crate::embedded`].
 
 mod core;
+mod interned;
 mod read;
+mod rows;
 mod schema;
 mod tie;
 
@@ -55,7 +57,7 @@ impl EmbeddedStore {
     /// Runs a statement on the connection that writes: how tests fill the disk.
     #[cfg(test)]
     pub(crate) async fn execute(&self, sql: String) -> Result<(), StoreError> {
-        self.writer.call(move |store| store.conn.execute_batch(&sql).map_err(self::core::failed)).await
+        self.writer.call(move |store| store.conn.execute_batch(&sql).map_err(rows::failed)).await
     }
 
     async fn read<T: Send + 'static>(
