@@ -1,3 +1,5 @@
+mod suites;
+
 use std::sync::Arc;
 
 use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, Series, StampedBy, Unit, UtcMillis};

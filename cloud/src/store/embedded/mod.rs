@@ -10,7 +10,9 @@
 //! The file is one of a pair: see [`crate::embedded`].
 
 mod core;
+mod interned;
 mod read;
+mod rows;
 mod schema;
 mod tie;
 
@@ -37,6 +39,10 @@ impl Failure for StoreError {
     fn unavailable(cause: String) -> Self {
         Self::Unavailable(cause)
     }
+
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
 }
 
 impl EmbeddedStore {
@@ -46,6 +52,12 @@ impl EmbeddedStore {
 
     pub(crate) async fn end_rebuild(&self) -> Result<(), StoreError> {
         self.writer.call(StoreCore::end_rebuild).await
+    }
+
+    /// Runs a statement on the connection that writes: how tests fill the disk.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: String) -> Result<(), StoreError> {
+        self.writer.call(move |store| store.conn.execute_batch(&sql).map_err(rows::failed)).await
     }
 
     async fn read<T: Send + 'static>(
