@@ -139,22 +139,20 @@ impl Stage {
 
     pub fn start_cloud(&mut self) -> anyhow::Result<()> {
         let config = self.folder.join("cloud.toml");
-        std::fs::write(&config, self.cloud_toml())?;
-        let config = config.to_string_lossy().into_owned();
-        let process =
-            Process::start("cloud", &self.binaries.cloud, &["run", "--config", &config], &self.log("cloud.log"))?;
-        process.line(START_TIMEOUT).context("the cloud did not start")?;
-        self.cloud = Some(process);
-        Ok(())
-    }
-
-    fn cloud_toml(&self) -> String {
-        format!(
-            "data_dir = \"{}\"\n[mqtt]\nhost = \"127.0.0.1\"\nport = {}\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n",
+        // Cut and commit in seconds: a demo is over before a patient archive would have written anything.
+        let toml = format!(
+            "data_dir = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\nkeep_alive_s = 5\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n",
             self.cloud_folder().display(),
             self.broker_port,
             loopback(self.cloud_port),
-        )
+        );
+        std::fs::write(&config, toml)?;
+        let config = config.to_string_lossy().into_owned();
+        let arguments = ["run", "--config", &config, "--json"];
+        let process = Process::start("cloud", &self.binaries.cloud, &arguments, &self.log("cloud.log"))?;
+        process.line(START_TIMEOUT).context("the cloud did not start")?;
+        self.cloud = Some(process);
+        Ok(())
     }
 
     pub fn kill_cloud(&mut self) -> anyhow::Result<()> {

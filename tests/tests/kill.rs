@@ -1,0 +1,91 @@
+//! Are readings lost or doubled when gateway and cloud are killed, again and again, under load and on a bad line?
+
+use std::path::Path;
+use std::time::Duration;
+
+use demo::stage::{Binaries, Stage};
+use demo::verdict::{compare, read_truth};
+use tests::random::Random;
+use tests::sinks;
+
+/// One test run of the published figures: 100 kills of the gateway, 50 of the cloud.
+const GATEWAY_KILLS: u64 = 100;
+const CLOUD_KILLS: u64 = 50;
+
+fn binaries() -> Binaries {
+    // target/ci/deps/kill-… → target/ci
+    let test = std::env::current_exe().unwrap();
+    Binaries::in_folder(test.parent().and_then(Path::parent).unwrap()).unwrap()
+}
+
+/// More kills than the default take `METERPOST_KILLS`: so many in all, two thirds of them of the gateway.
+fn kills() -> (u64, u64) {
+    let asked = std::env::var("METERPOST_KILLS").ok().and_then(|kills| kills.parse::<u64>().ok());
+    asked.map_or((GATEWAY_KILLS, CLOUD_KILLS), |kills| (kills - kills / 3, kills / 3))
+}
+
+/// Negative controls: acknowledge in `actors/feed.rs` before the store (lost); delete rows on publish instead of on receipt
+/// (lost); draw no new incarnation at open (refused or lost); commit readings before the ledger record in two transactions of the
+/// log (doubled).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateway_and_cloud_are_killed_under_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = std::env::var("METERPOST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("seed {seed}, folder {}", folder.path().display());
+    let mut random = Random::new(seed);
+    let mut stage = Stage::new(folder.path(), binaries()).await.unwrap();
+    stage.start_broker().await.unwrap();
+    stage.meters_toml = format!("[[feed]]\nname = \"cad\"\nport = {}\n", stage.broker_port());
+    stage.start_cloud().unwrap();
+    stage.start_gateway().unwrap();
+    let (truth, broker) = (stage.truth(), format!("127.0.0.1:{}", stage.broker_port()));
+    let (truth_path, seed_text) = (truth.to_string_lossy().into_owned(), seed.to_string());
+    let fleet = ["fleet", "--meters", "40", "--protocol", "cad", "--interval-ms", "200", "--source", "uci"];
+    let run = ["--seed", &seed_text, "--broker", &broker, "--truth", &truth_path, "--json"];
+    stage.start_simulator(&[fleet.as_slice(), &run].concat()).unwrap();
+
+    let (mut gateway_kills, mut cloud_kills) = kills();
+    while gateway_kills + cloud_kills > 0 {
+        // The uplink flaps on its own, whoever is killed.
+        if random.below(3) == 0 {
+            stage.set_uplink(false);
+            pause(random.below(300)).await;
+            stage.set_uplink(true);
+        }
+        pause(100 + random.below(500)).await;
+        if random.below(gateway_kills + cloud_kills) < gateway_kills {
+            gateway_kills -= 1;
+            stage.kill_gateway().unwrap();
+            pause(random.below(200)).await;
+            stage.start_gateway().unwrap();
+        } else {
+            cloud_kills -= 1;
+            stage.kill_cloud().unwrap();
+            pause(random.below(200)).await;
+            stage.start_cloud().unwrap();
+        }
+    }
+    stage.stop_simulator().unwrap();
+    stage.wait_until_forwarded(Duration::from_secs(120)).await.unwrap();
+    let audit = stage.audit(Duration::from_secs(60)).await.unwrap();
+    println!("{audit}");
+    stage.stop_gateway().unwrap();
+    stage.stop_cloud().unwrap();
+
+    let truth = read_truth(&truth).unwrap();
+    // The broker keeps the feed's session: no push is unread, whenever the gateway was down.
+    for (name, sink) in sinks::read_all(&stage.cloud_folder()).await.unwrap() {
+        let comparison = compare(&truth, &sink, &[]);
+        println!("{name}: {comparison:?}");
+        assert!(comparison.is_clean() && comparison.unread == 0, "{name}: {comparison:?}");
+        assert_eq!(comparison.captured, sink.len() as u64);
+    }
+    assert_eq!((&audit["lost"], &audit["doubled"], &audit["pending"]), (&0.into(), &0.into(), &0.into()), "{audit}");
+    for sink in ["log", "store", "archive"] {
+        assert_eq!(audit[sink], truth.len(), "{sink}: {audit}");
+    }
+}
+
+async fn pause(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
