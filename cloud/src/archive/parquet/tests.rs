@@ -168,11 +168,12 @@ fn the_order_of_the_rows_given_does_not_change_the_bytes() {
     assert!(first == second);
 }
 
-/// A change here is a change of what successors of a crashed archiver write: it needs a new release note, not a new hash only.
+/// A change here (by the encodings or a new zstd) makes the successor of a crashed archiver of an older release write other
+/// bytes of the same rows. That is harmless once, but must never happen unnoticed.
 #[test]
 fn the_same_rows_are_these_bytes() {
     let (_, bytes) = write_readings(cut(1 << 20), 2, &mut few()).unwrap();
-    assert_eq!(Sha256::of(&bytes).to_string(), "?");
+    assert_eq!(Sha256::of(&bytes).to_string(), "86302def51ad934af9590ebe754a28411280f737e8201a08b25293cee4216b34");
 }
 
 fn events() -> Vec<EventRecord> {
@@ -259,26 +260,8 @@ fn household_data_takes_few_bytes_a_row() {
         let mut rows = household.day();
         let count = rows.len();
         let (_, bytes) = write_readings(cut(count as u64), 1, &mut rows).unwrap();
-        report(name, &bytes);
         let per_row = bytes.len() as f64 / count as f64;
         println!("{name}: {per_row:.2} bytes a row, {count} rows");
         assert!(per_row <= limit, "{name}: {per_row:.2} bytes a row");
-    }
-}
-
-fn report(name: &str, bytes: &[u8]) {
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-    let reader = SerializedFileReader::new(Bytes::from(bytes.to_vec())).unwrap();
-    let mut columns = std::collections::BTreeMap::new();
-    let mut total = 0;
-    for group in reader.metadata().row_groups() {
-        for column in group.columns() {
-            *columns.entry(column.column_path().string()).or_insert(0) += column.compressed_size();
-            total += column.compressed_size();
-        }
-    }
-    println!("{name}: {} bytes, {} outside of columns", bytes.len(), bytes.len() as i64 - total);
-    for (column, size) in columns {
-        println!("  {column:<18} {size}");
     }
 }
