@@ -15,7 +15,7 @@ use super::objects::{DayRange, list_raw, read_file, read_footer};
 use super::parquet::{read_events, read_readings};
 use super::sweep::LandingSweep;
 use super::*;
-use crate::log::{Cut, EventLog, LogError};
+use crate::log::{EventLog, LogError};
 use crate::memory::MemoryLog;
 
 /// Half an hour before midnight, so that batches span two days.
@@ -282,10 +282,4 @@ async fn payloads_leave_the_landing_area_only_archived_and_after_the_window() {
     let mut fresh = LandingSweep::new(&*log, 1000, Some(other_log));
     assert_eq!(sweep!(fresh, &archiver.archived(), forever), 4, "positions of another log are not used");
     assert_eq!(deleted, [1, 2, 3, 4, 1, 2, 3, 4]);
-}
-
-/// `Cut` is what the log keeps: a change of its fields is a change of what is on disk.
-#[test]
-fn a_cut_is_two_ranges() {
-    let Cut { partition: _, readings: (_, _), events: (_, _) } = Cut { partition: 0, readings: (0, 1), events: (0, 0) };
 }
