@@ -1,8 +1,20 @@
-//! The head-end: takes what gateways send, and delivers each reading once to log, store and archive.
+//! The head-end: takes in what gateways send, and delivers each reading once to log, store and archive.
 
+pub mod actors;
 pub mod archive;
+pub mod audit;
+pub mod backoff;
+pub mod clock;
 pub mod embedded;
+pub mod health;
+pub mod ledger;
 pub mod log;
 #[cfg(test)]
 mod memory;
+pub mod payloads;
+pub mod receipt_queue;
 pub mod store;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+pub mod worker;

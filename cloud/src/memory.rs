@@ -4,14 +4,65 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use protocols::metering::{Day, Event, MeterId, UtcMillis};
-use protocols::uplink::{Batch, BatchEvent, GatewayId, Inventory};
+use protocols::metering::{Code, Day, Event, Kind, MeterId, ObisCode, Quality, Series, StampedBy, Unit, UtcMillis};
+use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, GatewayId, Inventory, SeriesBlock};
 
+use crate::ledger::GatewayLedger;
 use crate::log::{
     ArchiveAssignment, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership, PartitionCommit,
     ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading, WriteTimestamp};
+
+/// Half an hour before midnight, so that batches span two days.
+pub(crate) const T0: UtcMillis = UtcMillis(1_795_390_200_000);
+pub(crate) const INCARNATION: u64 = 0xc0ffee;
+
+/// `rows` readings, one a minute, of each of the two meters of a gateway, and an event. Batch `seq` begins ten minutes after
+/// the one before.
+pub(crate) fn batch(gateway: u32, seq: u64, rows: i64) -> Batch {
+    let meters = ["A", "B"].map(|name| MeterId::new(&format!("SIM:{name}{gateway}")).unwrap());
+    let row = |n: i64| BlockRow {
+        captured_at: T0.plus_ms((seq as i64 * 10 + n) * 60_000),
+        nth: 0,
+        mantissa: seq as i64 * 100 + n,
+        quality: Quality::GOOD,
+        read_at: T0,
+        occurred_at: None,
+        clock_offset_ms: None,
+    };
+    let block = |meter: &MeterId| SeriesBlock {
+        series: Series {
+            meter: meter.clone(),
+            code: Code::obis(ObisCode::new(1, 0, 1, 8, 0, 255)),
+            kind: Kind::Register,
+            period_s: 0,
+        },
+        unit: Unit::WATT_HOUR,
+        scaler: 0,
+        stamped_by: StampedBy::Meter,
+        rows: (0..rows).map(row).collect(),
+    };
+    let event = Event {
+        meter: meters[0].clone(),
+        log: "0-0:99.98.0".to_owned(),
+        at: T0.plus_ms(seq as i64 * 600_000),
+        nth: 0,
+        code: seq as i64,
+        raw: vec![7; 10],
+        text: String::new(),
+    };
+    let mut batch = Batch {
+        id: BatchId { gateway: GatewayId::new(&format!("gw-{gateway}")).unwrap(), incarnation: INCARNATION, seq },
+        sealed_at: T0.plus_ms(seq as i64 * 600_000),
+        blocks: meters.iter().map(block).collect(),
+        events: vec![BatchEvent { event, read_at: T0 }],
+        inventory: None,
+        books: Books::default(),
+    };
+    batch.books = batch.compute_books();
+    batch
+}
 
 pub(crate) const PARTITIONS: u32 = 2;
 pub(crate) const GENERATION: LogGeneration = LogGeneration(0xfeed);
@@ -40,12 +91,13 @@ pub(crate) struct Faults {
 pub(crate) struct MemoryLog {
     partitions: Mutex<Vec<LogPartition>>,
     pub(crate) faults: Mutex<Faults>,
+    pub(crate) ledgers: Mutex<BTreeMap<GatewayId, GatewayLedger>>,
 }
 
 impl MemoryLog {
     pub(crate) fn new() -> Arc<Self> {
         let partitions = (0..PARTITIONS).map(|_| LogPartition::default()).collect();
-        Arc::new(Self { partitions: Mutex::new(partitions), faults: Mutex::default() })
+        Arc::new(Self { partitions: Mutex::new(partitions), faults: Mutex::default(), ledgers: Mutex::default() })
     }
 
     pub(crate) fn partitions(&self) -> MutexGuard<'_, Vec<LogPartition>> {
@@ -99,6 +151,10 @@ impl MemoryLog {
             committed_at: now,
             books: batch.books.clone(),
         });
+        drop(partitions);
+        let mut ledgers = self.ledgers.lock().unwrap();
+        let ledger = ledgers.entry(batch.id.gateway.clone()).or_default();
+        ledger.apply(batch.id.incarnation, batch.id.seq);
     }
 
     fn archive_owner(&self, ownership: Ownership) -> Result<MutexGuard<'_, Vec<LogPartition>>, LogError> {
@@ -163,7 +219,8 @@ impl EventLog for MemoryLog {
     }
 
     async fn read_ledger(&self) -> Result<Vec<(GatewayId, Vec<u8>)>, LogError> {
-        Ok(Vec::new())
+        let ledgers = self.ledgers.lock().unwrap();
+        Ok(ledgers.iter().map(|(gateway, ledger)| (gateway.clone(), ledger.encode())).collect())
     }
 
     async fn read_refs(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<RefRecord>, LogError> {

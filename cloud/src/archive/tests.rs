@@ -6,8 +6,7 @@ use futures_util::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use protocols::metering::{Code, Day, Event, Kind, MeterId, ObisCode, Quality, Series, StampedBy, Unit, UtcMillis};
-use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, GatewayId, SeriesBlock};
+use protocols::metering::{Day, UtcMillis};
 
 use super::cut::CutSettings;
 use super::footer::Table;
@@ -16,55 +15,9 @@ use super::parquet::{read_events, read_readings};
 use super::sweep::LandingSweep;
 use super::*;
 use crate::log::{EventLog, LogError};
-use crate::memory::MemoryLog;
+use crate::memory::{MemoryLog, T0, batch};
 
-/// Half an hour before midnight, so that batches span two days.
-const T0: UtcMillis = UtcMillis(1_795_390_200_000);
 const AT_ONCE: CutSettings = CutSettings { rows_max: 1000, event_bytes_max: 1 << 20, age_ms_max: 0 };
-
-fn batch(gateway: u32, seq: u64, rows: i64) -> Batch {
-    let meters = ["A", "B"].map(|name| MeterId::new(&format!("SIM:{name}{gateway}")).unwrap());
-    let row = |n: i64| BlockRow {
-        captured_at: T0.plus_ms((seq as i64 * 10 + n) * 60_000),
-        nth: 0,
-        mantissa: seq as i64 * 100 + n,
-        quality: Quality::GOOD,
-        read_at: T0,
-        occurred_at: None,
-        clock_offset_ms: None,
-    };
-    let block = |meter: &MeterId| SeriesBlock {
-        series: Series {
-            meter: meter.clone(),
-            code: Code::obis(ObisCode::new(1, 0, 1, 8, 0, 255)),
-            kind: Kind::Register,
-            period_s: 0,
-        },
-        unit: Unit::WATT_HOUR,
-        scaler: 0,
-        stamped_by: StampedBy::Meter,
-        rows: (0..rows).map(row).collect(),
-    };
-    let event = Event {
-        meter: meters[0].clone(),
-        log: "0-0:99.98.0".to_owned(),
-        at: T0.plus_ms(seq as i64 * 600_000),
-        nth: 0,
-        code: seq as i64,
-        raw: vec![7; 10],
-        text: String::new(),
-    };
-    let mut batch = Batch {
-        id: BatchId { gateway: GatewayId::new(&format!("gw-{gateway}")).unwrap(), incarnation: 0xc0ffee, seq },
-        sealed_at: T0.plus_ms(seq as i64 * 600_000),
-        blocks: meters.iter().map(block).collect(),
-        events: vec![BatchEvent { event, read_at: T0 }],
-        inventory: None,
-        books: Books::default(),
-    };
-    batch.books = batch.compute_books();
-    batch
-}
 
 fn log_of(batches: u64) -> Arc<MemoryLog> {
     let log = MemoryLog::new();

@@ -1,0 +1,2 @@
+//! Actors: they translate, call and send; decisions live in plain structs.
+
