@@ -1,6 +1,8 @@
 //! The head-end: takes in what gateways send, and delivers each reading once to log, store and archive.
 
 pub mod actors;
+pub mod archive;
+pub mod audit;
 pub mod backoff;
 pub mod cli;
 pub mod clock;
@@ -12,6 +14,8 @@ pub mod intake;
 pub mod ledger;
 pub mod log;
 pub mod mqtt;
+#[cfg(test)]
+mod memory;
 pub mod payloads;
 pub mod receipt_queue;
 pub mod run;

@@ -1,0 +1,113 @@
+//! Archive objects in the object store: listing, footers, whole files.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use object_store::path::Path;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use protocols::metering::Day;
+
+use super::ArchiveError;
+use super::footer::{CutRange, Footer, Table};
+use super::keys::{date_prefix, parse_raw_key, table_prefix};
+use super::parquet::{FileError, FooterScan, scan_footer};
+
+/// Holds the footer of nearly every file: one request instead of two.
+const TAIL_BYTES: u64 = 64 * 1024;
+/// Beyond this many days one listing of everything is cheaper than one a day.
+const DAYS_LISTED_MAX: i64 = 100;
+
+/// UTC days, inclusive at both ends; `None` is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DayRange {
+    pub from: Option<Day>,
+    pub to: Option<Day>,
+}
+
+impl DayRange {
+    pub fn contains(&self, day: Day) -> bool {
+        self.from.is_none_or(|from| from <= day) && self.to.is_none_or(|to| day <= to)
+    }
+}
+
+/// A raw object as its key describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawObject {
+    pub key: Path,
+    pub bytes: u64,
+    pub date: Day,
+    pub cut: CutRange,
+}
+
+/// Raw objects of a table, ascending by date and cut.
+pub async fn list_raw(
+    objects: &dyn ObjectStore,
+    table: Table,
+    days: DayRange,
+) -> Result<Vec<RawObject>, ArchiveError> {
+    let prefixes = match (days.from, days.to) {
+        (Some(from), Some(to)) if i64::from(to.0) - i64::from(from.0) < DAYS_LISTED_MAX => {
+            (from.0..=to.0).map(|day| date_prefix(table, Day(day))).collect()
+        }
+        _ => vec![table_prefix(table)],
+    };
+    let mut found = Vec::new();
+    for prefix in prefixes {
+        let mut listing = objects.list(Some(&prefix));
+        while let Some(object) = listing.try_next().await.map_err(ArchiveError::Objects)? {
+            match parse_raw_key(&object.location) {
+                Some((of, date, cut)) if of == table && days.contains(date) => {
+                    found.push(RawObject { key: object.location, bytes: object.size, date, cut });
+                }
+                _ => {}
+            }
+        }
+    }
+    found.sort_by_key(|object| (object.date, object.cut));
+    Ok(found)
+}
+
+/// Reads the footer alone and checks it against the key.
+pub async fn read_footer(objects: &dyn ObjectStore, object: &RawObject) -> Result<Footer, ArchiveError> {
+    let mut wanted = TAIL_BYTES.min(object.bytes);
+    loop {
+        let options = GetOptions::new().with_range(Some(GetRange::Suffix(wanted)));
+        let result = objects.get_opts(&object.key, options).await.map_err(ArchiveError::Objects)?;
+        let file_bytes = result.meta.size;
+        let tail = result.bytes().await.map_err(ArchiveError::Objects)?;
+        let damaged = |source| ArchiveError::File { key: object.key.to_string(), source };
+        match scan_footer(&tail, file_bytes).map_err(damaged)? {
+            FooterScan::Footer(footer) => return matching(object, footer),
+            FooterScan::NeedMore(needed) if needed > wanted && needed <= file_bytes => wanted = needed,
+            FooterScan::NeedMore(needed) => {
+                return Err(damaged(FileError::Invalid(format!("asks for {needed} of {file_bytes} bytes"))));
+            }
+        }
+    }
+}
+
+/// An object copied to another key would be counted where it does not belong.
+fn matching(object: &RawObject, footer: Footer) -> Result<Footer, ArchiveError> {
+    if footer.cut == object.cut && footer.date == object.date {
+        return Ok(footer);
+    }
+    let source = FileError::Invalid(format!("says it is {:?} of {}", footer.cut, footer.date));
+    Err(ArchiveError::File { key: object.key.to_string(), source })
+}
+
+/// Reads a whole file with one of the readers of [`super::parquet`], on a thread of its own: that is work of many
+/// milliseconds, and a damaged page may panic in the library.
+pub async fn read_file<T: Send + 'static>(
+    objects: &Arc<dyn ObjectStore>,
+    object: &RawObject,
+    read: fn(Bytes) -> Result<(Footer, Vec<T>), FileError>,
+) -> Result<(Footer, Vec<T>), ArchiveError> {
+    let file = objects.get(&object.key).await.map_err(ArchiveError::Objects)?;
+    let file = file.bytes().await.map_err(ArchiveError::Objects)?;
+    let damaged = |source| ArchiveError::File { key: object.key.to_string(), source };
+    let read = tokio::task::spawn_blocking(move || read(file)).await;
+    let read = read.map_err(|error| damaged(FileError::Invalid(format!("a page is damaged: {error}"))))?;
+    let (footer, rows) = read.map_err(damaged)?;
+    Ok((matching(object, footer)?, rows))
+}

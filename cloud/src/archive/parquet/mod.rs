@@ -1,0 +1,50 @@
+//! Archive objects as Parquet: the schema is in `SCHEMA.md` beside this folder, one file a table here.
+//!
+//! What must never change within one [`super::footer::FORMAT`]: names, types and meaning of the columns, the order of rows.
+//! The same rows are the same bytes: order and encodings follow from the rows, nothing from a clock or a random source.
+
+mod columns;
+mod events;
+mod readings;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaDataReader;
+
+pub use events::{read_events, write_events};
+pub use readings::{read_readings, write_readings};
+
+use super::footer::Footer;
+
+/// Why bytes are no archive file, or rows cannot become one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    #[error("no Parquet file")]
+    Parquet(#[from] ParquetError),
+    /// Parquet, but not as we write it.
+    #[error("{0}")]
+    Invalid(String),
+    /// Written by a newer release.
+    #[error("archive format {format} is newer than this release reads")]
+    Newer { format: u32 },
+}
+
+/// What a try to read a footer from the end of a file came to.
+pub enum FooterScan {
+    /// The last so many bytes are needed.
+    NeedMore(u64),
+    Footer(Footer),
+}
+
+/// Reads the footer from the last bytes of a file.
+pub fn scan_footer(tail: &Bytes, file_bytes: u64) -> Result<FooterScan, FileError> {
+    let mut reader = ParquetMetaDataReader::new();
+    match reader.try_parse_sized(tail, file_bytes) {
+        Ok(()) => Ok(FooterScan::Footer(Footer::from_metadata(reader.finish()?.file_metadata())?)),
+        Err(ParquetError::NeedMoreData(bytes)) => Ok(FooterScan::NeedMore(bytes as u64)),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,238 @@
+//! The archiver against a log that can be forged, and a folder.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use protocols::metering::{Day, UtcMillis};
+
+use super::cut::CutSettings;
+use super::footer::Table;
+use super::objects::{DayRange, list_raw, read_file, read_footer};
+use super::parquet::{read_events, read_readings};
+use super::sweep::LandingSweep;
+use super::*;
+use crate::log::{EventLog, LogError};
+use crate::memory::{MemoryLog, T0, batch};
+
+const AT_ONCE: CutSettings = CutSettings { rows_max: 1000, event_bytes_max: 1 << 20, age_ms_max: 0 };
+
+fn log_of(batches: u64) -> Arc<MemoryLog> {
+    let log = MemoryLog::new();
+    for seq in 1..=batches {
+        let batch = batch(1, seq, 8);
+        log.apply(&batch, batch.sealed_at, batch.sealed_at);
+    }
+    log
+}
+
+fn archiver(log: &Arc<MemoryLog>, objects: &Arc<InMemory>) -> Archiver {
+    let (log, objects): (Arc<dyn EventLog>, Arc<dyn object_store::ObjectStore>) = (log.clone(), objects.clone());
+    Archiver::new(log, objects, AT_ONCE)
+}
+
+async fn run(archiver: &mut Archiver) -> Vec<CutReport> {
+    let mut cuts = Vec::new();
+    while let Progress::Archived(report) = archiver.step(T0).await.unwrap() {
+        cuts.push(report);
+    }
+    cuts
+}
+
+/// Every object with its bytes.
+async fn contents(objects: &InMemory) -> Vec<(Path, Vec<u8>)> {
+    use object_store::ObjectStore;
+    let listed: Vec<_> = objects.list(None).try_collect().await.unwrap();
+    let mut contents = Vec::new();
+    for object in listed {
+        let bytes = objects.get(&object.location).await.unwrap().bytes().await.unwrap();
+        contents.push((object.location, bytes.to_vec()));
+    }
+    contents.sort();
+    contents
+}
+
+/// What the archive holds: every reading and event with partition and offset, sorted.
+async fn archived(objects: &Arc<InMemory>) -> (Vec<(u32, u64)>, Vec<(u32, u64)>) {
+    let store: Arc<dyn object_store::ObjectStore> = objects.clone();
+    let (mut readings, mut events) = (Vec::new(), Vec::new());
+    for object in list_raw(&*store, Table::Readings, DayRange::default()).await.unwrap() {
+        let (_, rows) = read_file(&store, &object, read_readings).await.unwrap();
+        readings.extend(rows.iter().map(|row| (row.partition, row.offset)));
+    }
+    for object in list_raw(&*store, Table::Events, DayRange::default()).await.unwrap() {
+        let (_, rows) = read_file(&store, &object, read_events).await.unwrap();
+        events.extend(rows.iter().map(|row| (row.partition, row.offset)));
+    }
+    readings.sort_unstable();
+    events.sort_unstable();
+    (readings, events)
+}
+
+fn committed(log: &MemoryLog) -> (Vec<(u32, u64)>, Vec<(u32, u64)>) {
+    let partitions = log.partitions();
+    let readings = partitions.iter().flat_map(|held| held.readings.iter().map(|row| (row.partition, row.offset)));
+    let events = partitions.iter().flat_map(|held| held.events.iter().map(|row| (row.partition, row.offset)));
+    (readings.collect(), events.collect())
+}
+
+#[tokio::test]
+async fn every_committed_row_is_archived_once_under_its_date() {
+    let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
+    let cuts = run(&mut archiver(&log, &objects)).await;
+    assert_eq!(archived(&objects).await, committed(&log));
+    assert_eq!(cuts.len(), 2, "one cut a partition");
+    let listed = list_raw(&*objects, Table::Readings, DayRange::default()).await.unwrap();
+    assert_eq!(listed.iter().map(|object| object.date).collect::<std::collections::BTreeSet<_>>().len(), 2);
+    for object in &listed {
+        let footer = read_footer(&*objects, object).await.unwrap();
+        assert_eq!((footer.date, footer.cut_objects), (object.date, 2));
+    }
+    let only = DayRange { from: Some(T0.day()), to: Some(T0.day()) };
+    let of_day = list_raw(&*objects, Table::Readings, only).await.unwrap();
+    assert!(!of_day.is_empty() && of_day.iter().all(|object| object.date == T0.day()));
+    assert_eq!(run(&mut archiver(&log, &objects)).await, Vec::new(), "nothing is left to do");
+}
+
+#[tokio::test]
+async fn rows_wait_until_they_are_old_and_are_cut_when_they_are_many() {
+    let (log, objects) = (log_of(1), Arc::new(InMemory::new()));
+    let settings = CutSettings { rows_max: 24, event_bytes_max: 1 << 20, age_ms_max: 3_600_000 };
+    let mut archiver = Archiver::new(log.clone(), objects.clone(), settings);
+    let sealed_at = batch(1, 1, 8).sealed_at;
+    let due = sealed_at.plus_ms(3_600_000);
+    let idle = archiver.step(sealed_at.plus_ms(1000)).await.unwrap();
+    assert_eq!(idle, Progress::Idle { wake_at: Some(due) }, "records found waiting count from their seal");
+    assert!(matches!(archiver.step(due).await.unwrap(), Progress::Archived(_)));
+    assert!(matches!(archiver.step(due).await.unwrap(), Progress::Archived(_)), "the other partition");
+    assert_eq!(archiver.step(due).await.unwrap(), Progress::Idle { wake_at: None });
+    // Enough rows for one cut and a rest that waits.
+    for seq in 2..=5 {
+        let batch = batch(1, seq, 8);
+        log.apply(&batch, batch.sealed_at, due);
+    }
+    let mut cuts = 0;
+    while let Progress::Archived(report) = archiver.step(due).await.unwrap() {
+        assert!(report.readings <= 24);
+        cuts += 1;
+    }
+    assert_eq!(cuts, 2);
+    assert_eq!(archiver.step(due).await.unwrap(), Progress::Idle { wake_at: Some(due.plus_ms(3_600_000)) });
+}
+
+/// The seams: nothing written, some objects written, all written, the end not known.
+#[tokio::test]
+async fn a_successor_finishes_a_recorded_cut_with_the_same_bytes() {
+    let undisturbed = {
+        let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
+        run(&mut archiver(&log, &objects)).await;
+        contents(&objects).await
+    };
+    for kept in 0..=undisturbed.len() {
+        let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
+        log.faults.lock().unwrap().end_cut = Some(LogError::Unavailable("killed".to_owned()));
+        let mut first = archiver(&log, &objects);
+        assert!(first.step(T0).await.is_err());
+        drop(first);
+        // What a kill before the n-th object would have left behind.
+        let written = contents(&objects).await;
+        for (key, _) in written.iter().skip(kept) {
+            objects.delete(key).await.unwrap();
+        }
+        // More arrives before the successor comes: the recorded cut must not grow.
+        let late = batch(2, 1, 8);
+        log.apply(&late, late.sealed_at, T0);
+        let cuts = run(&mut archiver(&log, &objects)).await;
+        assert!(cuts[0].resumed && cuts[1..].iter().all(|report| !report.resumed));
+        let after = contents(&objects).await;
+        assert!(written.iter().all(|object| after.contains(object)), "other bytes, with {kept} objects kept");
+        assert_eq!(archived(&objects).await, committed(&log), "with {kept} objects kept");
+    }
+}
+
+#[tokio::test]
+async fn a_fenced_archiver_stops_and_its_objects_do_no_harm() {
+    let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
+    let mut zombie = archiver(&log, &objects);
+    log.faults.lock().unwrap().end_cut = Some(LogError::Unavailable("slow".to_owned()));
+    assert!(zombie.step(T0).await.is_err());
+    run(&mut archiver(&log, &objects)).await;
+    let before = contents(&objects).await;
+    assert!(matches!(zombie.step(T0).await, Err(ArchiveError::Fenced { partition: 0 })));
+    assert_eq!(contents(&objects).await, before, "the zombie wrote the same objects again");
+    assert_eq!(archived(&objects).await, committed(&log));
+}
+
+#[tokio::test]
+async fn a_log_that_forgot_its_positions_goes_on_behind_what_is_archived() {
+    for forget_partial in [false, true] {
+        let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
+        run(&mut archiver(&log, &objects)).await;
+        if forget_partial {
+            // One of the objects of the last cut is missing, and nothing recorded says so: it was never ended.
+            let listed = list_raw(&*objects, Table::Readings, DayRange::default()).await.unwrap();
+            objects.delete(&listed[0].key).await.unwrap();
+        }
+        for held in log.partitions().iter_mut() {
+            held.archived = None;
+        }
+        let late = batch(1, 9, 8);
+        log.apply(&late, late.sealed_at, T0);
+        let cuts = run(&mut archiver(&log, &objects)).await;
+        assert_eq!(cuts.len(), if forget_partial { 3 } else { 2 });
+        assert_eq!(archived(&objects).await, committed(&log), "partial: {forget_partial}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_what_its_key_says_is_reported() {
+    let (log, objects) = (log_of(1), Arc::new(InMemory::new()));
+    run(&mut archiver(&log, &objects)).await;
+    let store: Arc<dyn object_store::ObjectStore> = objects.clone();
+    let mut listed = list_raw(&*objects, Table::Readings, DayRange::default()).await.unwrap();
+    let mut moved = listed[0].clone();
+    moved.cut.end += 1;
+    assert!(matches!(read_footer(&*objects, &moved).await, Err(ArchiveError::File { .. })));
+    let key = listed[0].key.clone();
+    let mut bytes = objects.get(&key).await.unwrap().bytes().await.unwrap().to_vec();
+    let middle = bytes.len() / 3;
+    bytes[middle..middle + 40].fill(0xff);
+    objects.put(&key, bytes.into()).await.unwrap();
+    assert!(matches!(read_file(&store, &listed[0], read_readings).await, Err(ArchiveError::File { .. })));
+    listed[0].date = Day(1);
+    assert!(matches!(read_footer(&*objects, &listed[0]).await, Err(ArchiveError::File { .. })));
+}
+
+#[tokio::test]
+async fn payloads_leave_the_landing_area_only_archived_and_after_the_window() {
+    let (log, objects) = (log_of(3), Arc::new(InMemory::new()));
+    let mut archiver = archiver(&log, &objects);
+    let mut sweep = LandingSweep::new(&*log, 1000, None);
+    let mut deleted: Vec<u64> = Vec::new();
+    let later = batch(1, 3, 8).sealed_at.plus_ms(999);
+    macro_rules! sweep {
+        ($sweep:expr, $archived:expr, $now:expr) => {
+            $sweep.step(&*log, $archived, $now, |batch| { deleted.push(batch.seq); std::future::ready(Ok(())) }).await.unwrap()
+        };
+    }
+    let forever = UtcMillis(i64::MAX);
+    assert_eq!(sweep!(sweep, &archiver.archived(), forever), 0, "nothing is archived");
+    run(&mut archiver).await;
+    let archived = archiver.archived();
+    assert_eq!(sweep!(sweep, &archived, later), 2, "the third is too young");
+    // Committed after the ends were noted: not part of this sweep, although the first three are.
+    let late = batch(1, 4, 8);
+    log.apply(&late, late.sealed_at, later);
+    assert_eq!(sweep!(sweep, &archived, forever), 1);
+    assert_eq!(sweep!(sweep, &archived, forever), 0, "the fourth is not archived");
+    let kept = Some(sweep.positions().clone());
+    run(&mut archiver).await;
+    let mut successor = LandingSweep::new(&*log, 1000, kept);
+    assert_eq!(sweep!(successor, &archiver.archived(), forever), 1);
+    let other_log = super::sweep::SweepPositions { generation: 1, books: vec![99, 99] };
+    let mut fresh = LandingSweep::new(&*log, 1000, Some(other_log));
+    assert_eq!(sweep!(fresh, &archiver.archived(), forever), 4, "positions of another log are not used");
+    assert_eq!(deleted, [1, 2, 3, 4, 1, 2, 3, 4]);
+}

@@ -1,0 +1,149 @@
+//! Closing the books: what gateways sealed against what log, store and archive hold.
+//!
+//! The expected side never derives from the sink that is checked. What was sealed is known from the ledger (last sealed seq of
+//! each incarnation, and what became of those that are no batches of the log) and from the books that each batch carries,
+//! made on the gateway. Log and archive are added up per batch and UTC day (count and set hash) and must come to the same;
+//! the store must hold the winning revision of every identity of the log.
+//!
+//! Order makes it exact while everything runs: the ledger first, then where `books` ends, then where everything else ends,
+//! then the list of archive objects. Whatever is in the earlier is in the later.
+//!
+//! Memory is bounded: batches, and identities, are audited in as many passes over the same sources as it takes to hold one
+//! share of them at a time. A share is chosen by a hash, so nothing has to be sorted.
+//!
+//! - *Lost*: sealed, and absent from (or other than sealed in) a sink; counted per sink.
+//! - *Doubled*: a delivery (gateway, incarnation, seq, index) that was committed twice, or archived twice within one generation.
+//! - No faults: *repeated* (an identity delivered again with the same value), *revised* (with another value), *pending* (not yet
+//!   archived), *underway* (sealed, not yet committed), *expired* (by the retention of a sink), *refused*, *abandoned*, *dropped*.
+
+mod identities;
+mod report;
+mod run;
+mod sealed;
+mod sums;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use protocols::metering::{Day, UtcMillis};
+
+pub use report::{AuditReport, Faults, Identities, TableReport};
+pub use run::{AuditArgs, run};
+
+use crate::archive::ArchiveError;
+use crate::archive::footer::Table;
+use crate::archive::objects::{DayRange, RawObject, list_raw};
+use crate::archive::sweep::ArchivedEnds;
+use crate::log::{EventLog, LogError, Topic};
+use crate::store::{ReadingStore, StoreError};
+
+/// Records read from the log at once.
+const PAGE: usize = 4_096;
+/// Entries (batch and day) held at once: some 250 bytes each.
+const ENTRIES_MAX: u64 = 250_000;
+/// Identities held at once: some 150 bytes each.
+const IDENTITIES_MAX: u64 = 500_000;
+
+#[derive(Debug, Clone, Default)]
+pub struct AuditOptions {
+    /// Reads the rows of log and archive and the store, not only books and footers.
+    pub full: bool,
+    /// UTC days of `captured_at`.
+    pub days: DayRange,
+    /// Ends of what is archived, by partition, as the *log* knows them (an archiver's snapshot). `None`: taken from the keys of
+    /// the archive, and a missing last object looks like rows that still wait.
+    pub archived: Option<ArchivedEnds>,
+    /// What was committed before this may have left the log.
+    pub log_expires_before: Option<UtcMillis>,
+    /// Readings of earlier days may have left the store.
+    pub store_expires_before: Option<Day>,
+    /// For tests of several passes.
+    pub entries_max: Option<u64>,
+}
+
+/// What is read.
+pub struct AuditSources {
+    pub log: Arc<dyn EventLog>,
+    pub store: Arc<dyn ReadingStore>,
+    pub objects: Arc<dyn ObjectStore>,
+}
+
+/// Why the books could not be closed. What is missing or doubled is no error: it is in the report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    #[error("the log could not be read")]
+    Log(#[from] LogError),
+    #[error("the store could not be read")]
+    Store(#[from] StoreError),
+    #[error("the archive could not be listed")]
+    Archive(#[from] ArchiveError),
+    #[error("the ledger record of {gateway} cannot be read: {cause}")]
+    Ledger { gateway: protocols::uplink::GatewayId, cause: String },
+    #[error("the report could not be written")]
+    Write(#[from] std::io::Error),
+}
+
+/// Where the sources ended when the audit began.
+struct Snapshot {
+    books: Vec<u64>,
+    readings: Vec<u64>,
+    events: Vec<u64>,
+    /// Raw objects of each table, of every generation.
+    objects: Vec<(Table, RawObject)>,
+    archived: ArchivedEnds,
+}
+
+impl Snapshot {
+    async fn take(sources: &AuditSources, options: &AuditOptions) -> Result<Self, AuditError> {
+        let books = sources.log.ends(Topic::Books).await?;
+        let readings = sources.log.ends(Topic::Readings).await?;
+        let events = sources.log.ends(Topic::Events).await?;
+        let mut objects = Vec::new();
+        for table in [Table::Readings, Table::Events] {
+            let listed = list_raw(&*sources.objects, table, options.days).await?;
+            objects.extend(listed.into_iter().map(|object| (table, object)));
+        }
+        let generation = sources.log.generation();
+        let archived = options.archived.clone().unwrap_or_else(|| {
+            let mut ends = ArchivedEnds::new();
+            for (table, object) in objects.iter().filter(|(_, object)| object.cut.generation == generation) {
+                let (readings, events) = ends.entry(object.cut.partition).or_default();
+                let end = if *table == Table::Readings { readings } else { events };
+                *end = (*end).max(object.cut.end);
+            }
+            ends
+        });
+        Ok(Self { books, readings, events, objects, archived })
+    }
+
+    /// Whether a listed object of this generation holds the row at this offset.
+    fn is_covered(&self, sources: &AuditSources, table: Table, partition: u32, day: Day, offset: u64) -> bool {
+        let generation = sources.log.generation();
+        self.objects.iter().any(|(of, object)| {
+            let cut = object.cut;
+            *of == table
+                && object.date == day
+                && cut.generation == generation
+                && cut.partition == partition
+                && (cut.start..cut.end).contains(&offset)
+        })
+    }
+}
+
+/// Closes the books.
+pub async fn audit(sources: &AuditSources, options: &AuditOptions) -> Result<AuditReport, AuditError> {
+    let mut report = AuditReport { full: options.full, days: options.days, ..AuditReport::default() };
+    // Before anything else: what it says is settled must be in whatever is read after it.
+    let ledgers = sealed::read_ledgers(&*sources.log).await?;
+    let snapshot = Snapshot::take(sources, options).await?;
+    let census = sealed::take_census(&*sources.log, &snapshot, options, &mut report).await?;
+    sealed::compare(&*sources.log, &ledgers, &census, options, &mut report).await?;
+    sums::compare(sources, &snapshot, options, &census, &mut report).await?;
+    if options.full {
+        identities::compare(sources, &snapshot, options, &mut report).await?;
+    }
+    Ok(report)
+}

@@ -1,0 +1,352 @@
+//! A log and a store in memory that tests can forge: rows can be taken away, doubled and altered behind the traits' back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use protocols::metering::{Code, Day, Event, Kind, MeterId, ObisCode, Quality, Series, StampedBy, Unit, UtcMillis};
+use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, GatewayId, Inventory, SeriesBlock};
+
+use crate::ledger::GatewayLedger;
+use crate::log::{
+    ArchiveAssignment, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership, PartitionCommit,
+    ReadingRecord, RefConsumer, Topic, Uplinked,
+};
+use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading, WriteTimestamp};
+
+/// Half an hour before midnight, so that batches span two days.
+pub(crate) const T0: UtcMillis = UtcMillis(1_795_390_200_000);
+pub(crate) const INCARNATION: u64 = 0xc0ffee;
+
+/// `rows` readings, one a minute, of each of the two meters of a gateway, and an event. Batch `seq` begins ten minutes after
+/// the one before.
+pub(crate) fn batch(gateway: u32, seq: u64, rows: i64) -> Batch {
+    let meters = ["A", "B"].map(|name| MeterId::new(&format!("SIM:{name}{gateway}")).unwrap());
+    let row = |n: i64| BlockRow {
+        captured_at: T0.plus_ms((seq as i64 * 10 + n) * 60_000),
+        nth: 0,
+        mantissa: seq as i64 * 100 + n,
+        quality: Quality::GOOD,
+        read_at: T0,
+        occurred_at: None,
+        clock_offset_ms: None,
+    };
+    let block = |meter: &MeterId| SeriesBlock {
+        series: Series {
+            meter: meter.clone(),
+            code: Code::obis(ObisCode::new(1, 0, 1, 8, 0, 255)),
+            kind: Kind::Register,
+            period_s: 0,
+        },
+        unit: Unit::WATT_HOUR,
+        scaler: 0,
+        stamped_by: StampedBy::Meter,
+        rows: (0..rows).map(row).collect(),
+    };
+    let event = Event {
+        meter: meters[0].clone(),
+        log: "0-0:99.98.0".to_owned(),
+        at: T0.plus_ms(seq as i64 * 600_000),
+        nth: 0,
+        code: seq as i64,
+        raw: vec![7; 10],
+        text: String::new(),
+    };
+    let mut batch = Batch {
+        id: BatchId { gateway: GatewayId::new(&format!("gw-{gateway}")).unwrap(), incarnation: INCARNATION, seq },
+        sealed_at: T0.plus_ms(seq as i64 * 600_000),
+        blocks: meters.iter().map(block).collect(),
+        events: vec![BatchEvent { event, read_at: T0 }],
+        inventory: None,
+        books: Books::default(),
+    };
+    batch.books = batch.compute_books();
+    batch
+}
+
+pub(crate) const PARTITIONS: u32 = 2;
+pub(crate) const GENERATION: LogGeneration = LogGeneration(0xfeed);
+
+/// Offset, append time, gateway, content.
+pub(crate) type RefRecord = (u64, UtcMillis, GatewayId, Uplinked);
+
+#[derive(Debug, Default)]
+pub(crate) struct LogPartition {
+    pub(crate) refs: Vec<RefRecord>,
+    pub(crate) readings: Vec<ReadingRecord>,
+    pub(crate) events: Vec<EventRecord>,
+    pub(crate) books: Vec<BooksRecord>,
+    pub(crate) archived: Option<(u64, u64)>,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) archive_generation: u64,
+}
+
+/// What a call of the log should fail with, once.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) end_cut: Option<LogError>,
+}
+
+#[derive(Debug)]
+pub(crate) struct MemoryLog {
+    partitions: Mutex<Vec<LogPartition>>,
+    pub(crate) faults: Mutex<Faults>,
+    pub(crate) ledgers: Mutex<BTreeMap<GatewayId, GatewayLedger>>,
+}
+
+impl MemoryLog {
+    pub(crate) fn new() -> Arc<Self> {
+        let partitions = (0..PARTITIONS).map(|_| LogPartition::default()).collect();
+        Arc::new(Self { partitions: Mutex::new(partitions), faults: Mutex::default(), ledgers: Mutex::default() })
+    }
+
+    pub(crate) fn partitions(&self) -> MutexGuard<'_, Vec<LogPartition>> {
+        self.partitions.lock().unwrap()
+    }
+
+    /// Commits a batch: its readings go by meter, its books by gateway, as on Kafka. Every fifth offset is left out, as
+    /// transaction markers do.
+    pub(crate) fn apply(&self, batch: &Batch, sealed_effective: UtcMillis, now: UtcMillis) {
+        let mut partitions = self.partitions();
+        let spread = |text: &str| text.bytes().map(usize::from).sum::<usize>() % PARTITIONS as usize;
+        let next = |offset: Option<u64>| match offset {
+            None => 1,
+            Some(offset) if offset % 5 == 4 => offset + 2,
+            Some(offset) => offset + 1,
+        };
+        batch.for_each_reading(|index, block, row| {
+            let partition = spread(block.series.meter.as_str());
+            let records = &mut partitions[partition].readings;
+            records.push(ReadingRecord {
+                partition: partition as u32,
+                offset: next(records.last().map(|record| record.offset)),
+                batch: batch.id.clone(),
+                index,
+                sealed_at: batch.sealed_at,
+                sealed_effective,
+                reading: block.reading(row),
+            });
+        });
+        for (index, BatchEvent { event, read_at }) in (0..).zip(&batch.events) {
+            let partition = spread(event.meter.as_str());
+            let records = &mut partitions[partition].events;
+            records.push(EventRecord {
+                partition: partition as u32,
+                offset: next(records.last().map(|record| record.offset)),
+                batch: batch.id.clone(),
+                index,
+                sealed_effective,
+                read_at: *read_at,
+                event: event.clone(),
+            });
+        }
+        let partition = spread(batch.id.gateway.as_str());
+        let records = &mut partitions[partition].books;
+        records.push(BooksRecord {
+            partition: partition as u32,
+            offset: next(records.last().map(|record| record.offset)),
+            batch: batch.id.clone(),
+            sealed_at: batch.sealed_at,
+            sealed_effective,
+            committed_at: now,
+            books: batch.books.clone(),
+        });
+        drop(partitions);
+        let mut ledgers = self.ledgers.lock().unwrap();
+        let ledger = ledgers.entry(batch.id.gateway.clone()).or_default();
+        ledger.apply(batch.id.incarnation, batch.id.seq);
+    }
+
+    fn archive_owner(&self, ownership: Ownership) -> Result<MutexGuard<'_, Vec<LogPartition>>, LogError> {
+        let partitions = self.partitions();
+        if partitions[ownership.partition as usize].archive_generation == ownership.generation {
+            return Ok(partitions);
+        }
+        Err(LogError::Fenced { partition: ownership.partition })
+    }
+}
+
+/// `from..to`, at most `max`.
+fn page<T: Clone>(records: &[T], offset: fn(&T) -> u64, from: u64, to: u64, max: usize) -> Vec<T> {
+    records.iter().filter(|record| (from..to).contains(&offset(record))).take(max).cloned().collect()
+}
+
+#[async_trait]
+impl EventLog for MemoryLog {
+    fn generation(&self) -> LogGeneration {
+        GENERATION
+    }
+
+    fn partitions(&self) -> u32 {
+        PARTITIONS
+    }
+
+    async fn append_ref(&self, gateway: &GatewayId, uplinked: Uplinked, now: UtcMillis) -> Result<(), LogError> {
+        let mut partitions = self.partitions();
+        let refs = &mut partitions[0].refs;
+        refs.push((refs.len() as u64, now, gateway.clone(), uplinked));
+        Ok(())
+    }
+
+    async fn consume_refs(&self) -> Result<Box<dyn RefConsumer>, LogError> {
+        Err(LogError::Unavailable("this log has no workers".to_owned()))
+    }
+
+    async fn commit(&self, _: Vec<PartitionCommit>, _: UtcMillis) -> Result<(), LogError> {
+        Err(LogError::Unavailable("this log has no workers".to_owned()))
+    }
+
+    async fn ends(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
+        let end = |partition: &LogPartition| match topic {
+            Topic::Refs => partition.refs.last().map_or(0, |record| record.0 + 1),
+            Topic::Readings => partition.readings.last().map_or(0, |record| record.offset + 1),
+            Topic::Events => partition.events.last().map_or(0, |record| record.offset + 1),
+            Topic::Books => partition.books.last().map_or(0, |record| record.offset + 1),
+        };
+        Ok(self.partitions().iter().map(end).collect())
+    }
+
+    async fn read_readings(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<ReadingRecord>, LogError> {
+        Ok(page(&self.partitions()[partition as usize].readings, |record| record.offset, from, to, max))
+    }
+
+    async fn read_events(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<EventRecord>, LogError> {
+        Ok(page(&self.partitions()[partition as usize].events, |record| record.offset, from, to, max))
+    }
+
+    async fn read_books(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<BooksRecord>, LogError> {
+        Ok(page(&self.partitions()[partition as usize].books, |record| record.offset, from, to, max))
+    }
+
+    async fn read_ledger(&self) -> Result<Vec<(GatewayId, Vec<u8>)>, LogError> {
+        let ledgers = self.ledgers.lock().unwrap();
+        Ok(ledgers.iter().map(|(gateway, ledger)| (gateway.clone(), ledger.encode())).collect())
+    }
+
+    async fn read_refs(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<RefRecord>, LogError> {
+        Ok(page(&self.partitions()[partition as usize].refs, |record| record.0, from, to, max))
+    }
+
+    async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError> {
+        let assign = |(partition, held): (u32, &mut LogPartition)| {
+            held.archive_generation += 1;
+            let ownership = Ownership { partition, generation: held.archive_generation };
+            ArchiveAssignment { ownership, archived: held.archived, unfinished: held.cut }
+        };
+        Ok((0..).zip(self.partitions().iter_mut()).map(assign).collect())
+    }
+
+    async fn record_cut(&self, ownership: Ownership, cut: Cut) -> Result<(), LogError> {
+        let mut partitions = self.archive_owner(ownership)?;
+        let held = &mut partitions[ownership.partition as usize];
+        if held.cut.is_some_and(|recorded| recorded != cut) {
+            return Err(LogError::Refused(format!("{cut:?} over {:?}", held.cut)));
+        }
+        held.cut = Some(cut);
+        Ok(())
+    }
+
+    async fn end_cut(&self, ownership: Ownership, cut: Cut) -> Result<(), LogError> {
+        if let Some(error) = self.faults.lock().unwrap().end_cut.take() {
+            return Err(error);
+        }
+        let mut partitions = self.archive_owner(ownership)?;
+        let held = &mut partitions[ownership.partition as usize];
+        if held.cut != Some(cut) {
+            return Err(LogError::Refused(format!("{cut:?} is not {:?}", held.cut)));
+        }
+        held.cut = None;
+        held.archived = Some((cut.readings.1, cut.events.1));
+        Ok(())
+    }
+}
+
+type RowKey = (String, String, u8, u32, UtcMillis, u8);
+
+/// Rows in the order of the store.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryStore {
+    pub(crate) rows: Mutex<BTreeMap<RowKey, StoredReading>>,
+    pub(crate) events: Mutex<Vec<Event>>,
+    pub(crate) inventories: Mutex<BTreeMap<GatewayId, (UtcMillis, Inventory)>>,
+}
+
+fn row_key(row: &StoredReading) -> RowKey {
+    let series = &row.series;
+    let (meter, code) = (series.meter.to_string(), series.code.to_string());
+    (meter, code, series.kind as u8, series.period_s, row.captured_at, row.nth)
+}
+
+#[async_trait]
+impl ReadingStore for MemoryStore {
+    async fn upsert(&self, batches: &[StoreBatch]) -> Result<(), StoreError> {
+        for write in batches {
+            let written: WriteTimestamp = write.write_timestamp();
+            let batch = &write.batch;
+            batch.for_each_reading(|_, block, row| {
+                let stored = StoredReading {
+                    series: block.series.clone(),
+                    captured_at: row.captured_at,
+                    nth: row.nth,
+                    quantity: block.quantity(row),
+                    quality: row.quality,
+                    gateway: batch.id.gateway.clone(),
+                    read_at: row.read_at,
+                    occurred_at: row.occurred_at,
+                    written,
+                };
+                let mut rows = self.rows.lock().unwrap();
+                let slot = rows.entry(row_key(&stored)).or_insert_with(|| stored.clone());
+                if slot.written < written {
+                    *slot = stored;
+                }
+            });
+            self.events.lock().unwrap().extend(batch.events.iter().map(|event| event.event.clone()));
+            if let Some(inventory) = &batch.inventory {
+                let newest = (write.sealed_effective, inventory.clone());
+                self.inventories.lock().unwrap().insert(batch.id.gateway.clone(), newest);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_day(&self, meter: &MeterId, day: Day) -> Result<Vec<StoredReading>, StoreError> {
+        let rows = self.rows.lock().unwrap();
+        let of_day = rows.values().filter(|row| row.series.meter == *meter && row.captured_at.day() == day);
+        Ok(of_day.cloned().collect())
+    }
+
+    async fn read_range(&self, query: RangeQuery) -> Result<Vec<StoredReading>, StoreError> {
+        let rows = self.rows.lock().unwrap();
+        let wanted = rows.values().filter(|row| {
+            row.series == query.series
+                && (query.from..=query.to).contains(&row.captured_at)
+                && query.after.is_none_or(|after| (row.captured_at, row.nth) > after)
+        });
+        Ok(wanted.take(query.rows_max).cloned().collect())
+    }
+
+    async fn ranges_held(
+        &self,
+        _: &protocols::metering::Series,
+        _: UtcMillis,
+        _: UtcMillis,
+        _: i64,
+    ) -> Result<Vec<(UtcMillis, UtcMillis)>, StoreError> {
+        Err(StoreError::Refused("nobody asks this store for ranges".to_owned()))
+    }
+
+    async fn read_events(&self, meter: &MeterId, from: UtcMillis, to: UtcMillis) -> Result<Vec<Event>, StoreError> {
+        let events = self.events.lock().unwrap();
+        Ok(events.iter().filter(|event| event.meter == *meter && (from..=to).contains(&event.at)).cloned().collect())
+    }
+
+    async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError> {
+        Err(StoreError::Refused("nobody asks this store for last readings".to_owned()))
+    }
+
+    async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError> {
+        let inventories = self.inventories.lock().unwrap();
+        Ok(inventories.iter().map(|(gateway, (at, inventory))| (gateway.clone(), *at, inventory.clone())).collect())
+    }
+}
