@@ -1,2 +1,3 @@
-//! Actors: they translate, call and send; decisions live in plain structs.
+//! The actors: they translate, call and send; decisions are elsewhere.
 
+pub mod archiver;
