@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::audit::{AuditArgs, AuditError, AuditOptions, AuditSources, LookError};
 use crate::config::{Config, ConfigError, Settings};
 use crate::run::{self, RunError};
 use crate::telemetry;
@@ -37,6 +38,13 @@ enum Command {
         #[command(flatten)]
         settings: SettingsArgs,
     },
+    /// Close the books: what gateways sealed against what log, store and archive hold; exit 1 when anything is lost or doubled
+    Audit {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        audit: AuditArgs,
+    },
 }
 
 /// Settings given on the command line beat those of the file.
@@ -65,6 +73,14 @@ enum CommandError {
     Logging(String),
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error("cannot look into {}", dir.display())]
+    Look {
+        dir: PathBuf,
+        #[source]
+        source: LookError,
+    },
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("cannot write to stdout")]
     Stdout(#[source] std::io::Error),
 }
@@ -72,9 +88,9 @@ enum CommandError {
 impl CommandError {
     fn is_the_users(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Logging(_) => true,
+            Self::Config(_) | Self::Logging(_) | Self::Look { .. } => true,
             Self::Run(error) => error.is_the_users(),
-            Self::Stdout(_) => false,
+            Self::Audit(_) | Self::Stdout(_) => false,
         }
     }
 
@@ -83,7 +99,8 @@ impl CommandError {
             Self::Config(error) => error.hint(),
             Self::Logging(_) => Some("give a level: error, warn, info, debug or trace".to_owned()),
             Self::Run(error) => error.hint(),
-            Self::Stdout(_) => None,
+            Self::Look { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
+            Self::Audit(_) | Self::Stdout(_) => None,
         }
     }
 }
@@ -108,6 +125,10 @@ pub fn main() -> u8 {
         Command::CheckConfig { settings } => settings.load().map_err(CommandError::from).and_then(|(settings, _)| {
             std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)
         }),
+        Command::Audit { settings, audit } => match audit_with(settings, audit) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
     let Err(error) = done else { return 0 };
     let mut text = format!("error: {}\n", telemetry::chain(&error));
@@ -119,6 +140,17 @@ pub fn main() -> u8 {
     // Nobody is left to tell when stderr is gone.
     drop(std::io::stderr().write_all(text.as_bytes()));
     if error.is_the_users() { 1 } else { 2 }
+}
+
+/// Answers the exit code: 0 when the books are closed.
+fn audit_with(settings: &SettingsArgs, audit: &AuditArgs) -> Result<u8, CommandError> {
+    let (settings, config) = settings.load()?;
+    telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+    let look = |source| CommandError::Look { dir: config.data_dir.clone(), source };
+    let sources = AuditSources::look(&config.data_dir).map_err(look)?;
+    let mut out = std::io::stdout();
+    let closed = crate::audit::run(audit, &sources, AuditOptions::default(), &mut out);
+    Ok(actix::System::new().block_on(closed)?)
 }
 
 impl SettingsArgs {

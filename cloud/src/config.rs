@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::archive::cut::CutSettings;
 use crate::mqtt::{Login, MqttSettings};
 use crate::payloads::gc::Keep;
 use crate::worker::WorkerSettings;
@@ -23,6 +24,7 @@ pub struct Settings {
     pub http: HttpSection,
     pub mqtt: MqttSection,
     pub worker: WorkerSection,
+    pub archive: ArchiveSection,
     pub landing: LandingSection,
     pub logging: LoggingSection,
 }
@@ -34,6 +36,7 @@ impl Default for Settings {
             http: HttpSection::default(),
             mqtt: MqttSection::default(),
             worker: WorkerSection::default(),
+            archive: ArchiveSection::default(),
             landing: LandingSection::default(),
             logging: LoggingSection::default(),
         }
@@ -108,6 +111,22 @@ impl Default for WorkerSection {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct ArchiveSection {
+    /// Readings of one cut, and likewise events; one row takes some 250 bytes while a cut is written.
+    pub cut_rows_max: u64,
+    /// A committed record waits no longer than this for its archive object.
+    pub cut_age_ms: u64,
+}
+
+impl Default for ArchiveSection {
+    fn default() -> Self {
+        let cut = CutSettings::default();
+        Self { cut_rows_max: cut.rows_max, cut_age_ms: cut.age_ms_max.unsigned_abs() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LandingSection {
     /// How long the payload of an archived batch stays.
     pub replay_window_days: u32,
@@ -144,6 +163,7 @@ pub struct Config {
     pub share_group: Option<String>,
     pub worker: WorkerSettings,
     pub decoded_bytes_max: u64,
+    pub cut: CutSettings,
     pub keep: Keep,
 }
 
@@ -233,6 +253,10 @@ impl Settings {
             let text = self.worker.decoded_bytes_max.to_string();
             return value("worker.decoded_bytes_max", text, "the largest payload needs 96 MiB");
         }
+        if !(1_000..=1_000_000).contains(&self.archive.cut_rows_max) {
+            let text = self.archive.cut_rows_max.to_string();
+            return value("archive.cut_rows_max", text, "expected 1000 to 1000000");
+        }
         if let Some(folder) = self.http.tokens_dir.as_ref().filter(|folder| !folder.is_dir()) {
             return value("http.tokens_dir", folder.display().to_string(), "is no folder");
         }
@@ -253,6 +277,11 @@ impl Settings {
             share_group: self.mqtt.share_group.clone(),
             worker: WorkerSettings { group_records_max, group_age, ..WorkerSettings::default() },
             decoded_bytes_max: self.worker.decoded_bytes_max,
+            cut: CutSettings {
+                rows_max: self.archive.cut_rows_max,
+                age_ms_max: i64::try_from(self.archive.cut_age_ms).unwrap_or(i64::MAX),
+                ..CutSettings::default()
+            },
             keep: Keep {
                 replay_ms: i64::from(self.landing.replay_window_days) * DAY_MS,
                 grace_ms: i64::from(self.landing.orphan_grace_days) * DAY_MS,

@@ -11,6 +11,7 @@ use actix::prelude::*;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::actors::archive_keeper::ArchiveKeeper;
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
 use crate::actors::receipts::ReceiptServices;
 use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
@@ -106,6 +107,13 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let pipeline = pipeline(&config, &parts);
     let supervisor =
         Supervisor::new(pipeline.into_factory(), Arc::clone(&parts.metrics), Supervisor::default_backoff()).start();
+    let archiving = ArchiveKeeper::new(
+        Arc::clone(&parts.services.log),
+        parts.payloads.objects(),
+        config.cut,
+        Arc::clone(&parts.clock),
+    );
+    let archiving = archiving.start();
     announce(&config, address, json).map_err(io("write to stdout"))?;
 
     let ended = tokio::select! {
@@ -118,6 +126,8 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     tracing::info!("stopping");
     let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
     let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
+    // A cut under way is finished by the next start, with the same bytes.
+    drop(archiving);
     let (http, pipeline) = tokio::join!(stop_http, stop_pipeline);
     if http.is_err() || !matches!(pipeline, Ok(Ok(()))) {
         tracing::warn!("not everything stopped in time; what was under way is done again at the next start");

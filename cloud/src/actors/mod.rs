@@ -3,6 +3,8 @@
 //! Intake, worker and receipts are one pipeline: when one of them ends, all are stopped, and the supervisor starts the next
 //! generation from the last commit. A lost broker ends nothing: connections are made anew within their actor.
 
+pub mod archive_keeper;
+pub mod archiver;
 pub mod intake;
 pub mod partition_worker;
 pub mod receipts;

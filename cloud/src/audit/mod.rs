@@ -24,6 +24,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -36,7 +37,9 @@ use crate::archive::ArchiveError;
 use crate::archive::footer::Table;
 use crate::archive::objects::{DayRange, RawObject, list_raw};
 use crate::archive::sweep::ArchivedEnds;
+use crate::embedded::{self, OpenError};
 use crate::log::{EventLog, LogError, Topic};
+use crate::payloads::{LocalFolderError, Payloads};
 use crate::store::{ReadingStore, StoreError};
 
 /// Records read from the log at once.
@@ -68,6 +71,25 @@ pub struct AuditSources {
     pub log: Arc<dyn EventLog>,
     pub store: Arc<dyn ReadingStore>,
     pub objects: Arc<dyn ObjectStore>,
+}
+
+/// Why a data directory cannot be looked into.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookError {
+    #[error(transparent)]
+    Pair(#[from] OpenError),
+    #[error(transparent)]
+    Objects(#[from] LocalFolderError),
+}
+
+impl AuditSources {
+    /// The embedded sources of a data directory, beside the process that works with it.
+    pub fn look(data_dir: &Path) -> Result<Self, LookError> {
+        let (log, store) = embedded::look(data_dir)?;
+        let objects = Payloads::look(&data_dir.join("objects"))?.objects();
+        Ok(Self { log: Arc::new(log), store: Arc::new(store), objects })
+    }
 }
 
 /// Why the books could not be closed. What is missing or doubled is no error: it is in the report.

@@ -9,7 +9,7 @@ use protocols::uplink::{BatchId, SeriesKey, SetHash};
 use super::report::{AuditReport, TableReport};
 use super::sealed::{Census, for_each_books, is_audited};
 use super::{AuditError, AuditOptions, AuditSources, ENTRIES_MAX, PAGE, Snapshot};
-use crate::archive::ArchiveError;
+use crate::archive::{ArchiveError, error_chain};
 use crate::archive::footer::{BatchSum, Table};
 use crate::archive::objects::{RawObject, read_file, read_footer};
 use crate::archive::parquet::{read_events, read_readings};
@@ -188,7 +188,7 @@ impl Share<'_> {
                 // A damaged object is a finding, not the end of the audit: its rows are missing from the sums.
                 Err(error @ ArchiveError::File { .. }) => {
                     if self.number == 0 {
-                        report.problem(format!("{}: {}", object.key, chain(&error)));
+                        report.problem(format!("{}: {}", object.key, error_chain(&error)));
                     }
                     continue;
                 }
@@ -320,16 +320,4 @@ fn reading_hashes(rows: &[ReadingRecord]) -> impl Iterator<Item = SetHash> + '_ 
         let (_, key) = last.as_ref().expect("set above");
         SetHash::of_reading(row.index, key, reading.captured_at, reading.nth, reading.quantity, reading.quality)
     })
-}
-
-/// An error with its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -189,6 +189,25 @@ pub fn open(dir: &Path, options: &Options) -> Result<Opened, OpenError> {
     Ok(Opened { log, store: EmbeddedStore::new(store_writer, store_reader), outcomes })
 }
 
+/// Opens the pair for looking, beside the process that works with it: nothing is made, mended or locked, and every write is
+/// answered `Unavailable`.
+pub fn look(dir: &Path) -> Result<(EmbeddedLog, EmbeddedStore), OpenError> {
+    let path = |name: &str| dir.join(name);
+    let (log_path, store_path) = (path(LOG_FILE.name), path(STORE_FILE.name));
+    for (path, kind) in [(&log_path, LOG_FILE), (&store_path, STORE_FILE)] {
+        sqlite::check_kind(&open_reader(path)?, path, kind)?;
+    }
+    let pair = Arc::new(Pair::default());
+    let log_core = LogCore::new(open_reader(&log_path)?, Arc::clone(&pair));
+    let head = log_core.head().map_err(OpenError::Log)?;
+    let generation = LogGeneration(log_core.generation().map_err(OpenError::Log)?);
+    let store_core = StoreCore::new(open_reader(&store_path)?, pair);
+    // Inline: one caller at a time, and no thread that would have to open a file again.
+    let log = Arc::new(Front::inline(log_core));
+    let store = Arc::new(Front::inline(store_core));
+    Ok((EmbeddedLog::new(generation, head, Arc::clone(&log), log), EmbeddedStore::new(Arc::clone(&store), store)))
+}
+
 /// What every thread of a pair needs to open its file again.
 struct Files {
     pair: Arc<Pair>,

@@ -80,6 +80,15 @@ impl Payloads {
         Self { objects }
     }
 
+    /// A local folder for looking, beside the process that writes to it: nothing is swept.
+    pub fn look(folder: &FilePath) -> Result<Self, LocalFolderError> {
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(|source| LocalFolderError {
+            folder: folder.display().to_string(),
+            source: std::io::Error::other(source),
+        })?;
+        Ok(Self::new(Arc::new(store)))
+    }
+
     /// A local folder, every write synced. What a killed process left half written is swept: nobody else writes here.
     pub fn local(folder: &FilePath) -> Result<Self, LocalFolderError> {
         let error = |source| LocalFolderError { folder: folder.display().to_string(), source };
@@ -87,6 +96,11 @@ impl Payloads {
         sweep_staged(folder).map_err(error)?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|source| error(std::io::Error::other(source)))?;
         Ok(Self::new(Arc::new(store.with_fsync(true))))
+    }
+
+    /// The object store itself: the archive lies beside the landing area.
+    pub fn objects(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.objects)
     }
 
     pub async fn put(&self, key: &PayloadKey, bytes: Bytes) -> Result<Stored, PayloadsError> {

@@ -69,6 +69,12 @@ impl LogCore {
         Ok(Head { refs_ends, generations: partitions.iter().map(|partition| partition.generation).collect() })
     }
 
+    /// The log's generation, as it is written.
+    pub(crate) fn generation(&self) -> Result<u64, LogError> {
+        let found = meta(&self.conn, "generation").map_err(failed)?;
+        found.map(|generation| generation as u64).ok_or_else(|| LogError::Damaged("no generation".to_owned()))
+    }
+
     /// Appends all of them in one transaction: one fsync.
     pub(super) fn append(&mut self, refs: &[NewRef]) -> Result<(), LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
