@@ -234,15 +234,7 @@ impl Settings {
             let text = self.mqtt.share_group.clone().unwrap_or_default();
             return value("mqtt.share_group", text, "expected a name without / + and #");
         }
-        let login = match (&self.mqtt.user, &self.mqtt.password_file) {
-            (None, None) => None,
-            (Some(user), Some(file)) => {
-                let password =
-                    std::fs::read_to_string(file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
-                Some(Login { user: user.clone(), password: password.trim().to_owned() })
-            }
-            _ => return value("mqtt.user", "..".to_owned(), "user and password_file go together"),
-        };
+        let login = self.mqtt.login()?;
         if !(1..=10_000).contains(&self.worker.group_refs_max) {
             return value("worker.group_refs_max", self.worker.group_refs_max.to_string(), "expected 1 to 10000");
         }
@@ -287,6 +279,22 @@ impl Settings {
                 grace_ms: i64::from(self.landing.orphan_grace_days) * DAY_MS,
             },
         })
+    }
+}
+
+impl MqttSection {
+    /// Reads the password file.
+    fn login(&self) -> Result<Option<Login>, ConfigError> {
+        let (key, problem) = ("mqtt.user", "user and password_file go together");
+        match (&self.user, &self.password_file) {
+            (None, None) => Ok(None),
+            (Some(user), Some(file)) => {
+                let read = std::fs::read_to_string(file);
+                let password = read.map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+                Ok(Some(Login { user: user.clone(), password: password.trim().to_owned() }))
+            }
+            _ => Err(ConfigError::Value { key, value: "..".to_owned(), problem }),
+        }
     }
 }
 

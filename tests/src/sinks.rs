@@ -1,0 +1,97 @@
+//! What log, store and archive of a stopped cloud hold, read one by one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use cloud::archive::footer::Table;
+use cloud::archive::objects::{DayRange, list_raw, read_file};
+use cloud::archive::parquet::read_readings;
+use cloud::audit::AuditSources;
+use cloud::log::{ReadingRecord, Topic};
+use cloud::store::RangeQuery;
+use demo::verdict::Identity;
+use protocols::metering::{Quantity, Reading, Series, UtcMillis};
+
+/// Identity to exact decimal and unit.
+pub type Sink = BTreeMap<Identity, String>;
+
+fn identity(series: &Series, captured_at: UtcMillis, nth: u8) -> Identity {
+    (
+        series.meter.to_string(),
+        series.code.to_string(),
+        series.kind.name().to_owned(),
+        u64::from(series.period_s),
+        captured_at.to_string(),
+        u64::from(nth),
+    )
+}
+
+fn value(quantity: Quantity) -> String {
+    quantity.to_string()
+}
+
+/// The winning revision of each identity is the one of the latest seal.
+fn newest(records: Vec<ReadingRecord>) -> Sink {
+    let mut winners: BTreeMap<Identity, (UtcMillis, String)> = BTreeMap::new();
+    for record in records {
+        let Reading { series, captured_at, nth, quantity, .. } = record.reading;
+        let (sealed_at, value) = (record.sealed_effective, value(quantity));
+        let winner = winners.entry(identity(&series, captured_at, nth)).or_insert((sealed_at, value.clone()));
+        if winner.0 < sealed_at {
+            *winner = (sealed_at, value);
+        }
+    }
+    winners.into_iter().map(|(identity, (_, value))| (identity, value)).collect()
+}
+
+/// ("log", ...), ("store", ...), ("archive", ...).
+pub async fn read_all(data_dir: &Path) -> anyhow::Result<[(&'static str, Sink); 3]> {
+    let sources = AuditSources::look(data_dir).context("cannot look into the data directory")?;
+    Ok([
+        ("log", read_log(&sources).await?),
+        ("store", read_store(&sources).await?),
+        ("archive", read_archive(&sources).await?),
+    ])
+}
+
+async fn read_log(sources: &AuditSources) -> anyhow::Result<Sink> {
+    let mut records = Vec::new();
+    for (partition, end) in (0..).zip(sources.log.ends(Topic::Readings).await?) {
+        let mut from = 0;
+        while from < end {
+            let page = sources.log.read_readings(partition, from, end, 10_000).await?;
+            let Some(last) = page.last() else { break };
+            from = last.offset + 1;
+            records.extend(page);
+        }
+    }
+    Ok(newest(records))
+}
+
+async fn read_store(sources: &AuditSources) -> anyhow::Result<Sink> {
+    let mut sink = Sink::new();
+    for last in sources.store.last_readings().await? {
+        let mut after = None;
+        loop {
+            let (from, to) = (UtcMillis::MIN, UtcMillis::MAX);
+            let query = RangeQuery { series: last.series.clone(), from, to, after, rows_max: 10_000 };
+            let page = sources.store.read_range(query).await?;
+            let Some(end) = page.last() else { break };
+            after = Some((end.captured_at, end.nth));
+            sink.extend(page.into_iter().map(|row| {
+                (identity(&row.series, row.captured_at, row.nth), value(row.quantity))
+            }));
+        }
+    }
+    Ok(sink)
+}
+
+async fn read_archive(sources: &AuditSources) -> anyhow::Result<Sink> {
+    let mut records = Vec::new();
+    for object in list_raw(&*sources.objects, Table::Readings, DayRange::default()).await? {
+        let (_, rows) = read_file(&sources.objects, &object, read_readings).await?;
+        records.extend(rows);
+    }
+    Ok(newest(records))
+}
