@@ -212,6 +212,25 @@ fn random(state: &mut u64) -> usize {
     (*state >> 33) as usize
 }
 
+/// Numbers in the header that SQLite, or we, refuse before anything can be read.
+#[tokio::test]
+async fn a_damaged_header_is_damage_and_no_refusal() {
+    let source = tempfile::tempdir().unwrap();
+    let (readings, ..) = filled(source.path()).await;
+    // The schema format, the user version (1), the text encoding; see "The Database Header" of the file format.
+    for at in [47, 63, 59] {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["log.db", "store.db"] {
+            std::fs::copy(source.path().join(file), dir.path().join(file)).unwrap();
+        }
+        overwrite(&dir.path().join("log.db"), at, &[if at == 63 { 0 } else { 0x7f }]);
+        let pair = opened(dir.path());
+        assert!(matches!(pair.outcomes[0], OpenOutcome::LogDamaged { .. }), "byte {at}: {:?}", pair.outcomes);
+        let found = logged(&pair).await;
+        assert!(found.is_empty() || found == readings, "byte {at}");
+    }
+}
+
 /// Flips anywhere in either file: whatever is answered is what was written, before and after mending.
 #[tokio::test]
 async fn no_flipped_bit_becomes_a_wrong_value() {
@@ -223,14 +242,15 @@ async fn no_flipped_bit_becomes_a_wrong_value() {
     );
     let mut state = 42;
     let (mut found, mut harmless) = (0, 0);
-    for flip in 0..120 {
+    for flip in 0..160 {
         let dir = tempfile::tempdir().unwrap();
         for file in ["log.db", "store.db"] {
             std::fs::copy(source.path().join(file), dir.path().join(file)).unwrap();
         }
         let path = dir.path().join(if flip % 2 == 0 { "log.db" } else { "store.db" });
         let mut bytes = std::fs::read(&path).unwrap();
-        let at = random(&mut state) % bytes.len();
+        // Every fourth in the header of the file, where SQLite's own settings are.
+        let at = random(&mut state) % if flip % 8 < 2 { 100 } else { bytes.len() };
         bytes[at] ^= 1 << (random(&mut state) % 8);
         std::fs::write(&path, &bytes).unwrap();
         let mut damaged = false;
