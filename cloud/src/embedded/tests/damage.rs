@@ -206,6 +206,25 @@ async fn setting_aside_can_be_interrupted_anywhere() {
     }
 }
 
+/// The moves stop half-way. Fails when the main file is moved before its WAL: what is left of it would be replayed into the new
+/// file.
+#[tokio::test]
+async fn a_wal_is_never_left_behind_without_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (readings, ..) = filled(dir.path()).await;
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("log.db.aside"), "log.db.aside-1").unwrap();
+    std::fs::write(path("log.db-wal"), b"of another time").unwrap();
+    // No file can be moved onto a folder that is not empty.
+    let obstacle = path("log.db.aside-1").join("log.db-wal");
+    std::fs::create_dir_all(obstacle.join("x")).unwrap();
+    assert!(matches!(open(dir.path(), &Options::default()), Err(OpenError::Io { .. })));
+    assert!(path("log.db").exists(), "the file waits for its WAL");
+    std::fs::remove_dir_all(obstacle).unwrap();
+    let pair = opened(dir.path());
+    assert!(logged(&pair).await == readings);
+}
+
 /// A linear congruential generator (Knuth, MMIX): the same flips in every run.
 fn random(state: &mut u64) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
