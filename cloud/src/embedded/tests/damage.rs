@@ -206,10 +206,48 @@ async fn setting_aside_can_be_interrupted_anywhere() {
     }
 }
 
+/// The moves stop half-way. Fails when the main file is moved before its WAL: what is left of it would be replayed into the new
+/// file.
+#[tokio::test]
+async fn a_wal_is_never_left_behind_without_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (readings, ..) = filled(dir.path()).await;
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("log.db.aside"), "log.db.aside-1").unwrap();
+    std::fs::write(path("log.db-wal"), b"of another time").unwrap();
+    // No file can be moved onto a folder that is not empty.
+    let obstacle = path("log.db.aside-1").join("log.db-wal");
+    std::fs::create_dir_all(obstacle.join("x")).unwrap();
+    assert!(matches!(open(dir.path(), &Options::default()), Err(OpenError::Io { .. })));
+    assert!(path("log.db").exists(), "the file waits for its WAL");
+    std::fs::remove_dir_all(obstacle).unwrap();
+    let pair = opened(dir.path());
+    assert!(logged(&pair).await == readings);
+}
+
 /// A linear congruential generator (Knuth, MMIX): the same flips in every run.
 fn random(state: &mut u64) -> usize {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 33) as usize
+}
+
+/// Numbers in the header that SQLite, or we, refuse before anything can be read.
+#[tokio::test]
+async fn a_damaged_header_is_damage_and_no_refusal() {
+    let source = tempfile::tempdir().unwrap();
+    let (readings, ..) = filled(source.path()).await;
+    // The schema format, the user version (1), the text encoding; see "The Database Header" of the file format.
+    for at in [47, 63, 59] {
+        let dir = tempfile::tempdir().unwrap();
+        for file in ["log.db", "store.db"] {
+            std::fs::copy(source.path().join(file), dir.path().join(file)).unwrap();
+        }
+        overwrite(&dir.path().join("log.db"), at, &[if at == 63 { 0 } else { 0x7f }]);
+        let pair = opened(dir.path());
+        assert!(matches!(pair.outcomes[0], OpenOutcome::LogDamaged { .. }), "byte {at}: {:?}", pair.outcomes);
+        let found = logged(&pair).await;
+        assert!(found.is_empty() || found == readings, "byte {at}");
+    }
 }
 
 /// Flips anywhere in either file: whatever is answered is what was written, before and after mending.
@@ -223,14 +261,15 @@ async fn no_flipped_bit_becomes_a_wrong_value() {
     );
     let mut state = 42;
     let (mut found, mut harmless) = (0, 0);
-    for flip in 0..120 {
+    for flip in 0..160 {
         let dir = tempfile::tempdir().unwrap();
         for file in ["log.db", "store.db"] {
             std::fs::copy(source.path().join(file), dir.path().join(file)).unwrap();
         }
         let path = dir.path().join(if flip % 2 == 0 { "log.db" } else { "store.db" });
         let mut bytes = std::fs::read(&path).unwrap();
-        let at = random(&mut state) % bytes.len();
+        // Every fourth in the header of the file, where SQLite's own settings are.
+        let at = random(&mut state) % if flip % 8 < 2 { 100 } else { bytes.len() };
         bytes[at] ^= 1 << (random(&mut state) % 8);
         std::fs::write(&path, &bytes).unwrap();
         let mut damaged = false;

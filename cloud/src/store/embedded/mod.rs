@@ -102,10 +102,10 @@ impl ReadingStore for EmbeddedStore {
     }
 
     async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError> {
-        self.read(|store| store.last_readings()).await
+        self.read(StoreCore::last_readings).await
     }
 
     async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError> {
-        self.read(|store| store.inventories()).await
+        self.read(StoreCore::inventories).await
     }
 }
