@@ -104,6 +104,8 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let parts = open(&config).await?;
     let server = http::serve(listener, http_services(&config, &parts), |_| {}).map_err(io("serve HTTP"))?;
     let server_handle = server.handle();
+    // A task of its own: it must go on while it is being stopped, so that requests under way are answered.
+    let mut server = actix::spawn(server);
     let pipeline = pipeline(&config, &parts);
     let supervisor =
         Supervisor::new(pipeline.into_factory(), Arc::clone(&parts.metrics), Supervisor::default_backoff()).start();
@@ -118,9 +120,9 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
 
     let ended = tokio::select! {
         () = told_to_end => Ok(()),
-        ended = server => Err(match ended {
-            Ok(()) => RunError::HttpEnded,
-            Err(source) => RunError::Io { what: "serve HTTP", source },
+        ended = &mut server => Err(match ended {
+            Ok(Ok(())) | Err(_) => RunError::HttpEnded,
+            Ok(Err(source)) => RunError::Io { what: "serve HTTP", source },
         }),
     };
     tracing::info!("stopping");

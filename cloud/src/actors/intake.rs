@@ -155,6 +155,7 @@ impl IntakeServices {
             match self.log.append_ref(gateway, uplinked.clone(), self.clock.now()).await {
                 Ok(()) => {
                     self.metrics.add(Metric::IntakeAppended, 1);
+                    self.health.set(Part::Log, true);
                     return Ok(Ok(()));
                 }
                 Err(LogError::Unavailable(error) | LogError::Doubtful(error)) => {

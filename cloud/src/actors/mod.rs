@@ -62,3 +62,6 @@ impl Report {
         self.to.do_send(PartStopped { part: self.part, generation: self.generation, panicked });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -87,7 +87,7 @@ impl<C: Core> Front<C> {
         {
             match std::fs::File::create(suspect).and_then(|mark| mark.sync_all()) {
                 Ok(()) => {
-                    tracing::error!(mark = %suspect.display(), "damage found: the next start sets the file aside")
+                    tracing::error!(mark = %suspect.display(), "damage found: the next start sets the file aside");
                 }
                 Err(error) => tracing::error!(%error, "damage found, and its mark cannot be written"),
             }
@@ -196,7 +196,11 @@ mod tests {
     }
 
     async fn suspect(front: &Front<Numbered>) {
-        front.call(|core| Ok::<_, Unavailable>(core.suspect = true)).await.unwrap();
+        let suspect = |core: &mut Numbered| {
+            core.suspect = true;
+            Ok::<_, Unavailable>(())
+        };
+        front.call(suspect).await.unwrap();
     }
 
     /// Fails when `run` keeps a suspect core.

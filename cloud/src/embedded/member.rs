@@ -76,7 +76,9 @@ impl Member {
         if let Some(cause) = sqlite::quick_check(&member.conn).map_err(|source| member.failed(source))? {
             return Ok(Err(cause));
         }
-        sqlite::check_kind(&member.conn, &member.path, kind)?;
+        if sqlite::check_kind(&member.conn, &member.path, kind)? == 0 {
+            return Ok(Err("its version is lost".to_owned()));
+        }
         member.transact(|_| Ok(()))?;
         for name in kind.numbers {
             if meta(&member.conn, name).map_err(|source| member.failed(source))?.is_none() {

@@ -87,8 +87,8 @@ pub(crate) fn is_set_up(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? > 0)
 }
 
-/// Refuses what is not ours, or written by a newer version.
-pub(crate) fn check_kind(conn: &Connection, path: &Path, kind: FileKind) -> Result<(), OpenError> {
+/// Refuses what is not ours, or written by a newer version; else the version that wrote the file.
+pub(crate) fn check_kind(conn: &Connection, path: &Path, kind: FileKind) -> Result<i32, OpenError> {
     let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(failed);
     let found = number("application_id")?;
@@ -99,7 +99,7 @@ pub(crate) fn check_kind(conn: &Connection, path: &Path, kind: FileKind) -> Resu
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Makes the schema in a new file, or brings an older one up to date, inside the caller's transaction.
@@ -129,6 +129,8 @@ pub(crate) fn begin(conn: &mut Connection) -> rusqlite::Result<Transaction<'_>> 
 /// Whether the file, not the call, is at fault.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
+        // A schema format that no version of SQLite has written is a generic error, told by its text alone.
+        rusqlite::Error::SqliteFailure(_, Some(text)) if text == "unsupported file format" => true,
         rusqlite::Error::SqliteFailure(error, _) => {
             matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
         }

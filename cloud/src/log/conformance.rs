@@ -5,7 +5,6 @@
 //! fail.
 
 #![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
-#![allow(clippy::missing_panics_doc, reason = "a case fails by panicking")]
 
 mod archive;
 mod commits;

@@ -146,9 +146,9 @@ impl State {
                 return;
             }
             // Awake now and then: what is to be sent comes from elsewhere.
-            match tokio::time::timeout(Duration::from_millis(2), stream.read_buf(&mut incoming)).await {
-                Ok(Ok(0) | Err(_)) => return,
-                Ok(Ok(_)) | Err(_) => {}
+            let read = tokio::time::timeout(Duration::from_millis(2), stream.read_buf(&mut incoming)).await;
+            if matches!(read, Ok(Ok(0) | Err(_))) {
+                return;
             }
         }
     }

@@ -98,14 +98,14 @@ impl LogCore {
         let tx = begin(&mut self.conn).map_err(failed)?;
         let mut taken = Vec::new();
         for mut found in Partition::all(&tx)? {
-            let mine = Ownership { partition: found.partition, generation: found.generation };
+            let mine = Ownership { partition: found.number, generation: found.generation };
             if only.is_some_and(|only| !only.contains(&mine)) {
                 continue;
             }
             found.generation += 1;
             found.save(&tx)?;
             let ownership = Ownership { generation: found.generation, ..mine };
-            let ledger = super::read::ledger_of(&tx, Some(found.partition))?;
+            let ledger = super::read::ledger_of(&tx, Some(found.number))?;
             taken.push(Taken { ownership, position: found.position, ledger });
         }
         commit(tx, &mut self.suspect)?;
@@ -155,7 +155,7 @@ impl LogCore {
         for mut found in Partition::all(&tx)? {
             found.archive_generation += 1;
             found.save(&tx)?;
-            let ownership = Ownership { partition: found.partition, generation: found.archive_generation };
+            let ownership = Ownership { partition: found.number, generation: found.archive_generation };
             assignments.push(ArchiveAssignment { ownership, archived: found.archived, unfinished: found.cut });
         }
         commit(tx, &mut self.suspect)?;
@@ -211,8 +211,8 @@ impl LogCore {
 
 /// The rows of `partitions` of a new log.
 pub(crate) fn create_partitions(tx: &Transaction<'_>, partitions: u32) -> rusqlite::Result<()> {
-    for partition in 0..partitions {
-        Partition { partition, ..Partition::default() }.insert(tx)?;
+    for number in 0..partitions {
+        Partition { number, ..Partition::default() }.insert(tx)?;
     }
     Ok(())
 }

@@ -63,9 +63,10 @@ struct Shared {
     generation: AtomicU64,
     partitions: u32,
     board: Arc<Board>,
-    writer: Arc<Front<LogCore>>,
-    /// In memory, the writer itself.
+    /// In memory, the writer itself. Before the writer, and so closed before it: whoever closes last folds the WAL into the
+    /// file, and a reader cannot.
     reader: Arc<Front<LogCore>>,
+    writer: Arc<Front<LogCore>>,
 }
 
 /// What callers and the writer's thread share. Apart from [`Shared`], so that a job never holds the front that runs it: its

@@ -11,7 +11,7 @@ use crate::log::{Cut, LogError};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Partition {
-    pub(super) partition: u32,
+    pub(super) number: u32,
     pub(super) refs_end: u64,
     pub(super) readings_end: u64,
     pub(super) events_end: u64,
@@ -58,7 +58,7 @@ impl Partition {
         let [refs, readings, events, books, position, generation, archive_generation] = self.numbers();
         let [archived_readings, archived_events, from, to, events_from, events_to] = self.optional_numbers();
         let row = params![
-            self.partition,
+            self.number,
             refs,
             readings,
             events,
@@ -97,36 +97,36 @@ impl Partition {
     }
 
     fn hash(&self) -> i64 {
-        let hash = self.numbers().into_iter().fold(RowHash::new().int(i64::from(self.partition)), RowHash::int);
+        let hash = self.numbers().into_iter().fold(RowHash::new().int(i64::from(self.number)), RowHash::int);
         // No number of these is negative.
         self.optional_numbers().into_iter().fold(hash, |hash, value| hash.int(value.unwrap_or(-1))).finish()
     }
 
     /// The outer error is that of the statement, the inner one says that the row is not what was written.
     fn read(row: &Row<'_>) -> rusqlite::Result<Result<Self, LogError>> {
-        let number = |index: usize| row.get::<_, i64>(index).map(offset);
+        let unsigned = |index: usize| row.get::<_, i64>(index).map(offset);
         let optional = |index: usize| row.get::<_, Option<i64>>(index).map(|value| value.map(offset));
-        let partition = row.get(0)?;
+        let number = row.get(0)?;
         let cut = match (optional(10)?, optional(11)?, optional(12)?, optional(13)?) {
             (Some(start), Some(end), Some(events_start), Some(events_end)) => {
-                Some(Cut { partition, readings: (start, end), events: (events_start, events_end) })
+                Some(Cut { partition: number, readings: (start, end), events: (events_start, events_end) })
             }
             _ => None,
         };
         let found = Self {
-            partition,
-            refs_end: number(1)?,
-            readings_end: number(2)?,
-            events_end: number(3)?,
-            books_end: number(4)?,
-            position: number(5)?,
-            generation: number(6)?,
-            archive_generation: number(7)?,
+            number,
+            refs_end: unsigned(1)?,
+            readings_end: unsigned(2)?,
+            events_end: unsigned(3)?,
+            books_end: unsigned(4)?,
+            position: unsigned(5)?,
+            generation: unsigned(6)?,
+            archive_generation: unsigned(7)?,
             archived: optional(8)?.zip(optional(9)?),
             cut,
         };
         let whole = found.hash() == row.get::<_, i64>(14)?;
-        let damaged = || LogError::Damaged(format!("the row of partition {partition} is not what was written"));
+        let damaged = || LogError::Damaged(format!("the row of partition {number} is not what was written"));
         Ok(whole.then_some(found).ok_or_else(damaged))
     }
 }
@@ -135,6 +135,6 @@ impl Partition {
 pub(super) fn check(conn: &Connection) -> Result<(), String> {
     let partitions = meta(conn, "partitions").map_err(|error| error.to_string())?.unwrap_or(0);
     let found = Partition::all(conn).map_err(|error| error.to_string())?;
-    let all = found.iter().map(|row| i64::from(row.partition)).eq(0..partitions);
+    let all = found.iter().map(|row| i64::from(row.number)).eq(0..partitions);
     if all { Ok(()) } else { Err("a partition is missing".to_owned()) }
 }

@@ -72,7 +72,7 @@ pub(crate) fn partitions_of(from: &Connection) -> Option<u32> {
 /// False when not every row is what was written: they share one page, and belong together.
 fn copy_partitions(from: &Connection, into: &mut Connection, partitions: u32) -> rusqlite::Result<bool> {
     let Ok(rows) = Partition::all(from) else { return Ok(false) };
-    if !rows.iter().map(|row| row.partition).eq(0..partitions) {
+    if !rows.iter().map(|row| row.number).eq(0..partitions) {
         return Ok(false);
     }
     let tx = begin(into)?;
@@ -275,7 +275,7 @@ fn mend_ends(into: &mut Connection) -> rusqlite::Result<()> {
                 max(events_first + events_count), max(books_offset) + 1 FROM batches WHERE partition = ?1";
     for mut partition in Partition::all(&tx).unwrap_or_default() {
         let end = |row: &Row<'_>, index: usize| row.get::<_, Option<i64>>(index).map(|end| offset(end.unwrap_or(0)));
-        tx.query_row(ends, [partition.partition], |row| {
+        tx.query_row(ends, [partition.number], |row| {
             partition.refs_end = partition.refs_end.max(end(row, 0)?);
             partition.readings_end = partition.readings_end.max(end(row, 1)?);
             partition.events_end = partition.events_end.max(end(row, 2)?);

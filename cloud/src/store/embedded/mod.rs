@@ -30,9 +30,10 @@ use crate::embedded::front::{Failure, Front};
 /// Clones are the same store.
 #[derive(Clone)]
 pub struct EmbeddedStore {
-    writer: Arc<Front<StoreCore>>,
-    /// In memory, the writer itself.
+    /// In memory, the writer itself. Before the writer, and so closed before it: whoever closes last folds the WAL into the
+    /// file, and a reader cannot.
     reader: Arc<Front<StoreCore>>,
+    writer: Arc<Front<StoreCore>>,
 }
 
 impl Failure for StoreError {
@@ -47,7 +48,7 @@ impl Failure for StoreError {
 
 impl EmbeddedStore {
     pub(crate) const fn new(writer: Arc<Front<StoreCore>>, reader: Arc<Front<StoreCore>>) -> Self {
-        Self { writer, reader }
+        Self { reader, writer }
     }
 
     pub(crate) async fn end_rebuild(&self) -> Result<(), StoreError> {
@@ -101,10 +102,10 @@ impl ReadingStore for EmbeddedStore {
     }
 
     async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError> {
-        self.read(|store| store.last_readings()).await
+        self.read(StoreCore::last_readings).await
     }
 
     async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError> {
-        self.read(|store| store.inventories()).await
+        self.read(StoreCore::inventories).await
     }
 }
