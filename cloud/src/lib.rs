@@ -5,6 +5,7 @@ pub mod archive;
 pub mod audit;
 pub mod backoff;
 pub mod clock;
+pub mod completeness;
 pub mod embedded;
 pub mod health;
 pub mod ledger;
@@ -17,4 +18,5 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 pub mod worker;

@@ -41,11 +41,7 @@ pub struct RawObject {
 }
 
 /// Raw objects of a table, ascending by date and cut.
-pub async fn list_raw(
-    objects: &dyn ObjectStore,
-    table: Table,
-    days: DayRange,
-) -> Result<Vec<RawObject>, ArchiveError> {
+pub async fn list_raw(objects: &dyn ObjectStore, table: Table, days: DayRange) -> Result<Vec<RawObject>, ArchiveError> {
     let prefixes = match (days.from, days.to) {
         (Some(from), Some(to)) if i64::from(to.0) - i64::from(from.0) < DAYS_LISTED_MAX => {
             (from.0..=to.0).map(|day| date_prefix(table, Day(day))).collect()

@@ -214,7 +214,13 @@ async fn payloads_leave_the_landing_area_only_archived_and_after_the_window() {
     let later = batch(1, 3, 8).sealed_at.plus_ms(999);
     macro_rules! sweep {
         ($sweep:expr, $archived:expr, $now:expr) => {
-            $sweep.step(&*log, $archived, $now, |batch| { deleted.push(batch.seq); std::future::ready(Ok(())) }).await.unwrap()
+            $sweep
+                .step(&*log, $archived, $now, |batch| {
+                    deleted.push(batch.seq);
+                    std::future::ready(Ok(()))
+                })
+                .await
+                .unwrap()
         };
     }
     let forever = UtcMillis(i64::MAX);

@@ -302,8 +302,9 @@ impl Share {
 /// On equal write timestamps each column comes from one of the writes; which one is the store's rule and not checked here.
 fn is_mixture(found: &Winner, winner: &Winner, ties: &[Winner]) -> bool {
     let candidates = || std::iter::once(winner).chain(ties);
-    candidates().any(|write| (write.quantity.mantissa, write.quantity.scaler) == (found.quantity.mantissa, found.quantity.scaler))
-        && candidates().any(|write| write.quantity.unit == found.quantity.unit)
+    candidates().any(|write| {
+        (write.quantity.mantissa, write.quantity.scaler) == (found.quantity.mantissa, found.quantity.scaler)
+    }) && candidates().any(|write| write.quantity.unit == found.quantity.unit)
         && candidates().any(|write| write.quality == found.quality)
         && candidates().any(|write| write.gateway == found.gateway)
         && candidates().any(|write| write.read_at == found.read_at)

@@ -9,10 +9,10 @@ use protocols::uplink::{BatchId, SeriesKey, SetHash};
 use super::report::{AuditReport, TableReport};
 use super::sealed::{Census, for_each_books, is_audited};
 use super::{AuditError, AuditOptions, AuditSources, ENTRIES_MAX, PAGE, Snapshot};
-use crate::archive::{ArchiveError, error_chain};
 use crate::archive::footer::{BatchSum, Table};
 use crate::archive::objects::{RawObject, read_file, read_footer};
 use crate::archive::parquet::{read_events, read_readings};
+use crate::archive::{ArchiveError, error_chain};
 use crate::log::{EventRecord, ReadingRecord};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

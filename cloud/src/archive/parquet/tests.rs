@@ -1,7 +1,7 @@
 use protocols::metering::{
     Code, Day, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
-use protocols::uplink::{BatchId, GatewayId, SeriesKey, Sha256, SetHash};
+use protocols::uplink::{BatchId, GatewayId, SeriesKey, SetHash, Sha256};
 
 use super::*;
 use crate::archive::footer::{CutRange, Table};
