@@ -4,16 +4,22 @@ pub mod actors;
 pub mod archive;
 pub mod audit;
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod completeness;
+pub mod config;
 pub mod embedded;
 pub mod health;
+pub mod http;
+pub mod intake;
 pub mod ledger;
 pub mod log;
 #[cfg(test)]
 mod memory;
+pub mod mqtt;
 pub mod payloads;
 pub mod receipt_queue;
+pub mod run;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

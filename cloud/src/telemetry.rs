@@ -168,6 +168,17 @@ pub fn init_logging(level: &str) -> Result<(), String> {
     subscriber.try_init().map_err(|error| error.to_string())
 }
 
+/// An error with what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        push(&mut text, format_args!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

@@ -1,5 +1,7 @@
 //! Batches and faulty stand-ins for the tests of this crate.
 
+pub(crate) mod broker;
+
 use std::collections::VecDeque;
 use std::sync::Mutex;
 

@@ -7,6 +7,7 @@
 //! Inline runs each job at once on the caller's thread: the deterministic simulation has no other thread.
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -21,6 +22,8 @@ pub(crate) trait Core: Send + 'static {
 /// An error that can say that the work was not done, for now.
 pub(crate) trait Failure: Send + 'static {
     fn unavailable(cause: String) -> Self;
+    /// Whether the file holds what was never written.
+    fn is_damage(&self) -> bool;
 }
 
 /// Receives the core, or why there is none.
@@ -30,7 +33,12 @@ type Job<C> = Box<dyn FnOnce(Result<&mut C, &str>) + Send>;
 const QUEUE_JOBS: usize = 256;
 
 pub(crate) enum Front<C> {
-    Thread { queue: Option<mpsc::Sender<Job<C>>>, thread: Option<JoinHandle<()>> },
+    Thread {
+        queue: Option<mpsc::Sender<Job<C>>>,
+        thread: Option<JoinHandle<()>>,
+        /// Made when damage is found, so that the next opening sets the file aside.
+        suspect: PathBuf,
+    },
     Inline(Mutex<C>),
 }
 
@@ -38,12 +46,13 @@ impl<C: Core> Front<C> {
     /// `open` makes a new core when the present one is given up.
     pub(crate) fn spawn(
         name: &str,
+        suspect: PathBuf,
         core: C,
         open: impl FnMut() -> Result<C, String> + Send + 'static,
     ) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(jobs, core, open))?;
-        Ok(Self::Thread { queue: Some(queue), thread: Some(thread) })
+        Ok(Self::Thread { queue: Some(queue), thread: Some(thread), suspect })
     }
 
     pub(crate) const fn inline(core: C) -> Self {
@@ -65,7 +74,24 @@ impl<C: Core> Front<C> {
         if !self.submit(|| {}, job).await {
             return Err(E::unavailable("its thread has ended".to_owned()));
         }
-        answer.await.unwrap_or_else(|_| Err(E::unavailable("the call ended in a panic".to_owned())))
+        let answer = answer.await.unwrap_or_else(|_| Err(E::unavailable("the call ended in a panic".to_owned())));
+        if answer.as_ref().is_err_and(Failure::is_damage) {
+            self.mark_suspect();
+        }
+        answer
+    }
+
+    fn mark_suspect(&self) {
+        if let Self::Thread { suspect, .. } = self
+            && !suspect.exists()
+        {
+            match std::fs::File::create(suspect).and_then(|mark| mark.sync_all()) {
+                Ok(()) => {
+                    tracing::error!(mark = %suspect.display(), "damage found: the next start sets the file aside");
+                }
+                Err(error) => tracing::error!(%error, "damage found, and its mark cannot be written"),
+            }
+        }
     }
 
     /// Waits for a slot of the queue, calls `before`, queues `job`; false when the thread is gone.
@@ -117,7 +143,7 @@ fn run<C: Core>(mut jobs: mpsc::Receiver<Job<C>>, core: C, mut open: impl FnMut(
 
 impl<C> Drop for Front<C> {
     fn drop(&mut self) {
-        if let Self::Thread { queue, thread } = self {
+        if let Self::Thread { queue, thread, .. } = self {
             drop(queue.take());
             if let Some(Err(_)) = thread.take().map(JoinHandle::join) {
                 tracing::error!("the thread of an embedded file ended in a panic");
@@ -136,6 +162,10 @@ mod tests {
     impl Failure for Unavailable {
         fn unavailable(cause: String) -> Self {
             Self(cause)
+        }
+
+        fn is_damage(&self) -> bool {
+            false
         }
     }
 
@@ -158,7 +188,7 @@ mod tests {
             opening += 1;
             if opening == 2 { Err("no disk".to_owned()) } else { Ok(Numbered { opening, suspect: false }) }
         };
-        Front::spawn("test", Numbered::default(), open).unwrap()
+        Front::spawn("test", PathBuf::new(), Numbered::default(), open).unwrap()
     }
 
     async fn opening(front: &Front<Numbered>) -> Result<u32, Unavailable> {
@@ -166,7 +196,11 @@ mod tests {
     }
 
     async fn suspect(front: &Front<Numbered>) {
-        front.call(|core| Ok::<_, Unavailable>(core.suspect = true)).await.unwrap();
+        let suspect = |core: &mut Numbered| {
+            core.suspect = true;
+            Ok::<_, Unavailable>(())
+        };
+        front.call(suspect).await.unwrap();
     }
 
     /// Fails when `run` keeps a suspect core.

@@ -1,13 +1,13 @@
 //! One file of the pair while it is being opened.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::OpenError;
-use super::sqlite::{self, FileKind, begin, meta, migrate, open_writer, set_meta};
+use super::sqlite::{self, FileKind, begin, is_damage, meta, migrate, open_writer, set_meta};
+use super::{OpenError, aside};
 use crate::log::LogGeneration;
+use crate::log::embedded::create_partitions;
 
 pub(super) struct Member {
     pub(super) path: PathBuf,
@@ -29,18 +29,72 @@ pub(super) struct NewStore {
     pub(super) rebuild: bool,
 }
 
+/// What opening found.
+pub(super) enum Found {
+    /// Sound, or not there: then it has no schema yet.
+    Whole(Member),
+    /// Set aside into the folder; what takes its place is not there yet.
+    Damaged { aside: PathBuf, cause: String },
+}
+
 impl Member {
-    /// Opens the file and brings its schema up to date. A file that is not there is made, without a schema: what it is to
-    /// say depends on the other one.
-    pub(super) fn open(dir: &Path, kind: FileKind) -> Result<Self, OpenError> {
-        let path = dir.join(kind.name);
-        let conn = open_writer(&path)?;
-        let mut member = Self { path, conn, kind };
-        if member.is_set_up()? {
-            sqlite::check_kind(&member.conn, &member.path, kind)?;
-            member.transact(|_| Ok(()))?;
+    /// Opens the file, looks for damage, and brings its schema up to date. A file that is not there is made, without a schema:
+    /// what it is to say depends on the other one.
+    pub(super) fn open(dir: &Path, kind: FileKind) -> Result<Found, OpenError> {
+        if let Some(aside) = aside::resume(dir, kind.name)? {
+            // Interrupted before or after its replacement was complete.
+            if !dir.join(kind.name).exists() || !Self::new(dir, kind)?.is_set_up()? {
+                return Ok(Found::Damaged { aside, cause: "setting it aside was interrupted".to_owned() });
+            }
+            aside::finish(dir, kind.name)?;
         }
-        Ok(member)
+        let cause = match Self::check(dir, kind) {
+            Ok(Ok(member)) => return Ok(Found::Whole(member)),
+            Ok(Err(cause)) => cause,
+            Err(OpenError::Sqlite { source, .. }) if is_damage(&source) => source.to_string(),
+            Err(error) => return Err(error),
+        };
+        tracing::error!(file = kind.name, cause, "damaged, and set aside");
+        Ok(Found::Damaged { aside: aside::set_aside(dir, kind.name)?, cause })
+    }
+
+    /// The file as it is.
+    pub(super) fn new(dir: &Path, kind: FileKind) -> Result<Self, OpenError> {
+        let path = dir.join(kind.name);
+        Ok(Self { conn: open_writer(&path)?, path, kind })
+    }
+
+    /// The inner error is the damage found.
+    fn check(dir: &Path, kind: FileKind) -> Result<Result<Self, String>, OpenError> {
+        let mut member = Self::new(dir, kind)?;
+        if !member.is_set_up()? {
+            return Ok(Ok(member));
+        }
+        if aside::suspect(&member.path).exists() {
+            return Ok(Err("a row was not what was written".to_owned()));
+        }
+        if let Some(cause) = sqlite::quick_check(&member.conn).map_err(|source| member.failed(source))? {
+            return Ok(Err(cause));
+        }
+        if sqlite::check_kind(&member.conn, &member.path, kind)? == 0 {
+            return Ok(Err("its version is lost".to_owned()));
+        }
+        member.transact(|_| Ok(()))?;
+        for name in kind.numbers {
+            if meta(&member.conn, name).map_err(|source| member.failed(source))?.is_none() {
+                return Ok(Err(format!("its {name} is not what was written")));
+            }
+        }
+        Ok((kind.check)(&member.conn).map(|()| member))
+    }
+
+    /// Everything into the main file, which is then complete without its WAL, and closed.
+    pub(super) fn close(self) -> Result<PathBuf, OpenError> {
+        let Self { path, conn, .. } = self;
+        let failed = |source| OpenError::Sqlite { path: path.clone(), source };
+        conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
+        conn.close().map_err(|(_, source)| failed(source))?;
+        Ok(path)
     }
 
     pub(super) fn in_memory(kind: FileKind) -> Result<Self, OpenError> {
@@ -61,10 +115,7 @@ impl Member {
             set_meta(tx, "partitions", i64::from(new.partitions))?;
             set_meta(tx, "commits", new.commits)?;
             set_meta(tx, "store_writes", 0)?;
-            for partition in 0..new.partitions {
-                tx.execute("INSERT INTO partitions (partition) VALUES (?1)", [partition])?;
-            }
-            Ok(())
+            create_partitions(tx, new.partitions)
         })?;
         self.sync_dir()
     }
@@ -107,8 +158,7 @@ impl Member {
     fn sync_dir(&self) -> Result<(), OpenError> {
         match self.path.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => {
-                let sync = File::open(dir).and_then(|dir| dir.sync_all());
-                sync.map_err(|source| OpenError::Io { path: dir.to_owned(), source })
+                aside::sync(dir).map_err(|source| OpenError::Io { path: dir.to_owned(), source })
             }
             _ => Ok(()),
         }
@@ -116,9 +166,5 @@ impl Member {
 
     fn failed(&self, source: rusqlite::Error) -> OpenError {
         OpenError::Sqlite { path: self.path.clone(), source }
-    }
-
-    pub(super) fn set_aside(self, _dir: &Path) -> Result<Self, OpenError> {
-        Ok(self)
     }
 }

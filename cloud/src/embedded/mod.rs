@@ -18,10 +18,18 @@
 //! | store more than one commit ahead | [`OpenOutcome::LogSetBack`] |
 //! | two pairs | [`OpenError::Pairs`]: `rebuild store` decides for the log |
 //!
+//! | a damaged log | set aside, salvaged row by row: [`OpenOutcome::LogDamaged`] |
+//! | a damaged store | set aside, made anew: [`OpenOutcome::StoreSetAside`] and `RebuildStore` |
+//!
+//! Damage is looked for at each opening (`quick_check`), and rows that are not what was written are found by their hash when
+//! they are read: then the file is marked, and the next opening sets it aside.
+//!
 //! One process at a time: an exclusive lock on the file `lock`, held until the last thread of either file has ended.
 
+mod aside;
 pub(crate) mod front;
 mod member;
+mod mend;
 mod rebuild;
 pub(crate) mod sqlite;
 #[cfg(test)]
@@ -38,6 +46,7 @@ use self::front::{Core, Front};
 use self::member::{Member, NewLog, NewStore};
 pub use self::rebuild::{RebuildError, RebuildProgress, rebuild_store};
 use self::sqlite::{open_reader, open_writer};
+pub use crate::log::embedded::salvage::Salvaged;
 use crate::log::embedded::{EmbeddedLog, LOG_FILE, LogCore};
 use crate::log::{LogError, LogGeneration};
 use crate::store::embedded::{EmbeddedStore, STORE_FILE, StoreCore};
@@ -77,6 +86,8 @@ pub struct Options {
 
 /// Enough to keep every core of a small machine busy; more only split the commits.
 pub const PARTITIONS: u32 = 4;
+/// Beyond this a partition is no unit of work any more.
+const PARTITIONS_MAX: u32 = 1_024;
 
 /// What was found that somebody should know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +102,11 @@ pub enum OpenOutcome {
     LogSetBack { log_commits: i64, store_commit: i64, generation: LogGeneration },
     /// The store is there, its log is not: a new one was made.
     LogMissing { generation: LogGeneration },
+    /// The log was damaged: it lies in the folder `aside`, and what could be read of it is in the new one, which is a new
+    /// `generation` if that is not all.
+    LogDamaged { aside: PathBuf, cause: String, salvaged: Salvaged, generation: Option<LogGeneration> },
+    /// The store was damaged, or was to be rebuilt: it lies in the folder `aside`.
+    StoreSetAside { aside: PathBuf, cause: String },
 }
 
 /// Why the directory cannot be opened.
@@ -121,6 +137,8 @@ pub enum OpenError {
     Pairs { dir: PathBuf, log: u64, store: u64 },
     #[error("the log has {found} partitions, not {wanted}: their number is fixed when a log is made")]
     Partitions { found: u32, wanted: u32 },
+    #[error("{partitions} is no number of partitions; 1 to {PARTITIONS_MAX} are possible")]
+    PartitionCount { partitions: u32 },
     #[error("cannot draw a random number: {0}")]
     Random(String),
     #[error("cannot read the log")]
@@ -150,12 +168,10 @@ pub struct Opened {
 pub fn open(dir: &Path, options: &Options) -> Result<Opened, OpenError> {
     let lock = Arc::new(lock(dir)?);
     let mut outcomes = Vec::new();
-    let mut log = Member::open(dir, LOG_FILE)?;
-    let mut store = Member::open(dir, STORE_FILE)?;
-    if options.rebuild_store && log.is_set_up()? && store.is_set_up()? {
-        store = store.set_aside(dir)?;
-    }
+    let mut store = mend::store(dir, options, &mut outcomes)?;
+    let mut log = mend::log(dir, options, &store, &mut outcomes)?;
     let generation = reconcile(&mut log, &mut store, options, &mut outcomes)?;
+    aside::finish(dir, STORE_FILE.name)?;
     let pair = Arc::new(Pair::default());
     pair.set_log_commits(log.number("commits")?);
     pair.set_store_writes(store.number("writes")?);
@@ -196,7 +212,7 @@ impl Files {
             open(&file).map(|conn| new(conn, Arc::clone(&pair)))
         };
         let core = core.map_or_else(&open, Ok)?;
-        let front = Front::spawn(name, core, move || open().map_err(|error| error.to_string()));
+        let front = Front::spawn(name, aside::suspect(path), core, move || open().map_err(|error| error.to_string()));
         front.map(Arc::new).map_err(|source| OpenError::Io { path: path.to_owned(), source })
     }
 }
@@ -206,6 +222,7 @@ pub fn in_memory(partitions: u32, seed: u64) -> Result<(EmbeddedLog, EmbeddedSto
     let mut log = Member::in_memory(LOG_FILE)?;
     let mut store = Member::in_memory(STORE_FILE)?;
     let (pair_id, generation) = (seed as i64, LogGeneration(seed));
+    check_partitions(partitions)?;
     log.create_log(&NewLog { pair_id, generation, partitions, commits: 0 })?;
     store.create_store(&NewStore { pair_id, writes: 0, log_commit: 0, rebuild: false })?;
     let pair = Arc::new(Pair::default());
@@ -224,6 +241,7 @@ fn reconcile(
     outcomes: &mut Vec<OpenOutcome>,
 ) -> Result<LogGeneration, OpenError> {
     let partitions = options.partitions.unwrap_or(PARTITIONS);
+    check_partitions(partitions)?;
     match (log.is_set_up()?, store.is_set_up()?) {
         (false, false) => {
             let (pair_id, generation) = (draw()? as i64, LogGeneration(draw()?));
@@ -273,6 +291,10 @@ fn compare(log: &mut Member, store: &mut Member, outcomes: &mut Vec<OpenOutcome>
         store.set(&[("rebuild", 1), ("writes", wanted)])?;
     }
     Ok(())
+}
+
+fn check_partitions(partitions: u32) -> Result<(), OpenError> {
+    if (1..=PARTITIONS_MAX).contains(&partitions) { Ok(()) } else { Err(OpenError::PartitionCount { partitions }) }
 }
 
 fn draw() -> Result<u64, OpenError> {

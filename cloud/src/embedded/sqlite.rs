@@ -15,6 +15,10 @@ pub(crate) struct FileKind {
     pub name: &'static str,
     pub application_id: i32,
     pub migrations: &'static [&'static str],
+    /// What `meta` holds from the first transaction on.
+    pub numbers: &'static [&'static str],
+    /// Looks at the few rows without which the file cannot be used at all; the text is the damage found.
+    pub check: fn(&Connection) -> Result<(), String>,
 }
 
 /// Another process (a command line beside the service) may hold the file for a moment.
@@ -83,8 +87,8 @@ pub(crate) fn is_set_up(conn: &Connection) -> rusqlite::Result<bool> {
     Ok(conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? > 0)
 }
 
-/// Refuses what is not ours, or written by a newer version.
-pub(crate) fn check_kind(conn: &Connection, path: &Path, kind: FileKind) -> Result<(), OpenError> {
+/// Refuses what is not ours, or written by a newer version; else the version that wrote the file.
+pub(crate) fn check_kind(conn: &Connection, path: &Path, kind: FileKind) -> Result<i32, OpenError> {
     let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
     let number = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0)).map_err(failed);
     let found = number("application_id")?;
@@ -95,7 +99,7 @@ pub(crate) fn check_kind(conn: &Connection, path: &Path, kind: FileKind) -> Resu
     if found > known {
         return Err(OpenError::Newer { path: path.to_owned(), found, known });
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Makes the schema in a new file, or brings an older one up to date, inside the caller's transaction.
@@ -125,6 +129,8 @@ pub(crate) fn begin(conn: &mut Connection) -> rusqlite::Result<Transaction<'_>> 
 /// Whether the file, not the call, is at fault.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
+        // A schema format that no version of SQLite has written is a generic error, told by its text alone.
+        rusqlite::Error::SqliteFailure(_, Some(text)) if text == "unsupported file format" => true,
         rusqlite::Error::SqliteFailure(error, _) => {
             matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
         }
@@ -142,8 +148,8 @@ pub(crate) fn is_doubtful_commit(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
 }
 
-/// SQLite has no checksums of pages or rows: FNV-1a over a row's columns, stored with it and compared on reading, finds
-/// what flash changed in place.
+/// SQLite has no checksums of pages or rows: a hash of a row's columns, stored with it and compared on reading, finds what
+/// flash changed in place. Each step is a bijection of the state, so that a change of one column never goes unseen.
 #[derive(Clone, Copy)]
 pub(crate) struct RowHash(u64);
 
@@ -154,31 +160,40 @@ impl RowHash {
 
     #[must_use]
     pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
-        bytes.iter().fold(self.int(bytes.len() as i64), |hash, byte| hash.byte(*byte))
+        let (words, rest) = bytes.as_chunks::<8>();
+        let hash = words.iter().fold(self.int(bytes.len() as i64), |hash, word| hash.int(i64::from_le_bytes(*word)));
+        rest.iter().fold(hash, |hash, byte| hash.int(i64::from(*byte)))
     }
 
     #[must_use]
-    pub(crate) fn int(self, value: i64) -> Self {
-        value.to_le_bytes().iter().fold(self, |hash, byte| hash.byte(*byte))
-    }
-
-    #[must_use]
-    pub(crate) const fn byte(self, byte: u8) -> Self {
-        Self((self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3))
+    pub(crate) const fn int(self, value: i64) -> Self {
+        let mixed = (self.0 ^ value as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self(mixed ^ (mixed >> 32))
     }
 
     pub(crate) const fn finish(self) -> i64 {
         self.0 as i64
     }
+
+    /// Half of it, where rows are small and many.
+    pub(crate) const fn finish_short(self) -> i64 {
+        (self.0 >> 32) as i64
+    }
 }
 
-/// A number of the table `meta`, which both files have.
+/// A number of the table `meta`, which both files have. `None` also where the row is not what was written.
 pub(crate) fn meta(conn: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
     use rusqlite::OptionalExtension as _;
-    conn.prepare_cached("SELECT value FROM meta WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
+    let mut statement = conn.prepare_cached("SELECT value, row_hash FROM meta WHERE name = ?1")?;
+    let found = statement.query_row([name], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?))).optional()?;
+    Ok(found.filter(|(value, hash)| *hash == meta_hash(name, *value)).map(|(value, _)| value))
 }
 
 pub(crate) fn set_meta(conn: &Connection, name: &str, value: i64) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-    conn.prepare_cached(sql)?.execute(rusqlite::params![name, value]).map(drop)
+    let sql = "INSERT OR REPLACE INTO meta (name, value, row_hash) VALUES (?1, ?2, ?3)";
+    conn.prepare_cached(sql)?.execute(rusqlite::params![name, value, meta_hash(name, value)]).map(drop)
+}
+
+fn meta_hash(name: &str, value: i64) -> i64 {
+    RowHash::new().bytes(name.as_bytes()).int(value).finish()
 }

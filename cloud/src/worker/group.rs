@@ -80,8 +80,7 @@ impl Claim {
     }
 
     /// What opening it may cost in memory, by what it claims: a payload that holds more is refused before it holds anything.
-    #[expect(clippy::needless_pass_by_value, reason = "a function of the claim as `Option::map` hands it over")]
-    pub(super) fn cost_bytes(self) -> u64 {
+    pub(super) fn cost_bytes(&self) -> u64 {
         let rows = u64::from(self.readings).min(READINGS_MAX as u64) + u64::from(self.events).min(READINGS_MAX as u64);
         self.bytes.saturating_add(self.uncompressed_bytes.min(UNCOMPRESSED_BYTES_MAX)).saturating_add(rows * ROW_BYTES)
     }

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::health::{Health, Part};
 use crate::ledger::{GatewayLedger, LedgerError, Verdict};
-use crate::log::{EventLog, LogError, Ownership, RefConsumer, RefEvent};
+use crate::log::{EventLog, LogError, Ownership, RefConsumer, RefEvent, Uplinked};
 use crate::payloads::Payloads;
 use crate::payloads::open::Opening;
 use crate::receipt_queue::ReceiptQueue;
@@ -40,6 +40,8 @@ use retry::Retry;
 
 /// Payloads that are fetched and decoded at the same time.
 const OPENINGS_AT_ONCE: usize = 4;
+/// Of undecoded messages in one group: statuses may be long.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
 
 /// Everything the worker works with.
 #[derive(Clone)]
@@ -172,7 +174,8 @@ impl Worker {
         let mut records: VecDeque<Record> = VecDeque::new();
         let mut deadline: Option<Instant> = None;
         let mut retry = self.retry(Part::Log, Metric::LogRetries);
-        while records.len() < self.settings.group_records_max {
+        let mut bytes = 0;
+        while records.len() < self.settings.group_records_max && bytes < GATHERED_BYTES_MAX {
             let event = match deadline {
                 None => consumer.next().await,
                 Some(deadline) => match tokio::time::timeout_at(deadline, consumer.next()).await {
@@ -180,6 +183,9 @@ impl Worker {
                     Err(_) => break,
                 },
             };
+            if let Ok(RefEvent::Record { uplinked: Uplinked::Ref(message) | Uplinked::Status(message), .. }) = &event {
+                bytes += message.len();
+            }
             match event {
                 Ok(event) => self.take_event(event, &mut records)?,
                 Err(LogError::Unavailable(error)) => retry.wait(&error).await,
@@ -257,7 +263,7 @@ impl Worker {
             if !group.is_empty() && !self.forgotten(record).is_empty() {
                 break;
             }
-            if let Some(cost) = self.to_open(record).map(Claim::cost_bytes) {
+            if let Some(cost) = self.to_open(record).as_ref().map(Claim::cost_bytes) {
                 let budget = &self.services.budget;
                 if share.is_none() {
                     // Holding nothing yet: whoever waits here blocks nobody.
@@ -371,7 +377,10 @@ impl Worker {
                 Err(error) => Err(error),
             };
             match kept {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.services.health.set(Part::Landing, true);
+                    return;
+                }
                 Err(error) => retry.wait(&error).await,
             }
         }

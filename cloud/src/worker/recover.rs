@@ -85,7 +85,10 @@ impl Worker {
         let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
         loop {
             match self.services.payloads.open_landed(landed, self.services.clock.now()).await {
-                Ok(opening) => return (claim, opening),
+                Ok(opening) => {
+                    self.services.health.set(Part::Landing, true);
+                    return (claim, opening);
+                }
                 Err(error) => retry.wait(&error).await,
             }
         }
@@ -95,7 +98,10 @@ impl Worker {
         let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
         loop {
             match self.services.payloads.find(gateway, incarnation, seqs).await {
-                Ok(landed) => return landed,
+                Ok(landed) => {
+                    self.services.health.set(Part::Landing, true);
+                    return landed;
+                }
                 Err(error) => retry.wait(&error).await,
             }
         }

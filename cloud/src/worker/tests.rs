@@ -6,7 +6,7 @@ use protocols::uplink::{Batch, BatchRef, IncarnationStatus, Receipt, SeqSet, Sta
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::log::{ReadingRecord, Topic, Uplinked};
+use crate::log::{ReadingRecord, Topic};
 use crate::store::StoredReading;
 use crate::testing::{CommitFault, FaultyLog, FaultyStore, INCARNATION, T0, batch, gateway, sealed};
 

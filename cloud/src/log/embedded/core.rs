@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::{GatewayId, Payload, limits};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
+use super::partition::Partition;
 use super::read::Decoded;
-use super::rows::{BatchRow, column, encode_books, failed, ledger_hash, offset, ref_hash, uplinked_parts};
+use super::rows::{BatchRow, column, encode_books, failed, ledger_hash, ref_hash, uplinked_parts};
 use crate::embedded::Pair;
 use crate::embedded::front::Core;
 use crate::embedded::sqlite::{begin, is_doubtful_commit, meta, set_meta};
@@ -56,19 +57,6 @@ impl Core for LogCore {
     }
 }
 
-/// A row of `partitions`.
-struct Partition {
-    refs_end: u64,
-    readings_end: u64,
-    events_end: u64,
-    books_end: u64,
-    position: u64,
-    generation: u64,
-    archive_generation: u64,
-    archived: Option<(u64, u64)>,
-    cut: Option<Cut>,
-}
-
 impl LogCore {
     /// On a connection whose schema is there.
     pub(crate) fn new(conn: Connection, pair: Arc<Pair>) -> Self {
@@ -76,34 +64,24 @@ impl LogCore {
     }
 
     pub(crate) fn head(&self) -> Result<Head, LogError> {
-        let mut head = Head::default();
-        let sql = "SELECT refs_end, generation FROM partitions ORDER BY partition";
-        let mut statement = self.conn.prepare_cached(sql).map_err(failed)?;
-        let mut rows = statement.query([]).map_err(failed)?;
-        while let Some(row) = rows.next().map_err(failed)? {
-            head.refs_ends.push(offset(row.get(0).map_err(failed)?));
-            head.generations.push(row.get::<_, i64>(1).map_err(failed)? as u64);
-        }
-        Ok(head)
+        let partitions = Partition::all(&self.conn)?;
+        let refs_ends = partitions.iter().map(|partition| partition.refs_end).collect();
+        Ok(Head { refs_ends, generations: partitions.iter().map(|partition| partition.generation).collect() })
     }
 
     /// Appends all of them in one transaction: one fsync.
     pub(super) fn append(&mut self, refs: &[NewRef]) -> Result<(), LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
-        for new in refs {
-            let NewRef { partition, gateway, uplinked, appended_at } = new;
-            let end = Partition::load(&tx, *partition)?.refs_end;
+        for NewRef { partition, gateway, uplinked, appended_at } in refs {
+            let mut found = Partition::load(&tx, *partition)?;
             let (kind, content) = uplinked_parts(uplinked);
-            let hash = ref_hash(*partition, end, *appended_at, gateway.as_str(), kind, content);
+            let hash = ref_hash(*partition, found.refs_end, *appended_at, gateway.as_str(), kind, content);
             let sql = "INSERT INTO refs (partition, offset, appended_at, gateway, kind, content, row_hash) \
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-            let row = params![partition, column(end), appended_at.0, gateway.as_str(), kind, content, hash];
-            execute(&tx, sql, row)?;
-            execute(
-                &tx,
-                "UPDATE partitions SET refs_end = ?2 WHERE partition = ?1",
-                params![partition, column(end + 1)],
-            )?;
+            let end = column(found.refs_end);
+            execute(&tx, sql, params![partition, end, appended_at.0, gateway.as_str(), kind, content, hash])?;
+            found.refs_end += 1;
+            found.save(&tx)?;
         }
         commit(tx, &mut self.suspect)
     }
@@ -113,19 +91,15 @@ impl LogCore {
     pub(super) fn take(&mut self, only: Option<&[Ownership]>) -> Result<Vec<Taken>, LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
         let mut taken = Vec::new();
-        for partition in partitions(&tx)? {
-            let found = Partition::load(&tx, partition)?;
-            let mine = Ownership { partition, generation: found.generation };
+        for mut found in Partition::all(&tx)? {
+            let mine = Ownership { partition: found.number, generation: found.generation };
             if only.is_some_and(|only| !only.contains(&mine)) {
                 continue;
             }
-            let ownership = Ownership { partition, generation: found.generation + 1 };
-            execute(
-                &tx,
-                "UPDATE partitions SET generation = ?2 WHERE partition = ?1",
-                params![partition, ownership.generation as i64],
-            )?;
-            let ledger = super::read::ledger_of(&tx, Some(partition))?;
+            found.generation += 1;
+            found.save(&tx)?;
+            let ownership = Ownership { generation: found.generation, ..mine };
+            let ledger = super::read::ledger_of(&tx, Some(found.number))?;
             taken.push(Taken { ownership, position: found.position, ledger });
         }
         commit(tx, &mut self.suspect)?;
@@ -154,7 +128,8 @@ impl LogCore {
             write_commit(&tx, commit, now)?;
         }
         let count = if commits.iter().any(|commit| !commit.batches.is_empty()) {
-            let count = meta(&tx, "commits").map_err(failed)?.unwrap_or(0) + 1;
+            let damaged = || LogError::Damaged("the number of commits is not what was written".to_owned());
+            let count = meta(&tx, "commits").map_err(failed)?.ok_or_else(damaged)? + 1;
             set_meta(&tx, "commits", count).map_err(failed)?;
             set_meta(&tx, "store_writes", self.pair.store_writes()).map_err(failed)?;
             Some(count)
@@ -171,14 +146,10 @@ impl LogCore {
     pub(super) fn own_archive(&mut self) -> Result<Vec<ArchiveAssignment>, LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
         let mut assignments = Vec::new();
-        for partition in partitions(&tx)? {
-            let found = Partition::load(&tx, partition)?;
-            let ownership = Ownership { partition, generation: found.archive_generation + 1 };
-            execute(
-                &tx,
-                "UPDATE partitions SET archive_generation = ?2 WHERE partition = ?1",
-                params![partition, ownership.generation as i64],
-            )?;
+        for mut found in Partition::all(&tx)? {
+            found.archive_generation += 1;
+            found.save(&tx)?;
+            let ownership = Ownership { partition: found.number, generation: found.archive_generation };
             assignments.push(ArchiveAssignment { ownership, archived: found.archived, unfinished: found.cut });
         }
         commit(tx, &mut self.suspect)?;
@@ -188,7 +159,7 @@ impl LogCore {
     /// Repeating the cut that is recorded changes nothing; any other one has to wait for its end.
     pub(super) fn record_cut(&mut self, ownership: Ownership, cut: Cut) -> Result<(), LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
-        let found = archived_by(&tx, ownership, cut)?;
+        let mut found = archived_by(&tx, ownership, cut)?;
         if found.cut == Some(cut) {
             return Ok(());
         }
@@ -204,27 +175,24 @@ impl LogCore {
         if !in_order || cut.readings.1 > found.readings_end || cut.events.1 > found.events_end {
             return refused("reaches beyond what is committed");
         }
-        let sql = "UPDATE partitions SET cut_readings_start = ?2, cut_readings_end = ?3, cut_events_start = ?4, \
-                   cut_events_end = ?5 WHERE partition = ?1";
-        let bounds = [cut.readings.0, cut.readings.1, cut.events.0, cut.events.1].map(column);
-        execute(&tx, sql, params![cut.partition, bounds[0], bounds[1], bounds[2], bounds[3]])?;
+        found.cut = Some(cut);
+        found.save(&tx)?;
         commit(tx, &mut self.suspect)
     }
 
     /// Repeating the end of the cut that was ended last changes nothing.
     pub(super) fn end_cut(&mut self, ownership: Ownership, cut: Cut) -> Result<(), LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
-        let found = archived_by(&tx, ownership, cut)?;
+        let mut found = archived_by(&tx, ownership, cut)?;
         if found.cut.is_none() && found.archived == Some((cut.readings.1, cut.events.1)) {
             return Ok(());
         }
         if found.cut != Some(cut) {
             return Err(LogError::Refused(format!("{cut:?} is not the cut recorded, {:?}", found.cut)));
         }
-        let sql = "UPDATE partitions SET archived_readings = cut_readings_end, archived_events = cut_events_end, \
-                   cut_readings_start = NULL, cut_readings_end = NULL, cut_events_start = NULL, cut_events_end = NULL \
-                   WHERE partition = ?1";
-        execute(&tx, sql, params![cut.partition])?;
+        found.cut = None;
+        found.archived = Some((cut.readings.1, cut.events.1));
+        found.save(&tx)?;
         commit(tx, &mut self.suspect)
     }
 
@@ -233,6 +201,14 @@ impl LogCore {
         set_meta(&tx, "generation", generation as i64).map_err(failed)?;
         commit(tx, &mut self.suspect)
     }
+}
+
+/// The rows of `partitions` of a new log.
+pub(crate) fn create_partitions(tx: &Transaction<'_>, partitions: u32) -> rusqlite::Result<()> {
+    for number in 0..partitions {
+        Partition { number, ..Partition::default() }.insert(tx)?;
+    }
+    Ok(())
 }
 
 fn execute(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Result<(), LogError> {
@@ -244,12 +220,6 @@ fn commit(tx: Transaction<'_>, suspect: &mut bool) -> Result<(), LogError> {
         *suspect |= is_doubtful_commit(&error);
         if is_doubtful_commit(&error) { LogError::Doubtful(error.to_string()) } else { failed(error) }
     })
-}
-
-fn partitions(tx: &Transaction<'_>) -> Result<Vec<u32>, LogError> {
-    let mut statement = tx.prepare_cached("SELECT partition FROM partitions ORDER BY partition").map_err(failed)?;
-    let partitions = statement.query_map([], |row| row.get(0)).map_err(failed)?;
-    partitions.collect::<Result<_, _>>().map_err(failed)
 }
 
 /// The partition of a cut, if `ownership` is the newest holder of its archive.
@@ -277,10 +247,8 @@ fn write_commit(tx: &Transaction<'_>, commit: &PartitionCommit, now: UtcMillis) 
         let hash = ledger_hash(gateway.as_str(), partition, record);
         execute(tx, sql, params![gateway.as_str(), partition, record, hash])?;
     }
-    let sql = "UPDATE partitions SET position = ?2, readings_end = ?3, events_end = ?4, books_end = ?5 \
-               WHERE partition = ?1";
-    let ends = [commit.position, found.readings_end, found.events_end, found.books_end].map(column);
-    execute(tx, sql, params![partition, ends[0], ends[1], ends[2], ends[3]])
+    found.position = commit.position;
+    found.save(tx)
 }
 
 fn insert_batch(
@@ -344,40 +312,5 @@ impl BatchRow {
             payload,
         ];
         execute(tx, sql, row)
-    }
-}
-
-impl Partition {
-    fn load(tx: &Transaction<'_>, partition: u32) -> Result<Self, LogError> {
-        let sql = "SELECT refs_end, readings_end, events_end, books_end, position, generation, archive_generation, \
-                   archived_readings, archived_events, cut_readings_start, cut_readings_end, cut_events_start, \
-                   cut_events_end FROM partitions WHERE partition = ?1";
-        let found = tx
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_row([partition], |row| Self::read(row, partition)).optional())
-            .map_err(failed)?;
-        found.ok_or_else(|| LogError::Refused(format!("there is no partition {partition}")))
-    }
-
-    fn read(row: &Row<'_>, partition: u32) -> rusqlite::Result<Self> {
-        let number = |index: usize| row.get::<_, i64>(index).map(offset);
-        let optional = |index: usize| row.get::<_, Option<i64>>(index).map(|value| value.map(offset));
-        let cut = match (optional(9)?, optional(10)?, optional(11)?, optional(12)?) {
-            (Some(start), Some(end), Some(events_start), Some(events_end)) => {
-                Some(Cut { partition, readings: (start, end), events: (events_start, events_end) })
-            }
-            _ => None,
-        };
-        Ok(Self {
-            refs_end: number(0)?,
-            readings_end: number(1)?,
-            events_end: number(2)?,
-            books_end: number(3)?,
-            position: number(4)?,
-            generation: number(5)?,
-            archive_generation: number(6)?,
-            archived: optional(7)?.zip(optional(8)?),
-            cut,
-        })
     }
 }

@@ -15,8 +15,10 @@
 
 mod consumer;
 mod core;
+mod partition;
 mod read;
 mod rows;
+pub(crate) mod salvage;
 mod schema;
 
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ use protocols::uplink::GatewayId;
 use tokio::sync::{oneshot, watch};
 
 use self::consumer::Consumer;
-pub(crate) use self::core::{Head, LogCore};
+pub(crate) use self::core::{Head, LogCore, create_partitions};
 use self::core::{NewRef, Taken};
 pub(crate) use self::schema::LOG_FILE;
 use super::{
@@ -37,14 +39,17 @@ use super::{
     ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::embedded::front::{Failure, Front};
-use crate::embedded::sqlite::RowHash;
 
 /// Refs of one transaction: more would delay the first of them.
 const GROUP_MAX: usize = 1_000;
 
-/// The partition of a gateway's refs. Fixed for ever: a gateway that moved would leave its ledger record behind.
+/// The partition of a gateway's refs: FNV-1a of its name. Fixed for ever: a gateway that moved would leave its ledger record
+/// behind.
 pub fn partition_of(gateway: &GatewayId, partitions: u32) -> u32 {
-    let hash = gateway.as_str().bytes().fold(RowHash::new(), RowHash::byte).finish() as u64;
+    let hash = gateway
+        .as_str()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     (hash % u64::from(partitions.max(1))) as u32
 }
 
@@ -58,9 +63,10 @@ struct Shared {
     generation: AtomicU64,
     partitions: u32,
     board: Arc<Board>,
-    writer: Arc<Front<LogCore>>,
-    /// In memory, the writer itself.
+    /// In memory, the writer itself. Before the writer, and so closed before it: whoever closes last folds the WAL into the
+    /// file, and a reader cannot.
     reader: Arc<Front<LogCore>>,
+    writer: Arc<Front<LogCore>>,
 }
 
 /// What callers and the writer's thread share. Apart from [`Shared`], so that a job never holds the front that runs it: its
@@ -79,6 +85,10 @@ struct Waiting {
 impl Failure for LogError {
     fn unavailable(cause: String) -> Self {
         Self::Unavailable(cause)
+    }
+
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
     }
 }
 
@@ -105,6 +115,12 @@ impl EmbeddedLog {
         self.shared.writer.call(move |log| log.set_generation(generation.0)).await?;
         self.shared.generation.store(generation.0, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Runs a statement on the connection that writes: how tests fill the disk.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: String) -> Result<(), LogError> {
+        self.shared.writer.call(move |log| log.conn.execute_batch(&sql).map_err(rows::failed)).await
     }
 
     /// Runs `read` on the connection that reads.

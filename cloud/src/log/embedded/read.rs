@@ -7,6 +7,7 @@ use protocols::uplink::{Batch, GatewayId, Payload, Sha256};
 use rusqlite::{Connection, params};
 
 use super::core::LogCore;
+use super::partition::Partition;
 use super::rows::{BatchRow, column, decode_books, failed, ledger_hash, offset, ref_hash, uplinked_from};
 use crate::log::{BooksRecord, EventRecord, LogError, ReadingRecord, Topic, Uplinked};
 use crate::store::StoreBatch;
@@ -26,15 +27,13 @@ pub(super) struct RefPage {
 
 impl LogCore {
     pub(super) fn ends(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
-        let sql = match topic {
-            Topic::Refs => "SELECT refs_end FROM partitions ORDER BY partition",
-            Topic::Readings => "SELECT readings_end FROM partitions ORDER BY partition",
-            Topic::Events => "SELECT events_end FROM partitions ORDER BY partition",
-            Topic::Books => "SELECT books_end FROM partitions ORDER BY partition",
+        let end = |partition: &Partition| match topic {
+            Topic::Refs => partition.refs_end,
+            Topic::Readings => partition.readings_end,
+            Topic::Events => partition.events_end,
+            Topic::Books => partition.books_end,
         };
-        let mut statement = self.conn.prepare_cached(sql).map_err(failed)?;
-        let ends = statement.query_map([], |row| row.get(0).map(offset)).map_err(failed)?;
-        ends.collect::<Result<_, _>>().map_err(failed)
+        Ok(Partition::all(&self.conn)?.iter().map(end).collect())
     }
 
     pub(super) fn read_readings(

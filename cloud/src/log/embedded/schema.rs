@@ -4,29 +4,36 @@
 //! columns say which offsets they have. Offsets are allocated in the transaction that writes them, from the ends kept in
 //! `partitions`, and are never used twice in one log generation.
 //!
+//! Every row has a hash of its other columns, compared when it is read.
+//!
 //! Identities and generations are unsigned 64 bit numbers, stored as the signed number with the same bits.
 
 use crate::embedded::sqlite::FileKind;
 
-pub(crate) const LOG_FILE: FileKind =
-    FileKind { name: "log.db", application_id: 0x4d50_6c67, migrations: &[CREATE_LOG] };
+pub(crate) const LOG_FILE: FileKind = FileKind {
+    name: "log.db",
+    application_id: 0x4d50_6c67,
+    migrations: &[CREATE_LOG],
+    numbers: &["pair_id", "generation", "partitions", "commits", "store_writes"],
+    check: super::partition::check,
+};
 
 const CREATE_LOG: &str = "
 -- pair_id: shared with store.db. generation: of the log. partitions: how many. commits: of batches, ever.
 -- store_writes: how many writes the store had made when the newest batches were committed.
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL, row_hash INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE partitions (
   partition INTEGER PRIMARY KEY,
-  refs_end INTEGER NOT NULL DEFAULT 0,
-  readings_end INTEGER NOT NULL DEFAULT 0,
-  events_end INTEGER NOT NULL DEFAULT 0,
-  books_end INTEGER NOT NULL DEFAULT 0,
+  refs_end INTEGER NOT NULL,
+  readings_end INTEGER NOT NULL,
+  events_end INTEGER NOT NULL,
+  books_end INTEGER NOT NULL,
   -- The first ref not settled.
-  position INTEGER NOT NULL DEFAULT 0,
+  position INTEGER NOT NULL,
   -- Who may commit; who may archive.
-  generation INTEGER NOT NULL DEFAULT 0,
-  archive_generation INTEGER NOT NULL DEFAULT 0,
+  generation INTEGER NOT NULL,
+  archive_generation INTEGER NOT NULL,
   -- Ends of the last cut that was ended; NULL before the first.
   archived_readings INTEGER,
   archived_events INTEGER,
@@ -34,7 +41,8 @@ CREATE TABLE partitions (
   cut_readings_start INTEGER,
   cut_readings_end INTEGER,
   cut_events_start INTEGER,
-  cut_events_end INTEGER
+  cut_events_end INTEGER,
+  row_hash INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE refs (

@@ -1,27 +1,22 @@
 //! Every statement that writes `store.db`, each once, on whatever connection it is given.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use protocols::metering::{Event, MeterId, Quality, Quantity, Series, Unit, UtcMillis};
-use protocols::uplink::{Batch, BatchEvent, BlockRow, Books, GatewayId, Payload, SeriesBlock};
-use rusqlite::{Connection, Transaction, params};
+use protocols::metering::{Event, Series};
+use protocols::uplink::{Batch, BatchEvent, Books, GatewayId, Payload, SeriesBlock};
+use rusqlite::{Connection, OptionalExtension as _, Statement, Transaction, params};
 
+use super::interned::Interned;
+use super::rows::{ReadingRow, event_hash, failed, inventory_hash};
 use super::tie::Columns;
 use crate::embedded::Pair;
 use crate::embedded::front::Core;
-use crate::embedded::sqlite::{begin, is_damage, is_doubtful_commit, meta, set_meta};
+use crate::embedded::sqlite::{begin, is_doubtful_commit, meta, set_meta};
 use crate::store::{StoreBatch, StoreError, WriteTimestamp};
-
-/// Turns the error of a statement: repeating an upsert is always allowed, so "unavailable" says enough.
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-pub(super) fn failed(error: rusqlite::Error) -> StoreError {
-    if is_damage(&error) { StoreError::Damaged(error.to_string()) } else { StoreError::Unavailable(error.to_string()) }
-}
 
 pub(crate) struct StoreCore {
     pub(super) conn: Connection,
-    interned: Interned,
+    pub(super) interned: Interned,
     pair: Arc<Pair>,
     /// A commit failed in a way that leaves its outcome open.
     suspect: bool,
@@ -32,17 +27,6 @@ impl Core for StoreCore {
         self.suspect
     }
 }
-
-/// Ids of texts seen since the last failure: a rolled back transaction takes the rows it inserted with it.
-#[derive(Default)]
-struct Interned {
-    meters: HashMap<MeterId, i64>,
-    gateways: HashMap<GatewayId, i64>,
-    series: HashMap<Series, i64>,
-}
-
-/// Entries of each map; some hundred bytes each. Beyond it the map starts anew.
-const INTERNED_MAX: usize = 200_000;
 
 impl StoreCore {
     /// On a connection whose schema is there.
@@ -66,9 +50,10 @@ impl StoreCore {
         }
         let tx = begin(&mut self.conn).map_err(failed)?;
         for batch in batches {
-            write_batch(&tx, &mut self.interned, batch).map_err(failed)?;
+            write_batch(&tx, &mut self.interned, batch)?;
         }
-        let writes = meta(&tx, "writes").map_err(failed)?.unwrap_or(0) + 1;
+        let damaged = || StoreError::Damaged("the number of writes is not what was written".to_owned());
+        let writes = meta(&tx, "writes").map_err(failed)?.ok_or_else(damaged)? + 1;
         set_meta(&tx, "writes", writes).map_err(failed)?;
         set_meta(&tx, "log_commit", self.pair.log_commits() + 1).map_err(failed)?;
         tx.commit().map_err(|error| {
@@ -95,133 +80,145 @@ fn check(batch: &StoreBatch) -> Result<(), StoreError> {
     }
 }
 
-fn write_batch(tx: &Transaction<'_>, interned: &mut Interned, stored: &StoreBatch) -> rusqlite::Result<()> {
+fn write_batch(tx: &Transaction<'_>, interned: &mut Interned, stored: &StoreBatch) -> Result<(), StoreError> {
     let (batch, written) = (&stored.batch, stored.write_timestamp());
     let gateway = interned.gateway(tx, &batch.id.gateway)?;
     for block in &batch.blocks {
-        let series = interned.series(tx, &block.series)?;
-        write_block(tx, series, block, (gateway, &batch.id.gateway), written)?;
+        write_block(tx, interned, block, (gateway, &batch.id.gateway), written)?;
     }
     for BatchEvent { event, .. } in &batch.events {
         let meter = interned.meter(tx, &event.meter)?;
         write_event(tx, meter, event, written)?;
     }
-    if batch.inventory.is_some() {
-        write_inventory(tx, gateway, stored)?;
-    }
-    Ok(())
+    if batch.inventory.is_some() { write_inventory(tx, gateway, stored) } else { Ok(()) }
 }
+
+const UPSERT_READING: &str = "\
+    INSERT INTO readings (series_id, captured_at, nth, mantissa, scaler, unit, quality, gateway_id, read_at, \
+    occurred_at, written, row_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
+    ON CONFLICT (series_id, captured_at, nth) DO UPDATE SET mantissa = excluded.mantissa, scaler = excluded.scaler, \
+    unit = excluded.unit, quality = excluded.quality, gateway_id = excluded.gateway_id, read_at = excluded.read_at, \
+    occurred_at = excluded.occurred_at, written = excluded.written, row_hash = excluded.row_hash";
 
 fn write_block(
     tx: &Transaction<'_>,
-    series: i64,
+    interned: &mut Interned,
     block: &SeriesBlock,
     (gateway_id, gateway): (i64, &GatewayId),
     written: WriteTimestamp,
-) -> rusqlite::Result<()> {
-    let mut upsert = tx.prepare_cached(
-        "INSERT INTO readings (series_id, captured_at, nth, mantissa, scaler, unit, quality, gateway_id, read_at, \
-         occurred_at, written) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-         ON CONFLICT (series_id, captured_at, nth) DO UPDATE SET mantissa = excluded.mantissa, \
-         scaler = excluded.scaler, unit = excluded.unit, quality = excluded.quality, \
-         gateway_id = excluded.gateway_id, read_at = excluded.read_at, occurred_at = excluded.occurred_at, \
-         written = excluded.written WHERE excluded.written > readings.written",
-    )?;
+) -> Result<(), StoreError> {
+    let series_id = interned.series(tx, &block.series)?;
+    let newer = format!("{UPSERT_READING} WHERE excluded.written > readings.written");
+    let mut upsert = tx.prepare_cached(&newer).map_err(failed)?;
     for row in &block.rows {
-        let changed = upsert.execute(params![
-            series,
-            row.captured_at.0,
-            row.nth,
-            row.mantissa,
-            block.scaler,
-            block.unit.0,
-            row.quality.0,
+        let row = ReadingRow {
+            series_id,
+            captured_at: row.captured_at,
+            nth: row.nth,
+            quantity: block.quantity(row),
+            quality: row.quality,
             gateway_id,
-            row.read_at.0,
-            row.occurred_at.map(|at| at.0),
-            written.0,
-        ])?;
-        if changed == 0 {
-            let columns = Columns {
-                quantity: block.quantity(row),
-                quality: row.quality,
-                gateway: gateway.to_string(),
-                read_at: row.read_at,
-                occurred_at: row.occurred_at,
-            };
-            settle_tie(tx, series, row, columns, written)?;
+            read_at: row.read_at,
+            occurred_at: row.occurred_at,
+            written,
+        };
+        if !row.write(&mut upsert)? {
+            settle_tie(tx, interned, &row, gateway, &block.series)?;
         }
     }
     Ok(())
 }
 
-/// The row there is as new as this write, or newer: a repeat or an older revision, which change nothing, or a tie.
+impl ReadingRow {
+    /// Whether the statement changed anything.
+    fn write(&self, statement: &mut Statement<'_>) -> Result<bool, StoreError> {
+        let changed = statement.execute(params![
+            self.series_id,
+            self.captured_at.0,
+            self.nth,
+            self.quantity.mantissa,
+            self.quantity.scaler,
+            self.quantity.unit.0,
+            self.quality.0,
+            self.gateway_id,
+            self.read_at.0,
+            self.occurred_at.map(|at| at.0),
+            self.written.0,
+            self.hash(),
+        ]);
+        changed.map(|changed| changed > 0).map_err(failed)
+    }
+
+    fn columns(&self, gateway: &GatewayId) -> Columns {
+        Columns {
+            quantity: self.quantity,
+            quality: self.quality,
+            gateway: gateway.clone(),
+            read_at: self.read_at,
+            occurred_at: self.occurred_at,
+        }
+    }
+}
+
+/// The row there is as new as this one, or newer: a repeat or an older revision, which change nothing, or a tie.
 fn settle_tie(
     tx: &Transaction<'_>,
-    series: i64,
-    row: &BlockRow,
-    columns: Columns,
-    written: WriteTimestamp,
-) -> rusqlite::Result<()> {
-    let mut select = tx.prepare_cached(
-        "SELECT r.mantissa, r.scaler, r.unit, r.quality, g.gateway, r.read_at, r.occurred_at, r.written \
-         FROM readings r JOIN gateways g ON g.id = r.gateway_id \
-         WHERE r.series_id = ?1 AND r.captured_at = ?2 AND r.nth = ?3",
-    )?;
-    let (present, present_written) = select.query_row(params![series, row.captured_at.0, row.nth], |row| {
-        let columns = Columns {
-            quantity: Quantity::new(row.get(0)?, row.get(1)?, Unit(row.get(2)?)),
-            quality: Quality(row.get(3)?),
-            gateway: row.get(4)?,
-            read_at: UtcMillis(row.get(5)?),
-            occurred_at: row.get::<_, Option<i64>>(6)?.map(UtcMillis),
-        };
-        Ok((columns, row.get::<_, i64>(7)?))
-    })?;
-    if present_written != written.0 || present == columns {
+    interned: &mut Interned,
+    row: &ReadingRow,
+    gateway: &GatewayId,
+    series: &Series,
+) -> Result<(), StoreError> {
+    let sql =
+        format!("SELECT {} FROM readings WHERE series_id = ?1 AND captured_at = ?2 AND nth = ?3", ReadingRow::COLUMNS);
+    let mut select = tx.prepare_cached(&sql).map_err(failed)?;
+    let key = params![row.series_id, row.captured_at.0, row.nth];
+    let present = select.query_row(key, ReadingRow::read).map_err(failed)?;
+    let damaged = || StoreError::Damaged(format!("{series} at {} is not what was written", row.captured_at));
+    let present = present.ok_or_else(damaged)?;
+    if present.written != row.written || present == *row {
         return Ok(());
     }
-    let merged = present.clone().merge(columns);
-    if merged == present {
-        return Ok(());
+    let present_gateway = interned.gateway_name(tx, present.gateway_id)?;
+    let merged = present.columns(&present_gateway).merge(row.columns(gateway));
+    let gateway_id = interned.gateway(tx, &merged.gateway)?;
+    let Columns { quantity, quality, read_at, occurred_at, .. } = merged;
+    let merged = ReadingRow { quantity, quality, gateway_id, read_at, occurred_at, ..present.clone() };
+    if merged != present {
+        let mut upsert = tx.prepare_cached(UPSERT_READING).map_err(failed)?;
+        assert!(merged.write(&mut upsert)?, "a row that is there is replaced");
     }
-    let mut update = tx.prepare_cached(
-        "UPDATE readings SET mantissa = ?4, scaler = ?5, unit = ?6, quality = ?7, \
-         gateway_id = (SELECT id FROM gateways WHERE gateway = ?8), read_at = ?9, occurred_at = ?10 \
-         WHERE series_id = ?1 AND captured_at = ?2 AND nth = ?3",
-    )?;
-    let changed = update.execute(params![
-        series,
-        row.captured_at.0,
-        row.nth,
-        merged.quantity.mantissa,
-        merged.quantity.scaler,
-        merged.quantity.unit.0,
-        merged.quality.0,
-        merged.gateway,
-        merged.read_at.0,
-        merged.occurred_at.map(|at| at.0),
-    ])?;
-    debug_assert_eq!(changed, 1, "the row was read in this transaction");
     Ok(())
 }
 
 /// As for readings; raw value and text are compared by their bytes.
-fn write_event(tx: &Transaction<'_>, meter: i64, event: &Event, written: WriteTimestamp) -> rusqlite::Result<()> {
-    let mut upsert = tx.prepare_cached(
-        "INSERT INTO events (meter_id, at, log, nth, code, raw, text, written) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
-         ON CONFLICT (meter_id, at, log, nth, code) DO UPDATE SET \
-         raw = CASE WHEN excluded.written > events.written THEN excluded.raw ELSE max(excluded.raw, events.raw) END, \
-         text = CASE WHEN excluded.written > events.written THEN excluded.text ELSE max(excluded.text, events.text) END, \
-         written = excluded.written WHERE excluded.written >= events.written",
-    )?;
-    let row = params![meter, event.at.0, event.log, event.nth, event.code, event.raw, event.text, written.0];
-    upsert.execute(row).map(drop)
+fn write_event(tx: &Transaction<'_>, meter: i64, event: &Event, written: WriteTimestamp) -> Result<(), StoreError> {
+    let sql =
+        "SELECT raw, text, written FROM events WHERE meter_id = ?1 AND at = ?2 AND log = ?3 AND nth = ?4 AND code = ?5";
+    let mut select = tx.prepare_cached(sql).map_err(failed)?;
+    let key = params![meter, event.at.0, event.log, event.nth, event.code];
+    let present: Option<(Vec<u8>, String, i64)> =
+        select.query_row(key, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional().map_err(failed)?;
+    let mut event = event.clone();
+    match present {
+        Some((.., present)) if present > written.0 => return Ok(()),
+        Some((raw, text, present)) if present == written.0 => {
+            if (&raw, &text) == (&event.raw, &event.text) {
+                return Ok(());
+            }
+            event.raw = event.raw.max(raw);
+            event.text = event.text.max(text);
+        }
+        _ => {}
+    }
+    let sql = "INSERT OR REPLACE INTO events (meter_id, at, log, nth, code, raw, text, written, row_hash) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+    let hash = event_hash(meter, &event, written);
+    let row = params![meter, event.at.0, event.log, event.nth, event.code, event.raw, event.text, written.0, hash];
+    tx.prepare_cached(sql).and_then(|mut insert| insert.execute(row)).map(drop).map_err(failed)
 }
 
 /// The greatest effective seal wins, then the greatest seal; a tie of both is the same batch.
-fn write_inventory(tx: &Transaction<'_>, gateway: i64, stored: &StoreBatch) -> rusqlite::Result<()> {
+fn write_inventory(tx: &Transaction<'_>, gateway: i64, stored: &StoreBatch) -> Result<(), StoreError> {
     let alone = Batch {
         id: stored.batch.id.clone(),
         sealed_at: stored.batch.sealed_at,
@@ -231,72 +228,15 @@ fn write_inventory(tx: &Transaction<'_>, gateway: i64, stored: &StoreBatch) -> r
         books: Books::default(),
     };
     let payload = Payload::seal(&alone);
-    let mut upsert = tx.prepare_cached(
-        "INSERT INTO inventories (gateway_id, sealed_effective, sealed_at, uncompressed_bytes, sha256, payload) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+    let sql = "INSERT INTO inventories (gateway_id, sealed_effective, sealed_at, uncompressed_bytes, sha256, payload, \
+         row_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
          ON CONFLICT (gateway_id) DO UPDATE SET sealed_effective = excluded.sealed_effective, \
          sealed_at = excluded.sealed_at, uncompressed_bytes = excluded.uncompressed_bytes, sha256 = excluded.sha256, \
-         payload = excluded.payload WHERE (excluded.sealed_effective, excluded.sealed_at) \
-         > (inventories.sealed_effective, inventories.sealed_at)",
-    )?;
-    let row = params![
-        gateway,
-        stored.sealed_effective.0,
-        stored.batch.sealed_at.0,
-        payload.uncompressed_bytes as i64,
-        payload.sha256.0,
-        payload.bytes,
-    ];
-    upsert.execute(row).map(drop)
-}
-
-impl Interned {
-    fn meter(&mut self, tx: &Transaction<'_>, meter: &MeterId) -> rusqlite::Result<i64> {
-        intern(&mut self.meters, meter, || {
-            let insert = "INSERT INTO meters (meter) VALUES (?1) ON CONFLICT DO NOTHING";
-            tx.prepare_cached(insert)?.execute([meter.as_str()])?;
-            let select = "SELECT id FROM meters WHERE meter = ?1";
-            tx.prepare_cached(select)?.query_row([meter.as_str()], |row| row.get(0))
-        })
-    }
-
-    fn gateway(&mut self, tx: &Transaction<'_>, gateway: &GatewayId) -> rusqlite::Result<i64> {
-        intern(&mut self.gateways, gateway, || {
-            let insert = "INSERT INTO gateways (gateway) VALUES (?1) ON CONFLICT DO NOTHING";
-            tx.prepare_cached(insert)?.execute([gateway.as_str()])?;
-            let select = "SELECT id FROM gateways WHERE gateway = ?1";
-            tx.prepare_cached(select)?.query_row([gateway.as_str()], |row| row.get(0))
-        })
-    }
-
-    fn series(&mut self, tx: &Transaction<'_>, series: &Series) -> rusqlite::Result<i64> {
-        if let Some(id) = self.series.get(series) {
-            return Ok(*id);
-        }
-        let meter = self.meter(tx, &series.meter)?;
-        intern(&mut self.series, series, || {
-            let key = params![meter, series.code.to_string(), series.kind as u8, series.period_s];
-            let insert = "INSERT INTO series (meter_id, code, kind, period_s) VALUES (?1, ?2, ?3, ?4) \
-                          ON CONFLICT DO NOTHING";
-            tx.prepare_cached(insert)?.execute(key)?;
-            let select = "SELECT id FROM series WHERE meter_id = ?1 AND code = ?2 AND kind = ?3 AND period_s = ?4";
-            tx.prepare_cached(select)?.query_row(key, |row| row.get(0))
-        })
-    }
-}
-
-fn intern<K: Clone + Eq + std::hash::Hash>(
-    map: &mut HashMap<K, i64>,
-    key: &K,
-    id: impl FnOnce() -> rusqlite::Result<i64>,
-) -> rusqlite::Result<i64> {
-    if let Some(id) = map.get(key) {
-        return Ok(*id);
-    }
-    let id = id()?;
-    if map.len() >= INTERNED_MAX {
-        map.clear();
-    }
-    map.insert(key.clone(), id);
-    Ok(id)
+         payload = excluded.payload, row_hash = excluded.row_hash \
+         WHERE (excluded.sealed_effective, excluded.sealed_at) > (inventories.sealed_effective, inventories.sealed_at)";
+    let (effective, sealed_at) = (stored.sealed_effective, stored.batch.sealed_at);
+    let hash = inventory_hash(gateway, effective, sealed_at, &payload.bytes);
+    let uncompressed = payload.uncompressed_bytes as i64;
+    let row = params![gateway, effective.0, sealed_at.0, uncompressed, payload.sha256.0, payload.bytes, hash];
+    tx.prepare_cached(sql).and_then(|mut upsert| upsert.execute(row)).map(drop).map_err(failed)
 }

@@ -10,7 +10,9 @@
 //! The file is one of a pair: see [`crate::embedded`].
 
 mod core;
+mod interned;
 mod read;
+mod rows;
 mod schema;
 mod tie;
 
@@ -28,24 +30,35 @@ use crate::embedded::front::{Failure, Front};
 /// Clones are the same store.
 #[derive(Clone)]
 pub struct EmbeddedStore {
-    writer: Arc<Front<StoreCore>>,
-    /// In memory, the writer itself.
+    /// In memory, the writer itself. Before the writer, and so closed before it: whoever closes last folds the WAL into the
+    /// file, and a reader cannot.
     reader: Arc<Front<StoreCore>>,
+    writer: Arc<Front<StoreCore>>,
 }
 
 impl Failure for StoreError {
     fn unavailable(cause: String) -> Self {
         Self::Unavailable(cause)
     }
+
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
 }
 
 impl EmbeddedStore {
     pub(crate) const fn new(writer: Arc<Front<StoreCore>>, reader: Arc<Front<StoreCore>>) -> Self {
-        Self { writer, reader }
+        Self { reader, writer }
     }
 
     pub(crate) async fn end_rebuild(&self) -> Result<(), StoreError> {
         self.writer.call(StoreCore::end_rebuild).await
+    }
+
+    /// Runs a statement on the connection that writes: how tests fill the disk.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: String) -> Result<(), StoreError> {
+        self.writer.call(move |store| store.conn.execute_batch(&sql).map_err(rows::failed)).await
     }
 
     async fn read<T: Send + 'static>(
@@ -89,10 +102,10 @@ impl ReadingStore for EmbeddedStore {
     }
 
     async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError> {
-        self.read(|store| store.last_readings()).await
+        self.read(StoreCore::last_readings).await
     }
 
     async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError> {
-        self.read(|store| store.inventories()).await
+        self.read(StoreCore::inventories).await
     }
 }

@@ -6,13 +6,14 @@
 //! metering; it only makes every copy agree. Value (mantissa and scaler) is one column there, hence here.
 
 use protocols::metering::{Quality, Quantity, Unit, UtcMillis};
+use protocols::uplink::GatewayId;
 
 /// The columns of a reading that are not its key. The gateway is its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Columns {
     pub(super) quantity: Quantity,
     pub(super) quality: Quality,
-    pub(super) gateway: String,
+    pub(super) gateway: GatewayId,
     pub(super) read_at: UtcMillis,
     pub(super) occurred_at: Option<UtcMillis>,
 }
@@ -83,7 +84,7 @@ mod tests {
             |(quantity, quality, gateway, read_at, occurred_at)| Columns {
                 quantity,
                 quality: Quality(quality),
-                gateway: format!("gw-{gateway}"),
+                gateway: GatewayId::new(&format!("gw-{gateway}")).unwrap(),
                 read_at: UtcMillis(read_at),
                 occurred_at: occurred_at.map(UtcMillis),
             },
