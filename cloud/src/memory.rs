@@ -16,7 +16,7 @@ use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReadi
 
 /// Half an hour before midnight, so that batches span two days.
 pub(crate) const T0: UtcMillis = UtcMillis(1_795_390_200_000);
-pub(crate) const INCARNATION: u64 = 0xc0ffee;
+pub(crate) const INCARNATION: u64 = 0x00c0_ffee;
 
 /// `rows` readings, one a minute, of each of the two meters of a gateway, and an event. Batch `seq` begins ten minutes after
 /// the one before.

@@ -12,9 +12,9 @@ use tracing::{error, info};
 
 use super::ArchiveError;
 use super::cut::{CutSettings, Decision, Waiting, decide};
-use super::footer::{CutRange, Footer, Table};
+use super::footer::{CutRange, Table};
 use super::keys::raw_key;
-use super::parquet::{FileError, write_events, write_readings};
+use super::parquet::{WriteRows, write_events, write_readings};
 use super::resume::find_resumes;
 use super::sweep::ArchivedEnds;
 use crate::log::{ArchiveAssignment, Cut, EventLog, EventRecord, LogError, Ownership, ReadingRecord, Topic};
@@ -361,7 +361,7 @@ async fn write_table<T: Send + 'static>(
     table: Table,
     cut: CutRange,
     dates: ByDate<T>,
-    write: fn(CutRange, u32, &mut [T]) -> Result<(Footer, Vec<u8>), FileError>,
+    write: WriteRows<T>,
 ) -> Result<(u64, u32, u64), ArchiveError> {
     let count = u32::try_from(dates.len()).expect("a cut has fewer dates than a calendar");
     let (mut rows_written, mut bytes_written) = (0, 0);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
@@ -11,7 +10,7 @@ use protocols::metering::Day;
 use super::ArchiveError;
 use super::footer::{CutRange, Footer, Table};
 use super::keys::{date_prefix, parse_raw_key, table_prefix};
-use super::parquet::{FileError, FooterScan, scan_footer};
+use super::parquet::{FileError, FooterScan, ReadRows, scan_footer};
 
 /// Holds the footer of nearly every file: one request instead of two.
 const TAIL_BYTES: u64 = 64 * 1024;
@@ -97,7 +96,7 @@ fn matching(object: &RawObject, footer: Footer) -> Result<Footer, ArchiveError> 
 pub async fn read_file<T: Send + 'static>(
     objects: &Arc<dyn ObjectStore>,
     object: &RawObject,
-    read: fn(Bytes) -> Result<(Footer, Vec<T>), FileError>,
+    read: ReadRows<T>,
 ) -> Result<(Footer, Vec<T>), ArchiveError> {
     let file = objects.get(&object.key).await.map_err(ArchiveError::Objects)?;
     let file = file.bytes().await.map_err(ArchiveError::Objects)?;

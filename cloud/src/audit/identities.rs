@@ -104,13 +104,10 @@ impl Share {
     }
 
     fn key(&mut self, series: &Series, captured_at: UtcMillis, nth: u8) -> Key {
-        let number = match self.series.get(series) {
-            Some(number) => *number,
-            None => {
-                let number = self.series.len() as u32;
-                *self.series.entry(series.clone()).or_insert(number)
-            }
-        };
+        // Looked up by reference first: a series is cloned once, not once a row.
+        let next = self.series.len() as u32;
+        let number = self.series.get(series).copied();
+        let number = number.unwrap_or_else(|| *self.series.entry(series.clone()).or_insert(next));
         (number, captured_at, nth)
     }
 
