@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backoff;
 pub mod cli;
 pub mod clock;
+pub mod completeness;
 pub mod config;
 pub mod embedded;
 pub mod health;
@@ -23,4 +24,5 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod trace;
 pub mod worker;

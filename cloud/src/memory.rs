@@ -16,7 +16,7 @@ use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReadi
 
 /// Half an hour before midnight, so that batches span two days.
 pub(crate) const T0: UtcMillis = UtcMillis(1_795_390_200_000);
-pub(crate) const INCARNATION: u64 = 0xc0ffee;
+pub(crate) const INCARNATION: u64 = 0x00c0_ffee;
 
 /// `rows` readings, one a minute, of each of the two meters of a gateway, and an event. Batch `seq` begins ten minutes after
 /// the one before.
@@ -206,7 +206,13 @@ impl EventLog for MemoryLog {
         Ok(self.partitions().iter().map(end).collect())
     }
 
-    async fn read_readings(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<ReadingRecord>, LogError> {
+    async fn read_readings(
+        &self,
+        partition: u32,
+        from: u64,
+        to: u64,
+        max: usize,
+    ) -> Result<Vec<ReadingRecord>, LogError> {
         Ok(page(&self.partitions()[partition as usize].readings, |record| record.offset, from, to, max))
     }
 
@@ -275,6 +281,12 @@ fn row_key(row: &StoredReading) -> RowKey {
     let series = &row.series;
     let (meter, code) = (series.meter.to_string(), series.code.to_string());
     (meter, code, series.kind as u8, series.period_s, row.captured_at, row.nth)
+}
+
+impl MemoryStore {
+    pub(crate) fn insert(&self, row: StoredReading) {
+        self.rows.lock().unwrap().insert(row_key(&row), row);
+    }
 }
 
 #[async_trait]

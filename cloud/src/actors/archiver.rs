@@ -11,16 +11,18 @@ use actix::prelude::*;
 use serde::Serialize;
 use tracing::{error, warn};
 
+use super::Stop;
 use crate::archive::{ArchiveError, Archiver, ArchiverSnapshot, Progress};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::telemetry::chain;
 
 /// How often an idle archiver asks the log for new ends; a cut may be due for its size.
 const POLL: Duration = Duration::from_secs(2);
 /// A cut that is due at once is one of another partition, or more of the same: no pause, but a turn for others.
 const AT_ONCE: Duration = Duration::ZERO;
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-const RETRY_MAX: Duration = Duration::from_mins(1);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Asks what the archiver is doing.
 #[derive(Debug, Clone, Copy, Message)]
@@ -34,11 +36,6 @@ pub struct ArchiverObservation {
     /// What the last step failed with; `None` after a success.
     pub last_error: Option<String>,
 }
-
-/// Ends the actor; a cut under way is finished by its successor.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-pub struct StopArchiver;
 
 /// The archiver has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
@@ -110,7 +107,7 @@ impl ArchiverActor {
             }
             Err(error) => error,
         };
-        let text = crate::archive::error_chain(error);
+        let text = chain(error);
         self.observation.last_error = Some(text.clone());
         if let ArchiveError::Fenced { partition } = error {
             warn!(partition, "another process archives now");
@@ -126,7 +123,7 @@ impl Actor for ArchiverActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // `ObserveArchiver` from a few pages, and one `StopArchiver`.
+        // `ObserveArchiver` from a few pages, and one `Stop`.
         ctx.set_mailbox_capacity(8);
         self.step(ctx);
     }
@@ -145,10 +142,10 @@ impl Handler<ObserveArchiver> for ArchiverActor {
     }
 }
 
-impl Handler<StopArchiver> for ArchiverActor {
+impl Handler<Stop> for ArchiverActor {
     type Result = ();
 
-    fn handle(&mut self, _: StopArchiver, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
         ctx.stop();
     }
 }

@@ -12,9 +12,9 @@ use tracing::{error, info};
 
 use super::ArchiveError;
 use super::cut::{CutSettings, Decision, Waiting, decide};
-use super::footer::{CutRange, Footer, Table};
+use super::footer::{CutRange, Table};
 use super::keys::raw_key;
-use super::parquet::{FileError, write_events, write_readings};
+use super::parquet::{WriteRows, write_events, write_readings};
 use super::resume::find_resumes;
 use super::sweep::ArchivedEnds;
 use crate::log::{ArchiveAssignment, Cut, EventLog, EventRecord, LogError, Ownership, ReadingRecord, Topic};
@@ -208,7 +208,10 @@ impl Archiver {
         for (expected, found, table) in first {
             if found.is_some_and(|found| found > expected) {
                 let (topic, found) = (table.name(), found.unwrap_or_default());
-                error!(partition, topic, expected, found, "the log starts after what is archived: records may be missing");
+                error!(
+                    partition,
+                    topic, expected, found, "the log starts after what is archived: records may be missing"
+                );
             }
         }
         Ok(())
@@ -246,7 +249,11 @@ impl Held {
             self.since = None;
         } else if self.since.is_none() {
             // What waited before we came has been waiting at most since it was sealed.
-            let first = if self.fresh { log.read_readings(partition, waiting.readings.0, readings_end, 1).await? } else { Vec::new() };
+            let first = if self.fresh {
+                log.read_readings(partition, waiting.readings.0, readings_end, 1).await?
+            } else {
+                Vec::new()
+            };
             self.since = Some(first.first().map_or(now, |record| record.sealed_effective.min(now)));
         }
         self.fresh = false;
@@ -288,7 +295,14 @@ async fn finish(
     totals.objects += u64::from(report.objects);
     totals.rows += report.readings + report.events;
     totals.bytes += report.bytes;
-    info!(partition = cut.partition, objects = report.objects, readings = reading_rows, events = event_rows, resumed, "cut archived");
+    info!(
+        partition = cut.partition,
+        objects = report.objects,
+        readings = reading_rows,
+        events = event_rows,
+        resumed,
+        "cut archived"
+    );
     Ok(Progress::Archived(report))
 }
 
@@ -347,7 +361,7 @@ async fn write_table<T: Send + 'static>(
     table: Table,
     cut: CutRange,
     dates: ByDate<T>,
-    write: fn(CutRange, u32, &mut [T]) -> Result<(Footer, Vec<u8>), FileError>,
+    write: WriteRows<T>,
 ) -> Result<(u64, u32, u64), ArchiveError> {
     let count = u32::try_from(dates.len()).expect("a cut has fewer dates than a calendar");
     let (mut rows_written, mut bytes_written) = (0, 0);

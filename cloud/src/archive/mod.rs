@@ -60,15 +60,3 @@ impl From<LogError> for ArchiveError {
         }
     }
 }
-
-/// An error with its causes in one line, for logs and reports.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
@@ -11,7 +10,7 @@ use protocols::metering::Day;
 use super::ArchiveError;
 use super::footer::{CutRange, Footer, Table};
 use super::keys::{date_prefix, parse_raw_key, table_prefix};
-use super::parquet::{FileError, FooterScan, scan_footer};
+use super::parquet::{FileError, FooterScan, ReadRows, scan_footer};
 
 /// Holds the footer of nearly every file: one request instead of two.
 const TAIL_BYTES: u64 = 64 * 1024;
@@ -41,11 +40,7 @@ pub struct RawObject {
 }
 
 /// Raw objects of a table, ascending by date and cut.
-pub async fn list_raw(
-    objects: &dyn ObjectStore,
-    table: Table,
-    days: DayRange,
-) -> Result<Vec<RawObject>, ArchiveError> {
+pub async fn list_raw(objects: &dyn ObjectStore, table: Table, days: DayRange) -> Result<Vec<RawObject>, ArchiveError> {
     let prefixes = match (days.from, days.to) {
         (Some(from), Some(to)) if i64::from(to.0) - i64::from(from.0) < DAYS_LISTED_MAX => {
             (from.0..=to.0).map(|day| date_prefix(table, Day(day))).collect()
@@ -101,7 +96,7 @@ fn matching(object: &RawObject, footer: Footer) -> Result<Footer, ArchiveError> 
 pub async fn read_file<T: Send + 'static>(
     objects: &Arc<dyn ObjectStore>,
     object: &RawObject,
-    read: fn(Bytes) -> Result<(Footer, Vec<T>), FileError>,
+    read: ReadRows<T>,
 ) -> Result<(Footer, Vec<T>), ArchiveError> {
     let file = objects.get(&object.key).await.map_err(ArchiveError::Objects)?;
     let file = file.bytes().await.map_err(ArchiveError::Objects)?;

@@ -65,9 +65,8 @@ struct LastCut {
 fn last_cuts(listed: &[RawObject], generation: LogGeneration) -> BTreeMap<u32, LastCut> {
     let mut last: BTreeMap<u32, LastCut> = BTreeMap::new();
     for object in listed.iter().filter(|object| object.cut.generation == generation) {
-        let newest = last
-            .entry(object.cut.partition)
-            .or_insert_with(|| LastCut { object: object.clone(), dates: Vec::new() });
+        let newest =
+            last.entry(object.cut.partition).or_insert_with(|| LastCut { object: object.clone(), dates: Vec::new() });
         if object.cut.end > newest.object.cut.end {
             *newest = LastCut { object: object.clone(), dates: Vec::new() };
         }

@@ -54,8 +54,11 @@ async fn contents(objects: &InMemory) -> Vec<(Path, Vec<u8>)> {
     contents
 }
 
+/// Partition and offset of readings and of events.
+type Places = (Vec<(u32, u64)>, Vec<(u32, u64)>);
+
 /// What the archive holds: every reading and event with partition and offset, sorted.
-async fn archived(objects: &Arc<InMemory>) -> (Vec<(u32, u64)>, Vec<(u32, u64)>) {
+async fn archived(objects: &Arc<InMemory>) -> Places {
     let store: Arc<dyn object_store::ObjectStore> = objects.clone();
     let (mut readings, mut events) = (Vec::new(), Vec::new());
     for object in list_raw(&*store, Table::Readings, DayRange::default()).await.unwrap() {
@@ -71,7 +74,7 @@ async fn archived(objects: &Arc<InMemory>) -> (Vec<(u32, u64)>, Vec<(u32, u64)>)
     (readings, events)
 }
 
-fn committed(log: &MemoryLog) -> (Vec<(u32, u64)>, Vec<(u32, u64)>) {
+fn committed(log: &MemoryLog) -> Places {
     let partitions = log.partitions();
     let readings = partitions.iter().flat_map(|held| held.readings.iter().map(|row| (row.partition, row.offset)));
     let events = partitions.iter().flat_map(|held| held.events.iter().map(|row| (row.partition, row.offset)));
@@ -214,7 +217,13 @@ async fn payloads_leave_the_landing_area_only_archived_and_after_the_window() {
     let later = batch(1, 3, 8).sealed_at.plus_ms(999);
     macro_rules! sweep {
         ($sweep:expr, $archived:expr, $now:expr) => {
-            $sweep.step(&*log, $archived, $now, |batch| { deleted.push(batch.seq); std::future::ready(Ok(())) }).await.unwrap()
+            $sweep
+                .step(&*log, $archived, $now, |batch| {
+                    deleted.push(batch.seq);
+                    std::future::ready(Ok(()))
+                })
+                .await
+                .unwrap()
         };
     }
     let forever = UtcMillis(i64::MAX);

@@ -104,13 +104,10 @@ impl Share {
     }
 
     fn key(&mut self, series: &Series, captured_at: UtcMillis, nth: u8) -> Key {
-        let number = match self.series.get(series) {
-            Some(number) => *number,
-            None => {
-                let number = self.series.len() as u32;
-                *self.series.entry(series.clone()).or_insert(number)
-            }
-        };
+        // Looked up by reference first: a series is cloned once, not once a row.
+        let next = self.series.len() as u32;
+        let number = self.series.get(series).copied();
+        let number = number.unwrap_or_else(|| *self.series.entry(series.clone()).or_insert(next));
         (number, captured_at, nth)
     }
 
@@ -302,8 +299,9 @@ impl Share {
 /// On equal write timestamps each column comes from one of the writes; which one is the store's rule and not checked here.
 fn is_mixture(found: &Winner, winner: &Winner, ties: &[Winner]) -> bool {
     let candidates = || std::iter::once(winner).chain(ties);
-    candidates().any(|write| (write.quantity.mantissa, write.quantity.scaler) == (found.quantity.mantissa, found.quantity.scaler))
-        && candidates().any(|write| write.quantity.unit == found.quantity.unit)
+    candidates().any(|write| {
+        (write.quantity.mantissa, write.quantity.scaler) == (found.quantity.mantissa, found.quantity.scaler)
+    }) && candidates().any(|write| write.quantity.unit == found.quantity.unit)
         && candidates().any(|write| write.quality == found.quality)
         && candidates().any(|write| write.gateway == found.gateway)
         && candidates().any(|write| write.read_at == found.read_at)

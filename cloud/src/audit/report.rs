@@ -111,9 +111,7 @@ impl AuditReport {
             json!({"sealed": table.sealed, "log_rows": table.log_rows, "archive_rows": table.archive_rows,
                    "pending": table.pending})
         };
-        let faults = |faults: &Faults| {
-            json!({"books": faults.books, "log": faults.log, "store": faults.store, "archive": faults.archive})
-        };
+        let faults = |faults: &Faults| json!({"books": faults.books, "log": faults.log, "store": faults.store, "archive": faults.archive});
         json!({
             "closed": self.is_closed(),
             "full": self.full,

@@ -115,8 +115,7 @@ pub(super) async fn compare(
             settled.insert_range(1, incarnation.watermark().max(incarnation.floor().saturating_sub(1)));
             let mut gone = take_common(&mut unknown, &settled);
             // Applied beyond the watermark.
-            let applied: SeqSet =
-                unknown.iter().take(SEQS_MAX).filter(|seq| incarnation.is_applied(*seq)).collect();
+            let applied: SeqSet = unknown.iter().take(SEQS_MAX).filter(|seq| incarnation.is_applied(*seq)).collect();
             for seq in take_common(&mut unknown, &applied).iter() {
                 gone.insert(seq);
             }

@@ -9,11 +9,12 @@ use protocols::uplink::{BatchId, SeriesKey, SetHash};
 use super::report::{AuditReport, TableReport};
 use super::sealed::{Census, for_each_books, is_audited};
 use super::{AuditError, AuditOptions, AuditSources, ENTRIES_MAX, PAGE, Snapshot};
-use crate::archive::{ArchiveError, error_chain};
+use crate::archive::ArchiveError;
 use crate::archive::footer::{BatchSum, Table};
 use crate::archive::objects::{RawObject, read_file, read_footer};
 use crate::archive::parquet::{read_events, read_readings};
 use crate::log::{EventRecord, ReadingRecord};
+use crate::telemetry::chain;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Sum {
@@ -101,7 +102,7 @@ impl Share<'_> {
                 ] {
                     if count > 0 {
                         // A second record of the same batch says the same again; the census has noted it.
-                        let entry = entries.entry((table, record.batch.clone(), *day)).or_insert_with(Entry::default);
+                        let entry = entries.entry((table, record.batch.clone(), *day)).or_default();
                         *entry = Entry { sealed: Sum { count, hash }, may_have_expired, ..*entry };
                     }
                 }
@@ -188,7 +189,7 @@ impl Share<'_> {
                 // A damaged object is a finding, not the end of the audit: its rows are missing from the sums.
                 Err(error @ ArchiveError::File { .. }) => {
                     if self.number == 0 {
-                        report.problem(format!("{}: {}", object.key, error_chain(&error)));
+                        report.problem(format!("{}: {}", object.key, chain(&error)));
                     }
                     continue;
                 }

@@ -51,8 +51,7 @@ impl World {
     }
 
     async fn audit(&self, options: AuditOptions) -> AuditReport {
-        let sources =
-            AuditSources { log: self.log.clone(), store: self.store.clone(), objects: self.objects.clone() };
+        let sources = AuditSources { log: self.log.clone(), store: self.store.clone(), objects: self.objects.clone() };
         audit(&sources, &options).await.unwrap()
     }
 
@@ -267,7 +266,10 @@ async fn rows_archived_twice_are_doubled_and_those_of_another_generation_are_not
     world.objects.put(&key, bytes.into()).await.unwrap();
     let [sums, full, _] = world.audits().await;
     for report in [sums, full] {
-        assert_eq!((report.doubled.archive, report.doubled.total(), report.lost.total()), (footer.rows, footer.rows, 0));
+        assert_eq!(
+            (report.doubled.archive, report.doubled.total(), report.lost.total()),
+            (footer.rows, footer.rows, 0)
+        );
     }
 }
 

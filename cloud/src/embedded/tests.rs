@@ -1,6 +1,7 @@
 mod damage;
 mod full;
 mod pair;
+mod processes;
 mod suites;
 
 use std::sync::Arc;

@@ -30,7 +30,7 @@ pub struct Ownership {
 }
 
 /// What arrived from a gateway, undecoded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Uplinked {
     /// A `BatchRef`.
     Ref(Vec<u8>),

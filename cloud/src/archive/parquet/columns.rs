@@ -55,7 +55,8 @@ pub(super) fn file_writer(
     metadata: Vec<KeyValue>,
 ) -> Result<SerializedFileWriter<Vec<u8>>, FileError> {
     let schema = Arc::new(parse_message_type(schema)?);
-    let sorting = sorted_by.iter().map(|&column_idx| SortingColumn { column_idx, descending: false, nulls_first: false });
+    let sorting =
+        sorted_by.iter().map(|&column_idx| SortingColumn { column_idx, descending: false, nulls_first: false });
     let blocks = DeltaBinaryPackedEncoderOptions::try_new(DELTA_BLOCK, DELTA_BLOCK / DELTA_MINI_BLOCK)?;
     let mut properties = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
@@ -152,7 +153,8 @@ impl<'a> GroupColumns<'a> {
     fn read<T: DataType>(&self, name: &str) -> Result<(Vec<T::T>, Vec<i16>), FileError> {
         let invalid = |text: &str| FileError::Invalid(format!("column {name}: {text}"));
         let schema = self.group.metadata().schema_descr();
-        let index = schema.columns().iter().position(|column| column.name() == name).ok_or_else(|| invalid("missing"))?;
+        let index =
+            schema.columns().iter().position(|column| column.name() == name).ok_or_else(|| invalid("missing"))?;
         let column = schema.column(index);
         if column.physical_type() != T::get_physical_type() {
             return Err(invalid("another type than expected"));

@@ -46,11 +46,7 @@ const LAYOUTS: [ColumnSpec; 7] = [
 ];
 
 /// As [`super::write_readings`], for events.
-pub fn write_events(
-    cut: CutRange,
-    cut_objects: u32,
-    rows: &mut [EventRecord],
-) -> Result<(Footer, Vec<u8>), FileError> {
+pub fn write_events(cut: CutRange, cut_objects: u32, rows: &mut [EventRecord]) -> Result<(Footer, Vec<u8>), FileError> {
     let date = rows.first().map(|row| row.event.at.day());
     let date = date.ok_or_else(|| FileError::Invalid("a file without rows".to_owned()))?;
     assert!(rows.iter().all(|row| row.event.at.day() == date), "a file holds rows of one date");

@@ -16,7 +16,7 @@ use parquet::file::metadata::ParquetMetaDataReader;
 pub use events::{read_events, write_events};
 pub use readings::{read_readings, write_readings};
 
-use super::footer::Footer;
+use super::footer::{CutRange, Footer};
 
 /// Why bytes are no archive file, or rows cannot become one.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,11 @@ pub enum FileError {
     #[error("archive format {format} is newer than this release reads")]
     Newer { format: u32 },
 }
+
+/// Makes one object of a cut: the cut, how many objects it becomes, the rows of one date (left in the order of the file).
+pub type WriteRows<T> = fn(CutRange, u32, &mut [T]) -> Result<(Footer, Vec<u8>), FileError>;
+/// Reads a whole object.
+pub type ReadRows<T> = fn(Bytes) -> Result<(Footer, Vec<T>), FileError>;
 
 /// What a try to read a footer from the end of a file came to.
 pub enum FooterScan {

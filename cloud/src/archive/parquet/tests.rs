@@ -1,7 +1,7 @@
 use protocols::metering::{
     Code, Day, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
-use protocols::uplink::{BatchId, GatewayId, SeriesKey, Sha256, SetHash};
+use protocols::uplink::{BatchId, GatewayId, SeriesKey, SetHash, Sha256};
 
 use super::*;
 use crate::archive::footer::{CutRange, Table};
@@ -191,7 +191,7 @@ fn events() -> Vec<EventRecord> {
             nth: offset as u8,
             code: -1 - offset as i64,
             raw: vec![offset as u8; offset as usize],
-            text: if offset % 2 == 0 { String::new() } else { format!("häufig {offset}") },
+            text: if offset.is_multiple_of(2) { String::new() } else { format!("häufig {offset}") },
         },
     };
     (0..50).map(event).collect()
