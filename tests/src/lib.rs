@@ -1,1 +1,3 @@
 //! Tests of the whole system; see `tests/` beside this folder. What they share lives here.
+
+pub mod power_loss;
