@@ -9,9 +9,10 @@
 //! builds images, and asks the [`Subject`] whether each one keeps every promise made before the cut.
 //!
 //! `disk.rs` a disk and what it may forget · `record.rs` the shim's record · `shim.rs` building and loading the shim ·
-//! `outbox.rs`, `stores.rs` the files of gateway and head-end · `table.rs` plain SQLite, whose answers are known.
+//! `outbox.rs` the gateway's file, `load.rs` its writer under load · `table.rs` plain SQLite, whose answers are known.
 
 mod disk;
+mod load;
 mod outbox;
 mod record;
 mod shim;
@@ -25,6 +26,7 @@ use anyhow::{Context as _, Result, anyhow};
 use firmware_sim::rng::Rng;
 
 pub use disk::Disk;
+pub use load::{LOAD_READINGS, load};
 pub use outbox::OutboxFile;
 pub use record::{ACKNOWLEDGED, Change, Record};
 pub use shim::{Shim, run, skipped};

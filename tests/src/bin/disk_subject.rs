@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use tests::power_loss::{Journal, OutboxFile, Table};
+use tests::power_loss::{Journal, OutboxFile, Table, load};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +15,11 @@ fn main() -> Result<()> {
         }
         ["outbox", folder, seed, steps, end] => {
             OutboxFile::write(Path::new(folder), seed.parse()?, steps.parse()?, end == "abrupt")
+        }
+        ["load", folder] => {
+            use std::io::Write as _;
+            let took = load(Path::new(folder))?;
+            Ok(writeln!(std::io::stdout(), "{}", took.as_millis())?)
         }
         _ => bail!("unknown arguments: {arguments:?}"),
     }

@@ -19,15 +19,15 @@ use protocols::uplink::{Batch, GatewayId, Payload, Receipt, RefusedSeq, SeqSet};
 
 use super::{Promises, Subject};
 
-const FILE: &str = "outbox.db";
+pub(super) const FILE: &str = "outbox.db";
 const CURSOR: &str = "script";
 /// 2026-11-23, 02:13:20 UTC.
-const T0: i64 = 1_795_400_000_000;
+pub(super) const T0: i64 = 1_795_400_000_000;
 /// Later than every reading of a script.
-const NOW: UtcMillis = UtcMillis(T0 + 30 * 86_400_000);
+pub(super) const NOW: UtcMillis = UtcMillis(T0 + 30 * 86_400_000);
 const METERS: u64 = 7;
 
-fn settings() -> Result<OutboxSettings> {
+pub(super) fn settings() -> Result<OutboxSettings> {
     Ok(OutboxSettings::new(GatewayId::new("gw-1").map_err(|error| anyhow!("{error}"))?))
 }
 
@@ -42,7 +42,7 @@ fn revised(number: u64) -> Option<u64> {
     (number % 11 == 10 && !is_event(number) && !is_event(original)).then_some(original)
 }
 
-fn reading(number: u64) -> Result<Reading> {
+pub(super) fn reading(number: u64) -> Result<Reading> {
     let identity = revised(number).unwrap_or(number);
     Ok(Reading {
         series: Series {
@@ -115,7 +115,7 @@ fn numbers_of(outbox: &Outbox, sealed: &SealedBatch) -> Result<Vec<u64>> {
     Ok(numbers)
 }
 
-fn receipt(incarnation: u64) -> Result<Receipt> {
+pub(super) fn receipt(incarnation: u64) -> Result<Receipt> {
     Ok(Receipt {
         gateway: settings()?.gateway,
         incarnation,
@@ -163,10 +163,11 @@ impl Script {
     fn store(&mut self) -> Result<()> {
         let first = self.last + 1;
         let mut requests = Vec::new();
+        let mut last = self.last;
         for _ in 0..=self.rng.below(3) {
             let count = 1 + self.rng.below(20);
-            requests.push(request(self.last + 1, self.last + count)?);
-            self.last += count;
+            requests.push(request(last + 1, last + count)?);
+            last += count;
         }
         let rows_max = 10 + self.rng.below(100) as usize;
         let seals = self.rng.below(5) == 0;
@@ -176,7 +177,8 @@ impl Script {
             }
             if seals { outbox.seal(Which::Backlog, SealLimits { rows_max, now: NOW }, None) } else { Ok(None) }
         })?;
-        self.promises.say(&format!("stored {first} {}", self.last))?;
+        self.last = last;
+        self.promises.say(&format!("stored {first} {last}"))?;
         sealed.map_or(Ok(()), |sealed| self.sealed(&sealed))
     }
 
