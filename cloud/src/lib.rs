@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The head-end: takes in what gateways send, and delivers each reading once to log, store and archive.
+
+pub mod actors;
+pub mod backoff;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod embedded;
+pub mod health;
+pub mod http;
+pub mod intake;
+pub mod ledger;
+pub mod log;
+pub mod mqtt;
+pub mod payloads;
+pub mod receipt_queue;
+pub mod run;
+pub mod store;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+pub mod worker;

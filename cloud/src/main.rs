@@ -1,1 +1,7 @@
-fn main() {}
+//! The head-end's binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(cloud::cli::main())
+}

@@ -51,8 +51,16 @@ pub enum RefEvent {
     },
     /// The partition is about to be another's. Everything staged for it must be dropped, and no commit with it be under way,
     /// before `next` is called again: that call is the consent.
-    Revoked { partition: u32 },
-    Record { partition: u32, offset: u64, appended_at: UtcMillis, gateway: GatewayId, uplinked: Uplinked },
+    Revoked {
+        partition: u32,
+    },
+    Record {
+        partition: u32,
+        offset: u64,
+        appended_at: UtcMillis,
+        gateway: GatewayId,
+        uplinked: Uplinked,
+    },
 }
 
 /// A member of the worker group. Dropping it leaves the group.
@@ -160,6 +168,10 @@ pub enum LogError {
     /// Whether it was written is not known. Resynchronise before anything else.
     #[error("the outcome of a commit is not known: {0}")]
     Doubtful(String),
+    /// The call contradicts what the log holds (a position beyond the end, a cut that does not follow the last one). Nothing
+    /// was written, and the same call will never succeed.
+    #[error("the log refuses: {0}")]
+    Refused(String),
     /// What was read back is not what was ever written.
     #[error("the log is damaged: {0}")]
     Damaged(String),
@@ -180,7 +192,13 @@ pub trait EventLog: Send + Sync + 'static {
     /// Where a topic's committed records end: one more than the last readable offset, per partition.
     async fn ends(&self, topic: Topic) -> Result<Vec<u64>, LogError>;
     /// Committed records with offsets in `from..to`, ascending, at most about `max`; an empty answer means that there are none in the range.
-    async fn read_readings(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<ReadingRecord>, LogError>;
+    async fn read_readings(
+        &self,
+        partition: u32,
+        from: u64,
+        to: u64,
+        max: usize,
+    ) -> Result<Vec<ReadingRecord>, LogError>;
     async fn read_events(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<EventRecord>, LogError>;
     async fn read_books(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<BooksRecord>, LogError>;
     /// The newest ledger record of every gateway, of all partitions. For looking, not for owning.

@@ -35,9 +35,10 @@ pub struct WriteTimestamp(pub i64);
 impl WriteTimestamp {
     pub fn new(sealed_effective: UtcMillis, gateway: &GatewayId) -> Self {
         // FNV-1a: fixed for ever, since a replay must come to the same number.
-        let hash = gateway.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = gateway
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self(sealed_effective.0.saturating_mul(1000).saturating_add((hash % 1000) as i64))
     }
 }
@@ -87,7 +88,8 @@ pub trait ReadingStore: Send + Sync + 'static {
     /// Upserts readings, events and (when newer) inventories of the batches. May be repeated in whole or in part.
     async fn upsert(&self, batches: &[StoreBatch]) -> Result<(), StoreError>;
 
-    /// Every reading of one meter with `captured_at` in one UTC day, ascending by (code, kind, period, captured_at, nth).
+    /// Every reading of one meter with `captured_at` in one UTC day, ascending by (code as text, kind, period,
+    /// captured_at, nth).
     async fn read_day(&self, meter: &MeterId, day: Day) -> Result<Vec<StoredReading>, StoreError>;
     /// Ascending by (captured_at, nth), at most `rows_max`.
     async fn read_range(&self, query: RangeQuery) -> Result<Vec<StoredReading>, StoreError>;
@@ -99,10 +101,10 @@ pub trait ReadingStore: Send + Sync + 'static {
         to: UtcMillis,
         step_ms: i64,
     ) -> Result<Vec<(UtcMillis, UtcMillis)>, StoreError>;
-    /// Events of one meter, `from..=to`, ascending.
+    /// Events of one meter, `from..=to`, ascending by (at, log, nth, code).
     async fn read_events(&self, meter: &MeterId, from: UtcMillis, to: UtcMillis) -> Result<Vec<Event>, StoreError>;
     /// Every series that was ever stored, with its last reading (greatest instant).
     async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError>;
-    /// The newest inventory of each gateway, and when it was sealed.
+    /// The newest inventory of each gateway (greatest `sealed_effective`), and that instant.
     async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError>;
 }

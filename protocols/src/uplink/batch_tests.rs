@@ -110,6 +110,7 @@ fn the_bytes_of_version_1_are_the_golden_file() {
 fn a_sealed_payload_opens_to_the_same_batch() {
     let payload = Payload::seal(&golden());
     assert_eq!(Payload::open(&payload.bytes, payload.sha256, payload.uncompressed_bytes), Ok(golden()));
+    assert_eq!(Payload::open_unclaimed(&payload.bytes, payload.sha256), Ok(golden()));
     assert_eq!(Payload::seal(&golden()), payload, "sealing is deterministic");
 }
 
@@ -149,6 +150,9 @@ fn a_bomb_is_refused_before_it_is_unpacked() {
     let bomb = zstd::bulk::compress(&zeros, 3).unwrap();
     let opened = Payload::open(&bomb, super::super::Sha256::of(&bomb), zeros.len() as u64);
     assert!(matches!(opened, Err(PayloadError::Limits { .. })));
+    // Nor is it unpacked where nobody claims anything.
+    let opened = Payload::open_unclaimed(&bomb, super::super::Sha256::of(&bomb));
+    assert!(matches!(opened, Err(PayloadError::Compression { .. })));
     // Claiming less than what comes out does not help either.
     let opened = Payload::open(&bomb, super::super::Sha256::of(&bomb), 1000);
     assert!(matches!(opened, Err(PayloadError::Compression { .. })));

@@ -1,0 +1,47 @@
+//! How long to wait before the next try: doubling, bounded, with jitter so that many that failed together do not return together.
+
+use std::time::Duration;
+
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    max: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub const fn new(first: Duration, max: Duration) -> Self {
+        Self { first, max, next: first }
+    }
+
+    /// After a success.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    /// Between half and the whole of the present step; the step doubles.
+    pub fn delay(&mut self) -> Duration {
+        // Without a source of randomness the whole step is waited: only the jitter is lost.
+        self.delay_with(getrandom::u32().unwrap_or(u32::MAX))
+    }
+
+    fn delay_with(&mut self, random: u32) -> Duration {
+        let step = self.next;
+        self.next = (step * 2).min(self.max);
+        step / 2 + (step / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_double_up_to_the_bound_and_start_again_after_a_success() {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
+        let steps: Vec<u64> = (0..4).map(|_| backoff.delay_with(u32::MAX).as_secs()).collect();
+        assert_eq!(steps, [1, 2, 4, 5]);
+        backoff.reset();
+        assert_eq!(backoff.delay_with(0), Duration::from_millis(500), "no wait is shorter than half the step");
+    }
+}

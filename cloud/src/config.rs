@@ -1,0 +1,374 @@
+//! Settings: one TOML file, each key with its default beside it, checked once.
+
+use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mqtt::{Login, MqttSettings};
+use crate::payloads::gc::Keep;
+use crate::worker::WorkerSettings;
+
+const DAY_MS: i64 = 86_400_000;
+/// What the largest payload the contract allows costs when decoded, and some.
+const DECODED_BYTES_MIN: u64 = 96 << 20;
+
+/// The file as it is written, and as `check-config` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Log, store and objects lie here.
+    pub data_dir: PathBuf,
+    pub http: HttpSection,
+    pub mqtt: MqttSection,
+    pub worker: WorkerSection,
+    pub landing: LandingSection,
+    pub logging: LoggingSection,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("meterpost-data"),
+            http: HttpSection::default(),
+            mqtt: MqttSection::default(),
+            worker: WorkerSection::default(),
+            landing: LandingSection::default(),
+            logging: LoggingSection::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpSection {
+    /// `ADDR:PORT`; port 0 takes any that is free. Beyond loopback only with tokens.
+    pub listen: String,
+    /// A folder with one file per gateway, named as the gateway, that holds its upload token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_dir: Option<PathBuf>,
+}
+
+impl Default for HttpSection {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".to_owned(), tokens_dir: None }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MqttSection {
+    /// `HOST:PORT`.
+    pub broker: String,
+    /// Unique at the broker; a random part is added.
+    pub client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    pub keep_alive_s: u16,
+    /// Not less than what the broker accepts.
+    pub packet_bytes_max: usize,
+    /// With several instances: the name of the group that divides the refs among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_group: Option<String>,
+}
+
+impl Default for MqttSection {
+    fn default() -> Self {
+        Self {
+            broker: "127.0.0.1:1883".to_owned(),
+            client_id: "meterpost".to_owned(),
+            user: None,
+            password_file: None,
+            keep_alive_s: 30,
+            packet_bytes_max: 1 << 20,
+            share_group: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerSection {
+    /// Refs of one commit.
+    pub group_refs_max: usize,
+    /// How long the first ref of a commit waits for others.
+    pub group_age_ms: u64,
+    /// Bound on the payloads that are decoded at one time.
+    pub decoded_bytes_max: u64,
+}
+
+impl Default for WorkerSection {
+    fn default() -> Self {
+        Self { group_refs_max: 256, group_age_ms: 50, decoded_bytes_max: 256 << 20 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LandingSection {
+    /// How long the payload of an archived batch stays.
+    pub replay_window_days: u32,
+    /// How long a payload stays that no ref named.
+    pub orphan_grace_days: u32,
+}
+
+impl Default for LandingSection {
+    fn default() -> Self {
+        Self { replay_window_days: 7, orphan_grace_days: 30 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoggingSection {
+    /// A level, or a filter as `RUST_LOG` takes it, which beats it.
+    pub level: String,
+}
+
+impl Default for LoggingSection {
+    fn default() -> Self {
+        Self { level: "info".to_owned() }
+    }
+}
+
+/// Settings that hold together.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub listen: String,
+    pub tokens_dir: Option<PathBuf>,
+    pub mqtt: MqttSettings,
+    pub share_group: Option<String>,
+    pub worker: WorkerSettings,
+    pub decoded_bytes_max: u64,
+    pub keep: Keep,
+}
+
+/// Why settings cannot be used: the user's to mend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    #[error("cannot read {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{} is no valid configuration: {message}", path.display())]
+    Parse { path: PathBuf, message: String, hint: Option<String> },
+    #[error("{key} = {value}: {problem}")]
+    Value { key: &'static str, value: String, problem: &'static str },
+}
+
+impl ConfigError {
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { .. } => Some("give the path of a TOML file, or none for the defaults".to_owned()),
+            Self::Parse { hint, .. } => hint.clone(),
+            Self::Value { .. } => None,
+        }
+    }
+}
+
+impl Settings {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
+            let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+            let message = format!("{place}{}", error.message());
+            ConfigError::Parse { path: path.to_owned(), hint: nearest_key(error.message()), message }
+        })
+    }
+
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("settings are tables of plain values, the tables last")
+    }
+
+    /// Reads the password file; everything else is judged by itself.
+    pub fn check(&self) -> Result<Config, ConfigError> {
+        let value = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
+        let broker = split_host_port(&self.mqtt.broker);
+        let Some((host, port)) = broker else {
+            return value("mqtt.broker", self.mqtt.broker.clone(), "expected HOST:PORT, as in 127.0.0.1:1883");
+        };
+        if self.mqtt.client_id.is_empty() || self.mqtt.client_id.len() > 64 {
+            return value("mqtt.client_id", self.mqtt.client_id.clone(), "expected 1 to 64 characters");
+        }
+        if !(5..=3_600).contains(&self.mqtt.keep_alive_s) {
+            return value("mqtt.keep_alive_s", self.mqtt.keep_alive_s.to_string(), "expected 5 to 3600");
+        }
+        if self.mqtt.packet_bytes_max < 512 << 10 {
+            let text = self.mqtt.packet_bytes_max.to_string();
+            return value("mqtt.packet_bytes_max", text, "a gateway's status needs up to 512 KiB");
+        }
+        if self.mqtt.share_group.as_ref().is_some_and(|group| group.is_empty() || group.contains(['/', '+', '#'])) {
+            let text = self.mqtt.share_group.clone().unwrap_or_default();
+            return value("mqtt.share_group", text, "expected a name without / + and #");
+        }
+        let login = match (&self.mqtt.user, &self.mqtt.password_file) {
+            (None, None) => None,
+            (Some(user), Some(file)) => {
+                let password =
+                    std::fs::read_to_string(file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+                Some(Login { user: user.clone(), password: password.trim().to_owned() })
+            }
+            _ => return value("mqtt.user", "..".to_owned(), "user and password_file go together"),
+        };
+        if !(1..=10_000).contains(&self.worker.group_refs_max) {
+            return value("worker.group_refs_max", self.worker.group_refs_max.to_string(), "expected 1 to 10000");
+        }
+        if self.worker.group_age_ms > 10_000 {
+            return value("worker.group_age_ms", self.worker.group_age_ms.to_string(), "expected at most 10000");
+        }
+        if self.worker.decoded_bytes_max < DECODED_BYTES_MIN {
+            let text = self.worker.decoded_bytes_max.to_string();
+            return value("worker.decoded_bytes_max", text, "the largest payload needs 96 MiB");
+        }
+        if let Some(folder) = self.http.tokens_dir.as_ref().filter(|folder| !folder.is_dir()) {
+            return value("http.tokens_dir", folder.display().to_string(), "is no folder");
+        }
+        let (group_records_max, group_age) =
+            (self.worker.group_refs_max, Duration::from_millis(self.worker.group_age_ms));
+        Ok(Config {
+            data_dir: self.data_dir.clone(),
+            listen: self.http.listen.clone(),
+            tokens_dir: self.http.tokens_dir.clone(),
+            mqtt: MqttSettings {
+                host,
+                port,
+                client_id: self.mqtt.client_id.clone(),
+                login,
+                keep_alive: Duration::from_secs(u64::from(self.mqtt.keep_alive_s)),
+                packet_bytes_max: self.mqtt.packet_bytes_max,
+            },
+            share_group: self.mqtt.share_group.clone(),
+            worker: WorkerSettings { group_records_max, group_age, ..WorkerSettings::default() },
+            decoded_bytes_max: self.worker.decoded_bytes_max,
+            keep: Keep {
+                replay_ms: i64::from(self.landing.replay_window_days) * DAY_MS,
+                grace_ms: i64::from(self.landing.orphan_grace_days) * DAY_MS,
+            },
+        })
+    }
+}
+
+/// `HOST:PORT`, `[::1]:PORT`.
+fn split_host_port(text: &str) -> Option<(String, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok().then(|| (address.to_owned(), port)),
+        None => (!host.is_empty() && !host.contains(':')).then(|| (host.to_owned(), port)),
+    }
+}
+
+/// From serde's "unknown field `x`, expected one of `a`, `b`".
+fn nearest_key(message: &str) -> Option<String> {
+    let (unknown, expected) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    let nearest = known.iter().min_by_key(|key| edits(unknown, key))?;
+    let near = edits(unknown, nearest) <= (unknown.len() / 3).max(2);
+    Some(if near { format!("did you mean {nearest}?") } else { format!("known here: {}", known.join(", ")) })
+}
+
+/// Levenshtein's distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, ConfigError> {
+        Settings::parse(text, Path::new("cloud.toml"))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults_and_they_hold_together() {
+        assert_eq!(parse("").unwrap(), Settings::default());
+        Settings::default().check().unwrap();
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        let mut settings = Settings::default();
+        settings.mqtt.share_group = Some("cloud".to_owned());
+        settings.http.tokens_dir = Some("/etc/meterpost/tokens".into());
+        assert_eq!(parse(&settings.to_toml()).unwrap(), settings);
+    }
+
+    #[test]
+    fn the_example_is_the_defaults() {
+        assert_eq!(parse(include_str!("../../deploy/config/cloud.toml")).unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_line_and_the_nearest_known_one() {
+        let error = parse("[mqtt]\nbroker = \"a:1\"\nkeepalive_s = 5\n").unwrap_err();
+        assert!(error.to_string().contains("line 3") && error.to_string().contains("keepalive_s"), "{error}");
+        assert_eq!(error.hint().as_deref(), Some("did you mean keep_alive_s?"));
+        let error = parse("[kafka]\n").unwrap_err();
+        assert!(error.hint().unwrap().starts_with("known here: data_dir"), "{:?}", error.hint());
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_by_name() {
+        for (text, key) in [
+            ("[mqtt]\nbroker = \"nowhere\"", "mqtt.broker"),
+            ("[mqtt]\nbroker = \"host:0\"", "mqtt.broker"),
+            ("[mqtt]\nbroker = \"::1:1883\"", "mqtt.broker"),
+            ("[mqtt]\nkeep_alive_s = 1", "mqtt.keep_alive_s"),
+            ("[mqtt]\nuser = \"me\"", "mqtt.user"),
+            ("[mqtt]\nshare_group = \"a/b\"", "mqtt.share_group"),
+            ("[mqtt]\npacket_bytes_max = 10240", "mqtt.packet_bytes_max"),
+            ("[mqtt]\nclient_id = \"\"", "mqtt.client_id"),
+            ("[worker]\ngroup_refs_max = 0", "worker.group_refs_max"),
+            ("[worker]\ngroup_age_ms = 60000", "worker.group_age_ms"),
+            ("[worker]\ndecoded_bytes_max = 1000", "worker.decoded_bytes_max"),
+            ("[http]\ntokens_dir = \"/nowhere/at/all\"", "http.tokens_dir"),
+        ] {
+            let error = parse(text).unwrap().check().unwrap_err();
+            assert!(error.to_string().starts_with(key), "{text}: {error}");
+        }
+        // Control.
+        parse("[mqtt]\nbroker = \"[::1]:1883\"").unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn a_password_is_read_from_its_file_and_never_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hunter2\n").unwrap();
+        let mut settings = Settings::default();
+        (settings.mqtt.user, settings.mqtt.password_file) = (Some("me".to_owned()), Some(file.path().to_owned()));
+        let config = settings.check().unwrap();
+        assert_eq!(config.mqtt.login.as_ref().unwrap().password, "hunter2");
+        assert!(!format!("{config:?}{}", settings.to_toml()).contains("hunter2"));
+    }
+
+    #[test]
+    fn distances_are_levenshteins() {
+        for (a, b, distance) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("broker", "brokers", 1)] {
+            assert_eq!((edits(a, b), edits(b, a)), (distance, distance), "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The HTTP server: what every instance answers. Each module registers its own routes with a `configure` function.
+
+pub mod upload;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::http::header::ContentType;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{App, HttpResponse, HttpServer};
+use serde_json::json;
+
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::payloads::Payloads;
+use crate::telemetry::Metrics;
+
+/// Enough for uploads to share the disk; the page and the API are light.
+const WORKERS: usize = 2;
+/// A client that has not sent its request's head by then is let go.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const SHUTDOWN_TIMEOUT_S: u64 = 2;
+
+/// What the routes of this module and of `upload` work with.
+#[derive(Clone)]
+pub struct HttpServices {
+    pub payloads: Payloads,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    pub health: Arc<Health>,
+    /// A folder with one file per gateway that holds its token; without it nobody is asked, which only a loopback listener may.
+    pub tokens_dir: Option<PathBuf>,
+}
+
+/// Why the listener cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    #[error("{listen} names no address")]
+    Address { listen: String },
+    #[error("{address} is no loopback address, and no tokens are configured")]
+    Open { address: SocketAddr },
+    #[error("cannot listen on {address}")]
+    Bind {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BindError {
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Address { .. } => Some("give ADDR:PORT, as in 127.0.0.1:8080"),
+            Self::Open { .. } => Some("set http.tokens_dir, or listen on 127.0.0.1"),
+            Self::Bind { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("another program listens there; choose another port with --http, 0 for any that is free")
+            }
+            Self::Bind { .. } => None,
+        }
+    }
+}
+
+/// Before anything else is opened: the commonest mistake costs nothing then.
+pub fn bind(listen: &str, with_tokens: bool) -> Result<TcpListener, BindError> {
+    let wrong = || BindError::Address { listen: listen.to_owned() };
+    let address = listen.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)?;
+    if !address.ip().is_loopback() && !with_tokens {
+        return Err(BindError::Open { address });
+    }
+    TcpListener::bind(address).map_err(|source| BindError::Bind { address, source })
+}
+
+/// Serves until its handle stops it. `more` registers further routes.
+pub fn serve(
+    listener: TcpListener,
+    services: HttpServices,
+    more: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
+) -> io::Result<Server> {
+    let uploads = upload::Uploads::new(services.clone());
+    let factory = move || {
+        App::new()
+            .app_data(Data::new(services.clone()))
+            .app_data(Data::new(uploads.clone()))
+            .configure(configure)
+            .configure(upload::configure)
+            .configure(more.clone())
+    };
+    let server = HttpServer::new(factory)
+        .workers(WORKERS)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .shutdown_timeout(SHUTDOWN_TIMEOUT_S)
+        .disable_signals()
+        .listen(listener)?;
+    Ok(server.run())
+}
+
+pub fn configure(config: &mut ServiceConfig) {
+    config
+        .route("/v1/time", web::get().to(time))
+        .route("/healthz", web::get().to(alive))
+        .route("/readyz", web::get().to(ready))
+        .route("/metrics", web::get().to(metrics));
+}
+
+/// A gateway asks this before it seals anything.
+async fn time(services: Data<HttpServices>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "time_ms": services.clock.now().0 }))
+}
+
+async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "alive": true }))
+}
+
+async fn ready(services: Data<HttpServices>) -> HttpResponse {
+    let missing = services.health.missing();
+    let mut response = if missing.is_empty() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    response.json(json!({ "ready": missing.is_empty(), "missing": missing }))
+}
+
+async fn metrics(services: Data<HttpServices>) -> HttpResponse {
+    let text = services.metrics.render();
+    HttpResponse::Ok().insert_header(ContentType::plaintext()).body(text)
+}
+
+#[cfg(test)]
+mod tests;

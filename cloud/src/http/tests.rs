@@ -1,0 +1,174 @@
+use actix_web::http::StatusCode;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use protocols::metering::UtcMillis;
+use protocols::uplink::limits::PAYLOAD_BYTES_MAX;
+use protocols::uplink::topics::{SHA256_HEADER, payload_path};
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::health::Part;
+use crate::payloads::open::Opening;
+use crate::telemetry::Metric;
+use crate::testing::{T0, batch, sealed};
+
+struct Server {
+    folder: tempfile::TempDir,
+    services: HttpServices,
+}
+
+impl Server {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let services = HttpServices {
+            payloads: Payloads::local(&folder.path().join("objects")).unwrap(),
+            clock: Arc::new(ManualClock::new(T0)),
+            metrics: Arc::default(),
+            health: Arc::default(),
+            tokens_dir: None,
+        };
+        Self { folder, services }
+    }
+
+    fn with_tokens() -> Self {
+        let mut server = Self::new();
+        let tokens = server.folder.path().join("tokens");
+        std::fs::create_dir(&tokens).unwrap();
+        std::fs::write(tokens.join("gw-1"), "secret of gw-1\n").unwrap();
+        std::fs::write(tokens.join("gw-2"), "secret of gw-2\n").unwrap();
+        std::fs::write(tokens.join("gw-3"), "\n").unwrap();
+        server.services.tokens_dir = Some(tokens);
+        server
+    }
+
+    async fn call(&self, request: TestRequest) -> (StatusCode, String) {
+        let uploads = upload::Uploads::new(self.services.clone());
+        let app = App::new()
+            .app_data(Data::new(self.services.clone()))
+            .app_data(Data::new(uploads))
+            .configure(configure)
+            .configure(upload::configure);
+        let app = init_service(app).await;
+        let response = call_service(&app, request.to_request()).await;
+        let status = response.status();
+        (status, String::from_utf8(read_body(response).await.to_vec()).unwrap())
+    }
+}
+
+fn put(gateway: u32, seq: u64) -> TestRequest {
+    let (reference, payload) = sealed(&batch(gateway, seq, 5), 1);
+    TestRequest::put()
+        .uri(&payload_path(&reference.id))
+        .insert_header((SHA256_HEADER, reference.sha256.to_string()))
+        .set_payload(payload.bytes)
+}
+
+#[actix_web::test]
+async fn an_upload_is_stored_once_and_may_be_repeated() {
+    let server = Server::new();
+    assert_eq!(server.call(put(1, 1)).await.0, StatusCode::CREATED);
+    assert_eq!(server.call(put(1, 1)).await.0, StatusCode::OK);
+    let opened = server.services.payloads.open(&sealed(&batch(1, 1, 5), 1).0, T0).await.unwrap();
+    assert!(matches!(opened, Opening::Batch(_)));
+    assert_eq!(server.services.metrics.value(Metric::UploadsStored), 1);
+    assert_eq!(server.services.metrics.value(Metric::UploadsAgain), 1);
+}
+
+#[actix_web::test]
+async fn what_is_not_what_it_says_is_not_stored() {
+    let server = Server::new();
+    let wrong_hash = put(1, 1).insert_header((SHA256_HEADER, "0".repeat(64)));
+    let (status, text) = server.call(wrong_hash).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text.contains("instead of"), "{text}");
+    let no_hash = TestRequest::put().uri("/v1/payloads/gw-1/00000000000000aa/1").set_payload("x");
+    assert_eq!(server.call(no_hash).await.0, StatusCode::BAD_REQUEST);
+    for path in [
+        "gw-1/00aa/1",
+        "gw-1/00000000000000aa/0",
+        "gw-1/00000000000000aa/x",
+        ".gw/00000000000000aa/1",
+        "%2e%2e/00000000000000aa/1",
+    ] {
+        let request = put(1, 1).uri(&format!("/v1/payloads/{path}"));
+        assert_eq!(server.call(request).await.0, StatusCode::BAD_REQUEST, "{path}");
+    }
+    let objects = std::fs::read_dir(server.folder.path().join("objects")).unwrap().count();
+    assert_eq!(objects, 0, "nothing was written");
+    assert_eq!(server.services.metrics.value(Metric::UploadsRefused), 7);
+}
+
+#[actix_web::test]
+async fn an_upload_beyond_the_limit_is_cut_whatever_length_it_announces() {
+    let server = Server::new();
+    let long = vec![7u8; PAYLOAD_BYTES_MAX as usize + 1];
+    assert_eq!(server.call(put(1, 1).set_payload(long.clone())).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let lying = put(1, 1).set_payload(long).insert_header(("content-length", "5"));
+    assert_eq!(server.call(lying).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+/// Control: the right token of the right gateway is let in.
+#[actix_web::test]
+async fn with_tokens_a_gateway_uploads_as_itself_only() {
+    let server = Server::with_tokens();
+    let bearer = |token: &str| (AUTHORIZATION, format!("Bearer {token}"));
+    assert_eq!(server.call(put(1, 1).insert_header(bearer("secret of gw-1"))).await.0, StatusCode::CREATED);
+    for request in [
+        put(1, 2),
+        put(1, 2).insert_header(bearer("secret of gw-2")),
+        put(1, 2).insert_header(bearer("")),
+        put(1, 2).insert_header((AUTHORIZATION, "secret of gw-1")),
+        // No token is no password.
+        put(3, 1).insert_header(bearer("")),
+        put(9, 1).insert_header(bearer("secret of gw-1")),
+    ] {
+        let (status, text) = server.call(request).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(!text.contains("secret"));
+    }
+}
+
+#[actix_web::test]
+async fn the_time_is_the_clouds() {
+    let server = Server::new();
+    let (status, text) = server.call(TestRequest::get().uri("/v1/time")).await;
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, value["time_ms"].as_i64()), (StatusCode::OK, Some(T0.0)));
+    assert!(UtcMillis(value["time_ms"].as_i64().unwrap()) == T0);
+}
+
+#[actix_web::test]
+async fn readiness_names_what_is_missing() {
+    let server = Server::new();
+    assert_eq!(server.call(TestRequest::get().uri("/healthz")).await.0, StatusCode::OK);
+    let (status, text) = server.call(TestRequest::get().uri("/readyz")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text.contains("intake") && text.contains("store"), "{text}");
+    for part in [Part::Worker, Part::Store, Part::Log, Part::Landing, Part::Intake, Part::Receipts] {
+        server.services.health.set(part, true);
+    }
+    assert_eq!(server.call(TestRequest::get().uri("/readyz")).await.0, StatusCode::OK);
+}
+
+#[actix_web::test]
+async fn metrics_are_text() {
+    let server = Server::new();
+    server.services.metrics.add(Metric::RefsApplied, 1);
+    let (_, text) = server.call(TestRequest::get().uri("/metrics")).await;
+    assert!(text.contains("cloud_refs_total{outcome=\"applied\"} 1"));
+}
+
+#[test]
+fn an_open_listener_without_tokens_is_refused_with_a_hint() {
+    let error = bind("0.0.0.0:0", false).unwrap_err();
+    assert!(matches!(error, BindError::Open { .. }) && error.hint().is_some());
+    assert!(bind("0.0.0.0:0", true).is_ok() && bind("127.0.0.1:0", false).is_ok());
+    assert!(matches!(bind("nowhere", false), Err(BindError::Address { .. })));
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_clearly() {
+    let first = bind("127.0.0.1:0", false).unwrap();
+    let error = bind(&first.local_addr().unwrap().to_string(), false).unwrap_err();
+    assert!(error.hint().unwrap().contains("another program"), "{error}");
+}

@@ -1,0 +1,184 @@
+//! `PUT /v1/payloads/{gateway}/{incarnation}/{seq}`: payloads into the landing area.
+//!
+//! The path names the gateway, and with tokens configured its token proves it: the key in the landing area is made of nothing
+//! else. The body is bounded while it arrives, whatever its announced length.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::web::{self, Data, Path, ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
+use protocols::uplink::limits::PAYLOAD_BYTES_MAX;
+use protocols::uplink::topics::SHA256_HEADER;
+use protocols::uplink::{BatchId, GatewayId, Sha256};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use super::HttpServices;
+use crate::payloads::{PayloadKey, PayloadsError, Stored};
+use crate::telemetry::Metric;
+
+/// Uploads held in memory at once: 256 MiB at most.
+const UPLOADS_AT_ONCE: usize = 32;
+/// The largest payload on a slow mobile link.
+const BODY_TIMEOUT: Duration = Duration::from_secs(120);
+const RETRY_AFTER_S: &str = "5";
+/// Far above any token; a longer file is no token.
+const TOKEN_BYTES_MAX: usize = 4_096;
+
+#[derive(Clone)]
+pub struct Uploads {
+    services: HttpServices,
+    at_once: Arc<Semaphore>,
+}
+
+/// Why an upload is not stored.
+#[derive(Debug, thiserror::Error)]
+enum UploadError {
+    #[error("{0}")]
+    Request(String),
+    #[error("no valid token for this gateway")]
+    Token,
+    #[error("a payload has at most {PAYLOAD_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the body ended early or came too slowly")]
+    Cut,
+    #[error("the payload has hash {found} instead of {expected}")]
+    Hash { expected: Sha256, found: Sha256 },
+    #[error("too many uploads at once")]
+    Busy,
+    #[error("the landing area is unavailable")]
+    Unavailable,
+}
+
+impl UploadError {
+    fn response(&self) -> HttpResponse {
+        let status = match self {
+            Self::Request(_) => StatusCode::BAD_REQUEST,
+            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Cut => StatusCode::REQUEST_TIMEOUT,
+            Self::Hash { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut response = HttpResponse::build(status);
+        match self {
+            Self::Token => drop(response.insert_header((WWW_AUTHENTICATE, "Bearer"))),
+            Self::Busy | Self::Unavailable => drop(response.insert_header((RETRY_AFTER, RETRY_AFTER_S))),
+            _ => {}
+        }
+        response.json(json!({ "error": self.to_string() }))
+    }
+
+    fn metric(&self) -> Metric {
+        match self {
+            Self::Cut | Self::Busy | Self::Unavailable => Metric::UploadsFailed,
+            _ => Metric::UploadsRefused,
+        }
+    }
+}
+
+pub fn configure(config: &mut ServiceConfig) {
+    config.route("/v1/payloads/{gateway}/{incarnation}/{seq}", web::put().to(put));
+}
+
+async fn put(
+    request: HttpRequest,
+    path: Path<(String, String, String)>,
+    body: web::Payload,
+    uploads: Data<Uploads>,
+) -> HttpResponse {
+    let metrics = &uploads.services.metrics;
+    match uploads.put(&request, &path, body).await {
+        Ok((stored, bytes)) => {
+            let (metric, status) = match stored {
+                Stored::New => (Metric::UploadsStored, StatusCode::CREATED),
+                Stored::Again => (Metric::UploadsAgain, StatusCode::OK),
+            };
+            metrics.add(metric, 1);
+            metrics.add(Metric::UploadBytes, bytes);
+            HttpResponse::build(status).finish()
+        }
+        Err(error) => {
+            tracing::warn!(gateway = path.0, seq = path.2, %error, "an upload is not stored");
+            metrics.add(error.metric(), 1);
+            error.response()
+        }
+    }
+}
+
+impl Uploads {
+    pub fn new(services: HttpServices) -> Self {
+        Self { services, at_once: Arc::new(Semaphore::new(UPLOADS_AT_ONCE)) }
+    }
+
+    async fn put(
+        &self,
+        request: &HttpRequest,
+        (gateway, incarnation, seq): &(String, String, String),
+        body: web::Payload,
+    ) -> Result<(Stored, u64), UploadError> {
+        let batch: BatchId = format!("{gateway}/{incarnation}/{seq}").parse().map_err(UploadError::Request)?;
+        if batch.seq == 0 {
+            return Err(UploadError::Request("seq counts from 1".to_owned()));
+        }
+        self.authorize(request, &batch.gateway).await?;
+        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let sha256 =
+            header(SHA256_HEADER).ok_or_else(|| UploadError::Request(format!("{SHA256_HEADER} is missing")))?;
+        let sha256: Sha256 = sha256.parse().map_err(UploadError::Request)?;
+        let announced = header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > PAYLOAD_BYTES_MAX) {
+            return Err(UploadError::TooLong);
+        }
+        let _turn = self.at_once.try_acquire().map_err(|_| UploadError::Busy)?;
+        let bytes = tokio::time::timeout(BODY_TIMEOUT, read(body)).await.map_err(|_| UploadError::Cut)??;
+        let length = bytes.len() as u64;
+        match self.services.payloads.put(&PayloadKey { batch, sha256 }, bytes.freeze()).await {
+            Ok(stored) => Ok((stored, length)),
+            Err(PayloadsError::Hash { expected, found }) => Err(UploadError::Hash { expected, found }),
+            Err(PayloadsError::TooLong { .. }) => Err(UploadError::TooLong),
+            Err(error) => {
+                tracing::error!(error = %crate::telemetry::chain(&error), "cannot store a payload");
+                Err(UploadError::Unavailable)
+            }
+        }
+    }
+
+    /// An unknown gateway and a wrong token are answered alike.
+    async fn authorize(&self, request: &HttpRequest, gateway: &GatewayId) -> Result<(), UploadError> {
+        let Some(tokens) = &self.services.tokens_dir else { return Ok(()) };
+        let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| value.strip_prefix("Bearer ")).ok_or(UploadError::Token)?;
+        // A gateway's id is no path: letters, digits, - _ and dots, none of them first.
+        let file = tokio::fs::read(tokens.join(gateway.as_str())).await.map_err(|_| UploadError::Token)?;
+        let expected = file.trim_ascii();
+        if expected.is_empty() || expected.len() > TOKEN_BYTES_MAX || !same_secret(given.trim().as_bytes(), expected) {
+            return Err(UploadError::Token);
+        }
+        Ok(())
+    }
+}
+
+/// In time that depends on neither: hashes are compared, all of them, whatever differs.
+fn same_secret(a: &[u8], b: &[u8]) -> bool {
+    let (a, b) = (Sha256::of(a), Sha256::of(b));
+    let difference = a.0.iter().zip(b.0).fold(0, |difference, (a, b)| difference | (a ^ b));
+    std::hint::black_box(difference) == 0
+}
+
+async fn read(mut body: web::Payload) -> Result<BytesMut, UploadError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|_| UploadError::Cut)?;
+        if (bytes.len() + chunk.len()) as u64 > PAYLOAD_BYTES_MAX {
+            return Err(UploadError::TooLong);
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}

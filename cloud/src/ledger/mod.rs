@@ -1,0 +1,434 @@
+//! The ledger: which batches of a gateway are settled. A plain struct; the log keeps its encoding, one record a gateway.
+//!
+//! Per incarnation there is a *watermark* (every seq up to it is settled) and what is settled beyond it. A seq is settled when
+//! it is
+//! - *applied*: in store and log;
+//! - *refused*: in quarantine. The watermark passes it only after the gateway's floor did, that is, after the refusal is on the
+//!   gateway's disk; until then every receipt repeats it;
+//! - *abandoned*: the gateway sealed its rows anew under another seq;
+//! - *lost*: the gateway's floor says that it was settled, and the cloud has forgotten it (restored from an older copy, created
+//!   anew) and has no payload of it. It stays listed, receipts except it, and a ref for one is applied.
+//!
+//! The caller owns the order: [`GatewayLedger::forgotten`] *before* a floor is noted, so that what still lies in the landing
+//! area is applied and only the rest becomes lost with [`GatewayLedger::note_floor`].
+
+mod wire;
+
+use std::collections::BTreeMap;
+
+use protocols::metering::UtcMillis;
+use protocols::uplink::{BatchRef, GatewayId, IncarnationStatus, Receipt, RefusedSeq, SeqSet, Status};
+
+pub use wire::LedgerError;
+
+/// An incarnation is forgotten this long after its last ref, or the last status that named it: a gateway names those of the
+/// last 400 days, and one that it still names must not look as if the cloud had lost all of it.
+const FORGOTTEN_AFTER_MS: i64 = 400 * 86_400_000;
+/// A gateway that restarts ten times a day for 400 days has half of this; beyond it the one heard of longest ago goes.
+const INCARNATIONS_MAX: usize = 8_192;
+/// What a receipt lists of each kind, so that it stays below `RECEIPT_BYTES_MAX`; a range is at most 19 bytes.
+const RECEIPT_RANGES_MAX: usize = 700;
+const RECEIPT_REFUSED_MAX: usize = 64;
+/// Of a refusal's reason. Quarantine has it in full.
+const REASON_BYTES_MAX: usize = 200;
+const SOFTWARE_BYTES_MAX: usize = 64;
+/// The reason given again for a seq that the gateway had settled as refused and asks about once more.
+const REFUSED_BEFORE: &str = "refused before; quarantine has the reason";
+
+/// What the ledger says to a ref.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not settled, or lost: fetch the payload and judge it.
+    New,
+    /// In store and log: a receipt, nothing else.
+    Applied,
+    Refused(String),
+    /// The gateway itself says that it is settled: dropped and counted.
+    Stale,
+}
+
+/// What is settled of one incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Incarnation {
+    watermark: u64,
+    /// Beyond the watermark.
+    applied: SeqSet,
+    /// Not yet settled on the gateway's disk, as far as is known.
+    refused: BTreeMap<u64, String>,
+    /// Refused, and the gateway knows.
+    refused_past: SeqSet,
+    lost: SeqSet,
+    abandoned: SeqSet,
+    last_sealed: u64,
+    /// The greatest heard of.
+    floor: u64,
+    last_heard_at: UtcMillis,
+}
+
+/// The newest status of a gateway, for showing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusDigest {
+    /// When it was appended to the log.
+    pub received_at: UtcMillis,
+    pub written_at: UtcMillis,
+    pub software: String,
+    pub backlog_rows: u64,
+    pub backlog_since: Option<UtcMillis>,
+    pub dropped: u64,
+    pub repeated: u64,
+}
+
+/// All that is settled of one gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GatewayLedger {
+    incarnations: BTreeMap<u64, Incarnation>,
+    status: Option<StatusDigest>,
+}
+
+/// What the refs of one incarnation in one commit asked, and what is no matter of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Answers {
+    /// Every seq that was asked about: these are listed before others when a receipt must be cut short.
+    pub asked: SeqSet,
+    /// The landing area does not have it, or has other bytes.
+    pub resend: SeqSet,
+    /// Cannot be judged yet.
+    pub later: SeqSet,
+}
+
+impl GatewayLedger {
+    pub fn incarnations(&self) -> impl Iterator<Item = (u64, &Incarnation)> {
+        self.incarnations.iter().map(|(&incarnation, ledger)| (incarnation, ledger))
+    }
+
+    pub fn incarnation(&self, incarnation: u64) -> Option<&Incarnation> {
+        self.incarnations.get(&incarnation)
+    }
+
+    pub fn status(&self) -> Option<&StatusDigest> {
+        self.status.as_ref()
+    }
+
+    pub fn lookup(&self, reference: &BatchRef) -> Verdict {
+        let seq = reference.id.seq;
+        if reference.floor > seq {
+            return Verdict::Stale;
+        }
+        self.incarnations.get(&reference.id.incarnation).map_or(Verdict::New, |ledger| ledger.lookup(seq))
+    }
+
+    /// A ref that is not stale arrived: it keeps its incarnation remembered.
+    pub fn hear_ref(&mut self, reference: &BatchRef, appended_at: UtcMillis) {
+        let ledger = self.heard(reference.id.incarnation, appended_at);
+        ledger.last_sealed = ledger.last_sealed.max(reference.id.seq);
+        self.forget_old(appended_at);
+    }
+
+    /// Takes over what the gateway says of itself, except the floors: those are for [`Self::forgotten`] and [`Self::note_floor`].
+    pub fn hear_status(&mut self, status: &Status, appended_at: UtcMillis) {
+        self.status = Some(StatusDigest {
+            received_at: appended_at,
+            written_at: status.written_at,
+            software: cut(&status.software, SOFTWARE_BYTES_MAX),
+            backlog_rows: status.backlog_rows,
+            backlog_since: status.backlog_since,
+            dropped: status.dropped,
+            repeated: status.repeated,
+        });
+        for said in &status.incarnations {
+            let ledger = self.heard(said.incarnation, appended_at);
+            ledger.last_sealed = ledger.last_sealed.max(said.last_sealed);
+            ledger.abandon(&said.abandoned);
+        }
+        self.forget_old(appended_at);
+    }
+
+    /// The seqs below `floor` of which the cloud knows nothing, though the gateway says that they are settled.
+    pub fn forgotten(&self, incarnation: u64, floor: u64) -> SeqSet {
+        match self.incarnations.get(&incarnation) {
+            Some(ledger) => ledger.forgotten(floor),
+            None => SeqSet::new().missing_in(1, floor.saturating_sub(1)),
+        }
+    }
+
+    /// As [`Self::forgotten`], for what a status says of one incarnation, its abandoned seqs considered.
+    pub fn forgotten_by_status(&self, said: &IncarnationStatus) -> SeqSet {
+        difference(&self.forgotten(said.incarnation, status_floor(said)), &said.abandoned)
+    }
+
+    /// Everything below `floor` is settled on the gateway's disk. What the cloud knows nothing of is lost from now on and is
+    /// returned.
+    pub fn note_floor(&mut self, incarnation: u64, floor: u64) -> SeqSet {
+        self.incarnations.entry(incarnation).or_default().note_floor(floor)
+    }
+
+    /// As [`Self::note_floor`], for every incarnation that a status names.
+    pub fn note_status_floors(&mut self, status: &Status) -> Vec<(u64, SeqSet)> {
+        let noted = status.incarnations.iter().map(|said| {
+            let ledger = self.incarnations.get_mut(&said.incarnation);
+            (said.incarnation, ledger.map_or_else(SeqSet::new, |ledger| ledger.note_floor(status_floor(said))))
+        });
+        noted.filter(|(_, lost)| !lost.is_empty()).collect()
+    }
+
+    pub fn apply(&mut self, incarnation: u64, seq: u64) {
+        self.incarnations.entry(incarnation).or_default().apply(seq);
+    }
+
+    pub fn refuse(&mut self, incarnation: u64, seq: u64, reason: &str) {
+        self.incarnations.entry(incarnation).or_default().refuse(seq, reason);
+    }
+
+    /// The cumulative word on one incarnation, never longer than `RECEIPT_BYTES_MAX`.
+    pub fn receipt(&self, gateway: &GatewayId, incarnation: u64, answers: &Answers, now: UtcMillis) -> Receipt {
+        let unknown = Incarnation::default();
+        self.incarnations.get(&incarnation).unwrap_or(&unknown).receipt(gateway, incarnation, answers, now)
+    }
+
+    fn heard(&mut self, incarnation: u64, at: UtcMillis) -> &mut Incarnation {
+        let ledger = self.incarnations.entry(incarnation).or_default();
+        ledger.last_heard_at = ledger.last_heard_at.max(at);
+        ledger
+    }
+
+    fn forget_old(&mut self, now: UtcMillis) {
+        self.incarnations.retain(|_, ledger| now.since(ledger.last_heard_at) < FORGOTTEN_AFTER_MS);
+        while self.incarnations.len() > INCARNATIONS_MAX {
+            let oldest = self.incarnations.iter().min_by_key(|(_, ledger)| ledger.last_heard_at);
+            let Some(oldest) = oldest.map(|(&incarnation, _)| incarnation) else { return };
+            self.incarnations.remove(&oldest);
+        }
+    }
+}
+
+impl Incarnation {
+    pub fn watermark(&self) -> u64 {
+        self.watermark
+    }
+
+    pub fn last_sealed(&self) -> u64 {
+        self.last_sealed
+    }
+
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub fn last_heard_at(&self) -> UtcMillis {
+        self.last_heard_at
+    }
+
+    pub fn lost(&self) -> &SeqSet {
+        &self.lost
+    }
+
+    pub fn abandoned(&self) -> &SeqSet {
+        &self.abandoned
+    }
+
+    /// Every seq that was ever refused.
+    pub fn refused(&self) -> SeqSet {
+        let mut all = self.refused_past.clone();
+        for &seq in self.refused.keys() {
+            all.insert(seq);
+        }
+        all
+    }
+
+    /// How many are in store and log.
+    pub fn applied_count(&self) -> u64 {
+        let below = |set: &SeqSet| set.len() - beyond(set, self.watermark).len();
+        let refused_below = self.refused.range(..=self.watermark).count() as u64;
+        let others = below(&self.refused_past) + refused_below + below(&self.lost) + below(&self.abandoned);
+        self.watermark - others + self.applied.len()
+    }
+
+    pub fn is_applied(&self, seq: u64) -> bool {
+        self.lookup(seq) == Verdict::Applied
+    }
+
+    fn lookup(&self, seq: u64) -> Verdict {
+        if let Some(reason) = self.refused.get(&seq) {
+            Verdict::Refused(reason.clone())
+        } else if self.refused_past.contains(seq) {
+            Verdict::Refused(REFUSED_BEFORE.to_owned())
+        } else if self.lost.contains(seq) || self.abandoned.contains(seq) {
+            // An abandoned batch that comes after all is taken: at worst its readings are there twice with the same values.
+            Verdict::New
+        } else if seq <= self.watermark || self.applied.contains(seq) {
+            Verdict::Applied
+        } else {
+            Verdict::New
+        }
+    }
+
+    fn apply(&mut self, seq: u64) {
+        self.lost.remove(seq);
+        self.abandoned.remove(seq);
+        if seq > self.watermark {
+            self.applied.insert(seq);
+            self.advance();
+        }
+    }
+
+    fn refuse(&mut self, seq: u64, reason: &str) {
+        self.lost.remove(seq);
+        self.abandoned.remove(seq);
+        self.refused.insert(seq, cut(reason, REASON_BYTES_MAX));
+    }
+
+    fn abandon(&mut self, said: &SeqSet) {
+        // What is applied or refused stays so. What was lost was not really: its rows come under other seqs.
+        let unknown = self.unknown_through(self.last_sealed);
+        for set in [common(said, &unknown), common(said, &self.lost)] {
+            for &(first, last) in set.ranges() {
+                self.abandoned.insert_range(first, last);
+            }
+        }
+        self.lost = difference(&self.lost, said);
+        self.advance();
+    }
+
+    fn forgotten(&self, floor: u64) -> SeqSet {
+        self.unknown_through(floor.saturating_sub(1))
+    }
+
+    /// The seqs beyond the watermark, up to and including `last`, of which nothing is known.
+    fn unknown_through(&self, last: u64) -> SeqSet {
+        if last <= self.watermark {
+            return SeqSet::new();
+        }
+        let mut known = self.applied.clone();
+        for set in [&self.abandoned, &self.refused_past] {
+            for &(first, last) in set.ranges() {
+                known.insert_range(first, last);
+            }
+        }
+        for &seq in self.refused.keys() {
+            known.insert(seq);
+        }
+        known.missing_in(self.watermark + 1, last)
+    }
+
+    fn note_floor(&mut self, floor: u64) -> SeqSet {
+        self.floor = self.floor.max(floor);
+        // The floor that arrives, not the greatest heard of: a gateway restored from a copy asks again from further back, and
+        // a refusal that it was given since is not on its disk yet.
+        let open = self.refused.split_off(&floor);
+        for seq in std::mem::replace(&mut self.refused, open).into_keys() {
+            self.refused_past.insert(seq);
+        }
+        let lost = self.forgotten(floor);
+        for &(first, last) in lost.ranges() {
+            self.lost.insert_range(first, last);
+        }
+        self.advance();
+        lost
+    }
+
+    fn advance(&mut self) {
+        while let Some(next) = self.watermark.checked_add(1).filter(|next| !self.refused.contains_key(next)) {
+            let settled = [&self.applied, &self.refused_past, &self.lost, &self.abandoned];
+            let Some(end) = settled.into_iter().find_map(|set| end_of_run(set, next)) else { break };
+            // A refusal that is not settled ends the run, even one that lies within it.
+            let open = self.refused.range(next..=end).next().map(|(&seq, _)| seq - 1);
+            self.watermark = open.unwrap_or(end);
+        }
+        self.applied.remove_through(self.watermark);
+    }
+
+    fn receipt(&self, gateway: &GatewayId, incarnation: u64, answers: &Answers, now: UtcMillis) -> Receipt {
+        let (lost, applied_through) = match self.lost.ranges().get(RECEIPT_RANGES_MAX) {
+            // What cannot be listed must not be covered either.
+            Some(&(first, _)) => (first_ranges(&self.lost), self.watermark.min(first - 1)),
+            None => (self.lost.clone(), self.watermark),
+        };
+        let mut applied = first_ranges(&self.applied);
+        let asked = || answers.asked.iter().take(RECEIPT_RANGES_MAX);
+        for seq in asked().filter(|&seq| seq > applied_through && self.is_applied(seq)) {
+            applied.insert(seq);
+        }
+        let refusal = |seq: u64| match self.lookup(seq) {
+            Verdict::Refused(reason) => Some((seq, reason)),
+            _ => None,
+        };
+        let mut refused: BTreeMap<u64, String> = asked().filter_map(refusal).take(RECEIPT_REFUSED_MAX).collect();
+        for (&seq, reason) in &self.refused {
+            if refused.len() >= RECEIPT_REFUSED_MAX {
+                break;
+            }
+            refused.entry(seq).or_insert_with(|| reason.clone());
+        }
+        let unsettled = |set: &SeqSet| {
+            set.iter().filter(|&seq| self.lookup(seq) == Verdict::New).take(RECEIPT_RANGES_MAX / 2).collect()
+        };
+        Receipt {
+            gateway: gateway.clone(),
+            incarnation,
+            applied_through,
+            applied,
+            refused: refused.into_iter().map(|(seq, reason)| RefusedSeq { seq, reason }).collect(),
+            resend: unsettled(&answers.resend),
+            later: unsettled(&answers.later),
+            lost,
+            cloud_time: now,
+        }
+    }
+}
+
+/// A status that claims a floor beyond what it sealed settles no more than what it sealed.
+fn status_floor(said: &IncarnationStatus) -> u64 {
+    said.floor.min(said.last_sealed.saturating_add(1))
+}
+
+/// The end of the range that holds `seq`.
+fn end_of_run(set: &SeqSet, seq: u64) -> Option<u64> {
+    let after = set.ranges().partition_point(|&(first, _)| first <= seq);
+    let &(_, last) = set.ranges().get(after.checked_sub(1)?)?;
+    (seq <= last).then_some(last)
+}
+
+/// What both sets hold.
+fn common(a: &SeqSet, b: &SeqSet) -> SeqSet {
+    let mut common = SeqSet::new();
+    let (mut left, mut right) = (a.ranges().iter().peekable(), b.ranges().iter().peekable());
+    while let (Some(&&(a_first, a_last)), Some(&&(b_first, b_last))) = (left.peek(), right.peek()) {
+        common.insert_range(a_first.max(b_first), a_last.min(b_last));
+        if a_last < b_last {
+            left.next()
+        } else {
+            right.next()
+        };
+    }
+    common
+}
+
+/// What `a` holds and `b` does not.
+fn difference(a: &SeqSet, b: &SeqSet) -> SeqSet {
+    match (a.first(), a.last()) {
+        (Some(first), Some(last)) => common(a, &b.missing_in(first, last)),
+        _ => SeqSet::new(),
+    }
+}
+
+fn beyond(set: &SeqSet, seq: u64) -> SeqSet {
+    let mut rest = set.clone();
+    rest.remove_through(seq);
+    rest
+}
+
+fn first_ranges(set: &SeqSet) -> SeqSet {
+    let mut first = SeqSet::new();
+    for &(start, end) in set.ranges().iter().take(RECEIPT_RANGES_MAX) {
+        first.insert_range(start, end);
+    }
+    first
+}
+
+fn cut(text: &str, bytes_max: usize) -> String {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

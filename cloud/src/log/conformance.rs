@@ -1,0 +1,95 @@
+//! What every [`EventLog`] must do, as cases that any implementation runs.
+//!
+//! A case knows the trait alone: no files, no number of partitions, no offsets without gaps, no promise of which member of
+//! the group gets which partition. It panics where the log is wrong. What follows a case's name says what to break to see it
+//! fail.
+
+#![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
+
+mod archive;
+mod commits;
+mod crashes;
+mod faults;
+mod reading;
+mod refs;
+pub(crate) mod samples;
+mod worker;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use self::archive::{
+    a_recorded_cut_is_taken_over, a_replaced_archiver_is_fenced, another_cut_waits_for_the_recorded_one,
+    ending_a_cut_again_changes_nothing,
+};
+pub use self::commits::{
+    a_commit_moves_everything_at_once, a_log_that_takes_nothing_recovers_by_itself,
+    a_member_that_lost_its_partitions_cannot_take_them_back, a_partition_taken_over_in_mid_commit_is_all_or_nothing,
+    a_stale_owner_is_fenced_and_nothing_is_written, an_empty_commit_is_no_error,
+    the_ledger_keeps_the_newest_record_of_each_gateway, what_was_committed_survives_every_process,
+};
+pub use self::crashes::{
+    a_crash_between_any_two_steps_loses_and_doubles_nothing, refs_repeated_and_out_of_order_are_applied_once,
+    two_copies_of_a_ref_in_one_group_commit_are_applied_once,
+};
+pub use self::faults::{Fault, Faults, FaultyLog, FaultyStore};
+pub use self::reading::{pages_of_any_size_give_every_record_once, ranges_begin_and_end_inside_a_batch};
+pub use self::refs::{
+    a_consumer_that_waits_is_woken, giving_up_waiting_loses_nothing, refs_appended_at_once_all_arrive,
+    refs_come_back_in_order_as_they_were_appended,
+};
+use super::EventLog;
+use crate::store::conformance::Stores;
+
+/// One log under test.
+#[async_trait]
+pub trait LogSubject: Send + Sync {
+    /// The log as this process sees it.
+    fn log(&self) -> Arc<dyn EventLog>;
+    /// The same log as another process sees it, where the log is one that processes can share.
+    async fn another(&self) -> Arc<dyn EventLog> {
+        self.log()
+    }
+    /// Ends every process that uses the log and opens it again. Nobody holds it any more.
+    async fn reopen(&mut self);
+    /// Makes every write fail, or lets it work again. False: this subject does not know how.
+    async fn obstruct(&mut self, _obstructed: bool) -> bool {
+        false
+    }
+}
+
+/// Makes empty logs.
+#[async_trait]
+pub trait Logs: Send + Sync {
+    async fn fresh(&self) -> Box<dyn LogSubject>;
+}
+
+/// Every case, one after the other. `stores` is for the cases in which a worker writes both.
+pub async fn run_all(logs: &dyn Logs, stores: &dyn Stores) {
+    refs_come_back_in_order_as_they_were_appended(logs).await;
+    refs_appended_at_once_all_arrive(logs).await;
+    a_consumer_that_waits_is_woken(logs).await;
+    giving_up_waiting_loses_nothing(logs).await;
+
+    a_commit_moves_everything_at_once(logs).await;
+    an_empty_commit_is_no_error(logs).await;
+    the_ledger_keeps_the_newest_record_of_each_gateway(logs).await;
+    a_stale_owner_is_fenced_and_nothing_is_written(logs).await;
+    a_partition_taken_over_in_mid_commit_is_all_or_nothing(logs).await;
+    a_member_that_lost_its_partitions_cannot_take_them_back(logs).await;
+    what_was_committed_survives_every_process(logs).await;
+    a_log_that_takes_nothing_recovers_by_itself(logs).await;
+
+    pages_of_any_size_give_every_record_once(logs).await;
+    ranges_begin_and_end_inside_a_batch(logs).await;
+
+    a_recorded_cut_is_taken_over(logs).await;
+    a_replaced_archiver_is_fenced(logs).await;
+    ending_a_cut_again_changes_nothing(logs).await;
+    another_cut_waits_for_the_recorded_one(logs).await;
+
+    two_copies_of_a_ref_in_one_group_commit_are_applied_once(logs, stores).await;
+    refs_repeated_and_out_of_order_are_applied_once(logs, stores).await;
+    a_crash_between_any_two_steps_loses_and_doubles_nothing(logs, stores).await;
+}

@@ -1,0 +1,217 @@
+//! The landing area: payloads as received, named by what they are; and quarantine.
+//!
+//! `landing/{gateway}/{incarnation}/{seq}-{sha256}.cbor.zst`: the gateway is the one that was authenticated, never one that a
+//! message names. An object is written whole or not at all and is durable when `put` returns. Writing the same payload again
+//! writes the same object again: that mends one whose bytes went bad.
+
+pub mod gc;
+pub mod open;
+
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
+use protocols::metering::UtcMillis;
+use protocols::uplink::limits::PAYLOAD_BYTES_MAX;
+use protocols::uplink::{BatchId, GatewayId, SeqSet, Sha256};
+
+const LANDING: &str = "landing";
+const QUARANTINE: &str = "quarantine";
+const SUFFIX: &str = ".cbor.zst";
+
+/// The payload of one batch, and which of possibly several uploads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PayloadKey {
+    pub batch: BatchId,
+    pub sha256: Sha256,
+}
+
+/// A payload that lies in the landing area.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landed {
+    pub key: PayloadKey,
+    pub bytes: u64,
+    pub modified_at: UtcMillis,
+}
+
+/// Whether an upload brought something new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    New,
+    /// It was there; it was written again.
+    Again,
+}
+
+/// Why the landing area did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PayloadsError {
+    /// The bytes are not those that were announced.
+    #[error("the payload has hash {found} instead of {expected}")]
+    Hash { expected: Sha256, found: Sha256 },
+    #[error("the payload has {bytes} bytes, more than the {PAYLOAD_BYTES_MAX} allowed")]
+    TooLong { bytes: u64 },
+    /// The same call may succeed later.
+    #[error("the landing area is unavailable")]
+    Unavailable(#[source] object_store::Error),
+}
+
+/// Why a local folder cannot be the landing area.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {folder} as the landing area")]
+pub struct LocalFolderError {
+    folder: String,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Landing area and quarantine on one object store.
+#[derive(Debug, Clone)]
+pub struct Payloads {
+    objects: Arc<dyn ObjectStore>,
+}
+
+impl Payloads {
+    pub fn new(objects: Arc<dyn ObjectStore>) -> Self {
+        Self { objects }
+    }
+
+    /// A local folder, every write synced. What a killed process left half written is swept: nobody else writes here.
+    pub fn local(folder: &FilePath) -> Result<Self, LocalFolderError> {
+        let error = |source| LocalFolderError { folder: folder.display().to_string(), source };
+        std::fs::create_dir_all(folder).map_err(error)?;
+        sweep_staged(folder).map_err(error)?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(|source| error(std::io::Error::other(source)))?;
+        Ok(Self::new(Arc::new(store.with_fsync(true))))
+    }
+
+    pub async fn put(&self, key: &PayloadKey, bytes: Bytes) -> Result<Stored, PayloadsError> {
+        if bytes.len() as u64 > PAYLOAD_BYTES_MAX {
+            return Err(PayloadsError::TooLong { bytes: bytes.len() as u64 });
+        }
+        let found = Sha256::of(&bytes);
+        if found != key.sha256 {
+            return Err(PayloadsError::Hash { expected: key.sha256, found });
+        }
+        let path = key.path(LANDING);
+        let stored = match self.objects.head(&path).await {
+            Ok(_) => Stored::Again,
+            Err(object_store::Error::NotFound { .. }) => Stored::New,
+            Err(error) => return Err(PayloadsError::Unavailable(error)),
+        };
+        self.objects.put(&path, bytes.into()).await.map_err(PayloadsError::Unavailable)?;
+        Ok(stored)
+    }
+
+    /// The object's bytes, whatever they are; `None` when it is not there. What is longer than any payload counts as not there:
+    /// it is not what was put.
+    pub async fn fetch(&self, key: &PayloadKey) -> Result<Option<Bytes>, PayloadsError> {
+        let result = match self.objects.get(&key.path(LANDING)).await {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(PayloadsError::Unavailable(error)),
+        };
+        let mut chunks = result.into_stream();
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(PayloadsError::Unavailable)?;
+            if (bytes.len() + chunk.len()) as u64 > PAYLOAD_BYTES_MAX {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes.freeze()))
+    }
+
+    /// The payloads of some seqs of one incarnation, ascending by seq, the newest upload of a seq first.
+    pub async fn find(
+        &self,
+        gateway: &GatewayId,
+        incarnation: u64,
+        seqs: &SeqSet,
+    ) -> Result<Vec<Landed>, PayloadsError> {
+        let folder = Path::from(format!("{LANDING}/{gateway}/{incarnation:016x}"));
+        let mut found = Vec::new();
+        let mut objects = self.objects.list(Some(&folder));
+        while let Some(meta) = objects.try_next().await.map_err(PayloadsError::Unavailable)? {
+            found.extend(Landed::from_meta(&meta).filter(|landed| seqs.contains(landed.key.batch.seq)));
+        }
+        found.sort_by_key(|landed| (landed.key.batch.seq, -landed.modified_at.0, landed.key.sha256));
+        Ok(found)
+    }
+
+    /// Keeps a refused payload (when there is one) and why it was refused. Doing it again changes nothing.
+    pub async fn quarantine(&self, key: &PayloadKey, bytes: Option<Bytes>, reason: &str) -> Result<(), PayloadsError> {
+        if let Some(bytes) = bytes {
+            self.objects.put(&key.path(QUARANTINE), bytes.into()).await.map_err(PayloadsError::Unavailable)?;
+        }
+        let note = Path::from(format!("{}.txt", key.stem(QUARANTINE)));
+        let text = format!("{reason}\n");
+        self.objects.put(&note, text.into_bytes().into()).await.map_err(PayloadsError::Unavailable)?;
+        Ok(())
+    }
+
+    /// Whether the store answers at all.
+    pub async fn probe(&self) -> Result<(), PayloadsError> {
+        match self.objects.head(&Path::from("landing/.probe")).await {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(PayloadsError::Unavailable(error)),
+        }
+    }
+}
+
+impl PayloadKey {
+    fn stem(&self, area: &str) -> String {
+        let BatchId { gateway, incarnation, seq } = &self.batch;
+        format!("{area}/{gateway}/{incarnation:016x}/{seq}-{}", self.sha256)
+    }
+
+    fn path(&self, area: &str) -> Path {
+        Path::from(format!("{}{SUFFIX}", self.stem(area)))
+    }
+
+    /// The inverse of the key of a landed payload; `None` for anything else.
+    fn parse(path: &Path) -> Option<Self> {
+        let mut parts = path.as_ref().split('/');
+        let (area, gateway, incarnation, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (seq, sha256) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+        let batch = format!("{gateway}/{incarnation}/{seq}").parse().ok()?;
+        let key = Self { batch, sha256: sha256.parse().ok()? };
+        // Only what this program would write, so that a key and its object stay one to one.
+        (area == LANDING && parts.next().is_none() && key.path(LANDING) == *path).then_some(key)
+    }
+}
+
+impl Landed {
+    fn from_meta(meta: &ObjectMeta) -> Option<Self> {
+        let key = PayloadKey::parse(&meta.location)?;
+        Some(Self { key, bytes: meta.size, modified_at: UtcMillis(meta.last_modified.timestamp_millis()) })
+    }
+}
+
+/// `object_store` writes `name#N` and renames it; a kill in between leaves it, and nothing lists or removes it.
+fn sweep_staged(folder: &FilePath) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sweep_staged(&entry.path())?;
+            continue;
+        }
+        let name = entry.file_name();
+        let staged = name
+            .to_str()
+            .and_then(|name| name.rsplit_once('#'))
+            .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+        if staged {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! Wires everything together, bottom up, and runs it until it is told to end.
+
+use std::future::Future;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::actors::intake::{IntakeServices, reconnect_backoff};
+use crate::actors::receipts::ReceiptServices;
+use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::embedded::{self, OpenError, OpenOutcome, Opened};
+use crate::health::{Health, Part};
+use crate::http::{self, BindError, HttpServices};
+use crate::log::EventLog;
+use crate::payloads::{LocalFolderError, Payloads, PayloadsError};
+use crate::receipt_queue::ReceiptQueue;
+use crate::store::ReadingStore;
+use crate::telemetry::{Metrics, chain};
+use crate::worker::{Budget, Services};
+
+/// A fleet of ten thousand gateways and some more: a receipt is some 200 bytes.
+const RECEIPTS_MAX: usize = 16_384;
+/// Together below the five seconds that a service manager may give.
+const PIPELINE_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+const HTTP_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// Why the program did not start, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot create {}", dir.display())]
+    DataDir {
+        dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot open the data directory")]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Landing(#[from] LocalFolderError),
+    #[error("the landing area does not answer")]
+    Probe(#[source] PayloadsError),
+    #[error("cannot {what}")]
+    Io {
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot draw a random number: {0}")]
+    Random(String),
+    #[error("the HTTP server ended")]
+    HttpEnded,
+}
+
+impl RunError {
+    pub fn is_the_users(&self) -> bool {
+        matches!(self, Self::Bind(_) | Self::DataDir { .. } | Self::Open(_) | Self::Landing(_))
+    }
+
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Bind(error) => error.hint().map(str::to_owned),
+            Self::Open(error) => error.hint().map(str::to_owned),
+            Self::Landing(_) | Self::DataDir { .. } => Some("choose another directory with --data".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// Everything that the parts of the process share.
+struct Parts {
+    services: Services,
+    payloads: Payloads,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(config: Config, json: bool) -> Result<(), RunError> {
+    System::new().block_on(serve(config, json))
+}
+
+async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
+    let io = |what| move |source| RunError::Io { what, source };
+    let listener = http::bind(&config.listen, config.tokens_dir.is_some())?;
+    let address = listener.local_addr().map_err(io("read the listener's address"))?;
+    // Before the first line on stdout: whoever waits for that line may signal at once.
+    let told_to_end = end_signal().map_err(io("listen for signals"))?;
+    let suffix = getrandom::u32().map_err(|error| RunError::Random(error.to_string()))?;
+    config.mqtt.client_id = format!("{}-{suffix:08x}", config.mqtt.client_id);
+
+    let parts = open(&config).await?;
+    let server = http::serve(listener, http_services(&config, &parts), |_| {}).map_err(io("serve HTTP"))?;
+    let server_handle = server.handle();
+    // A task of its own: it must go on while it is being stopped, so that requests under way are answered.
+    let mut server = actix::spawn(server);
+    let pipeline = pipeline(&config, &parts);
+    let supervisor =
+        Supervisor::new(pipeline.into_factory(), Arc::clone(&parts.metrics), Supervisor::default_backoff()).start();
+    announce(&config, address, json).map_err(io("write to stdout"))?;
+
+    let ended = tokio::select! {
+        () = told_to_end => Ok(()),
+        ended = &mut server => Err(match ended {
+            Ok(Ok(())) | Err(_) => RunError::HttpEnded,
+            Ok(Err(source)) => RunError::Io { what: "serve HTTP", source },
+        }),
+    };
+    tracing::info!("stopping");
+    let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
+    let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
+    let (http, pipeline) = tokio::join!(stop_http, stop_pipeline);
+    if http.is_err() || !matches!(pipeline, Ok(Ok(()))) {
+        tracing::warn!("not everything stopped in time; what was under way is done again at the next start");
+    }
+    ended
+}
+
+/// Log, store and landing area. Blocks the thread on the disk: nothing else runs yet.
+async fn open(config: &Config) -> Result<Parts, RunError> {
+    let data = &config.data_dir;
+    std::fs::create_dir_all(data).map_err(|source| RunError::DataDir { dir: data.clone(), source })?;
+    let opened = embedded::open(data, &embedded::Options::default())?;
+    let payloads = Payloads::local(&data.join("objects"))?;
+    payloads.probe().await.map_err(RunError::Probe)?;
+    let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
+    health.set(Part::Landing, true);
+    health.set(Part::Store, true);
+    report(&opened);
+    let Opened { log, store, .. } = opened;
+    let (log, store): (Arc<dyn EventLog>, Arc<dyn ReadingStore>) = (Arc::new(log), Arc::new(store));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let services = Services {
+        log,
+        store,
+        payloads: payloads.clone(),
+        receipts: Arc::new(ReceiptQueue::new(RECEIPTS_MAX, Arc::clone(&metrics))),
+        clock: Arc::clone(&clock),
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        budget: Arc::new(Budget::new(config.decoded_bytes_max)),
+    };
+    Ok(Parts { services, payloads, clock, metrics, health })
+}
+
+/// Says what was found, and mends what can be mended beside the work.
+fn report(opened: &Opened) {
+    for outcome in &opened.outcomes {
+        match outcome {
+            OpenOutcome::Created => tracing::info!("a new log and store were made"),
+            OpenOutcome::RebuildStore { why } => {
+                tracing::warn!(why, "the store lacks what the log has; it is rebuilt beside the work");
+                let (log, store) = (opened.log.clone(), opened.store.clone());
+                actix::spawn(async move {
+                    match embedded::rebuild_store(&log, &store, |_| {}).await {
+                        Ok(done) => {
+                            let (batches, readings, damaged) = (done.batches, done.readings, done.damaged);
+                            tracing::info!(batches, readings, damaged, "the store is rebuilt");
+                        }
+                        Err(error) => tracing::error!(error = %chain(&error), "the store is not rebuilt"),
+                    }
+                });
+            }
+            other => tracing::error!(outcome = ?other, "the log has lost commits; gateways and landing area are asked"),
+        }
+    }
+}
+
+fn http_services(config: &Config, parts: &Parts) -> HttpServices {
+    HttpServices {
+        payloads: parts.payloads.clone(),
+        clock: Arc::clone(&parts.clock),
+        metrics: Arc::clone(&parts.metrics),
+        health: Arc::clone(&parts.health),
+        tokens_dir: config.tokens_dir.clone(),
+    }
+}
+
+fn pipeline(config: &Config, parts: &Parts) -> Pipeline {
+    let (metrics, health) = (Arc::clone(&parts.metrics), Arc::clone(&parts.health));
+    let receipts = ReceiptServices {
+        queue: Arc::clone(&parts.services.receipts),
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        mqtt: config.mqtt.clone(),
+        backoff: reconnect_backoff(),
+    };
+    let intake = IntakeServices {
+        log: Arc::clone(&parts.services.log),
+        clock: Arc::clone(&parts.clock),
+        metrics,
+        health,
+        mqtt: config.mqtt.clone(),
+        share_group: config.share_group.clone(),
+        backoff: reconnect_backoff(),
+    };
+    Pipeline { worker: parts.services.clone(), worker_settings: config.worker, intake, receipts }
+}
+
+fn announce(config: &Config, address: SocketAddr, json: bool) -> std::io::Result<()> {
+    let broker = format!("{}:{}", config.mqtt.host, config.mqtt.port);
+    let data = config.data_dir.display().to_string();
+    let line = if json {
+        json!({ "http": address.to_string(), "mqtt": broker, "data": data }).to_string()
+    } else {
+        format!(
+            "meterpost-cloud listens on http://{address}, reads from the broker at {broker}, keeps its data in {data}"
+        )
+    };
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes())?;
+    stdout.flush()
+}
+
+fn end_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

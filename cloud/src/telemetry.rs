@@ -1,0 +1,223 @@
+//! Every metric's name, and the logging set-up. Values are counted here and nowhere else; names never carry an id.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Declares each metric once: variant, kind, name, labels, what it says.
+macro_rules! metrics {
+    ($($variant:ident, $kind:ident, $name:literal, $labels:literal, $help:literal;)+) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Metric { $($variant),+ }
+
+        impl Metric {
+            const ALL: &[Self] = &[$(Self::$variant),+];
+
+            const fn describe(self) -> (Kind, &'static str, &'static str, &'static str) {
+                match self { $(Self::$variant => (Kind::$kind, $name, $labels, $help)),+ }
+            }
+        }
+    };
+}
+
+// Metrics of one name stand together: the text format wants that.
+metrics! {
+    IntakeAppended, Counter, "cloud_intake_messages_total", "outcome=\"appended\"", "Refs and statuses that arrived by MQTT.";
+    IntakeForeign, Counter, "cloud_intake_messages_total", "outcome=\"foreign\"", "Refs and statuses that arrived by MQTT.";
+    IntakeMalformed, Counter, "cloud_intake_messages_total", "outcome=\"malformed\"", "Refs and statuses that arrived by MQTT.";
+    IntakeOversize, Counter, "cloud_intake_messages_total", "outcome=\"oversize\"", "Refs and statuses that arrived by MQTT.";
+    RefsApplied, Counter, "cloud_refs_total", "outcome=\"applied\"", "Refs settled, by what became of them.";
+    RefsDuplicate, Counter, "cloud_refs_total", "outcome=\"duplicate\"", "Refs settled, by what became of them.";
+    RefsRefused, Counter, "cloud_refs_total", "outcome=\"refused\"", "Refs settled, by what became of them.";
+    RefsResend, Counter, "cloud_refs_total", "outcome=\"resend\"", "Refs settled, by what became of them.";
+    RefsLater, Counter, "cloud_refs_total", "outcome=\"later\"", "Refs settled, by what became of them.";
+    RefsStale, Counter, "cloud_refs_total", "outcome=\"stale\"", "Refs settled, by what became of them.";
+    RefsUnreadable, Counter, "cloud_refs_total", "outcome=\"unreadable\"", "Refs settled, by what became of them.";
+    Statuses, Counter, "cloud_statuses_total", "", "Gateway statuses taken over.";
+    BatchesRecovered, Counter, "cloud_batches_recovered_total", "", "Batches the ledger had forgotten, applied from the landing area.";
+    BatchesLost, Counter, "cloud_batches_lost_total", "", "Batches the ledger had forgotten and the landing area does not have.";
+    ReadingsCommitted, Counter, "cloud_readings_committed_total", "", "Readings committed to the log.";
+    EventsCommitted, Counter, "cloud_events_committed_total", "", "Events committed to the log.";
+    StoreWrite, Histogram, "cloud_sink_write_seconds", "sink=\"store\"", "Time of one successful write.";
+    LogWrite, Histogram, "cloud_sink_write_seconds", "sink=\"log\"", "Time of one successful write.";
+    StoreRetries, Counter, "cloud_sink_retries_total", "sink=\"store\"", "Calls repeated because the sink was unavailable.";
+    LogRetries, Counter, "cloud_sink_retries_total", "sink=\"log\"", "Calls repeated because the sink was unavailable.";
+    LandingRetries, Counter, "cloud_sink_retries_total", "sink=\"landing\"", "Calls repeated because the sink was unavailable.";
+    Resyncs, Counter, "cloud_worker_resyncs_total", "", "Times the worker re-read its state after a doubtful commit.";
+    ReceiptsQueued, Counter, "cloud_receipts_total", "outcome=\"queued\"", "Receipts by what became of them.";
+    ReceiptsMerged, Counter, "cloud_receipts_total", "outcome=\"merged\"", "Receipts by what became of them.";
+    ReceiptsDropped, Counter, "cloud_receipts_total", "outcome=\"dropped\"", "Receipts by what became of them.";
+    ReceiptsPublished, Counter, "cloud_receipts_total", "outcome=\"published\"", "Receipts by what became of them.";
+    ReceiptsWaiting, Gauge, "cloud_receipts_waiting", "", "Receipts that wait for the broker.";
+    UploadsStored, Counter, "cloud_uploads_total", "outcome=\"stored\"", "Payload uploads by what became of them.";
+    UploadsAgain, Counter, "cloud_uploads_total", "outcome=\"again\"", "Payload uploads by what became of them.";
+    UploadsRefused, Counter, "cloud_uploads_total", "outcome=\"refused\"", "Payload uploads by what became of them.";
+    UploadsFailed, Counter, "cloud_uploads_total", "outcome=\"failed\"", "Payload uploads by what became of them.";
+    UploadBytes, Counter, "cloud_upload_bytes_total", "", "Bytes of payloads stored.";
+    IntakeConnects, Counter, "cloud_mqtt_connects_total", "connection=\"intake\"", "MQTT connections opened.";
+    ReceiptsConnects, Counter, "cloud_mqtt_connects_total", "connection=\"receipts\"", "MQTT connections opened.";
+    PipelineGeneration, Gauge, "cloud_pipeline_generation", "", "How often the pipeline was started.";
+    ActorPanics, Counter, "cloud_actor_panics_total", "", "Actors that died by a panic.";
+}
+
+/// Upper bounds in seconds.
+const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+#[derive(Debug, Default)]
+struct Cell {
+    /// The value; of a histogram the count.
+    value: AtomicU64,
+    buckets: [AtomicU64; BUCKETS.len()],
+    sum_us: AtomicU64,
+}
+
+/// The values of all metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    cells: Vec<Cell>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { cells: Metric::ALL.iter().map(|_| Cell::default()).collect() }
+    }
+}
+
+impl Metrics {
+    pub fn add(&self, metric: Metric, count: u64) {
+        self.cell(metric).value.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn set(&self, metric: Metric, value: u64) {
+        self.cell(metric).value.store(value, Ordering::Relaxed);
+    }
+
+    pub fn observe(&self, metric: Metric, took: Duration) {
+        let cell = self.cell(metric);
+        cell.value.fetch_add(1, Ordering::Relaxed);
+        cell.sum_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let seconds = took.as_secs_f64();
+        for (bucket, _) in cell.buckets.iter().zip(BUCKETS).filter(|(_, bound)| seconds <= *bound) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn value(&self, metric: Metric) -> u64 {
+        self.cell(metric).value.load(Ordering::Relaxed)
+    }
+
+    /// The Prometheus text format, version 0.0.4.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let mut previous = "";
+        for (&metric, cell) in Metric::ALL.iter().zip(&self.cells) {
+            let (kind, name, labels, help) = metric.describe();
+            if name != previous {
+                let kind = match kind {
+                    Kind::Counter => "counter",
+                    Kind::Gauge => "gauge",
+                    Kind::Histogram => "histogram",
+                };
+                push(&mut text, format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+                previous = name;
+            }
+            let value = cell.value.load(Ordering::Relaxed);
+            let braces = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+            if kind != Kind::Histogram {
+                push(&mut text, format_args!("{name}{braces} {value}\n"));
+                continue;
+            }
+            let comma = if labels.is_empty() { "" } else { "," };
+            for (bucket, bound) in cell.buckets.iter().zip(BUCKETS) {
+                let below = bucket.load(Ordering::Relaxed);
+                push(&mut text, format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {below}\n"));
+            }
+            let sum = cell.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
+            push(&mut text, format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {value}\n"));
+            push(&mut text, format_args!("{name}_sum{braces} {sum}\n{name}_count{braces} {value}\n"));
+        }
+        text
+    }
+
+    fn cell(&self, metric: Metric) -> &Cell {
+        self.cells.get(metric as usize).expect("there is a cell for each metric")
+    }
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    text.write_fmt(line).expect("a String takes everything");
+}
+
+/// Logs to stderr, without colour. `RUST_LOG` beats the configured level.
+pub fn init_logging(level: &str) -> Result<(), String> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(filter) if !filter.is_empty() => filter,
+        _ => level.to_owned(),
+    };
+    let filter = EnvFilter::try_new(&filter).map_err(|error| format!("{filter:?} is no log filter: {error}"))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr);
+    subscriber.try_init().map_err(|error| error.to_string())
+}
+
+/// An error with what caused it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        push(&mut text, format_args!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_is_declared_once_with_its_name_in_one_piece() {
+        let mut seen = HashSet::new();
+        let mut names = Vec::new();
+        for metric in Metric::ALL {
+            let (kind, name, labels, help) = metric.describe();
+            assert!(seen.insert((name, labels)), "{name} {labels} twice");
+            assert!(name.starts_with("cloud_") && help.ends_with('.'));
+            assert_eq!(kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            if names.last() != Some(&name) {
+                assert!(!names.contains(&name), "{name} stands in two places");
+                names.push(name);
+            }
+        }
+    }
+
+    #[test]
+    fn values_come_out_as_prometheus_reads_them() {
+        let metrics = Metrics::default();
+        metrics.add(Metric::RefsApplied, 3);
+        metrics.set(Metric::PipelineGeneration, 2);
+        metrics.observe(Metric::StoreWrite, Duration::from_millis(20));
+        let text = metrics.render();
+        for line in [
+            "# TYPE cloud_refs_total counter",
+            "cloud_refs_total{outcome=\"applied\"} 3",
+            "cloud_pipeline_generation 2",
+            "cloud_sink_write_seconds_bucket{sink=\"store\",le=\"0.01\"} 0",
+            "cloud_sink_write_seconds_bucket{sink=\"store\",le=\"0.025\"} 1",
+            "cloud_sink_write_seconds_bucket{sink=\"store\",le=\"+Inf\"} 1",
+            "cloud_sink_write_seconds_sum{sink=\"store\"} 0.02",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

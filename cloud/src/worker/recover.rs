@@ -1,0 +1,109 @@
+//! Batches that the gateway has settled and the ledger has forgotten: the log was restored from an older copy, or created
+//! anew. What of them lies in the landing area is applied; what does not is lost, and the ledger says so.
+//!
+//! It may be much, so it is committed in groups of its own, before the record whose floor told of it is settled. Cut off in
+//! between it goes on where it was: what is applied is forgotten no more.
+
+use std::collections::HashMap;
+
+use futures_util::StreamExt as _;
+use protocols::metering::UtcMillis;
+use protocols::uplink::{GatewayId, SeqSet};
+
+use super::budget::Share;
+use super::group::{Claim, Record, Said, Staged};
+use super::{GatewayLedger, OPENINGS_AT_ONCE, Stop, Worker};
+use crate::health::Part;
+use crate::payloads::Landed;
+use crate::payloads::open::Opening;
+use crate::telemetry::Metric;
+
+impl Worker {
+    /// Per incarnation, the seqs that a record says are settled and of which the committed ledger knows nothing.
+    pub(super) fn forgotten(&self, record: &Record) -> Vec<(u64, SeqSet)> {
+        let unknown = GatewayLedger::default();
+        let ledger = self.ledger(record.partition, &record.gateway).unwrap_or(&unknown);
+        let forgotten: Vec<(u64, SeqSet)> = match &record.said {
+            Said::Ref(reference) if reference.floor <= reference.id.seq => {
+                vec![(reference.id.incarnation, ledger.forgotten(reference.id.incarnation, reference.floor))]
+            }
+            Said::Status(status) => {
+                status.incarnations.iter().map(|said| (said.incarnation, ledger.forgotten_by_status(said))).collect()
+            }
+            Said::Ref(_) | Said::Unreadable(_) => Vec::new(),
+        };
+        forgotten.into_iter().filter(|(_, seqs)| !seqs.is_empty()).collect()
+    }
+
+    pub(super) async fn recover(
+        &mut self,
+        partition: u32,
+        gateway: &GatewayId,
+        forgotten: Vec<(u64, SeqSet)>,
+    ) -> Result<(), Stop> {
+        for (incarnation, seqs) in forgotten {
+            let mut landed = self.find(gateway, incarnation, &seqs).await.into_iter().peekable();
+            let (batches, found) = (seqs.len(), landed.len());
+            let incarnation = format!("{incarnation:016x}");
+            tracing::error!(%gateway, incarnation, batches, found, "the ledger has forgotten batches; applying those in the landing area");
+            while landed.peek().is_some() && self.held.contains_key(&partition) {
+                let mut share = Share::none();
+                let mut group: Vec<Landed> = Vec::new();
+                while let Some(next) = landed.peek().filter(|_| group.len() < self.settings.group_records_max) {
+                    let cost = Claim::forgotten(next.key.clone(), next.bytes).cost_bytes();
+                    if share.is_none() {
+                        share = self.services.budget.acquire(cost).await;
+                    } else if !self.services.budget.try_extend(&mut share, cost) {
+                        break;
+                    }
+                    group.extend(landed.next());
+                }
+                self.recover_group(partition, gateway, &group).await?;
+                drop(share);
+            }
+        }
+        Ok(())
+    }
+
+    async fn recover_group(&mut self, partition: u32, gateway: &GatewayId, group: &[Landed]) -> Result<(), Stop> {
+        let claim = |landed: &Landed| Claim::forgotten(landed.key.clone(), landed.bytes);
+        let opened: Vec<_> = group.iter().map(|landed| self.open_landed(claim(landed), landed)).collect();
+        let opened = futures_util::stream::iter(opened).buffer_unordered(OPENINGS_AT_ONCE);
+        let mut openings: HashMap<Claim, Opening> = opened.collect().await;
+        let recovered: Vec<(Claim, UtcMillis)> = group.iter().map(|one| (claim(one), one.modified_at)).collect();
+        loop {
+            let Some(held) = self.held.get(&partition) else { return Ok(()) };
+            let staged = Staged::of_recovered((partition, held), gateway, &recovered, &openings);
+            match self.upsert(&staged).await? {
+                Ok(()) => return self.commit(staged).await,
+                Err(refused) => openings.extend(refused),
+            }
+        }
+    }
+
+    async fn open_landed(&self, claim: Claim, landed: &Landed) -> (Claim, Opening) {
+        let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
+        loop {
+            match self.services.payloads.open_landed(landed, self.services.clock.now()).await {
+                Ok(opening) => {
+                    self.services.health.set(Part::Landing, true);
+                    return (claim, opening);
+                }
+                Err(error) => retry.wait(&error).await,
+            }
+        }
+    }
+
+    async fn find(&self, gateway: &GatewayId, incarnation: u64, seqs: &SeqSet) -> Vec<Landed> {
+        let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
+        loop {
+            match self.services.payloads.find(gateway, incarnation, seqs).await {
+                Ok(landed) => {
+                    self.services.health.set(Part::Landing, true);
+                    return landed;
+                }
+                Err(error) => retry.wait(&error).await,
+            }
+        }
+    }
+}
