@@ -2,3 +2,4 @@
 
 pub mod random;
 pub mod sinks;
+pub mod power_loss;

@@ -1,0 +1,72 @@
+//! Building the shim, and running a process with it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// The compiled shim.
+pub struct Shim(PathBuf);
+
+impl Shim {
+    /// Compiles `tests/shim/disk.c` into a folder. `None`, with a line that says so, where there is no C compiler.
+    pub fn build(folder: &Path) -> Result<Option<Self>> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/disk.c");
+        // Several test programs may build it at once: each for itself.
+        let library = folder.join(format!("disk-{}.so", std::process::id()));
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
+            .arg(&library)
+            .arg(&source)
+            .arg("-ldl")
+            .output();
+        let output = match built {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                skipped("there is no C compiler to build the shim with");
+                return Ok(None);
+            }
+            other => other?,
+        };
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(Some(Self(library)))
+    }
+
+    /// `program`, watched in `folder`, its changes appended to `record`.
+    pub fn recording(&self, program: &Path, folder: &Path, record: &Path) -> Command {
+        let mut command = self.watching(program, folder);
+        command.env("METERPOST_DISK_RECORD", record);
+        command
+    }
+
+    /// `program` on a disk that takes `fsync_us` longer for each fsync, which are counted by the bytes of `count`.
+    pub fn slow(&self, program: &Path, folder: &Path, fsync_us: u64, count: &Path) -> Command {
+        let mut command = self.watching(program, folder);
+        command.env("METERPOST_DISK_FSYNC_US", fsync_us.to_string()).env("METERPOST_DISK_FSYNCS", count);
+        command
+    }
+
+    fn watching(&self, program: &Path, folder: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env("LD_PRELOAD", &self.0).env("METERPOST_DISK_FOLDER", folder);
+        command
+    }
+}
+
+impl Drop for Shim {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Says on stderr that a test could not be run here, and why.
+pub fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
+/// Runs a command to its end and answers what it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?} does not start"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}

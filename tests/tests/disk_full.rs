@@ -1,0 +1,180 @@
+//! A full or read-only disk: reads stop, nothing that was stored is lost, and the service resumes by itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gateway::outbox::{OpenError, Outbox, OutboxError, OutboxSettings, SealLimits, SealedBatch, StoreRequest, Which};
+use protocols::metering::{
+    Code, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
+};
+use protocols::uplink::{GatewayId, Payload};
+use tests::power_loss::{scratch, skipped};
+
+const T0: i64 = 1_795_400_000_000;
+
+/// A file system of its own, of a few MiB.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`, with a line that says so, where nothing can be mounted.
+    fn mounted(size: &str) -> Option<Self> {
+        let folder = scratch().unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            Ok(output) => {
+                skipped(&format!("no small disk: {}", String::from_utf8_lossy(&output.stderr).trim()));
+                None
+            }
+            Err(error) => {
+                skipped(&format!("no small disk: mount: {error}"));
+                None
+            }
+        }
+    }
+
+    fn outbox(&self) -> PathBuf {
+        self.0.path().join("outbox.db")
+    }
+
+    /// Something else fills the disk, but for `left` bytes.
+    fn fill(&self, size: usize, left: usize) {
+        std::fs::write(self.0.path().join("core-dump"), vec![0xa5; size - left]).unwrap();
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.0.path().join("core-dump")).unwrap();
+    }
+
+    fn remount(&self, how: &str) {
+        let options = format!("remount,{how}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(self.0.path()).status());
+    }
+}
+
+fn open(path: &Path, incarnation: u64) -> Result<Outbox, OpenError> {
+    let settings = OutboxSettings::new(GatewayId::new("gw-1").unwrap());
+    Outbox::open(path, settings, Box::new(move || incarnation)).map(|(outbox, _)| outbox)
+}
+
+fn reading(number: i64) -> Reading {
+    let meter = MeterId::new("SIM:1").unwrap();
+    Reading {
+        series: Series {
+            meter,
+            code: Code::obis(ObisCode::new(1, 0, 1, 8, 0, 255)),
+            kind: Kind::Register,
+            period_s: 0,
+        },
+        captured_at: UtcMillis(T0 + number * 1000),
+        nth: 0,
+        quantity: Quantity::new(number, 0, Unit::WATT_HOUR),
+        quality: Quality::GOOD,
+        read_at: UtcMillis(T0 + number * 1000),
+        occurred_at: None,
+        clock_offset_ms: None,
+        stamped_by: StampedBy::Meter,
+    }
+}
+
+/// Stores readings, ten at a time, from `next` on until the disk refuses. Answers the first number that was not stored.
+fn store_until_refused(outbox: &mut Outbox, mut next: i64) -> (i64, OutboxError) {
+    loop {
+        match store(outbox, next) {
+            Ok(()) => next += 10,
+            Err(error) => return (next, error),
+        }
+        assert!(next < 1_000_000, "the disk is never full");
+    }
+}
+
+fn store(outbox: &mut Outbox, first: i64) -> Result<(), OutboxError> {
+    let request = StoreRequest {
+        readings: (first..first + 10).map(reading).collect(),
+        cursors: vec![("profile".to_owned(), first + 9)],
+        ..StoreRequest::default()
+    };
+    outbox.transaction(|outbox| outbox.store(&request)).map(drop)
+}
+
+fn seal(outbox: &mut Outbox) -> Result<Option<SealedBatch>, OutboxError> {
+    let limits = SealLimits { rows_max: 1_000, now: UtcMillis(T0 + 86_400_000_000) };
+    outbox.transaction(|outbox| outbox.seal(Which::Backlog, limits, None))
+}
+
+/// Every reading that can be taken out, by value.
+fn drain(outbox: &mut Outbox) -> Vec<i64> {
+    while seal(outbox).unwrap().is_some() {}
+    let mut values = Vec::new();
+    for sealed in outbox.unsettled().unwrap() {
+        let bytes = outbox.payload(sealed.id.incarnation, sealed.id.seq).unwrap().unwrap();
+        let batch = Payload::open(&bytes, sealed.sha256, sealed.uncompressed_bytes).unwrap();
+        batch.for_each_reading(|_, _, row| values.push(row.mantissa));
+    }
+    values.sort_unstable();
+    values
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// Negative control: leave the `ROLLBACK` of `Outbox::transaction` out, and nothing can be stored after space returned.
+#[test]
+fn a_full_disk_stops_storing_and_nothing_else() {
+    let Some(disk) = SmallDisk::mounted("8m") else { return };
+    let mut outbox = open(&disk.outbox(), 1).unwrap();
+    store(&mut outbox, 0).unwrap();
+    disk.fill(8 * MIB, MIB);
+    let (next, error) = store_until_refused(&mut outbox, 10);
+    assert!(matches!(error, OutboxError::Disk(_)), "{error:?}");
+    assert!(next > 10, "some went in before");
+    // Asked again and again: refused, and what is there stays readable.
+    for _ in 0..20 {
+        assert!(matches!(store(&mut outbox, next), Err(OutboxError::Disk(_))));
+        assert!(matches!(seal(&mut outbox), Err(OutboxError::Disk(_))));
+        assert_eq!(outbox.usage().unwrap().rows_unsealed, next as u64);
+        assert_eq!(outbox.cursor("profile").unwrap(), Some(next - 1));
+    }
+    disk.clear();
+    store(&mut outbox, next).unwrap();
+    drop(outbox);
+    let mut outbox = open(&disk.outbox(), 2).unwrap();
+    assert_eq!(drain(&mut outbox), (0..next + 10).collect::<Vec<_>>());
+    assert!(outbox.verify().unwrap().2.is_empty());
+}
+
+#[test]
+fn a_disk_that_was_full_is_opened_again_and_holds_everything() {
+    let Some(disk) = SmallDisk::mounted("8m") else { return };
+    let mut outbox = open(&disk.outbox(), 1).unwrap();
+    disk.fill(8 * MIB, MIB);
+    let (next, _) = store_until_refused(&mut outbox, 0);
+    // As after a kill: the file is closed without a word, and the disk is still full.
+    std::mem::forget(outbox);
+    let mut outbox = open(&disk.outbox(), 2).unwrap();
+    assert_eq!(outbox.usage().unwrap().rows_unsealed, next as u64);
+    assert!(matches!(store(&mut outbox, next), Err(OutboxError::Disk(_))));
+    disk.clear();
+    store(&mut outbox, next).unwrap();
+    assert_eq!(drain(&mut outbox), (0..next + 10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_read_only_disk_is_refused_with_the_reason_and_its_readings_are_kept() {
+    let Some(disk) = SmallDisk::mounted("8m") else { return };
+    let mut outbox = open(&disk.outbox(), 1).unwrap();
+    store(&mut outbox, 0).unwrap();
+    drop(outbox);
+    disk.remount("ro");
+    let refusal = open(&disk.outbox(), 2).err().expect("nothing can be stored there");
+    assert!(!matches!(refusal, OpenError::Damaged(_)), "it is not damaged: {refusal}");
+    println!("{refusal:?}");
+    disk.remount("rw");
+    assert_eq!(drain(&mut open(&disk.outbox(), 3).unwrap()), (0..10).collect::<Vec<_>>());
+}
