@@ -1,11 +1,16 @@
 //! Settings: one struct a section, defaults beside the fields, checked once.
 
+pub mod metering;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
+
+use metering::{LinePlan, LineSection, MeterSection, PortSection, PortSettings};
 
 /// A bearer token, read from a file. It has no `Debug` that shows it and is never logged.
 #[derive(Clone)]
@@ -50,6 +55,11 @@ pub struct Config {
     pub http: HttpSection,
     /// Push feeds over MQTT.
     pub feed: Vec<FeedSection>,
+    /// Media with meters that are asked.
+    pub line: Vec<LineSection>,
+    pub meter: Vec<MeterSection>,
+    /// P1 ports.
+    pub port: Vec<PortSection>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -198,6 +208,8 @@ pub struct Checked {
     pub gateway: GatewayId,
     pub token: Option<Token>,
     pub config: Config,
+    pub lines: Vec<LinePlan>,
+    pub ports: Vec<Arc<PortSettings>>,
 }
 
 impl Config {
@@ -219,7 +231,7 @@ impl Config {
     }
 
     /// Cross-field checks; reads the secrets that are named by path.
-    pub fn check(self) -> Result<Checked, ConfigError> {
+    pub fn check(mut self) -> Result<Checked, ConfigError> {
         let value = |section: &str, message: String, hint: &str| ConfigError::Value {
             section: section.to_owned(),
             message,
@@ -263,8 +275,25 @@ impl Config {
             return Err(value("cloud.batch_readings_max", format!("{batch} is not between 1 and 10000"), ""));
         }
         let token = self.cloud.token_file.as_deref().map(read_token).transpose()?;
-        Ok(Checked { gateway, token, config: self })
+        let lines = metering::check_lines(&self.line, &mut self.meter)?;
+        let ports = metering::check_ports(&self.port, &lines)?;
+        Ok(Checked { gateway, token, config: self, lines, ports })
     }
+}
+
+/// The first line of a file, without its end.
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let octets = std::fs::read(path)
+        .map_err(|error| ConfigError::Read { path: path.to_owned(), cause: error.to_string() })?;
+    let line = octets.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or_default();
+    if line.is_empty() || line.len() > 128 {
+        return Err(ConfigError::Value {
+            section: "password_file".to_owned(),
+            message: format!("{} holds no password", path.display()),
+            hint: Some("one line of 1 to 128 octets".to_owned()),
+        });
+    }
+    Ok(line.to_vec())
 }
 
 fn read_token(path: &Path) -> Result<Token, ConfigError> {

@@ -51,6 +51,30 @@ impl InventoryKeeper {
         state.version += u64::from(changed);
     }
 
+    /// The end of a session in which the meter answered: who did, and what is to be said of it. One change at the most, so that a
+    /// meter with a standing trouble is not news after each session.
+    pub fn session_ended(
+        &self,
+        name: &str,
+        meter: Option<&MeterId>,
+        read_at: UtcMillis,
+        clock_offset_ms: Option<i64>,
+        (meter_state, cause): (MeterState, &str),
+    ) {
+        let mut state = self.state();
+        let Some(entry) = state.meters.get_mut(name) else { return };
+        let changed = (entry.state, entry.cause.as_str()) != (meter_state, cause)
+            || (meter.is_some() && entry.meter.as_ref() != meter);
+        if meter.is_some() {
+            entry.meter = meter.cloned();
+        }
+        entry.last_read_at = entry.last_read_at.max(Some(read_at));
+        entry.clock_offset_ms = clock_offset_ms;
+        entry.state = meter_state;
+        cause.clone_into(&mut entry.cause);
+        state.version += u64::from(changed);
+    }
+
     /// A state other than [`MeterState::Ok`], with its cause.
     pub fn trouble(&self, name: &str, trouble: MeterState, cause: &str) {
         let mut state = self.state();

@@ -3,6 +3,7 @@
 //! Layers: `main` → [`actors`] → plain logic ([`outbox`], [`window`], [`cad`], ...) → `protocols`. Plain logic never imports actors.
 
 pub mod actors;
+pub mod agenda;
 pub mod backoff;
 pub mod cad;
 pub mod cli;
@@ -11,8 +12,11 @@ pub mod commands;
 pub mod config;
 pub mod http;
 pub mod inventory;
+pub mod link;
 pub mod mqtt;
 pub mod outbox;
+pub mod p1;
+pub mod reading;
 pub mod run;
 pub mod telemetry;
 pub mod trust;

@@ -42,7 +42,8 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             let checked = checked(&argument.config)?;
             let ready = |address: &str| drop(writeln!(std::io::stdout(), "{{\"listening\":\"{address}\"}}"));
             drop(out);
-            run::run(checked, stop_signal()?, ready).await?;
+            let reloaded = reload_on_hang_up(argument.config)?;
+            run::run_reloading(checked, stop_signal()?, ready, reloaded).await?;
         }
         Command::CheckConfig(argument) => {
             let checked = checked(&argument.config)?;
@@ -62,6 +63,25 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         }
     }
     Ok(OK)
+}
+
+/// Reads the settings again at each SIGHUP; settings with a mistake change nothing.
+fn reload_on_hang_up(path: std::path::PathBuf) -> anyhow::Result<tokio::sync::mpsc::Receiver<Checked>> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            match Config::read(&path).and_then(Config::check) {
+                Ok(checked) => {
+                    if sender.send(checked).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "the settings stay as they were"),
+            }
+        }
+    });
+    Ok(receiver)
 }
 
 /// SIGTERM or SIGINT.

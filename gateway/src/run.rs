@@ -1,12 +1,16 @@
 //! Wiring: everything a running gateway is made of, bottom-up.
 
+mod lines;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use self::lines::Lines;
 use crate::actors::feed::{Feed, FeedParts};
 use crate::actors::forwarder::{Forwarder, ForwarderParts, ForwarderSettings};
 use crate::actors::supervisor::Supervisor;
@@ -16,6 +20,7 @@ use crate::config::{Checked, FeedSection};
 use crate::http::{self, Observed};
 use crate::inventory::InventoryKeeper;
 use crate::mqtt::connection::{self, MqttSettings};
+use crate::reading::session::SessionParts;
 use crate::outbox::{OpenError, Outbox, OutboxHandle, OutboxSettings, WriterSettings, salvage};
 use crate::telemetry::Metrics;
 use crate::trust::ClockTrust;
@@ -110,6 +115,17 @@ fn random_u64() -> u64 {
 
 /// Runs until `stop`; stops cleanly then.
 pub async fn run(checked: Checked, stop: impl Future<Output = ()>, ready: impl FnOnce(&str)) -> Result<(), StartError> {
+    let (_, never) = mpsc::channel(1);
+    run_reloading(checked, stop, ready, never).await
+}
+
+/// The same; lines, meters and ports follow the settings that `reloaded` brings. The rest of them takes a new start.
+pub async fn run_reloading(
+    mut checked: Checked,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(&str),
+    mut reloaded: mpsc::Receiver<Checked>,
+) -> Result<(), StartError> {
     let _lock = lock(&checked)?;
     let listen = checked.config.http.listen;
     let listener = http::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
@@ -131,10 +147,32 @@ pub async fn run(checked: Checked, stop: impl Future<Output = ()>, ready: impl F
     };
     let served = tokio::spawn(http::serve(listener, observed));
     let trust = ClockTrust::new(clock.clone(), random_u64());
+    let session = SessionParts {
+        outbox: outbox.clone(),
+        clock: clock.clone(),
+        trust: trust.clone(),
+        inventory: inventory.clone(),
+        metrics: metrics.clone(),
+    };
+    // The sections are no longer needed: of a large fleet they would stay in memory twice.
+    let (plans, ports) = (std::mem::take(&mut checked.lines), std::mem::take(&mut checked.ports));
+    checked.config.meter = Vec::new();
     let parts = Parts { checked, clock, trust, outbox: outbox.clone(), metrics, inventory };
     let supervisor = parts.supervise().start();
+    let mut lines = Lines::new(session, supervisor.clone());
+    lines.follow(&plans, &ports).await;
+    drop((plans, ports));
     ready(&format!("http://{listen}"));
-    stop.await;
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(next) = reloaded.recv() => {
+                lines.follow(&next.lines, &next.ports).await;
+                info!(lines = next.lines.len(), ports = next.ports.len(), "lines, meters and ports are as in the settings");
+            }
+        }
+    }
     info!("stopping");
     served.abort();
     if tokio::time::timeout(STOP_TIMEOUT, outbox.close()).await.is_err() {

@@ -22,6 +22,11 @@ metrics! {
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
     ReadsFailed, "counter", "gateway_meter_reads_failed_total", "Sessions that ended with an error";
+    BackfillChunks, "counter", "gateway_backfill_chunks_total", "Chunks of missing profile ranges that were read";
+    ObjectsRefused, "counter", "gateway_objects_refused_total", "Objects that meters refused";
+    LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
+    LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
+    TelegramsRead, "counter", "gateway_telegrams_total", "P1 telegrams taken";
     BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
     BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
     BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";

@@ -2,4 +2,7 @@
 
 pub mod feed;
 pub mod forwarder;
+pub mod line;
+pub mod meter;
+pub mod port;
 pub mod supervisor;

@@ -3,6 +3,8 @@
 //! Owns: the factories of all children. Fed by: [`ChildStopped`] from each child's [`DeathNotice`]. Bound: 16 messages, one per
 //! child and death. On failure of a child: respawned after 1 s doubling to 5 min with jitter, forgotten after a healthy hour; five
 //! deaths in ten minutes park it, and parked means one try an hour. One child's failure never touches another.
+//!
+//! Meters are no children of its: their line starts them, on its own thread, by the same rule ([`Lives`]).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -36,13 +38,63 @@ impl Drop for DeathNotice {
 }
 
 /// Starts one incarnation of a child.
-pub type Factory = Box<dyn FnMut(DeathNotice)>;
+pub type Factory = Box<dyn FnMut(DeathNotice) + Send>;
+
+/// A child to be started, and kept alive from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Adopt {
+    pub name: String,
+    pub factory: Factory,
+}
+
+/// A child that is about to end as it should: its death is none.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Dismiss {
+    pub name: String,
+}
 
 struct Child {
     factory: Factory,
+    lives: Lives,
+}
+
+/// How long the dead stay dead.
+#[derive(Debug)]
+pub struct Lives {
     backoff: Backoff,
     started_at: Duration,
     deaths: Vec<Duration>,
+}
+
+/// What to do about a death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    pub pause: Duration,
+    pub parked: bool,
+}
+
+impl Lives {
+    pub fn new(seed: u64) -> Self {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300), seed);
+        Self { backoff, started_at: Duration::ZERO, deaths: Vec::new() }
+    }
+
+    pub fn started(&mut self, now: Duration) {
+        self.started_at = now;
+    }
+
+    pub fn died(&mut self, now: Duration) -> Verdict {
+        if now.saturating_sub(self.started_at) > HEALTHY_AFTER {
+            self.backoff.reset();
+            self.deaths.clear();
+        }
+        self.deaths.retain(|at| now.saturating_sub(*at) < DEATHS_WITHIN);
+        self.deaths.push(now);
+        let parked = self.deaths.len() >= DEATHS_MAX;
+        Verdict { pause: if parked { PARKED_FOR } else { self.backoff.pause() }, parked }
+    }
 }
 
 const DEATHS_MAX: usize = 5;
@@ -65,16 +117,19 @@ impl Supervisor {
     /// To be called before the actor starts, for every child.
     #[must_use]
     pub fn with_child(mut self, name: &str, factory: Factory) -> Self {
-        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300), self.seed ^ name.len() as u64);
-        let child = Child { factory, backoff, started_at: Duration::ZERO, deaths: Vec::new() };
-        self.children.insert(name.to_owned(), child);
+        self.take_in(name, factory);
         self
+    }
+
+    fn take_in(&mut self, name: &str, factory: Factory) {
+        let lives = Lives::new(self.seed ^ name.len() as u64);
+        self.children.insert(name.to_owned(), Child { factory, lives });
     }
 
     fn start_child(&mut self, name: &str, supervisor: Recipient<ChildStopped>) {
         let now = self.clock.monotonic();
         let Some(child) = self.children.get_mut(name) else { return };
-        child.started_at = now;
+        child.lives.started(now);
         (child.factory)(DeathNotice { name: name.to_owned(), supervisor });
     }
 }
@@ -98,23 +153,32 @@ impl Handler<ChildStopped> for Supervisor {
         let now = self.clock.monotonic();
         let Some(child) = self.children.get_mut(&stopped.name) else { return };
         self.metrics.add(Metric::ActorDeaths, 1);
-        if now.saturating_sub(child.started_at) > HEALTHY_AFTER {
-            child.backoff.reset();
-            child.deaths.clear();
-        }
-        child.deaths.retain(|at| now.saturating_sub(*at) < DEATHS_WITHIN);
-        child.deaths.push(now);
-        let pause = if child.deaths.len() >= DEATHS_MAX {
+        let Verdict { pause, parked } = child.lives.died(now);
+        if parked {
             error!(child = %stopped.name, panicked = stopped.panicked, "died too often: parked, one try an hour");
-            PARKED_FOR
         } else {
-            let pause = child.backoff.pause();
             warn!(child = %stopped.name, panicked = stopped.panicked, ?pause, "died, will be started again");
-            pause
-        };
+        }
         ctx.run_later(pause, move |this, ctx| {
             info!(child = %stopped.name, "started again");
             this.start_child(&stopped.name, ctx.address().recipient());
         });
+    }
+}
+
+impl Handler<Adopt> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Adopt { name, factory }: Adopt, ctx: &mut Self::Context) {
+        self.take_in(&name, factory);
+        self.start_child(&name, ctx.address().recipient());
+    }
+}
+
+impl Handler<Dismiss> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, Dismiss { name }: Dismiss, _: &mut Self::Context) {
+        self.children.remove(&name);
     }
 }

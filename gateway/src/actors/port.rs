@@ -1,0 +1,164 @@
+//! A P1 port: a meter that pushes telegrams.
+//!
+//! Owns: the medium and the [`P1Port`]. Fed by: the meter. Feeds: the outbox. Bound: one portion of bytes and what it says; while
+//! the outbox does not take that, the port is not read, and the meter will say most of it again. On failure of the medium:
+//! closed first, opened again after 1 s doubling to 1 min.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
+
+use super::line::MediumFactory;
+use super::supervisor::DeathNotice;
+use crate::backoff::Backoff;
+use crate::config::metering::PortSettings;
+use crate::link::{ByteLink, LinkLost};
+use crate::outbox::StoreRequest;
+use crate::p1::{Heard, P1Port};
+use crate::reading::session::SessionParts;
+use crate::telemetry::Metric;
+
+#[derive(Clone)]
+pub struct PortParts {
+    pub session: Arc<SessionParts>,
+    pub medium: MediumFactory,
+    pub seed: u64,
+}
+
+pub struct Port {
+    running: Option<(PortParts, Arc<PortSettings>, watch::Receiver<()>)>,
+    _notice: DeathNotice,
+}
+
+impl Port {
+    pub fn new(
+        parts: PortParts,
+        settings: Arc<PortSettings>,
+        running: watch::Receiver<()>,
+        notice: DeathNotice,
+    ) -> Self {
+        Self { running: Some((parts, settings, running)), _notice: notice }
+    }
+}
+
+impl Actor for Port {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(1);
+        let (parts, settings, running) = self.running.take().expect("an actor starts once");
+        ctx.spawn(run(parts, settings, running).into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+const OPEN_FIRST: Duration = Duration::from_secs(1);
+const OPEN_MAX: Duration = Duration::from_secs(60);
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+const RECEIVE_OCTETS: usize = 4096;
+/// A bad cable spoils every telegram: one line in the log for so many.
+const REFUSALS_PER_LINE: u64 = 60;
+
+/// Listens until the port is withdrawn.
+pub async fn run(parts: PortParts, settings: Arc<PortSettings>, mut running: watch::Receiver<()>) {
+    let listening = listen(&parts, &settings);
+    tokio::select! {
+        () = listening => {}
+        // Nothing is ever sent: this is the sender's end.
+        _ = running.changed() => {}
+    }
+}
+
+async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
+    let session = &parts.session;
+    let mut port = P1Port::new(settings.clone(), session.inventory.clone());
+    let medium = (parts.medium)(&settings.medium);
+    let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
+    loop {
+        let cause = match medium.open().await {
+            Ok(mut link) => {
+                port.reopened();
+                let mut refused = 0;
+                let lost = hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut refused).await;
+                session.metrics.add(Metric::LinesLost, 1);
+                lost.to_string()
+            }
+            Err(error) => {
+                session.metrics.add(Metric::LineOpenErrors, 1);
+                error.to_string()
+            }
+        };
+        port.silent(&cause);
+        let pause = backoff.pause();
+        warn!(port = %settings.name, error = %cause, ?pause, "the port is closed and will be opened again");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Listens while the link lives.
+async fn hear(
+    parts: &PortParts,
+    settings: &PortSettings,
+    port: &mut P1Port,
+    link: &mut dyn ByteLink,
+    backoff: &mut Backoff,
+    refused: &mut u64,
+) -> LinkLost {
+    let session = &parts.session;
+    let mut octets = vec![0; RECEIVE_OCTETS];
+    let mut heard_at = tokio::time::Instant::now();
+    loop {
+        let count = match tokio::time::timeout_at(heard_at + settings.silent_after, link.receive(&mut octets)).await {
+            Ok(Ok(count)) => count,
+            Ok(Err(lost)) => return lost,
+            Err(_) => 0,
+        };
+        let received_at = session.clock.wall();
+        let Heard { requests, telegrams, refused: refusals, problems } = port.receive(&mut octets[..count], received_at);
+        session.metrics.add(Metric::TelegramsRead, telegrams);
+        session.metrics.add(Metric::FieldProblems, problems);
+        session.metrics.add(Metric::TelegramsRefused, refusals.len() as u64);
+        for refusal in refusals {
+            if refused.is_multiple_of(REFUSALS_PER_LINE) {
+                warn!(port = %settings.name, error = %refusal, "a telegram could not be used");
+            }
+            *refused += 1;
+        }
+        for request in requests {
+            store(parts, settings, request).await;
+        }
+        if telegrams > 0 {
+            backoff.reset();
+            heard_at = tokio::time::Instant::now();
+        } else if heard_at.elapsed() >= settings.silent_after {
+            port.silent(&format!("no telegram for {} s", settings.silent_after.as_secs()));
+            heard_at = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Tries until the outbox takes it; what a closed outbox does not take, nobody will.
+async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreRequest) {
+    let session = &parts.session;
+    request.untrusted = session.trust.untrusted();
+    loop {
+        match session.outbox.store(request.clone()).await {
+            Ok(outcome) => {
+                session.metrics.add(Metric::ReadingsStored, outcome.stored as u64);
+                session.metrics.add(Metric::ReadingsRepeated, outcome.repeated as u64);
+                debug!(port = %settings.name, stored = outcome.stored, "telegram stored");
+                return;
+            }
+            Err(error) => {
+                session.metrics.add(Metric::StoreErrors, 1);
+                error!(port = %settings.name, %error, "the outbox did not take a telegram; it is tried again");
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

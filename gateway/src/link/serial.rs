@@ -1,0 +1,127 @@
+//! Serial ports.
+//!
+//! A port is opened exclusively. A read of no octets means that the device is gone (measured: an unplugged adapter answers so
+//! without end), and so the port is closed before it is opened again: while an old handle lives, a replugged adapter gets a new
+//! name. `flush` is never called: it blocks the thread until the last bit has left.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::AsyncReadExt;
+use tokio_serial::{ClearBuffer, DataBits, ErrorKind, SerialPort, SerialPortBuilderExt, SerialStream, StopBits};
+
+use super::{ByteLink, LinkLost, Medium, OpenError, clear_ready, send_all};
+use crate::config::metering::{MediumSettings, Parity};
+
+pub struct SerialMedium {
+    settings: MediumSettings,
+}
+
+impl SerialMedium {
+    pub fn new(settings: MediumSettings) -> Self {
+        Self { settings }
+    }
+}
+
+#[async_trait]
+impl Medium for SerialMedium {
+    fn describe(&self) -> String {
+        match &self.settings {
+            MediumSettings::Serial { path, .. } => path.display().to_string(),
+            MediumSettings::Tcp { address, .. } => address.clone(),
+        }
+    }
+
+    async fn open(&self) -> Result<Box<dyn ByteLink>, OpenError> {
+        let what = self.describe();
+        let MediumSettings::Serial { path, baud, data_bits, parity, stop_bits } = &self.settings else {
+            return Err(OpenError::Absent { what });
+        };
+        let builder = tokio_serial::new(path.to_string_lossy(), *baud)
+            .data_bits(if *data_bits == 7 { DataBits::Seven } else { DataBits::Eight })
+            .parity(match parity {
+                Parity::None => tokio_serial::Parity::None,
+                Parity::Even => tokio_serial::Parity::Even,
+                Parity::Odd => tokio_serial::Parity::Odd,
+            })
+            .stop_bits(if *stop_bits == 2 { StopBits::Two } else { StopBits::One });
+        let stream = builder.open_native_async().map_err(|error| {
+            use std::io::ErrorKind as Io;
+            let cause = error.to_string();
+            match error.kind() {
+                ErrorKind::NoDevice | ErrorKind::Io(Io::WouldBlock | Io::ResourceBusy) if path.exists() => {
+                    OpenError::Busy { what }
+                }
+                ErrorKind::NoDevice | ErrorKind::Io(Io::NotFound) => OpenError::Absent { what },
+                ErrorKind::Io(Io::PermissionDenied) => OpenError::Denied { what },
+                _ => OpenError::Other { what, cause },
+            }
+        })?;
+        let octet_time = Duration::from_micros(self.octet_time_us().into());
+        Ok(Box::new(SerialLink { stream, octet_time }))
+    }
+
+    fn stays_open(&self) -> bool {
+        true
+    }
+
+    /// Start bit, data, parity, stop.
+    fn octet_time_us(&self) -> u32 {
+        let MediumSettings::Serial { baud, data_bits, parity, stop_bits, .. } = &self.settings else { return 0 };
+        let bits = 1 + u32::from(*data_bits) + u32::from(*parity != Parity::None) + u32::from(*stop_bits);
+        bits * 1_000_000 / baud.max(&1)
+    }
+}
+
+struct SerialLink {
+    stream: SerialStream,
+    octet_time: Duration,
+}
+
+/// Beyond the time that the octets themselves take.
+const SEND_GRACE: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl ByteLink for SerialLink {
+    async fn receive(&mut self, into: &mut [u8]) -> Result<usize, LinkLost> {
+        match self.stream.read(into).await {
+            Ok(0) => Err(LinkLost::Gone),
+            Ok(count) => Ok(count),
+            Err(error) => Err(LinkLost::Io(error)),
+        }
+    }
+
+    async fn send(&mut self, octets: &[u8]) -> Result<(), LinkLost> {
+        let on_the_wire = self.octet_time * u32::try_from(octets.len()).unwrap_or(u32::MAX);
+        send_all(&mut self.stream, octets, on_the_wire + SEND_GRACE).await
+    }
+
+    fn clear_input(&mut self) -> Result<(), LinkLost> {
+        let failed = |error: tokio_serial::Error| LinkLost::Io(std::io::Error::other(error.to_string()));
+        self.stream.clear(ClearBuffer::Input).map_err(failed)?;
+        clear_ready(&mut self.stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn medium(path: &str, data_bits: u8, parity: Parity) -> SerialMedium {
+        let path = path.into();
+        SerialMedium::new(MediumSettings::Serial { path, baud: 9600, data_bits, parity, stop_bits: 1 })
+    }
+
+    #[test]
+    fn an_octet_takes_as_long_as_its_bits() {
+        assert_eq!(medium("x", 8, Parity::None).octet_time_us(), 1041);
+        assert_eq!(medium("x", 7, Parity::Even).octet_time_us(), 1041);
+        assert_eq!(medium("x", 8, Parity::Even).octet_time_us(), 1145);
+    }
+
+    #[tokio::test]
+    async fn a_port_that_does_not_exist_is_named() {
+        let error = medium("/dev/no-such-port", 8, Parity::None).open().await.err().unwrap();
+        assert!(matches!(&error, OpenError::Absent { what } if what == "/dev/no-such-port"), "{error}");
+    }
+}

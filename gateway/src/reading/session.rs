@@ -1,0 +1,586 @@
+//! One session with one meter: who it is, what its clock says, what is due, what is missing.
+//!
+//! Live values go first, then profiles and event logs from where they were left, then what is missing of them, newest first,
+//! until somebody else wants the line. Everything goes into the outbox as soon as it is read, and a profile's cursor with it;
+//! when the line breaks in the middle, what was read before is kept.
+
+use std::time::Duration;
+
+use protocols::cosem::clock::{Clock, TIME};
+use protocols::cosem::{InterfaceClass, data_object};
+use protocols::dlms::acse::Diagnostic;
+use protocols::dlms::apdu::CosemAttribute;
+use protocols::dlms::client::{ClientError, Value};
+use protocols::dlms::data::Data;
+use protocols::metering::{Code, Kind, MeterId, ObisCode, UtcMillis};
+use protocols::uplink::MeterState;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::columns::{RowRules, Rows, Stamp, scaled_objects, scaler_attribute, value_columns};
+use super::memory::{Access, Layout, MeterMemory, OnDisk};
+use super::profile::{ClockForm, Extent, ProfileError, fetch, read_layout};
+use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
+use super::talk::{Talk, TalkError};
+use crate::agenda::cursor::{ProfileCursor, Span, rewound_by};
+use crate::clock::SharedClock;
+use crate::config::metering::{MeterSettings, ReadSettings, Source};
+use crate::inventory::InventoryKeeper;
+use crate::outbox::{OutboxError, OutboxHandle, StoreRequest};
+use crate::telemetry::{Metric, Metrics};
+use crate::trust::ClockTrust;
+
+/// What every session needs.
+#[derive(Clone)]
+pub struct SessionParts {
+    pub outbox: OutboxHandle,
+    pub clock: SharedClock,
+    pub trust: ClockTrust,
+    pub inventory: InventoryKeeper,
+    pub metrics: Metrics,
+}
+
+/// Why a session did not do all that it should.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    #[error(transparent)]
+    Talk(#[from] TalkError),
+    /// The meter is well; the gateway cannot take what it has.
+    #[error("the outbox did not take it")]
+    Store(#[source] OutboxError),
+    #[error("the outbox did not answer within {timeout_s} s")]
+    StoreTimeout { timeout_s: u64 },
+    #[error("the meter does not say who it is; set serial in its section")]
+    NoIdentity,
+}
+
+impl SessionError {
+    /// A wrong password: trying again soon may lock the meter.
+    pub fn is_wrong_password(&self) -> bool {
+        matches!(
+            self,
+            Self::Talk(TalkError::Session(ClientError::Rejected {
+                diagnostic: Diagnostic::AUTHENTICATION_FAILURE | Diagnostic::AUTHENTICATION_REQUIRED,
+                ..
+            }))
+        )
+    }
+
+    pub fn is_storage(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::StoreTimeout { .. })
+    }
+
+    /// What it says about the meter.
+    pub fn state(&self) -> Option<MeterState> {
+        match self {
+            Self::Store(_) | Self::StoreTimeout { .. } => None,
+            Self::NoIdentity => Some(MeterState::Refusing),
+            Self::Talk(TalkError::Session(error)) if error.is_refusal() => Some(MeterState::Refusing),
+            Self::Talk(_) => Some(MeterState::Silent),
+        }
+    }
+
+    pub fn text(&self) -> String {
+        match self {
+            Self::Talk(error) => error.text(),
+            Self::Store(error) => format!("{self}: {error}"),
+            _ => self.to_string(),
+        }
+    }
+}
+
+const LOGICAL_DEVICE_NAME: CosemAttribute =
+    CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 42, 0, 0, 255), data_object::VALUE);
+const DEVICE_ID: CosemAttribute =
+    CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 96, 1, 0, 255), data_object::VALUE);
+const CLOCK: CosemAttribute = CosemAttribute::new(Clock::CLASS_ID, Clock::LOGICAL_NAME, TIME);
+
+/// One commit takes milliseconds; a card that hangs for longer than this has failed.
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What waits for the end of the live part before it is stored.
+const PENDING_ROWS_MAX: usize = 4_000;
+/// Causes in a meter's state are for people.
+const REFUSALS_NAMED: usize = 3;
+/// What a grown clock offset has to differ by to be written down.
+const OFFSET_STEP_MS: i64 = 1_000;
+
+/// Who answers, by whose clock.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    pub meter: MeterId,
+    /// What was expected instead.
+    pub expected: Option<MeterId>,
+    /// Whole seconds.
+    pub clock_offset_ms: Option<i64>,
+    /// What the meter's clock showed; the gateway's, where the meter has none.
+    pub meter_now: UtcMillis,
+    pub clock: ClockForm,
+}
+
+/// Asks who the meter is and what its clock shows.
+pub async fn introduce(
+    talk: &mut Talk<'_>,
+    meter: &MeterSettings,
+    clock: &SharedClock,
+) -> Result<Introduction, SessionError> {
+    let asked_at = clock.wall();
+    let mut results = talk.get_list(&[CLOCK, LOGICAL_DEVICE_NAME, DEVICE_ID]).await?.into_iter();
+    let midway = UtcMillis(asked_at.0.midpoint(clock.wall().0));
+    let mut next = || results.next().and_then(Result::ok);
+    let time = next().and_then(|value| Data::from_bytes(&value.data).ok()?.date_time());
+    let time = time.and_then(|time| time.to_utc(meter.clock_rules).ok());
+    let (name, device) = (next().and_then(identity), next().and_then(identity));
+    let known: Vec<MeterId> = [name, device].into_iter().flatten().collect();
+    let as_expected = meter.serial.iter().find(|serial| known.contains(serial));
+    let (found, expected) = match (&meter.serial, as_expected, known.into_iter().next()) {
+        (_, Some(serial), _) => (serial.clone(), None),
+        (Some(serial), None, Some(found)) => (found, Some(serial.clone())),
+        // It does not say who it is, so it is believed to be who it should be.
+        (Some(serial), None, None) => (serial.clone(), None),
+        (None, None, Some(found)) => (found, None),
+        (None, None, None) => return Err(SessionError::NoIdentity),
+    };
+    Ok(Introduction {
+        meter: found,
+        expected,
+        clock_offset_ms: time.map(|time| (time.utc.since(midway) as f64 / 1000.0).round() as i64 * 1000),
+        meter_now: time.map_or(midway, |time| time.utc),
+        clock: ClockForm { deviation: time.map(|time| time.deviation) },
+    })
+}
+
+fn identity(value: Value) -> Option<MeterId> {
+    let Value { data, .. } = value;
+    let data = Data::from_bytes(&data).ok()?;
+    match data.octets() {
+        Some(octets) => MeterId::from_device(octets),
+        None => MeterId::new(&data.integer()?.to_string()).ok(),
+    }
+}
+
+/// What is to be done in a session.
+pub struct Order<'a> {
+    /// Places of the read sections that are due.
+    pub due: &'a [usize],
+    /// Backfill ends when the monotonic clock shows this: others are due then.
+    pub yield_at: Duration,
+    /// The end of the meter's time on the line.
+    pub deadline: Instant,
+}
+
+/// What came of a session in which the meter answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Visited {
+    pub chunks: usize,
+    pub state: MeterState,
+}
+
+pub struct Session<'s, 'l> {
+    parts: &'s SessionParts,
+    meter: &'s MeterSettings,
+    memory: &'s mut MeterMemory,
+    talk: &'s mut Talk<'l>,
+    who: Introduction,
+    stamp: Stamp,
+    /// The cursors as they are after what is pending; the memory has them as they are on the disk.
+    cursors: Vec<Option<ProfileCursor>>,
+    /// The clock's offset, when it has to be noted.
+    offset_ms: Option<i64>,
+    pending: StoreRequest,
+    refused: Vec<String>,
+    chunks: usize,
+}
+
+/// The rows that one read of a profile brought.
+struct Found {
+    /// All labels of which the meter has given what it has.
+    covered: Span,
+    /// How they had to be asked for.
+    access: Access,
+    rows: Rows,
+}
+
+/// Does what is ordered, after the association. The state in the inventory is set at the end.
+pub async fn visit(
+    parts: &SessionParts,
+    meter: &MeterSettings,
+    memory: &mut MeterMemory,
+    talk: &mut Talk<'_>,
+    order: &Order<'_>,
+) -> Result<Visited, SessionError> {
+    let who = introduce(talk, meter, &parts.clock).await?;
+    if memory.identity.as_ref() != Some(&who.meter) {
+        memory.forget();
+        memory.identity = Some(who.meter.clone());
+    }
+    let stamp = Stamp {
+        meter: who.meter.clone(),
+        read_at: read_at(&parts.clock),
+        clock_offset_ms: who.clock_offset_ms,
+    };
+    let mut session = Session {
+        parts,
+        meter,
+        cursors: vec![None; memory.profiles.len()],
+        offset_ms: None,
+        memory,
+        talk,
+        who,
+        stamp,
+        pending: StoreRequest::default(),
+        refused: Vec::new(),
+        chunks: 0,
+    };
+    session.load_cursors().await?;
+    session.heed_clock();
+    let live = session.read_live(order.due).await;
+    // What was read before the line broke is kept.
+    session.flush().await?;
+    live?;
+    session.backfill(order).await?;
+    Ok(session.conclude())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Live,
+    Missing,
+}
+
+impl Session<'_, '_> {
+    fn cursor_key(&self, read: &ReadSettings) -> String {
+        format!("{} {}", self.who.meter, read.profile)
+    }
+
+    fn offset_key(&self) -> String {
+        format!("{} offset_ms", self.who.meter)
+    }
+
+    fn profile_places(&self) -> impl Iterator<Item = (usize, &ReadSettings)> {
+        let is_profile = |read: &ReadSettings| matches!(read.source, Source::Profile | Source::Events);
+        self.meter.reads.iter().enumerate().filter(move |(_, read)| is_profile(read))
+    }
+
+    /// Asks the outbox how far each profile is read, where that is not known.
+    async fn load_cursors(&mut self) -> Result<(), SessionError> {
+        let is_unknown = |place: usize| matches!(self.memory.profiles[place].cursor, OnDisk::Unknown);
+        let unknown: Vec<(usize, String)> = self
+            .profile_places()
+            .filter(|(place, _)| is_unknown(*place))
+            .map(|(place, read)| (place, self.cursor_key(read)))
+            .collect();
+        if !unknown.is_empty() {
+            let keys: Vec<Vec<String>> = unknown.iter().map(|(_, key)| ProfileCursor::keys(key)).collect();
+            let offset_key = self.offset_key();
+            let asked = self.parts.outbox.run(0, move |outbox| {
+                let rows = keys.iter().map(|keys| keys.iter().map(|key| outbox.cursor(key)).collect());
+                Ok((rows.collect::<Result<Vec<Vec<_>>, OutboxError>>()?, outbox.cursor(&offset_key)?))
+            });
+            let (rows, offset_ms) = within_store_timeout(asked).await?;
+            self.memory.offset_ms = offset_ms;
+            for ((place, _), rows) in unknown.into_iter().zip(rows) {
+                self.memory.profiles[place].cursor = ProfileCursor::from_rows(&rows).map_or(OnDisk::NeverRead, OnDisk::At);
+            }
+        }
+        let cursors = self.profile_places().map(|(place, read)| match &self.memory.profiles[place].cursor {
+            OnDisk::At(cursor) => (place, cursor.clone()),
+            OnDisk::NeverRead | OnDisk::Unknown => {
+                (place, ProfileCursor::start(self.who.meter_now, read.backfill_days))
+            }
+        });
+        for (place, cursor) in cursors.collect::<Vec<_>>() {
+            self.cursors[place] = Some(cursor);
+        }
+        Ok(())
+    }
+
+    /// Takes the cursors back when the meter's clock was set back; has the offset noted when it grew. Both go to the disk
+    /// together with whatever is stored next.
+    fn heed_clock(&mut self) {
+        let Some(offset_ms) = self.who.clock_offset_ms else { return };
+        let meter_now = self.who.meter_now;
+        let set_back = rewound_by(self.memory.offset_ms, offset_ms);
+        for cursor in self.cursors.iter_mut().flatten() {
+            if set_back.is_some() || cursor.is_ahead_of(meter_now) {
+                *cursor = cursor.rewound(set_back.unwrap_or(0), meter_now);
+            }
+        }
+        if let Some(by_ms) = set_back {
+            info!(meter = %self.meter.name, by_ms, "the clock was set back: what it has labelled since is read again");
+        }
+        let has_grown = self.memory.offset_ms.is_none_or(|known| offset_ms >= known + OFFSET_STEP_MS);
+        if set_back.is_some() || has_grown {
+            self.offset_ms = Some(offset_ms);
+        }
+    }
+
+    async fn read_live(&mut self, due: &[usize]) -> Result<(), SessionError> {
+        self.read_live_values(due).await?;
+        for &place in due {
+            if matches!(self.meter.reads.get(place), Some(ReadSettings { source: Source::Profile | Source::Events, .. })) {
+                self.read_profile(place, Which::Live).await?;
+                if self.pending.rows() > PENDING_ROWS_MAX {
+                    self.flush().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that is pending, the cursors as they are after it, and the clock's offset, in one transaction.
+    async fn flush(&mut self) -> Result<(), SessionError> {
+        let mut request = std::mem::take(&mut self.pending);
+        request.hold_identity = self.who.expected.is_some();
+        request.untrusted = self.parts.trust.untrusted();
+        let mut moved = Vec::new();
+        for (place, read) in self.profile_places() {
+            let Some(cursor) = &self.cursors[place] else { continue };
+            let before = match &self.memory.profiles[place].cursor {
+                OnDisk::At(before) => Some(before),
+                OnDisk::NeverRead | OnDisk::Unknown => None,
+            };
+            if before != Some(cursor) {
+                request.cursors.extend(cursor.writes(before, &self.cursor_key(read)));
+                moved.push((place, cursor.clone()));
+            }
+        }
+        request.cursors.extend(self.offset_ms.map(|offset_ms| (self.offset_key(), offset_ms)));
+        if request.rows() == 0 && request.cursors.is_empty() {
+            return Ok(());
+        }
+        // Until the answer is there, nobody knows what the disk says.
+        for (place, _) in &moved {
+            self.memory.profiles[*place].cursor = OnDisk::Unknown;
+        }
+        match within_store_timeout(self.parts.outbox.store(request)).await {
+            Ok(outcome) => {
+                self.parts.metrics.add(Metric::ReadingsStored, outcome.stored as u64);
+                self.parts.metrics.add(Metric::ReadingsRepeated, outcome.repeated as u64);
+            }
+            Err(error) => {
+                self.parts.metrics.add(Metric::StoreErrors, 1);
+                return Err(error);
+            }
+        }
+        for (place, cursor) in moved {
+            self.memory.profiles[place].cursor = OnDisk::At(cursor);
+        }
+        self.memory.offset_ms = self.offset_ms.take().or(self.memory.offset_ms);
+        Ok(())
+    }
+
+    /// Registers and instants, those of all sections in one go.
+    async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
+        let mut wanted: Vec<(Code, Kind)> = Vec::new();
+        for read in due.iter().filter_map(|&place| self.meter.reads.get(place)) {
+            if matches!(read.source, Source::Registers | Source::Instants) {
+                for code in &read.codes {
+                    let kind = read.kind_of(code);
+                    self.parts.inventory.expect_series(&self.meter.name, code, kind, 0, read.every_s);
+                    if !wanted.iter().any(|(known, _)| known == code) {
+                        wanted.push((code.clone(), kind));
+                    }
+                }
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut round = read_registers(self.talk, self.memory, &wanted).await?;
+        for (code, error) in round.refused.drain(..) {
+            self.refused(&code.to_string(), &error);
+        }
+        let kind_of = |code: &Code| wanted.iter().find(|(of, _)| of == code).map_or(Kind::Register, |(_, kind)| *kind);
+        let captured_at = self.parts.clock.wall();
+        round.into_request(self.meter, &self.stamp, captured_at, kind_of, &mut self.pending);
+        Ok(())
+    }
+
+    /// Reads the next span of one profile; what it brings is pending then, and the cursor moved in memory only. False when there
+    /// was none, or none could be read.
+    async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
+        let (Some(read), Some(cursor)) = (self.meter.reads.get(place), self.cursors[place].clone()) else {
+            return Ok(false);
+        };
+        let layout = match self.layout(place, read).await? {
+            Ok(layout) => layout,
+            Err(error) => {
+                self.refused(&read.profile.to_string(), &error);
+                return Ok(false);
+            }
+        };
+        let span = match which {
+            Which::Live => Some(cursor.live(self.who.meter_now, layout.rhythm())),
+            Which::Missing => cursor.backfill(layout.rhythm()),
+        };
+        let Some(span) = span else { return Ok(false) };
+        let access = match (self.memory.profiles[place].access, which) {
+            // The numbers of old entries shift while they are read.
+            (Access::Entry, Which::Missing) => Access::Whole,
+            (access, _) => access,
+        };
+        let found = match self.read_rows(read, &layout, access, span, &cursor).await? {
+            Ok(found) => found,
+            Err(error) => {
+                self.refused(&read.profile.to_string(), &error);
+                return Ok(false);
+            }
+        };
+        if found.access != access {
+            self.memory.profiles[place].access = found.access;
+        }
+        let next = cursor.after(found.covered, found.rows.last_label, self.who.meter_now, layout.rhythm());
+        self.cursors[place] = Some(next);
+        self.pending.readings.extend(found.rows.readings);
+        self.pending.events.extend(found.rows.events);
+        // A row that does not fit the columns: they may have been changed.
+        self.memory.profiles[place].layout = found.rows.problems.is_empty().then_some(layout);
+        Ok(true)
+    }
+
+    /// The rows that the cursor lacks.
+    async fn read_rows(
+        &mut self,
+        read: &ReadSettings,
+        layout: &Layout,
+        access: Access,
+        span: Span,
+        cursor: &ProfileCursor,
+    ) -> Result<Result<Found, ProfileError>, SessionError> {
+        let columns = value_columns(layout, read, self.memory);
+        for column in &columns {
+            let cadence_s = if layout.capture_period_s == 0 { read.every_s } else { layout.capture_period_s };
+            let (code, kind) = (&column.code, column.kind);
+            self.parts.inventory.expect_series(&self.meter.name, code, kind, column.period_s, cadence_s);
+        }
+        let mut asked = access;
+        let mut worked = None;
+        loop {
+            let buffer = fetch(self.talk, read.profile, layout, asked, span, self.who.clock).await?;
+            let buffer = match buffer {
+                Ok(buffer) => buffer,
+                Err(error) => return Ok(Err(error.into())),
+            };
+            let access = *worked.get_or_insert(buffer.access);
+            let rules = RowRules { layout, read, meter: self.meter, columns: &columns, stamp: &self.stamp };
+            let (meter_now, all) = (span.to.max(self.who.meter_now.plus_ms(1)), buffer.extent == Extent::All);
+            let wanted = |label| if all { label < meter_now && cursor.lacks(label) } else { span.contains(label) };
+            let Ok(rows) = rules.read(&buffer.data, wanted) else {
+                return Ok(Err(ProfileError::Layout { what: "the buffer" }));
+            };
+            let covers = rows.first_label.is_some_and(|label| label < span.from);
+            if buffer.extent == Extent::Newest && !covers {
+                asked = Access::Whole;
+                continue;
+            }
+            for problem in &rows.problems {
+                self.parts.metrics.add(Metric::FieldProblems, 1);
+                warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be used");
+            }
+            let from = if all { UtcMillis(i64::MIN) } else { span.from };
+            let to = if all { meter_now } else { span.to };
+            debug!(meter = %self.meter.name, obis = %read.profile, rows = rows.count, "profile read");
+            return Ok(Ok(Found { covered: Span::new(from, to), access, rows }));
+        }
+    }
+
+    /// The columns of a profile and the scalers of their objects, as known or as asked for now.
+    async fn layout(
+        &mut self,
+        place: usize,
+        read: &ReadSettings,
+    ) -> Result<Result<Box<Layout>, ProfileError>, SessionError> {
+        let layout = match self.memory.profiles[place].layout.take() {
+            Some(layout) => layout,
+            None => match read_layout(self.talk, read.profile).await? {
+                Ok(layout) => Box::new(layout),
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        if read.source == Source::Events {
+            return Ok(Ok(layout));
+        }
+        let mut wanted = Vec::new();
+        for object in scaled_objects(&layout, read) {
+            let known = self.memory.object(object.class_id, object.logical_name).is_some();
+            if let (false, Some(index)) = (known, scaler_attribute(object.class_id)) {
+                let attribute = CosemAttribute::new(object.class_id, object.logical_name, index);
+                if !wanted.contains(&attribute) {
+                    wanted.push(attribute);
+                }
+            }
+        }
+        let results = self.talk.get_list(&wanted).await?;
+        for (attribute, result) in wanted.into_iter().zip(results) {
+            match result {
+                Ok(value) => {
+                    let Some(scaler_unit) = decode_scaler(&value) else {
+                        return Ok(Err(ProfileError::Layout { what: "a scaler_unit" }));
+                    };
+                    self.memory.know(attribute.class_id, attribute.obis, scaler_unit);
+                }
+                // Its values are kept as bare numbers: what the meter delivered, and all that it will.
+                Err(error) if is_permanent(&error) => self.refused(&attribute.obis.to_string(), &error),
+                Err(error) => return Ok(Err(error.into())),
+            }
+        }
+        Ok(Ok(layout))
+    }
+
+    /// What is missing, newest first, profile by profile, until others are due or the time is half over.
+    async fn backfill(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
+        let begun = Instant::now();
+        let enough = begun + order.deadline.saturating_duration_since(begun) / 2;
+        for place in 0..self.memory.profiles.len() {
+            loop {
+                let has_gaps = self.cursors[place].as_ref().is_some_and(|cursor| !cursor.gaps().is_empty());
+                let is_late = self.parts.clock.monotonic() >= order.yield_at || Instant::now() >= enough;
+                if is_late || !has_gaps {
+                    break;
+                }
+                if !self.read_profile(place, Which::Missing).await? {
+                    break;
+                }
+                self.flush().await?;
+                self.chunks += 1;
+                self.parts.metrics.add(Metric::BackfillChunks, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn refused(&mut self, what: &str, error: &dyn std::fmt::Display) {
+        self.parts.metrics.add(Metric::ObjectsRefused, 1);
+        debug!(meter = %self.meter.name, obis = %what, %error, "refused");
+        if self.refused.len() < REFUSALS_NAMED {
+            self.refused.push(format!("{what}: {error}"));
+        }
+    }
+
+    /// Says in the inventory how the meter is.
+    fn conclude(self) -> Visited {
+        let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
+        let off_by = clock_offset_ms.map_or(0, |offset_ms| offset_ms.unsigned_abs() / 1000);
+        let (state, cause) = match (expected, self.meter.clock_off_above_s) {
+            (Some(expected), _) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
+            (None, _) if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
+            (None, Some(limit_s)) if off_by > u64::from(limit_s) => {
+                // Whole minutes: a slow drift is not news in each session.
+                (MeterState::ClockOff, format!("the clock is more than {limit_s} s off"))
+            }
+            (None, _) => (MeterState::Ok, String::new()),
+        };
+        let read_at = self.stamp.read_at;
+        let name = &self.meter.name;
+        self.parts.inventory.session_ended(name, Some(found), read_at, *clock_offset_ms, (state, &cause));
+        Visited { chunks: self.chunks, state }
+    }
+}
+
+async fn within_store_timeout<T>(asked: impl Future<Output = Result<T, OutboxError>>) -> Result<T, SessionError> {
+    match tokio::time::timeout(STORE_TIMEOUT, asked).await {
+        Ok(answer) => answer.map_err(SessionError::Store),
+        Err(_) => Err(SessionError::StoreTimeout { timeout_s: STORE_TIMEOUT.as_secs() }),
+    }
+}

@@ -1,0 +1,253 @@
+//! A small virtual meter for tests: registers, a clock, a load profile and an event log behind a real server session, over
+//! memory. It shares nothing with the simulator.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use protocols::cosem::profile_generic::selection::Selection;
+use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
+use protocols::cosem::register::ScalerUnit;
+use protocols::cosem::InterfaceClass;
+use protocols::dlms::acse::Password;
+use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use protocols::dlms::data::Data;
+use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
+use protocols::dlms::server::{ObjectServer, ServerConfig, ServerConnection, ServerOutput, ServerSession};
+use protocols::dlms::value::DataValue;
+use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcConfig, HdlcServer};
+use protocols::link::{Link, LinkInput};
+use protocols::metering::{ObisCode, Unit, UtcMillis};
+use protocols::wrapper::{WrapperConfig, WrapperServer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::Instant;
+
+use crate::clock::{Clock, SharedClock};
+
+pub(crate) const T0: UtcMillis = UtcMillis(1_795_392_000_000);
+pub(crate) const QUARTER_MS: i64 = 900_000;
+pub(crate) const ENERGY: ObisCode = ObisCode::new(1, 0, 1, 8, 0, 255);
+pub(crate) const POWER: ObisCode = ObisCode::new(1, 0, 1, 7, 0, 255);
+pub(crate) const PROFILE: ObisCode = ObisCode::new(1, 0, 99, 1, 0, 255);
+pub(crate) const EVENT_LOG: ObisCode = ObisCode::new(0, 0, 99, 98, 0, 255);
+
+/// Wall clock and monotonic clock that follow tokio's, so that pausing moves both.
+pub(crate) struct TokioClock {
+    origin: Instant,
+    wall: UtcMillis,
+}
+
+impl TokioClock {
+    pub(crate) fn shared(wall: UtcMillis) -> SharedClock {
+        Arc::new(Self { origin: Instant::now(), wall })
+    }
+}
+
+impl Clock for TokioClock {
+    fn wall(&self) -> UtcMillis {
+        self.wall.plus_ms(self.origin.elapsed().as_millis() as i64)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+}
+
+/// What the meter is, under the hands of the test.
+pub(crate) struct MeterBody {
+    pub(crate) clock: SharedClock,
+    pub(crate) name: String,
+    /// The meter's clock minus the wall clock.
+    pub(crate) offset_ms: i64,
+    pub(crate) energy: u32,
+    /// Labels and values, in the order of capture.
+    pub(crate) entries: Vec<(UtcMillis, u32)>,
+    pub(crate) events: Vec<(UtcMillis, u8)>,
+    /// Attributes that are refused.
+    pub(crate) refused: HashSet<(ObisCode, i8)>,
+    pub(crate) refuses_ranges: bool,
+    pub(crate) refuses_entries: bool,
+    pub(crate) password: Option<&'static str>,
+    /// Selections of the profile that were served: for what was asked.
+    pub(crate) asked: Vec<Option<Selection>>,
+    pub(crate) associations: usize,
+}
+
+pub(crate) type SharedBody = Arc<Mutex<MeterBody>>;
+
+impl MeterBody {
+    /// A meter with a quarter-hourly profile that reaches back `days` from the wall clock.
+    pub(crate) fn shared(clock: &SharedClock, name: &str, days: i64) -> SharedBody {
+        let mut body = Self {
+            clock: clock.clone(),
+            name: name.to_owned(),
+            offset_ms: 0,
+            energy: 1_000,
+            entries: Vec::new(),
+            events: Vec::new(),
+            refused: HashSet::new(),
+            refuses_ranges: false,
+            refuses_entries: false,
+            password: None,
+            asked: Vec::new(),
+            associations: 0,
+        };
+        body.capture(body.now().plus_ms(-days * 86_400_000), body.now());
+        Arc::new(Mutex::new(body))
+    }
+
+    pub(crate) fn now(&self) -> UtcMillis {
+        self.clock.wall().plus_ms(self.offset_ms)
+    }
+
+    /// Captures every full quarter of an hour after `from`, up to `to`.
+    pub(crate) fn capture(&mut self, from: UtcMillis, to: UtcMillis) {
+        let mut label = (from.0.div_euclid(QUARTER_MS) + 1) * QUARTER_MS;
+        while label <= to.0 {
+            self.energy += 1;
+            self.entries.push((UtcMillis(label), self.energy));
+            label += QUARTER_MS;
+        }
+    }
+
+    fn profile(&mut self, obis: ObisCode, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
+        let selection = match selection {
+            Some([selector, parameters @ ..]) => {
+                let data = Data::from_bytes(parameters).map_err(|_| DataAccessResult::TypeUnmatched)?;
+                Some(Selection::decode(*selector, &data).map_err(|_| DataAccessResult::TypeUnmatched)?)
+            }
+            _ => None,
+        };
+        let is_refused = match &selection {
+            Some(Selection::Range(_)) => self.refuses_ranges,
+            Some(Selection::Entry(_)) => self.refuses_entries,
+            None => false,
+        };
+        if is_refused {
+            return Err(DataAccessResult::ScopeOfAccessViolated);
+        }
+        let rows: Vec<(UtcMillis, DataValue)> = match obis {
+            EVENT_LOG => self.events.iter().map(|(at, code)| (*at, DataValue::Unsigned(*code))).collect(),
+            _ => self.entries.iter().map(|(at, value)| (*at, DataValue::DoubleLongUnsigned(*value))).collect(),
+        };
+        let bound = |value: &DataValue| match value {
+            DataValue::OctetString(octets) => {
+                let octets: [u8; 12] = octets.as_slice().try_into().unwrap();
+                DateTime(octets).to_utc(ClockRules::default()).unwrap().utc
+            }
+            other => panic!("a bound of {other:?}"),
+        };
+        let rows = match &selection {
+            Some(Selection::Range(range)) => {
+                let (from, to) = (bound(&range.from), bound(&range.to));
+                rows.into_iter().filter(|(at, _)| (from..=to).contains(at)).collect()
+            }
+            Some(Selection::Entry(entries)) => rows[entries.rows(rows.len())].to_vec(),
+            None => rows,
+        };
+        if obis == PROFILE {
+            self.asked.push(selection);
+        }
+        let row = |(at, value): (UtcMillis, DataValue)| {
+            DataValue::Structure(vec![DataValue::octets_of(DateTime::from_utc(at, 60, ClockStatus::GOOD)), value])
+        };
+        Ok(DataValue::Array(rows.into_iter().map(row).collect()).to_vec())
+    }
+}
+
+impl ObjectServer for MeterBody {
+    fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
+        let CosemAttribute { class_id, obis, attribute: index } = attribute;
+        if self.refused.contains(&(obis, index)) {
+            return Err(DataAccessResult::ReadWriteDenied);
+        }
+        let watt_hours = ScalerUnit::new(0, Unit::WATT_HOUR);
+        let value = match (class_id, obis, index) {
+            (1, ObisCode([0, 0, 42, 0, 0, 255]), 2) => DataValue::OctetString(self.name.clone().into_bytes()),
+            (8, _, 2) => DataValue::octets_of(DateTime::from_utc(self.now(), 60, ClockStatus::GOOD)),
+            (3, ENERGY, 2) => DataValue::DoubleLongUnsigned(self.energy),
+            (3, ENERGY, 3) => watt_hours.encode(),
+            (4, POWER, 2) => DataValue::LongUnsigned(230),
+            (4, POWER, 3) => ScalerUnit::new(1, Unit::WATT).encode(),
+            (7, PROFILE | EVENT_LOG, 2) => return self.profile(obis, selection),
+            (7, PROFILE | EVENT_LOG, _) => {
+                let value = match obis {
+                    PROFILE => CaptureObject::new(3, ENERGY, 2),
+                    _ => CaptureObject::new(1, ObisCode::new(0, 0, 96, 11, 0, 255), 2),
+                };
+                let object = ProfileGeneric {
+                    capture_objects: vec![CaptureObject::CLOCK, value],
+                    capture_period_s: if obis == PROFILE { 900 } else { 0 },
+                    sort_method: SortMethod::Fifo,
+                    entries_in_use: self.entries.len() as u32,
+                    profile_entries: 100_000,
+                    ..ProfileGeneric::new(obis)
+                };
+                object.attribute(index).ok_or(DataAccessResult::ObjectUndefined)?
+            }
+            _ => return Err(DataAccessResult::ObjectUndefined),
+        };
+        Ok(value.to_vec())
+    }
+}
+
+/// Answers on one connection until it ends.
+pub(crate) async fn serve_wrapper(stream: DuplexStream, server_wport: u16, body: SharedBody) {
+    let link = WrapperServer::new(WrapperConfig::new(16, server_wport));
+    serve(stream, vec![(Box::new(link), body)]).await;
+}
+
+/// Several meters on one HDLC line: each hears everything and answers what is for it.
+pub(crate) async fn serve_hdlc(stream: DuplexStream, meters: Vec<(HdlcAddress, SharedBody)>) {
+    let link = |(address, body)| {
+        let config = HdlcConfig::new(ClientAddress::PUBLIC, address);
+        (Box::new(HdlcServer::new(config)) as Box<dyn Link + Send>, body)
+    };
+    serve(stream, meters.into_iter().map(link).collect()).await;
+}
+
+async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, SharedBody)>) {
+    let origin = Instant::now();
+    let mut connections = Vec::new();
+    for (link, body) in meters {
+        let password = body.lock().unwrap().password;
+        let config = ServerConfig {
+            public_client: password.is_none(),
+            reader_password: password.map(Password::new),
+            ..ServerConfig::default()
+        };
+        let mut connection = ServerConnection::new(link, ServerSession::new(config));
+        connection.connect(Duration::ZERO, &mut *body.lock().unwrap()).unwrap();
+        connections.push((connection, body));
+    }
+    let mut buffer = [0; 4096];
+    loop {
+        let mut out = Vec::new();
+        for (connection, body) in &mut connections {
+            loop {
+                match connection.poll() {
+                    ServerOutput::Send(octets) => out.extend(octets),
+                    ServerOutput::Event(event) => {
+                        if matches!(event, protocols::dlms::server::ServerEvent::Associated(_)) {
+                            body.lock().unwrap().associations += 1;
+                        }
+                    }
+                    ServerOutput::WaitUntil(_) => break,
+                }
+            }
+        }
+        if !out.is_empty() && stream.write_all(&out).await.is_err() {
+            return;
+        }
+        let count = match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        for (connection, body) in &mut connections {
+            let input = LinkInput::Received(&buffer[..count]);
+            if connection.handle(origin.elapsed(), input, &mut *body.lock().unwrap()).is_err() {
+                return;
+            }
+        }
+    }
+}
