@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocols::hdlc::HdlcAddress;
+use protocols::wrapper::ALL_STATION;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -191,6 +192,7 @@ fn dlms_meter(
         DlmsAddress::Hdlc { address, information_octets_max: settings.hdlc_information_octets_max }
     } else {
         let wport = FIRST_WPORT + index;
+        let wport = if wport < ALL_STATION { wport } else { wport + 1 };
         place.wport = Some(wport);
         DlmsAddress::Wport(wport)
     };

@@ -78,3 +78,25 @@ fn rows_leave_out_what_can_be_told_from_the_row_above() {
     // Four rows, the first of them whole; an octet for a status, thirteen for a label.
     assert_eq!([lengths[0] - lengths[1], lengths[1] - lengths[2]], [3, 3 * 13]);
 }
+
+#[test]
+fn the_event_log_is_a_profile_of_its_own() {
+    let mut meter = meter(&[], "2026-07-01T10:00:00Z");
+    meter.power_down();
+    meter.step_to("2026-07-01T10:00:07.5Z".parse().unwrap());
+    meter.power_up();
+    let attribute = |index| CosemAttribute::new(7, EventLog::OBIS, index);
+    let buffer = read(&meter, ClientRole::Reader, attribute(BUFFER), None).unwrap();
+    let rows = Data::from_bytes(&buffer).unwrap().array().unwrap();
+    let events: Vec<_> = rows.iter().map(|row| row.structure().unwrap()).collect();
+    assert_eq!(
+        events.iter().map(|event| event.at(1)).collect::<Vec<_>>(),
+        [1, 2].map(|code| Some(Data::Unsigned(code)))
+    );
+    let restored = events[1].at(0).unwrap().date_time().unwrap().to_utc(Default::default()).unwrap();
+    assert_eq!(restored.utc.to_string(), "2026-07-01T10:00:07.5Z");
+    let newest = [0x02, 0x04, 0x06, 0, 0, 0, 2, 0x06, 0, 0, 0, 0, 0x12, 0, 2, 0x12, 0, 2];
+    let selection = [&[2][..], &newest].concat();
+    let part = read(&meter, ClientRole::Reader, attribute(BUFFER), Some(&selection)).unwrap();
+    assert_eq!(part, [1, 1, 2, 1, 0x11, 2], "one row, one column");
+}
