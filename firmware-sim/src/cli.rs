@@ -32,7 +32,7 @@ pub enum Command {
 }
 
 /// Options that describe meters: a fleet file does that too, and one description is enough.
-const GROUP_OPTIONS: [&str; 10] = [
+const GROUP_OPTIONS: [&str; 19] = [
     "meters",
     "protocol",
     "source",
@@ -41,6 +41,15 @@ const GROUP_OPTIONS: [&str; 10] = [
     "interval_s",
     "drift_ppm_max",
     "zone",
+    "line",
+    "listen",
+    "path",
+    "baud",
+    "pace",
+    "meters_per_line",
+    "password_file",
+    "dsmr",
+    "gas",
     "quirks",
     "faults",
 ];
@@ -73,7 +82,7 @@ pub struct MeterArgs {
 /// What the meters are.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// cad, or none: nobody can read it and only --truth tells what it captured.
+    /// cad, dlms-tcp, dlms-hdlc, p1, or none: nobody can read it and only --truth tells what it captured.
     #[arg(long, default_value = "cad")]
     pub protocol: String,
     /// household, uci, lcl, bdew-h0 to bdew-l2, bdew-h25.
@@ -94,6 +103,33 @@ pub struct GroupArgs {
     /// UTC, WET, CET, EET.
     #[arg(long, default_value = "UTC")]
     pub zone: String,
+    /// What a DLMS or P1 meter is connected by: tcp, pty, serial.
+    #[arg(long, default_value = "tcp")]
+    pub line: String,
+    /// Address and port of the first TCP line, the next line takes the next port; port 0: a free one for each.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    pub listen: String,
+    /// The serial port, or a symbolic link to make to the pty.
+    #[arg(long)]
+    pub path: Option<PathBuf>,
+    /// Line speed [default: 9600, for P1 115200].
+    #[arg(long)]
+    pub baud: Option<u32>,
+    /// Octets pass no faster than the line speed says.
+    #[arg(long)]
+    pub pace: bool,
+    /// Meters that share a line [default: all on HDLC, else 1].
+    #[arg(long, value_name = "N")]
+    pub meters_per_line: Option<u32>,
+    /// The password of client 1; without, each meter has its own, which is printed.
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Version of P1 telegrams: 5.0, 4.2.
+    #[arg(long, default_value = "5.0")]
+    pub dsmr: String,
+    /// A gas meter is connected behind the P1 meter.
+    #[arg(long)]
+    pub gas: bool,
     /// A firmware quirk by name; may be repeated.
     #[arg(long = "quirk", value_name = "NAME")]
     pub quirks: Vec<String>,
@@ -154,6 +190,15 @@ impl GroupArgs {
             interval_s: self.interval_s,
             drift_ppm_max: self.drift_ppm_max,
             zone: self.zone.clone(),
+            line: self.line.clone(),
+            listen: self.listen.clone(),
+            path: self.path.clone(),
+            baud: self.baud,
+            pace: self.pace,
+            meters_per_line: self.meters_per_line,
+            password_file: self.password_file.clone(),
+            dsmr: self.dsmr.clone(),
+            gas: self.gas,
             quirks: self.quirks.clone(),
             faults: self.faults.iter().cloned().collect(),
             ..MeterSection::default()

@@ -82,6 +82,7 @@ pub struct Label {
     pub local: UtcMillis,
     /// Minutes ahead of UTC; `None` when the meter does not say (deviation "not specified").
     pub offset_min: Option<i16>,
+    /// Told in the clock status: with it a label denotes one instant only, whether or not the offset is told.
     pub is_summer: bool,
 }
 
@@ -139,14 +140,6 @@ impl MeterClock {
         let offset_min = self.tells_offset.then(|| self.zone.offset_min(shown));
         Label { local: self.zone.local(shown), offset_min, is_summer: self.zone.is_summer(shown) }
     }
-
-    /// The instant that a label denotes to someone who reads no more than it says. Without an offset the two passes of the
-    /// autumn hour carry the same text, and both denote the first pass.
-    pub fn denoted(&self, shown: UtcMillis) -> UtcMillis {
-        let earlier = shown.plus_ms(-HOUR_MS);
-        let repeated = !self.tells_offset && self.zone.local(earlier) == self.zone.local(shown);
-        if repeated { earlier } else { shown }
-    }
 }
 
 #[cfg(test)]
@@ -183,14 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn without_an_offset_the_autumn_hour_denotes_the_same_instant_twice() {
+    fn without_an_offset_the_two_passes_of_the_autumn_hour_differ_by_the_season_only() {
         let silent = MeterClock::new(at("2026-10-01T00:00:00Z"), Zone::CENTRAL_EUROPE, 0, false);
-        let (first, second) = (at("2026-10-25T00:15:00Z"), at("2026-10-25T01:15:00Z"));
-        assert_eq!(silent.label(first).local, silent.label(second).local);
-        assert_eq!((silent.denoted(first), silent.denoted(second)), (first, first));
+        let (first, second) = (silent.label(at("2026-10-25T00:15:00Z")), silent.label(at("2026-10-25T01:15:00Z")));
+        assert_eq!((first.local, first.offset_min, first.is_summer), (second.local, None, true));
+        assert!(!second.is_summer);
         let telling = MeterClock::new(at("2026-10-01T00:00:00Z"), Zone::CENTRAL_EUROPE, 0, true);
-        assert_eq!(telling.denoted(second), second);
-        assert_eq!(telling.label(second).offset_min, Some(60));
+        assert_eq!(telling.label(at("2026-10-25T01:15:00Z")).offset_min, Some(60));
     }
 
     proptest! {

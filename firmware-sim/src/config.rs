@@ -1,6 +1,7 @@
 //! The fleet's settings: what may be written, and what it means once checked.
 
 mod check;
+mod line;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
 pub(crate) use check::meter_id;
+pub use line::{LineMedium, LineSettings};
 
 use crate::clock::Zone;
 use crate::faults::FaultRates;
@@ -90,6 +92,31 @@ pub struct MeterSection {
     pub drift_ppm_max: u32,
     /// `UTC`, `WET`, `CET`, `EET`; all but the first with summer time.
     pub zone: String,
+    /// What a DLMS or P1 meter is connected by: `tcp`, `pty`, `serial`.
+    pub line: String,
+    /// Address and port of the first TCP line; the next line takes the next port. Port 0: a free one for each.
+    pub listen: String,
+    /// The serial port, or a symbolic link to make to the pty (`-2`, `-3` are added for the lines after the first).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// 9,600 for HDLC and 115,200 for P1, when not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baud: Option<u32>,
+    /// Whether octets pass no faster than at `baud`.
+    pub pace: bool,
+    /// Meters that share a line: by HDLC address (by default, all of them), or by wPort (one).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meters_per_line: Option<u32>,
+    /// Physical address of the first meter of a line; logical device 1 is read.
+    pub hdlc_address_first: u16,
+    pub hdlc_information_octets_max: u16,
+    /// The password of client 1; without, each meter has its own, which is printed at the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Version of the P1 telegrams: `5.0`, `4.2`.
+    pub dsmr: String,
+    /// Whether a gas meter is connected behind the P1 meter.
+    pub gas: bool,
     pub quirks: Vec<String>,
     /// By name: for line faults the chance per message, for meter faults the mean count per day.
     pub faults: BTreeMap<String, f64>,
@@ -151,6 +178,17 @@ impl Default for MeterSection {
             interval_s: None,
             drift_ppm_max: 0,
             zone: "UTC".to_owned(),
+            line: "tcp".to_owned(),
+            listen: "127.0.0.1:0".to_owned(),
+            path: None,
+            baud: None,
+            pace: false,
+            meters_per_line: None,
+            hdlc_address_first: 16,
+            hdlc_information_octets_max: 128,
+            password_file: None,
+            dsmr: "5.0".to_owned(),
+            gas: false,
             quirks: Vec::new(),
             faults: BTreeMap::new(),
             profile: ProfileSection::default(),
@@ -204,6 +242,8 @@ pub struct Group {
     pub quirks: Quirks,
     pub faults: FaultRates,
     pub profiles: Vec<ProfileSpec>,
+    /// Of a group whose protocol needs one.
+    pub line: Option<LineSettings>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

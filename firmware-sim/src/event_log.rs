@@ -54,8 +54,12 @@ impl EventLog {
         self.entries.push_back(LogEntry { label, code });
     }
 
+    pub const fn depth(&self) -> usize {
+        self.depth
+    }
+
     /// Oldest first.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = LogEntry> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = LogEntry> + DoubleEndedIterator {
         self.entries.iter().copied()
     }
 }

@@ -27,7 +27,8 @@ impl From<ConfigError> for Failure {
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        Self::Input { error: error.into(), hint: None }
+        let hint = error.hint().map(str::to_owned);
+        Self::Input { error: error.into(), hint }
     }
 }
 
@@ -112,13 +113,13 @@ fn serve(file: &FleetFile, args: &RunArgs) -> Result<(), Failure> {
 fn print_endpoints(endpoints: &[Endpoint], json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if !json {
-        writeln!(out, "{:<20} {:<8} where", "meter", "protocol")?;
+        writeln!(out, "{:<20} {:<9} where", "meter", "protocol")?;
     }
     for endpoint in endpoints {
         if json {
             writeln!(out, "{}", serde_json::to_string(endpoint)?)?;
         } else {
-            writeln!(out, "{:<20} {:<8} {}", endpoint.meter.0, endpoint.protocol, endpoint.place)?;
+            writeln!(out, "{:<20} {:<9} {}", endpoint.meter.0, endpoint.protocol, endpoint.place)?;
         }
     }
     out.flush()

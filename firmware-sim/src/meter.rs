@@ -74,6 +74,7 @@ pub struct VirtualMeter {
     seed: u64,
     quirks: Quirks,
     faults: FaultRates,
+    installed_at: UtcMillis,
     world: UtcMillis,
     clock: MeterClock,
     consumption: Consumption,
@@ -105,6 +106,7 @@ impl VirtualMeter {
             seed,
             quirks,
             faults,
+            installed_at,
             world: installed_at,
             clock,
             consumption,
@@ -148,6 +150,11 @@ impl VirtualMeter {
         &self.event_log
     }
 
+    /// World time from which it measures.
+    pub const fn installed_at(&self) -> UtcMillis {
+        self.installed_at
+    }
+
     /// World time up to which everything has been measured.
     pub const fn world(&self) -> UtcMillis {
         self.world
@@ -161,6 +168,11 @@ impl VirtualMeter {
     /// Without power a meter measures nothing and answers nobody.
     pub const fn is_powered(&self) -> bool {
         self.power_failures == 0
+    }
+
+    /// Index of the tariff rate that is active.
+    pub const fn rate(&self) -> usize {
+        self.rate
     }
 
     pub const fn registers(&self) -> &Registers {
@@ -236,7 +248,8 @@ impl VirtualMeter {
             self.profiles[index].status |= STATUS_POWER_DOWN;
             let is_load = matches!(self.profiles[index].spec.period, CapturePeriod::Seconds(_));
             if self.quirks.entry_on_power_up && is_load {
-                self.capture(index, self.shown());
+                // Labels have no more than hundredths; meters keep whole seconds.
+                self.capture(index, UtcMillis(self.shown().seconds() * 1000));
             }
         }
     }
@@ -355,8 +368,8 @@ impl VirtualMeter {
         let summer = if clock.zone().is_summer(label) { STATUS_SUMMER_TIME } else { 0 };
         let status = if quirks.status_always_good { 0 } else { profile.status | summer };
         let values: Vec<i64> = profile.spec.columns.iter().map(|column| profile.column(*column, registers)).collect();
-        let nth = profile.ring.push(label, clock.denoted(label), status, &values);
-        let (captured_at, quality) = (clock.denoted(ends_at), Quality::from_amr_status(status));
+        let nth = profile.ring.push(label, status, &values);
+        let (captured_at, quality) = (ends_at, Quality::from_amr_status(status));
         let Profile { spec, .. } = &*profile;
         self.captured.extend(spec.columns.iter().zip(&values).map(|(column, value)| {
             let kind = column.kind(spec.is_billing);

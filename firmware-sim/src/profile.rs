@@ -198,7 +198,6 @@ pub struct Entry<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Stamp {
     label: UtcMillis,
-    denoted: UtcMillis,
     nth: u8,
     status: u8,
 }
@@ -213,23 +212,23 @@ pub struct ProfileRing {
     /// Where the oldest entry is, once the ring is full.
     oldest: usize,
     captured_total: u64,
-    newest_denoted: Option<UtcMillis>,
+    newest: Option<UtcMillis>,
 }
 
 impl ProfileRing {
     pub fn new(width: usize, depth: usize) -> Self {
         let (stamps, values) = (Vec::new(), Vec::new());
-        Self { width, depth: depth.max(1), stamps, values, oldest: 0, captured_total: 0, newest_denoted: None }
+        Self { width, depth: depth.max(1), stamps, values, oldest: 0, captured_total: 0, newest: None }
     }
 
-    /// Appends an entry and answers its `nth`. `denoted` is the instant that the label means to a reader.
-    pub fn push(&mut self, label: UtcMillis, denoted: UtcMillis, status: u8, values: &[i64]) -> u8 {
+    /// Appends an entry and answers its `nth`.
+    pub fn push(&mut self, label: UtcMillis, status: u8, values: &[i64]) -> u8 {
         assert_eq!(values.len(), self.width, "an entry has one value for each column");
         // Only a clock that went back makes a label that is not newer than all before it.
-        let is_newest = self.newest_denoted.is_none_or(|newest| denoted > newest);
-        let nth = if is_newest { 0 } else { self.next_nth(denoted) };
-        self.newest_denoted = self.newest_denoted.max(Some(denoted));
-        let stamp = Stamp { label, denoted, nth, status };
+        let is_newest = self.newest.is_none_or(|newest| label > newest);
+        let nth = if is_newest { 0 } else { self.next_nth(label) };
+        self.newest = self.newest.max(Some(label));
+        let stamp = Stamp { label, nth, status };
         if self.stamps.len() < self.depth {
             self.stamps.push(stamp);
             self.values.extend_from_slice(values);
@@ -242,8 +241,8 @@ impl ProfileRing {
         nth
     }
 
-    fn next_nth(&self, denoted: UtcMillis) -> u8 {
-        let taken = self.stamps.iter().filter(|stamp| stamp.denoted == denoted).map(|stamp| stamp.nth).max();
+    fn next_nth(&self, label: UtcMillis) -> u8 {
+        let taken = self.stamps.iter().filter(|stamp| stamp.label == label).map(|stamp| stamp.nth).max();
         taken.map_or(0, |nth| nth.saturating_add(1))
     }
 
@@ -291,7 +290,7 @@ impl ProfileRing {
         self.stamps.clear();
         self.values.clear();
         self.oldest = 0;
-        self.newest_denoted = None;
+        self.newest = None;
     }
 }
 
@@ -319,7 +318,7 @@ mod tests {
     fn a_full_ring_drops_its_oldest_entry() {
         let mut ring = ProfileRing::new(1, 3);
         for n in 0..5 {
-            ring.push(UtcMillis(n * 1000), UtcMillis(n * 1000), 0, &[n]);
+            ring.push(UtcMillis(n * 1000), 0, &[n]);
         }
         assert_eq!(ring.entries().map(|entry| entry.values[0]).collect::<Vec<_>>(), [2, 3, 4]);
         assert_eq!((ring.len(), ring.captured_total()), (3, 5));
@@ -329,7 +328,7 @@ mod tests {
     #[test]
     fn a_repeated_label_counts_up() {
         let mut ring = ProfileRing::new(0, 10);
-        let nths: Vec<u8> = [1, 2, 3, 2, 3, 2, 4].map(|n| ring.push(UtcMillis(n), UtcMillis(n), 0, &[])).into();
+        let nths: Vec<u8> = [1, 2, 3, 2, 3, 2, 4].map(|n| ring.push(UtcMillis(n), 0, &[])).into();
         assert_eq!(nths, [0, 0, 0, 1, 1, 2, 0]);
     }
 

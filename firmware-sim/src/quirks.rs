@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use protocols::dlms::server::Quirks as ServerQuirks;
+
 use crate::nearest::{UnknownName, unknown};
 
 /// What is odd about a firmware. The default is a meter without oddities.
@@ -19,6 +21,17 @@ pub struct Quirks {
     pub six_digit_display: bool,
     /// The status column of profile entries is always 0.
     pub status_always_good: bool,
+    /// Profile rows leave out a label that is one period after the one above it. A reader marks such rows `label-derived`,
+    /// and which rows those are depends on where its range begins: the truth does not tell.
+    pub null_clock: bool,
+    /// Profile rows leave out a status that is the one above it.
+    pub null_status: bool,
+    /// Selective access is not offered.
+    pub no_selective_access: bool,
+    /// Selective access is offered and then refused (OSGP/open-smart-grid-platform#145).
+    pub selective_access_refused: bool,
+    /// What the DLMS server does differently.
+    pub server: ServerQuirks,
 }
 
 /// Names as configuration and command line have them.
@@ -30,16 +43,34 @@ pub enum Quirk {
     EntryOnPowerUp,
     SixDigitDisplay,
     StatusAlwaysGood,
+    NullClock,
+    NullStatus,
+    NoSelectiveAccess,
+    SelectiveAccessRefused,
+    BlocksFromZero,
+    RejectWithoutUserInformation,
+    ShortConformanceTag,
+    ValuesTwice,
+    IgnoresRelease,
 }
 
 impl Quirk {
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::LabelAtStart, "label-at-start"),
         (Self::DeviationUnspecified, "deviation-unspecified"),
         (Self::StandardTimeAllYear, "standard-time-all-year"),
         (Self::EntryOnPowerUp, "entry-on-power-up"),
         (Self::SixDigitDisplay, "six-digit-display"),
         (Self::StatusAlwaysGood, "status-always-good"),
+        (Self::NullClock, "null-clock"),
+        (Self::NullStatus, "null-status"),
+        (Self::NoSelectiveAccess, "no-selective-access"),
+        (Self::SelectiveAccessRefused, "selective-access-refused"),
+        (Self::BlocksFromZero, "blocks-from-zero"),
+        (Self::RejectWithoutUserInformation, "reject-without-user-information"),
+        (Self::ShortConformanceTag, "short-conformance-tag"),
+        (Self::ValuesTwice, "values-twice"),
+        (Self::IgnoresRelease, "ignores-release"),
     ];
 }
 
@@ -63,6 +94,15 @@ impl Quirks {
                 Quirk::EntryOnPowerUp => all.entry_on_power_up = true,
                 Quirk::SixDigitDisplay => all.six_digit_display = true,
                 Quirk::StatusAlwaysGood => all.status_always_good = true,
+                Quirk::NullClock => all.null_clock = true,
+                Quirk::NullStatus => all.null_status = true,
+                Quirk::NoSelectiveAccess => all.no_selective_access = true,
+                Quirk::SelectiveAccessRefused => all.selective_access_refused = true,
+                Quirk::BlocksFromZero => all.server.blocks_from_zero = true,
+                Quirk::RejectWithoutUserInformation => all.server.reject_without_user_information = true,
+                Quirk::ShortConformanceTag => all.server.short_conformance_tag = true,
+                Quirk::ValuesTwice => all.server.values_twice = true,
+                Quirk::IgnoresRelease => all.server.ignores_release = true,
             }
         }
         all

@@ -9,7 +9,7 @@ use protocols::metering::UtcMillis;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::error;
 
 use crate::clock::DAY_MS;
@@ -17,6 +17,7 @@ use crate::config::{Fleet, Start};
 use crate::fleet::{DataError, MadeMeter, make};
 use crate::pace::{Pace, wall_now};
 use crate::speak::cad::{CadFeed, PUSHED, PUSHED_BY_PRODUCERS};
+use crate::speak::lines::{Lines, Member, OpenError, Surroundings};
 use crate::speak::publisher::{PublishQueue, Publisher};
 use crate::speak::{Endpoint, Place, Protocol};
 use crate::station::{Station, live_until};
@@ -24,6 +25,10 @@ use crate::steward::{Steward, Tally, Tended};
 use crate::truth::Truth;
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long the lines may take to finish what they are sending when the fleet stops.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// EMFILE on every platform that has ptys.
+const TOO_MANY_OPEN_FILES: i32 = 24;
 
 /// Why a fleet cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,20 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Line(#[from] OpenError),
+}
+
+impl StartError {
+    /// What may help, where it is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Line(error) if error.source.raw_os_error() == Some(TOO_MANY_OPEN_FILES) => {
+                Some("raise the limit with ulimit -n, or set meters_per_line so that more meters share a line")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// When a run ends by itself.
@@ -76,6 +95,8 @@ pub struct RunningFleet {
     stations: Vec<Arc<Station>>,
     endpoints: Vec<Endpoint>,
     started: Instant,
+    lines: Lines,
+    stop_lines: watch::Sender<bool>,
     /// The steward's and the publisher's.
     stops: (watch::Sender<bool>, watch::Sender<bool>),
     steward: Option<JoinHandle<()>>,
@@ -98,8 +119,11 @@ impl RunningFleet {
         let (start_at, made) = making.await.expect("making meters does not panic").map_err(StartError::Data)?;
         let pace = Arc::new(Pace::starting(start_at, wall_now(), fleet.speed));
         let queue = Arc::new(PublishQueue::new(made.len(), fleet.queue_per_meter_max));
+        let seats: Vec<(usize, u64)> = made.iter().map(|made| (made.group, made.seed)).collect();
         let tended: Vec<Tended> = made.into_iter().enumerate().map(|one| tend(&fleet, one, &pace, &truth)).collect();
-        let endpoints = tended.iter().map(|tended| endpoint(&fleet, tended)).collect();
+        let (stop_lines, stopping) = watch::channel(false);
+        let around = Surroundings { pace: pace.clone(), truth: truth.clone(), stopping };
+        let (lines, endpoints) = open_lines(&fleet, &seats, &tended, &around).await?;
         let stations = tended.iter().map(|tended| tended.station.clone()).collect();
         let (stop_publisher, stopping) = watch::channel(false);
         let publisher = tended.iter().any(|tended| tended.feed.is_some()).then(|| {
@@ -112,7 +136,7 @@ impl RunningFleet {
         let steward = Some(tokio::spawn(steward.run(stopping)));
         let started = Instant::now();
         let stops = (stop_steward, stop_publisher);
-        Ok(Self { stations, endpoints, started, stops, steward, publisher, queue, tally, truth })
+        Ok(Self { stations, endpoints, started, lines, stop_lines, stops, steward, publisher, queue, tally, truth })
     }
 
     pub fn endpoints(&self) -> &[Endpoint] {
@@ -142,6 +166,15 @@ impl RunningFleet {
     /// Stops capturing and pushing, then waits a few seconds for the last acknowledgements.
     pub async fn stop(self) -> Summary {
         let elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.stop_lines.send_replace(true);
+        for task in self.lines.tasks {
+            let stop = task.abort_handle();
+            match timeout(LAST_WORDS, task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error!(%error, "a line ended badly"),
+                Err(_) => stop.abort(),
+            }
+        }
         // The steward first: it hands out what slow devices still hold, and the publisher then waits for the last word on it.
         let (stop_steward, stop_publisher) = self.stops;
         for (stop, task) in [(stop_steward, self.steward), (stop_publisher, self.publisher)] {
@@ -188,13 +221,35 @@ fn tend(fleet: &Fleet, (index, made): (usize, MadeMeter), pace: &Arc<Pace>, trut
     Tended { station, feed }
 }
 
-fn endpoint(fleet: &Fleet, tended: &Tended) -> Endpoint {
-    let place = match &tended.feed {
-        Some(feed) => {
-            let broker = format!("{}:{}", fleet.broker.host, fleet.broker.port);
-            Place::Topic { broker, topic: feed.topic().to_owned() }
+/// Opens the lines of all groups, and says of each meter where it is.
+async fn open_lines(
+    fleet: &Fleet,
+    seats: &[(usize, u64)],
+    tended: &[Tended],
+    around: &Surroundings,
+) -> Result<(Lines, Vec<Endpoint>), OpenError> {
+    let mut lines = Lines::default();
+    // Meters stand in the order of their groups.
+    for (index, group) in fleet.groups.iter().enumerate() {
+        if let Some(settings) = &group.line {
+            let of_group = seats.iter().zip(tended).filter(|((group, _), _)| *group == index);
+            let members = of_group.map(|((_, seed), tended)| Member { station: tended.station.clone(), seed: *seed });
+            lines.open(group, settings, members.collect(), around).await?;
         }
-        None => Place::Nowhere {},
-    };
-    Endpoint { meter: tended.station.id().into(), protocol: tended.station.protocol().name(), place }
+    }
+    let mut on_lines = std::mem::take(&mut lines.places).into_iter();
+    let endpoints = tended.iter().map(|tended| {
+        let protocol = tended.station.protocol();
+        let place = match &tended.feed {
+            Some(feed) => {
+                let broker = format!("{}:{}", fleet.broker.host, fleet.broker.port);
+                Place::Topic { broker, topic: feed.topic().to_owned() }
+            }
+            None if protocol.has_line() => on_lines.next().expect("each meter with a line has a place on one"),
+            None => Place::Nowhere {},
+        };
+        Endpoint { meter: tended.station.id().into(), protocol: protocol.name(), place }
+    });
+    let endpoints = endpoints.collect();
+    Ok((lines, endpoints))
 }

@@ -165,6 +165,45 @@ fn what_a_fleet_pushes_is_what_its_truth_says() {
 }
 
 #[test]
+fn lines_tell_where_they_are_and_how_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("fleet.toml");
+    let link = folder.path().join("p1");
+    std::fs::write(
+        &config,
+        format!(
+            "seed = 4\n[[meters]]\ncount = 2\nprotocol = \"dlms-tcp\"\n[[meters]]\ncount = 2\nprotocol = \"dlms-hdlc\"\n\
+             [[meters]]\nprotocol = \"p1\"\nline = \"pty\"\npath = {link:?}\ngas = true\n"
+        ),
+    )
+    .unwrap();
+    let arguments = ["fleet", "--config", config.to_str().unwrap(), "--duration-s", "0"];
+    let run = output(&[&arguments[..], &["--json"]].concat());
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let printed: Vec<Value> = text(&run.stdout).lines().map(|line| line.parse().unwrap()).collect();
+    let password = printed[0]["password"].as_str().unwrap();
+    assert_eq!(password.len(), 12);
+    assert_ne!(printed[0]["password"], printed[1]["password"]);
+    assert_ne!(printed[0]["address"], printed[1]["address"]);
+    assert_eq!(
+        (&printed[0]["wport"], &printed[0]["client"], &printed[0]["public_client"]),
+        (&1.into(), &1.into(), &16.into())
+    );
+    assert_eq!(printed[2]["address"], printed[3]["address"]);
+    assert_eq!((&printed[2]["hdlc_address"], &printed[3]["hdlc_address"]), (&16.into(), &17.into()));
+    assert_eq!((printed[4]["path"].as_str(), &printed[4]["gas_meter"]), (link.to_str(), &"SIM-GAS:000005".into()));
+    assert!(!text(&run.stderr).contains(password), "passwords are in no log");
+    let table = text(&output(&arguments).stdout);
+    assert!(table.contains("hdlc 17 client 1 password ") && table.contains(password), "{table}");
+    // A port that is taken is the user's affair.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let run = output(&["meter", "--protocol", "dlms-tcp", "--listen", &address]);
+    assert_eq!(run.status.code(), Some(1));
+    assert!(text(&run.stderr).contains(&format!("line {address} cannot be opened")), "{}", text(&run.stderr));
+}
+
+#[test]
 fn the_same_seed_captures_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let run = |name: &str, seed: &str| {

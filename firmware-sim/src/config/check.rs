@@ -40,11 +40,11 @@ impl ConfigError {
         Self { message: message.into(), hint }
     }
 
-    fn plain(message: impl Into<String>) -> Self {
+    pub(super) fn plain(message: impl Into<String>) -> Self {
         Self::new(message, None)
     }
 
-    fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::new(message, Some(hint.into()))
     }
 }
@@ -146,7 +146,7 @@ impl MqttSection {
     }
 }
 
-fn password(path: &Path) -> Result<Secret, ConfigError> {
+pub(super) fn password(path: &Path) -> Result<Secret, ConfigError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Secret(text.trim_end_matches(['\n', '\r']).to_owned())),
         Err(error) => Err(ConfigError::plain(format!("password_file {}: {error}", path.display()))),
@@ -172,6 +172,9 @@ impl MeterSection {
             return Err(ConfigError::plain(message));
         }
         let quirks = self.quirks.iter().map(|name| name.parse::<Quirk>()).collect::<Result<Vec<_>, _>>()?;
+        let mut quirks = Quirks::of(quirks);
+        // A telegram has six digits of kWh.
+        quirks.six_digit_display |= protocol == Protocol::P1;
         Ok(Group {
             numbers: first..end,
             manufacturer: self.manufacturer.clone(),
@@ -179,13 +182,14 @@ impl MeterSection {
             source: self.source()?,
             solar_peak_w: self.solar_peak_w,
             annual_kwh: self.annual_kwh,
-            push_every: self.push_every()?,
+            push_every: if protocol == Protocol::P1 { self.telegram_every()? } else { self.push_every()? },
             drift_ppm_max: self.drift_ppm_max,
             zone: zone(&self.zone)?,
-            quirks: Quirks::of(quirks),
+            quirks,
             faults: self.fault_rates(protocol)?,
             // A profile that nobody can read would only take memory.
             profiles: if protocol.carries_profiles() { self.profile.check()? } else { Vec::new() },
+            line: self.line(protocol)?,
         })
     }
 
@@ -209,7 +213,7 @@ impl MeterSection {
         }
     }
 
-    fn push_every(&self) -> Result<PushEvery, ConfigError> {
+    pub(super) fn push_every(&self) -> Result<PushEvery, ConfigError> {
         match (self.interval_ms, self.interval_s) {
             (Some(_), Some(_)) => Err(ConfigError::hinted(
                 "both interval_ms and interval_s are set",

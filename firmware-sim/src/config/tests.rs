@@ -44,6 +44,40 @@ fn a_fleet_file_is_read() {
 }
 
 #[test]
+fn lines_are_read() {
+    let fleet = check(
+        r#"
+        [[meters]]
+        count = 40
+        protocol = "dlms-tcp"
+        listen = "127.0.0.1:20000"
+        quirks = ["null-clock", "blocks-from-zero"]
+        [[meters]]
+        count = 3
+        protocol = "dlms-hdlc"
+        line = "serial"
+        path = "/dev/ttyUSB0"
+        baud = 2400
+        pace = true
+        [[meters]]
+        protocol = "p1"
+        dsmr = "4.2"
+        gas = true
+        "#,
+    )
+    .unwrap();
+    let lines: Vec<&LineSettings> = fleet.groups.iter().map(|group| group.line.as_ref().unwrap()).collect();
+    assert_eq!(lines[0].medium, LineMedium::Tcp(([127, 0, 0, 1], 20_000).into()));
+    assert_eq!(lines.iter().map(|line| line.meters_per_line).collect::<Vec<_>>(), [1, 3, 1]);
+    assert_eq!(lines[1].medium, LineMedium::Serial { path: "/dev/ttyUSB0".into(), baud: 2_400 });
+    assert_eq!(lines[1].speed.map(|speed| speed.baud), Some(2_400));
+    assert!(lines[2].p1.has_gas && lines[2].speed.is_none());
+    assert!(fleet.groups[0].quirks.null_clock && fleet.groups[0].quirks.server.blocks_from_zero);
+    let [tcp, _, p1] = &fleet.groups[..] else { panic!("three groups") };
+    assert_eq!((tcp.profiles.len(), p1.profiles.len(), p1.push_every), (3, 0, PushEvery::WallMs(10_000)));
+}
+
+#[test]
 fn a_misspelt_key_names_its_neighbour() {
     assert_eq!(hint("spead = 2.0"), "did you mean \"speed\"?");
     assert_eq!(hint("[[meters]]\nprotocol = \"cad\"\nintervall_ms = 5"), "did you mean \"interval_ms\"?");
@@ -59,6 +93,8 @@ fn misspelt_names_name_their_neighbours() {
 #[test]
 fn what_does_not_hold_together_is_refused() {
     let cad = "[[meters]]\nprotocol = \"cad\"\n";
+    let (tcp, hdlc) = ("[[meters]]\nprotocol = \"dlms-tcp\"\n", "[[meters]]\nprotocol = \"dlms-hdlc\"\n");
+    let p1 = "[[meters]]\nprotocol = \"p1\"\n";
     for text in [
         String::new(),
         "[[meters]]\ncount = 3".to_owned(),
@@ -79,6 +115,25 @@ fn what_does_not_hold_together_is_refused() {
         format!("mqtt.broker = \"localhost\"\n{cad}"),
         format!("mqtt.keep_alive_s = 0\n{cad}"),
         format!("mqtt.password_file = \"/nonexistent\"\n{cad}"),
+        format!("{tcp}listen = \"localhost\""),
+        format!("{tcp}listen = \"127.0.0.1:65535\"\ncount = 2"),
+        format!("{tcp}line = \"pty\""),
+        format!("{tcp}path = \"/tmp/x\""),
+        format!("{tcp}meters_per_line = 0"),
+        format!("{tcp}password_file = \"/nonexistent\""),
+        format!("{tcp}password_file = \"/dev/null\""),
+        format!("{tcp}faults = {{ line-noise = 0.1 }}"),
+        format!("{hdlc}line = \"serial\""),
+        format!("{hdlc}line = \"serial\"\npath = \"/dev/x\"\ncount = 2\nmeters_per_line = 1"),
+        format!("{hdlc}line = \"optical\""),
+        format!("{hdlc}baud = 0"),
+        format!("{hdlc}hdlc_address_first = 1"),
+        format!("{hdlc}hdlc_address_first = 16000\ncount = 500"),
+        format!("{hdlc}hdlc_information_octets_max = 4000"),
+        format!("{p1}dsmr = \"6\""),
+        format!("{p1}interval_s = 1"),
+        format!("{p1}count = 2\nmeters_per_line = 2"),
+        format!("{p1}faults = {{ clock-jump = 1.0 }}"),
         "[[meters]]\nprotocol = \"none\"\nprofile.capture_period_s = 7".to_owned(),
         "[[meters]]\nprotocol = \"none\"\nprofile.columns = [\"import-register\", \"import-register\"]".to_owned(),
         "[[meters]]\nprotocol = \"none\"\nprofile.depth_entries = 0".to_owned(),

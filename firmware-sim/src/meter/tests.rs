@@ -129,34 +129,19 @@ fn a_clock_set_forward_closes_the_running_interval_once() {
 }
 
 #[test]
-fn without_a_deviation_the_autumn_hour_repeats_its_labels() {
+fn without_a_deviation_the_autumn_hour_repeats_its_local_labels_but_not_its_instants() {
     let mut spec = spec("2026-10-24T23:30:00Z");
     spec.quirks = Quirks::of([Quirk::DeviationUnspecified]);
-    let mut silent = meter(spec.clone());
+    let mut silent = meter(spec);
     silent.step_to(at("2026-10-25T01:30:00Z"));
-    let intervals = silent.take_captured().into_iter().filter(|reading| reading.kind == Kind::Interval);
-    let captured: Vec<(String, u8)> = intervals.map(|reading| (reading.captured_at.to_string(), reading.nth)).collect();
-    let hours = |labels: [(&str, u8); 8]| labels.map(|(label, nth)| (format!("2026-10-{label}:00Z"), nth));
-    let expected = [
-        ("24T23:45", 0),
-        ("25T00:00", 0),
-        ("25T00:15", 0),
-        ("25T00:30", 0),
-        ("25T00:45", 0),
-        // 02:00 local time, for the second time: 00:00 UTC to a reader who cannot know better.
-        ("25T00:00", 1),
-        ("25T00:15", 1),
-        ("25T00:30", 1),
-    ];
-    assert_eq!(captured, hours(expected));
-    let locals: Vec<UtcMillis> =
-        ring(&silent, ProfileSpec::LOAD_1).entries().map(|entry| silent.clock().label(entry.label).local).collect();
-    assert_eq!(locals[1], locals[5]);
-
-    spec.quirks = Quirks::of([Quirk::DeviationUnspecified, Quirk::StandardTimeAllYear]);
-    let mut standard = meter(spec);
-    standard.step_to(at("2026-10-25T01:30:00Z"));
-    assert!(standard.take_captured().iter().all(|reading| reading.nth == 0));
+    let labels: Vec<_> =
+        ring(&silent, ProfileSpec::LOAD_1).entries().map(|entry| silent.clock().label(entry.label)).collect();
+    assert_eq!((labels[1].local, labels[1].offset_min), (labels[5].local, None));
+    assert!(labels[1].is_summer && !labels[5].is_summer);
+    let captured = silent.take_captured();
+    assert!(captured.iter().all(|reading| reading.nth == 0));
+    let last = captured.iter().rfind(|reading| reading.kind == Kind::Interval).unwrap();
+    assert_eq!(last.captured_at, at("2026-10-25T01:30:00Z"));
 }
 
 #[test]

@@ -13,8 +13,9 @@ use crate::faults::{Fault, LineFaults};
 
 /// Bytes taken from the line at once.
 const CHUNK_BYTES: usize = 4096;
-/// Octets written at once on a paced line: small enough that a reader sees a stream, large enough to keep timers few.
-const PACED_OCTETS: usize = 16;
+/// How long a paced line takes for the octets that are written at once: short enough that a reader sees a stream without
+/// gaps, long enough to keep timers few.
+const PACED_MS: u32 = 20;
 
 /// Both directions of a medium.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -41,9 +42,14 @@ pub struct LineSpeed {
 }
 
 impl LineSpeed {
-    fn time_of(self, octets: usize) -> Duration {
+    pub fn time_of(self, octets: usize) -> Duration {
         let bits = octets as u64 * u64::from(self.bits_per_octet);
         Duration::from_nanos(bits * 1_000_000_000 / u64::from(self.baud.max(1)))
+    }
+
+    /// Octets written at once.
+    fn portion(self) -> usize {
+        (self.baud * PACED_MS / 1_000 / self.bits_per_octet.max(1)).max(1) as usize
     }
 }
 
@@ -77,6 +83,11 @@ impl Listener {
             Self::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
             Self::Pty { path, .. } | Self::Serial { path, .. } => Ok(path.clone()),
         }
+    }
+
+    /// Whether it is a wire, which cannot tell if anybody is at its other end.
+    pub const fn is_wire(&self) -> bool {
+        !matches!(self, Self::Tcp(_))
     }
 
     /// The next reader. A wire has one for ever: its second call never answers.
@@ -143,9 +154,9 @@ impl Line {
             return self.stream.flush().await;
         };
         let start = Instant::now();
-        for (index, part) in octets.chunks(PACED_OCTETS).enumerate() {
+        for (index, part) in octets.chunks(speed.portion()).enumerate() {
             // An octet has arrived when its last bit has.
-            sleep_until(start + speed.time_of(index * PACED_OCTETS + part.len())).await;
+            sleep_until(start + speed.time_of(index * speed.portion() + part.len())).await;
             self.stream.write_all(part).await?;
         }
         self.stream.flush().await

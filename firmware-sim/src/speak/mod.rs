@@ -1,12 +1,16 @@
 //! How meters speak: one file per personality. The meter core knows nothing of protocols; a personality looks at it through
 //! its [`Station`](crate::station::Station).
 //!
-//! A personality that pushes gives a feed that the fleet's steward asks when due ([`cad`]); one that answers is a task of its
-//! own on a [`line`]. To add one: a file here, a [`Protocol`] with its name and what it can suffer, and its start in
-//! `run.rs`.
+//! A personality that pushes over a broker gives a feed that the fleet's steward asks when due ([`cad`]); one that speaks on a
+//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`p1`]). To add one: a file here, a [`Protocol`] with its
+//! name and what it can suffer, and its start in `run.rs` or, if it has a line, in [`lines`].
 
 pub mod cad;
+pub mod dlms;
 pub mod line;
+pub mod lines;
+pub mod objects;
+pub mod p1;
 pub mod publisher;
 
 use std::str::FromStr;
@@ -23,10 +27,22 @@ pub enum Protocol {
     None,
     /// JSON over MQTT, as consumer access devices push it.
     Cad,
+    /// DLMS over the TCP wrapper.
+    DlmsTcp,
+    /// DLMS over HDLC, several meters on one line.
+    DlmsHdlc,
+    /// DSMR telegrams.
+    P1,
 }
 
 impl Protocol {
-    pub const ALL: [(Self, &'static str); 2] = [(Self::None, "none"), (Self::Cad, "cad")];
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::None, "none"),
+        (Self::Cad, "cad"),
+        (Self::DlmsTcp, "dlms-tcp"),
+        (Self::DlmsHdlc, "dlms-hdlc"),
+        (Self::P1, "p1"),
+    ];
 
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(protocol, _)| *protocol == self).map_or("", |(_, name)| name)
@@ -34,21 +50,28 @@ impl Protocol {
 
     /// Whether profile entries can be had by this protocol, and so belong to the truth.
     pub const fn carries_profiles(self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Cad => false,
-        }
+        matches!(self, Self::None | Self::DlmsTcp | Self::DlmsHdlc)
+    }
+
+    /// Whether its bytes pass over a line of their own.
+    pub const fn has_line(self) -> bool {
+        matches!(self, Self::DlmsTcp | Self::DlmsHdlc | Self::P1)
     }
 
     /// Whether a fault can show in this protocol. Damage that a reader could not tell from a true value is left out: MQTT
-    /// delivers whole payloads or none.
+    /// and TCP deliver what was sent or nothing, and a P1 reader could not tell two telegrams with the same stamp apart,
+    /// which a clock that jumps back would make.
     pub const fn suffers(self, fault: Fault) -> bool {
-        match self {
-            Self::None => fault.is_of_meter(),
-            Self::Cad => {
-                fault.is_of_meter()
-                    || matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::Duplicate | Fault::DroppedBytes)
+        match (self, fault) {
+            (Self::P1, Fault::ClockJump) => false,
+            (_, fault) if fault.is_of_meter() => true,
+            (Self::None, _) => false,
+            (Self::Cad, fault) => {
+                matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::Duplicate | Fault::DroppedBytes)
             }
+            (Self::DlmsTcp, fault) => matches!(fault, Fault::Silence | Fault::SlowAnswers),
+            (Self::DlmsHdlc, fault) => !matches!(fault, Fault::Duplicate),
+            (Self::P1, fault) => !matches!(fault, Fault::Duplicate | Fault::Echo),
         }
     }
 }
@@ -91,10 +114,37 @@ pub enum Place {
         broker: String,
         topic: String,
     },
-    /// Listens on a TCP address, a pty or a serial port.
-    Line {
-        listen: String,
-    },
+    Line(LinePlace),
+}
+
+/// How to reach a meter on a line. A password is printed where the meter was given one by the seed: it is no secret then.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LinePlace {
+    /// Host and port, or...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// ... a pty or serial port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baud: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wport: Option<u16>,
+    /// Physical device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hdlc_address: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logical_device: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_client: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gas_meter: Option<String>,
 }
 
 impl std::fmt::Display for Place {
@@ -102,7 +152,26 @@ impl std::fmt::Display for Place {
         match self {
             Self::Nowhere {} => f.write_str("-"),
             Self::Topic { broker, topic } => write!(f, "mqtt://{broker}/{topic}"),
-            Self::Line { listen } => f.write_str(listen),
+            Self::Line(place) => place.fmt(f),
         }
+    }
+}
+
+impl std::fmt::Display for LinePlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.address.as_deref().or(self.path.as_deref()).unwrap_or("-"))?;
+        let numbers = [("wport", self.wport), ("hdlc", self.hdlc_address), ("client", self.client.map(u16::from))];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                write!(f, " {name} {number}")?;
+            }
+        }
+        let texts = [("password", &self.password), ("password in", &self.password_file), ("gas", &self.gas_meter)];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                write!(f, " {name} {text}")?;
+            }
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,160 @@
+//! The lines of meters that are read by bytes: medium, speed, how many meters share one, and the secrets.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::check::password;
+use super::{ConfigError, MeterSection, PushEvery};
+use crate::nearest::unknown;
+use crate::speak::Protocol;
+use crate::speak::line::LineSpeed;
+use crate::speak::p1::{Dsmr, P1Settings};
+use crate::speak::publisher::Secret;
+
+/// 8N1: start, data and stop bits.
+const BITS_PER_OCTET: u32 = 10;
+const BAUD_MAX: u32 = 4_000_000;
+/// Every meter of a line hears every octet.
+const METERS_PER_LINE_MAX: u32 = 1_000;
+/// Below are reserved addresses and those of clients (IEC 62056-46, reserved HDLC addresses).
+const HDLC_ADDRESS_MIN: u16 = 16;
+/// From here on addresses of two octets are reserved; of four octets, from 16,382 on.
+const HDLC_ADDRESS_END: u16 = 16_382;
+
+/// How the meters of a group can be reached.
+#[derive(Debug, Clone)]
+pub struct LineSettings {
+    pub medium: LineMedium,
+    /// Octets pass at this speed; as fast as the medium lets them, without.
+    pub speed: Option<LineSpeed>,
+    pub meters_per_line: u32,
+    pub hdlc_address_first: u16,
+    pub hdlc_information_octets_max: u16,
+    /// Of the reader; drawn from the seed when none is set.
+    pub password: Option<(PathBuf, Secret)>,
+    pub p1: P1Settings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LineMedium {
+    /// The second line of a group listens on the next port, unless the port is 0: then each on a free one.
+    Tcp(SocketAddr),
+    /// With a symbolic link to it, if wanted.
+    Pty {
+        link: Option<PathBuf>,
+    },
+    Serial {
+        path: PathBuf,
+        baud: u32,
+    },
+}
+
+impl MeterSection {
+    pub(super) fn line(&self, protocol: Protocol) -> Result<Option<LineSettings>, ConfigError> {
+        if !protocol.has_line() {
+            return Ok(None);
+        }
+        let meters_per_line = self.meters_per_line(protocol)?;
+        let lines = self.count.div_ceil(meters_per_line);
+        let baud = self.baud.unwrap_or(if protocol == Protocol::P1 { 115_200 } else { 9_600 });
+        if !(50..=BAUD_MAX).contains(&baud) {
+            return Err(ConfigError::plain(format!("baud {baud} is not from 50 to {BAUD_MAX}")));
+        }
+        let (address_first, octets) = (self.hdlc_address_first, self.hdlc_information_octets_max);
+        let end = u32::from(address_first) + meters_per_line.min(self.count);
+        if address_first < HDLC_ADDRESS_MIN || end > u32::from(HDLC_ADDRESS_END) {
+            let message = format!("hdlc_address_first {address_first} is not from {HDLC_ADDRESS_MIN}, or too high");
+            return Err(ConfigError::plain(message));
+        }
+        if !(32..=2_030).contains(&octets) {
+            let message = format!("hdlc_information_octets_max {octets} is not from 32 to 2030");
+            return Err(ConfigError::plain(message));
+        }
+        Ok(Some(LineSettings {
+            medium: self.medium(protocol, lines, baud)?,
+            speed: self.pace.then_some(LineSpeed { baud, bits_per_octet: BITS_PER_OCTET }),
+            meters_per_line,
+            hdlc_address_first: address_first,
+            hdlc_information_octets_max: octets,
+            password: self.password()?,
+            p1: P1Settings { dsmr: self.dsmr()?, has_gas: self.gas },
+        }))
+    }
+
+    fn meters_per_line(&self, protocol: Protocol) -> Result<u32, ConfigError> {
+        let all = self.count.clamp(1, METERS_PER_LINE_MAX);
+        let meters = self.meters_per_line.unwrap_or(if protocol == Protocol::DlmsHdlc { all } else { 1 });
+        match (protocol, meters) {
+            (_, 0) => Err(ConfigError::plain("meters_per_line 0 is below 1")),
+            (Protocol::P1, 2..) => Err(ConfigError::plain("a P1 port has one meter: meters_per_line is 1")),
+            (_, meters) if meters > METERS_PER_LINE_MAX => {
+                Err(ConfigError::plain(format!("meters_per_line {meters} is above {METERS_PER_LINE_MAX}")))
+            }
+            (_, meters) => Ok(meters),
+        }
+    }
+
+    fn medium(&self, protocol: Protocol, lines: u32, baud: u32) -> Result<LineMedium, ConfigError> {
+        match self.line.as_str() {
+            "tcp" => self.tcp(lines),
+            "pty" | "serial" if protocol == Protocol::DlmsTcp => Err(ConfigError::hinted(
+                "dlms-tcp needs line \"tcp\"",
+                "on a pty or serial port meters speak dlms-hdlc",
+            )),
+            "pty" => Ok(LineMedium::Pty { link: self.path.clone() }),
+            "serial" if lines > 1 => {
+                let message = format!("{lines} lines cannot share one serial port");
+                Err(ConfigError::hinted(message, "raise meters_per_line, or make one section per port"))
+            }
+            "serial" => match self.path.clone() {
+                Some(path) => Ok(LineMedium::Serial { path, baud }),
+                None => Err(ConfigError::hinted("line \"serial\" needs a path", "as in path = \"/dev/ttyUSB0\"")),
+            },
+            other => Err(unknown("line", other, ["tcp", "pty", "serial"]).into()),
+        }
+    }
+
+    fn tcp(&self, lines: u32) -> Result<LineMedium, ConfigError> {
+        let address: SocketAddr = self.listen.parse().map_err(|_| {
+            let message = format!("listen {:?} is no address and port", self.listen);
+            ConfigError::hinted(message, "write it as 127.0.0.1:4059; port 0 takes a free one for each line")
+        })?;
+        if self.path.is_some() {
+            return Err(ConfigError::hinted("path goes with line \"pty\" or \"serial\"", "TCP lines have listen"));
+        }
+        if address.port() > 0 && u32::from(address.port()) + lines > 65_536 {
+            return Err(ConfigError::plain(format!("{lines} ports from {} on are too many", address.port())));
+        }
+        Ok(LineMedium::Tcp(address))
+    }
+
+    fn password(&self) -> Result<Option<(PathBuf, Secret)>, ConfigError> {
+        let Some(path) = &self.password_file else { return Ok(None) };
+        let secret = password(path)?;
+        if secret.0.is_empty() {
+            return Err(ConfigError::plain(format!("password_file {} is empty", path.display())));
+        }
+        Ok(Some((path.clone(), secret)))
+    }
+
+    fn dsmr(&self) -> Result<Dsmr, ConfigError> {
+        match self.dsmr.as_str() {
+            "5.0" => Ok(Dsmr::V5),
+            "4.2" => Ok(Dsmr::V4),
+            other => Err(unknown("dsmr version", other, ["5.0", "4.2"]).into()),
+        }
+    }
+
+    /// A P1 port sends by the wall clock, every second from DSMR 5 on and every ten before.
+    pub(super) fn telegram_every(&self) -> Result<PushEvery, ConfigError> {
+        match (self.interval_ms, self.interval_s, self.dsmr()?) {
+            (_, Some(_), _) => {
+                let message = "interval_s does not go with protocol p1";
+                Err(ConfigError::hinted(message, "a P1 port sends by the wall clock: set interval_ms"))
+            }
+            (Some(_), None, _) => self.push_every(),
+            (None, None, Dsmr::V5) => Ok(PushEvery::WallMs(1_000)),
+            (None, None, Dsmr::V4) => Ok(PushEvery::WallMs(10_000)),
+        }
+    }
+}

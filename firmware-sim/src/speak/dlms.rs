@@ -1,0 +1,253 @@
+//! DLMS/COSEM: the meters of one line answer whoever reads them, over the TCP wrapper or over HDLC.
+//!
+//! A line carries one reader at a time; a reader that connects while another is there takes over, since the other may have
+//! died without a word. Every meter of the line hears every octet and answers what is meant for it.
+
+use std::cell::Cell;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocols::dlms::acse::Password;
+use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use protocols::dlms::conformance::Conformance;
+use protocols::dlms::server::{
+    ClientRole, ObjectServer, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession,
+};
+use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcConfig, HdlcServer};
+use protocols::link::{Link, LinkError, LinkInput};
+use protocols::wrapper::{WrapperConfig, WrapperServer};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, warn};
+
+use super::line::{Duplex, Line, LineSpeed, Listener};
+use super::objects;
+use crate::faults::{FaultRates, LineFaults};
+use crate::quirks::Quirks;
+use crate::rng::mix;
+use crate::station::Station;
+
+/// The client that reads with a password, and the one that reads without.
+pub const READER_CLIENT: u8 = 1;
+pub const PUBLIC_CLIENT: u8 = ClientAddress::PUBLIC.value();
+
+const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
+
+/// How a meter is addressed on its line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DlmsAddress {
+    Wport(u16),
+    Hdlc { address: HdlcAddress, information_octets_max: u16 },
+}
+
+/// One meter on a line.
+#[derive(Clone)]
+pub struct LineMeter {
+    pub station: Arc<Station>,
+    pub address: DlmsAddress,
+    pub server: ServerConfig,
+}
+
+impl LineMeter {
+    pub fn new(station: Arc<Station>, address: DlmsAddress, password: &str, quirks: Quirks) -> Self {
+        let conformance = ServerConfig::CONFORMANCE;
+        let [a, b, c] = conformance.octets();
+        let [d, e, f] = Conformance::SELECTIVE_ACCESS.octets();
+        let without_selection = Conformance::from_octets([a & !d, b & !e, c & !f]);
+        let server = ServerConfig {
+            reader_password: Some(Password::new(password)),
+            conformance: if quirks.no_selective_access { without_selection } else { conformance },
+            quirks: quirks.server,
+            ..ServerConfig::default()
+        };
+        Self { station, address, server }
+    }
+
+    fn link(&self, now: Duration) -> Box<dyn Link + Send> {
+        match self.address {
+            DlmsAddress::Wport(wport) => {
+                let mut link = WrapperServer::new(WrapperConfig::new(READER_CLIENT.into(), wport));
+                link.connect(now);
+                Box::new(link)
+            }
+            DlmsAddress::Hdlc { address, information_octets_max } => {
+                let mut config = HdlcConfig::new(ClientAddress::PUBLIC, address);
+                config.information_transmit_max = information_octets_max;
+                config.information_receive_max = information_octets_max;
+                Box::new(HdlcServer::new(config))
+            }
+        }
+    }
+}
+
+/// A meter's objects as one connection sees them.
+struct MeterObjects {
+    station: Arc<Station>,
+    /// Who asks: a server asks whether a read is permitted right before it reads.
+    role: Cell<ClientRole>,
+}
+
+impl ObjectServer for MeterObjects {
+    fn permits(&self, client: ClientRole, attribute: CosemAttribute) -> bool {
+        self.role.set(client);
+        objects::permits(client, attribute.obis)
+    }
+
+    fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
+        let role = self.role.get();
+        self.station.now(|meter| objects::read(meter, role, attribute, selection))
+    }
+}
+
+/// A meter while a reader is connected.
+struct Device {
+    meter: LineMeter,
+    objects: MeterObjects,
+    connection: ServerConnection<Box<dyn Link + Send>>,
+    deadline: Option<Duration>,
+    /// Of the wrapper: HDLC has links of its own within a connection.
+    hung_up: bool,
+}
+
+impl Device {
+    fn new(meter: LineMeter, now: Duration) -> Self {
+        let objects = MeterObjects { station: meter.station.clone(), role: Cell::new(ClientRole::Public) };
+        let connection = ServerConnection::new(meter.link(now), ServerSession::new(meter.server.clone()));
+        Self { meter, objects, connection, deadline: None, hung_up: false }
+    }
+
+    /// Hears octets, or that time has passed; what it says goes to `out`.
+    fn hear(&mut self, now: Duration, octets: Option<&[u8]>, out: &mut Vec<Vec<u8>>) -> Result<(), LinkError> {
+        if !self.meter.station.now(|meter| meter.is_powered()) {
+            // When power returns, nobody is connected.
+            *self = Self::new(self.meter.clone(), now);
+            return Ok(());
+        }
+        let input = octets.map_or(LinkInput::Tick, LinkInput::Received);
+        let heard = self.connection.handle(now, input, &mut self.objects);
+        loop {
+            match self.connection.poll() {
+                ServerOutput::Send(octets) => out.push(octets),
+                ServerOutput::Event(event) => {
+                    debug!(meter = %self.meter.station.id(), ?event, "dlms server");
+                    match event {
+                        ServerEvent::Connected => self.hung_up = false,
+                        ServerEvent::Disconnected => self.hung_up = matches!(self.meter.address, DlmsAddress::Wport(_)),
+                        _ => {}
+                    }
+                }
+                ServerOutput::WaitUntil(deadline) => {
+                    self.deadline = deadline;
+                    return heard;
+                }
+            }
+        }
+    }
+}
+
+/// A line with its meters.
+pub struct DlmsLine {
+    pub listener: Listener,
+    pub meters: Vec<LineMeter>,
+    pub speed: Option<LineSpeed>,
+    pub faults: FaultRates,
+    pub seed: u64,
+}
+
+/// Why a reader's connection ended.
+enum Ended {
+    /// The reader left, or has to.
+    Left,
+    TakenOver(Box<dyn Duplex>),
+}
+
+impl DlmsLine {
+    /// Answers readers until told to stop.
+    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
+        tokio::select! {
+            () = self.serve() => {}
+            // An error means that whoever could stop us is gone: the same as being stopped.
+            _ = stopping.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    async fn serve(&mut self) {
+        let mut next = None;
+        for connection in 0.. {
+            let stream = match next.take() {
+                Some(stream) => stream,
+                None => self.accept().await,
+            };
+            let faults = LineFaults::new(mix(self.seed, &[0xd1f5, connection]), self.faults);
+            let line = Line::new(stream, self.speed, faults);
+            match self.converse(line).await {
+                Ok(Ended::Left) => {}
+                Ok(Ended::TakenOver(stream)) => next = Some(stream),
+                Err(error) => debug!(%error, "a reader's line broke"),
+            }
+        }
+    }
+
+    async fn accept(&mut self) -> Box<dyn Duplex> {
+        loop {
+            match self.listener.accept().await {
+                Ok(stream) => return stream,
+                Err(error) => warn!(%error, "a reader could not be accepted"),
+            }
+            sleep(ACCEPT_AGAIN).await;
+        }
+    }
+
+    async fn converse(&mut self, mut line: Line) -> io::Result<Ended> {
+        let origin = Instant::now();
+        let mut devices: Vec<Device> =
+            self.meters.iter().map(|meter| Device::new(meter.clone(), Duration::ZERO)).collect();
+        let mut out = Vec::new();
+        // Silence counts from now on.
+        for device in &mut devices {
+            let heard = device.hear(Duration::ZERO, None, &mut out);
+            heard.expect("nothing was said that could break a link");
+        }
+        loop {
+            let deadline = devices.iter().filter_map(|device| device.deadline).min();
+            let octets = tokio::select! {
+                received = line.receive() => match received? {
+                    Some(octets) => Some(octets),
+                    None => return Ok(Ended::Left),
+                },
+                () = sleep_until(origin + deadline.unwrap_or_default()), if deadline.is_some() => None,
+                accepted = self.listener.accept() => return Ok(Ended::TakenOver(accepted?)),
+            };
+            let now = origin.elapsed();
+            let mut broken = None;
+            for device in &mut devices {
+                // A broken wrapper is broken for all that share it.
+                if let Err(error) = device.hear(now, octets.as_deref(), &mut out) {
+                    broken = Some(error);
+                }
+            }
+            for octets in &mut out {
+                if self.is_hdlc() && line.spoils_check() {
+                    spoil_check(octets);
+                }
+                line.send(octets).await?;
+            }
+            out.clear();
+            if broken.is_some() || devices.iter().all(|device| device.hung_up) {
+                return Ok(Ended::Left);
+            }
+        }
+    }
+
+    fn is_hdlc(&self) -> bool {
+        self.meters.iter().any(|meter| matches!(meter.address, DlmsAddress::Hdlc { .. }))
+    }
+}
+
+/// Makes the check sequence of the last frame wrong: the octet before the closing flag.
+fn spoil_check(frames: &mut [u8]) {
+    if let [.., check, _] = frames {
+        *check ^= 0x55;
+    }
+}

@@ -1,0 +1,259 @@
+//! The COSEM objects of a virtual meter: what it has, who may see it, and what each attribute says.
+//!
+//! | logical name | class | what |
+//! | --- | --- | --- |
+//! | 0-0:42.0.0, 0-0:96.1.0 | 1 | logical device name and device id: both the meter id |
+//! | 0-0:1.0.0 | 8 | clock |
+//! | 0-0:96.10.1 | 1 | AMR profile status of the newest load profile row |
+//! | 1-0:x.8.y, 1-0:x.7.0 | 3 | registers and momentary values |
+//! | 1-0:x.29.0, 1-0:x.5.0 | 3 | what a profile captures beside them: the newest captured value |
+//! | 1-0:99.1.0, 1-0:99.2.0, 0-0:98.1.0 | 7 | load, daily and monthly billing profile |
+//! | 0-0:96.11.0, 0-0:99.98.0 | 1, 7 | newest event code and the event log |
+//! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
+
+mod buffer;
+
+use protocols::cosem::association_ln::{
+    AccessMode, AssociationLn, AttributeAccess, ListedObject, MethodAccess, OBJECT_LIST,
+};
+use protocols::cosem::clock::Clock;
+use protocols::cosem::data_object::DataObject;
+use protocols::cosem::profile_generic::{BUFFER, ProfileGeneric};
+use protocols::cosem::register::{Register, ScalerUnit};
+use protocols::cosem::{InterfaceClass, LOGICAL_NAME};
+use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use protocols::dlms::datetime::{ClockStatus, Date, DateTime, Time};
+use protocols::dlms::server::ClientRole;
+use protocols::dlms::value::DataValue;
+use protocols::metering::{ObisCode, Quantity, Unit, UtcMillis};
+
+use self::buffer::Source;
+use crate::clock::{MeterClock, SummerTime};
+use crate::event_log::EventLog;
+use crate::meter::VirtualMeter;
+use crate::profile::{Column, ProfileSpec};
+use crate::registers::Measurand;
+
+pub const LOGICAL_DEVICE_NAME: ObisCode = ObisCode::new(0, 0, 42, 0, 0, 255);
+pub const DEVICE_ID: ObisCode = ObisCode::new(0, 0, 96, 1, 0, 255);
+/// AMR profile status of load profile 1.
+pub const STATUS: ObisCode = ObisCode::new(0, 0, 96, 10, 1, 255);
+pub const EVENT_CODE: ObisCode = ObisCode::new(0, 0, 96, 11, 0, 255);
+
+/// The octets of a summer time change: the last Sunday of a month, any year.
+const LAST_SUNDAY: u8 = 0xfe;
+const SUNDAY: u8 = 7;
+const ANY: u8 = 0xff;
+const QUARTZ: u8 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Object {
+    Identity(ObisCode),
+    Clock,
+    Status,
+    EventCode,
+    Register(Measurand),
+    /// Of a profile, and of no register that has a value at any time.
+    Captured(Column),
+    /// The event log, too.
+    Profile(ObisCode),
+    Association,
+}
+
+/// Everything that a meter has.
+fn objects(meter: &VirtualMeter) -> Vec<Object> {
+    let mut all = vec![
+        Object::Association,
+        Object::Identity(LOGICAL_DEVICE_NAME),
+        Object::Identity(DEVICE_ID),
+        Object::Clock,
+        Object::Status,
+        Object::EventCode,
+    ];
+    all.extend(Measurand::ALL.map(Object::Register));
+    for (spec, _) in meter.profiles() {
+        let captured = spec.columns.iter().filter(|column| Measurand::from_obis(column.obis()).is_none());
+        for column in captured {
+            if !all.contains(&Object::Captured(*column)) {
+                all.push(Object::Captured(*column));
+            }
+        }
+    }
+    all.extend(meter.profiles().map(|(spec, _)| Object::Profile(spec.obis)));
+    all.push(Object::Profile(EventLog::OBIS));
+    all
+}
+
+/// What one attribute says, or a part of it.
+pub fn read(
+    meter: &VirtualMeter,
+    role: ClientRole,
+    attribute: CosemAttribute,
+    selection: Option<&[u8]>,
+) -> Result<Vec<u8>, DataAccessResult> {
+    let found = objects(meter).into_iter().find(|object| object.obis() == attribute.obis);
+    let object = found.ok_or(DataAccessResult::ObjectUndefined)?;
+    if object.class().0 != attribute.class_id {
+        return Err(DataAccessResult::ObjectClassInconsistent);
+    }
+    if !object.is_for(role) || !(1..=object.served()).contains(&attribute.attribute) {
+        return Err(DataAccessResult::ReadWriteDenied);
+    }
+    match object {
+        Object::Profile(obis) if attribute.attribute == BUFFER => {
+            let source = Source::of(meter, obis).ok_or(DataAccessResult::ObjectUndefined)?;
+            source.encode(meter.clock(), meter.quirks(), selection)
+        }
+        _ if selection.is_some() => Err(DataAccessResult::ScopeOfAccessViolated),
+        _ => {
+            let value = object.attribute(meter, role, attribute.attribute);
+            value.map(|value| value.to_vec()).ok_or(DataAccessResult::ObjectUnavailable)
+        }
+    }
+}
+
+/// Whether a client may see an object at all: who has no password sees who the meter is and what time it has.
+pub fn permits(role: ClientRole, obis: ObisCode) -> bool {
+    let public = [LOGICAL_DEVICE_NAME, DEVICE_ID, Clock::LOGICAL_NAME, AssociationLn::CURRENT];
+    role == ClientRole::Reader || public.contains(&obis)
+}
+
+impl Object {
+    fn obis(self) -> ObisCode {
+        match self {
+            Self::Identity(obis) | Self::Profile(obis) => obis,
+            Self::Clock => Clock::LOGICAL_NAME,
+            Self::Status => STATUS,
+            Self::EventCode => EVENT_CODE,
+            Self::Register(measurand) => measurand.obis(),
+            Self::Captured(column) => column.obis(),
+            Self::Association => AssociationLn::CURRENT,
+        }
+    }
+
+    /// Class, its version, and how many attributes it has.
+    fn class(self) -> (u16, u8, i8) {
+        fn of<T: InterfaceClass>(attributes: i8) -> (u16, u8, i8) {
+            (T::CLASS_ID, T::VERSION, attributes)
+        }
+        match self {
+            Self::Identity(_) | Self::Status | Self::EventCode => of::<DataObject>(2),
+            Self::Register(_) | Self::Captured(_) => of::<Register>(3),
+            Self::Clock => of::<Clock>(9),
+            Self::Profile(_) => of::<ProfileGeneric>(8),
+            Self::Association => of::<AssociationLn>(9),
+        }
+    }
+
+    /// The last attribute that can be read; all before it can.
+    fn served(self) -> i8 {
+        if self == Self::Association { OBJECT_LIST } else { self.class().2 }
+    }
+
+    fn is_for(self, role: ClientRole) -> bool {
+        permits(role, self.obis())
+    }
+
+    fn attribute(self, meter: &VirtualMeter, role: ClientRole, index: i8) -> Option<DataValue> {
+        let obis = self.obis();
+        if index == LOGICAL_NAME {
+            return Some(obis.into());
+        }
+        let data = |value| DataObject { logical_name: obis, value }.attribute(index);
+        match self {
+            Self::Identity(_) => data(DataValue::OctetString(meter.id().as_str().as_bytes().to_vec())),
+            Self::Status => {
+                let load = meter.profiles().find(|(spec, _)| spec.obis == ProfileSpec::LOAD_1);
+                let newest = load.and_then(|(_, ring)| ring.entry(ring.len().checked_sub(1)?));
+                data(DataValue::Unsigned(newest.map_or(0, |entry| entry.status)))
+            }
+            Self::EventCode => {
+                let newest = meter.event_log().entries().next_back();
+                data(newest.map_or(DataValue::Null, |entry| DataValue::Unsigned(entry.code as u8)))
+            }
+            Self::Clock => clock(meter).attribute(index),
+            Self::Register(measurand) => register(meter.value(measurand), obis).attribute(index),
+            Self::Captured(column) => {
+                let empty =
+                    Register { scaler_unit: ScalerUnit::new(column.scaler(), column.unit()), ..Register::new(obis) };
+                let mut profiles = meter.profiles().filter_map(|(spec, _)| Source::of(meter, spec.obis));
+                let newest = profiles.find_map(|source| source.newest(obis)).unwrap_or(DataValue::Null);
+                Register { value: newest, ..empty }.attribute(index)
+            }
+            Self::Profile(_) => Source::of(meter, obis)?.describe(obis).attribute(index),
+            Self::Association => {
+                let visible = objects(meter).into_iter().filter(|object| object.is_for(role));
+                let object_list = visible.map(|object| object.listed(meter)).collect();
+                AssociationLn { object_list, ..AssociationLn::new(obis) }.attribute(index)
+            }
+        }
+    }
+
+    fn listed(self, meter: &VirtualMeter) -> ListedObject {
+        let (class_id, version, attributes) = self.class();
+        let selects = matches!(self, Self::Profile(_)) && !meter.quirks().no_selective_access;
+        let access = |attribute| AttributeAccess {
+            attribute,
+            mode: if attribute <= self.served() { AccessMode::READ } else { AccessMode::NONE },
+            selectors: if selects && attribute == BUFFER { vec![1, 2] } else { Vec::new() },
+        };
+        ListedObject {
+            class_id,
+            version,
+            logical_name: self.obis(),
+            attributes: (1..=attributes).map(access).collect(),
+            methods: Vec::<MethodAccess>::new(),
+        }
+    }
+}
+
+/// The clock as it stands now.
+fn clock(meter: &VirtualMeter) -> Clock {
+    let (clock, shown) = (meter.clock(), meter.shown());
+    let standard_min = clock.zone().standard_offset_min;
+    let has_summer_time = clock.zone().summer_time == SummerTime::EuropeanUnion;
+    // Both changes are at 01:00 UTC; the end is told in summer time.
+    let change = |month, ahead_min: i16| {
+        let hour = (60 + standard_min + ahead_min).rem_euclid(24 * 60) / 60;
+        let change = DateTime([ANY, ANY, month, LAST_SUNDAY, SUNDAY, hour as u8, 0, 0, 0, 0x80, 0, ANY]);
+        if has_summer_time { change } else { DateTime::UNSPECIFIED }
+    };
+    let time = date_time(clock, shown);
+    Clock {
+        time,
+        time_zone_minutes: -standard_min,
+        status: time.status(),
+        daylight_savings_begin: change(3, 0),
+        daylight_savings_end: change(10, 60),
+        daylight_savings_deviation_minutes: if has_summer_time { 60 } else { 0 },
+        daylight_savings_enabled: has_summer_time,
+        clock_base: QUARTZ,
+        ..Clock::new(Clock::LOGICAL_NAME)
+    }
+}
+
+/// Shown time as the meter writes it down: local time, its deviation if it tells it, and the season in the status.
+fn date_time(clock: &MeterClock, shown: UtcMillis) -> DateTime {
+    let label = clock.label(shown);
+    let status = if label.is_summer { ClockStatus(0x80) } else { ClockStatus::GOOD };
+    let (date, time) = (Date::from_day(label.local.day()), Time::from_utc(label.local));
+    DateTime::from_parts(date, time, label.offset_min.map(|offset| -offset), status)
+}
+
+fn register(quantity: Quantity, logical_name: ObisCode) -> Register {
+    let value = number(quantity.unit, quantity.mantissa);
+    Register { logical_name, value, scaler_unit: ScalerUnit::new(quantity.scaler, quantity.unit) }
+}
+
+/// In the type that meters use for the unit, or in the one that is wide enough.
+fn number(unit: Unit, value: i64) -> DataValue {
+    let is_small = matches!(unit, Unit::VOLT | Unit::AMPERE);
+    match (u16::try_from(value), u32::try_from(value)) {
+        (Ok(value), _) if is_small => DataValue::LongUnsigned(value),
+        (_, Ok(value)) => DataValue::DoubleLongUnsigned(value),
+        _ => DataValue::Long64(value),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use protocols::cosem::clock;
+use protocols::dlms::data::Data;
+
+use super::*;
+use crate::clock::Zone;
+use crate::consumption::{Consumption, Household};
+use crate::faults::FaultRates;
+use crate::meter::MeterSpec;
+use crate::quirks::{Quirk, Quirks};
+
+fn meter(quirks: &[Quirk], now: &str) -> VirtualMeter {
+    let now: UtcMillis = now.parse().unwrap();
+    let zone = Zone::CENTRAL_EUROPE;
+    let spec = MeterSpec {
+        id: "SIM:000001".parse().unwrap(),
+        seed: 1,
+        zone,
+        drift_ppm: 0,
+        profiles: vec![ProfileSpec::load(900, 96, vec![Column::ImportRegister, Column::ImportInterval])],
+        quirks: Quirks::of(quirks.iter().copied()),
+        faults: FaultRates::default(),
+        import_start_wh: 5_000_000_000,
+        installed_at: now.plus_ms(-3_600_000),
+    };
+    let mut meter = VirtualMeter::new(spec, Consumption::Household(Household::seeded(1, zone, 0)));
+    meter.step_to(now);
+    meter
+}
+
+fn clock_of(meter: &VirtualMeter) -> Clock {
+    let mut found = Clock::new(ObisCode([0; 6]));
+    for index in 1..=clock::CLOCK_BASE {
+        let attribute = CosemAttribute::new(8, Clock::LOGICAL_NAME, index);
+        let octets = read(meter, ClientRole::Public, attribute, None).unwrap();
+        found.apply(index, &Data::from_bytes(&octets).unwrap()).unwrap();
+    }
+    found
+}
+
+#[test]
+fn a_clock_tells_local_time_its_deviation_and_the_season() {
+    let summer = clock_of(&meter(&[], "2026-07-01T10:00:00Z"));
+    assert_eq!(summer.time.deviation_minutes(), Some(-120));
+    assert_eq!((summer.time.time().hour(), summer.status.is_daylight_saving()), (Some(12), true));
+    assert_eq!((summer.time_zone_minutes, summer.daylight_savings_enabled), (-60, true));
+    let hours = [summer.daylight_savings_begin, summer.daylight_savings_end].map(|change| change.time().hour());
+    assert_eq!(hours, [Some(2), Some(3)]);
+
+    let quirks = [Quirk::StandardTimeAllYear, Quirk::DeviationUnspecified];
+    let kamstrup = clock_of(&meter(&quirks, "2026-07-01T10:00:00Z"));
+    assert_eq!((kamstrup.time.deviation_minutes(), kamstrup.time.time().hour()), (None, Some(11)));
+    assert_eq!((kamstrup.status.is_daylight_saving(), kamstrup.daylight_savings_enabled), (false, false));
+}
+
+#[test]
+fn registers_are_as_wide_as_their_values() {
+    let meter = meter(&[], "2026-07-01T10:00:00Z");
+    let value = |obis: ObisCode| read(&meter, ClientRole::Reader, CosemAttribute::new(3, obis, 2), None).unwrap();
+    let wide = value(Measurand::ImportEnergy.obis());
+    let shown = meter.value(Measurand::ImportEnergy).mantissa;
+    assert_eq!(Data::from_bytes(&wide), Ok(Data::Long64(shown)));
+    assert!(matches!(Data::from_bytes(&value(Measurand::ExportEnergy.obis())), Ok(Data::DoubleLongUnsigned(_))));
+    assert!(matches!(Data::from_bytes(&value(Measurand::Voltage.obis())), Ok(Data::LongUnsigned(2_200..=2_400))));
+    // What was captured last can be asked for alone.
+    let (_, ring) = meter.profiles().next().unwrap();
+    let newest = ring.entry(ring.len() - 1).unwrap().values[1] as u32;
+    let interval = value(Column::ImportInterval.obis());
+    assert_eq!(Data::from_bytes(&interval), Ok(Data::DoubleLongUnsigned(newest)));
+}
+
+#[test]
+fn rows_leave_out_what_can_be_told_from_the_row_above() {
+    let lengths = [&[][..], &[Quirk::NullStatus], &[Quirk::NullStatus, Quirk::NullClock]].map(|quirks| {
+        let meter = meter(quirks, "2026-07-01T10:00:00Z");
+        let buffer = CosemAttribute::new(7, ProfileSpec::LOAD_1, BUFFER);
+        read(&meter, ClientRole::Reader, buffer, None).unwrap().len()
+    });
+    // Four rows, the first of them whole; an octet for a status, thirteen for a label.
+    assert_eq!([lengths[0] - lengths[1], lengths[1] - lengths[2]], [3, 3 * 13]);
+}
+
+#[test]
+fn the_event_log_is_a_profile_of_its_own() {
+    let mut meter = meter(&[], "2026-07-01T10:00:00Z");
+    meter.power_down();
+    meter.step_to("2026-07-01T10:00:07.5Z".parse().unwrap());
+    meter.power_up();
+    let attribute = |index| CosemAttribute::new(7, EventLog::OBIS, index);
+    let buffer = read(&meter, ClientRole::Reader, attribute(BUFFER), None).unwrap();
+    let rows = Data::from_bytes(&buffer).unwrap().array().unwrap();
+    let events: Vec<_> = rows.iter().map(|row| row.structure().unwrap()).collect();
+    assert_eq!(
+        events.iter().map(|event| event.at(1)).collect::<Vec<_>>(),
+        [1, 2].map(|code| Some(Data::Unsigned(code)))
+    );
+    let restored = events[1].at(0).unwrap().date_time().unwrap().to_utc(Default::default()).unwrap();
+    assert_eq!(restored.utc.to_string(), "2026-07-01T10:00:07.5Z");
+    let newest = [0x02, 0x04, 0x06, 0, 0, 0, 2, 0x06, 0, 0, 0, 0, 0x12, 0, 2, 0x12, 0, 2];
+    let selection = [&[2][..], &newest].concat();
+    let part = read(&meter, ClientRole::Reader, attribute(BUFFER), Some(&selection)).unwrap();
+    assert_eq!(part, [1, 1, 2, 1, 0x11, 2], "one row, one column");
+}
