@@ -1,5 +1,6 @@
 use protocols::cosem::clock;
 use protocols::dlms::data::Data;
+use protocols::dlms::datetime::ClockRules;
 
 use super::*;
 use crate::clock::Zone;
@@ -93,8 +94,8 @@ fn the_event_log_is_a_profile_of_its_own() {
         events.iter().map(|event| event.at(1)).collect::<Vec<_>>(),
         [1, 2].map(|code| Some(Data::Unsigned(code)))
     );
-    let restored = events[1].at(0).unwrap().date_time().unwrap().to_utc(Default::default()).unwrap();
-    assert_eq!(restored.utc.to_string(), "2026-07-01T10:00:07.5Z");
+    let restored = events[1].at(0).unwrap().date_time().unwrap().to_utc(ClockRules::default()).unwrap();
+    assert_eq!(restored.utc.to_string(), "2026-07-01T10:00:07.500Z");
     let newest = [0x02, 0x04, 0x06, 0, 0, 0, 2, 0x06, 0, 0, 0, 0, 0x12, 0, 2, 0x12, 0, 2];
     let selection = [&[2][..], &newest].concat();
     let part = read(&meter, ClientRole::Reader, attribute(BUFFER), Some(&selection)).unwrap();
