@@ -199,12 +199,12 @@ impl RowRules<'_> {
         let is_code = |place: usize| {
             self.layout.columns.get(place).is_some_and(|object| !object.is_clock() && !object.is_amr_status())
         };
-        let number = |(place, cell): (usize, Data<'_>)| match cell {
-            Data::Enum(value) if is_code(place) => Some(i64::from(value)),
+        let number = |(place, cell): (usize, &Data<'_>)| match cell {
+            Data::Enum(value) if is_code(place) => Some(i64::from(*value)),
             _ if is_code(place) => cell.integer(),
             _ => None,
         };
-        let cells = row.cells().map(|(_, cell)| DataValue::from(cell)).collect();
+        let cells = row.cells().map(|(_, cell)| DataValue::from(*cell)).collect();
         Event {
             meter: self.stamp.meter.clone(),
             log: self.read.profile.to_string(),
