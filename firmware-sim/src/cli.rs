@@ -10,6 +10,7 @@ use crate::run::Until;
 
 /// Virtual meters that speak real bytes.
 ///
+/// SIGTERM ends a run; SIGUSR1 stops the meters' clocks, so that what was captured can be read to the end.
 /// Same seed, same bytes: with --start-at, two runs capture and push the same readings.
 #[derive(Debug, Parser)]
 #[command(name = "firmware-sim", version, max_term_width = 100)]

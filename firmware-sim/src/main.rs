@@ -96,10 +96,15 @@ fn serve(file: &FleetFile, args: &RunArgs) -> Result<(), Failure> {
         let until = args.until();
         let running = RunningFleet::start(fleet, until.pushes).await?;
         print_endpoints(running.endpoints(), args.json)?;
-        let ended = tokio::select! {
-            ended = running.wait(until) => Some(ended),
-            _ = interrupt.recv() => None,
-            _ = terminate.recv() => None,
+        // SIGUSR1: the meters' clocks stop, so that somebody can read the last of what they captured.
+        let mut freeze = signal(SignalKind::user_defined1())?;
+        let ended = loop {
+            tokio::select! {
+                ended = running.wait(until) => break Some(ended),
+                _ = interrupt.recv() => break None,
+                _ = terminate.recv() => break None,
+                _ = freeze.recv() => running.freeze(),
+            }
         };
         let summary = running.stop().await;
         print_summary(&summary, args.json)?;

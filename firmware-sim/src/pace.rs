@@ -1,5 +1,6 @@
 //! How fast the meters live: world time as a function of the wall clock.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocols::metering::UtcMillis;
@@ -12,12 +13,17 @@ pub fn wall_now() -> UtcMillis {
     UtcMillis(i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX))
 }
 
+/// How long to sleep until what a frozen world never reaches; somebody may stop the fleet meanwhile.
+const FROZEN_NAP: Duration = Duration::from_secs(3_600);
+
 /// World time = `start_at` + (wall - start) * speed, and never later than the wall clock.
 ///
 /// An accelerated fleet that has caught up with the wall clock goes on at speed 1: no meter pushes what has not happened
 /// yet. A fleet that starts in the future by its own wish keeps its lead and never widens it.
 #[derive(Debug, Clone)]
 pub struct Pace {
+    /// World time at which the world stopped: set once.
+    frozen_at: OnceLock<UtcMillis>,
     start_at: UtcMillis,
     speed: f64,
     /// World time that may be reached at the start; it moves with the wall clock.
@@ -27,7 +33,8 @@ pub struct Pace {
 
 impl Pace {
     pub fn starting(start_at: UtcMillis, wall: UtcMillis, speed: f64) -> Self {
-        Self { start_at, speed, ceiling_at_start: start_at.max(wall), started: Instant::now() }
+        let (frozen_at, started) = (OnceLock::new(), Instant::now());
+        Self { frozen_at, start_at, speed, ceiling_at_start: start_at.max(wall), started }
     }
 
     pub const fn start_at(&self) -> UtcMillis {
@@ -39,7 +46,12 @@ impl Pace {
     }
 
     pub fn now(&self) -> UtcMillis {
-        self.world_after(self.started.elapsed())
+        self.frozen_at.get().copied().unwrap_or_else(|| self.world_after(self.started.elapsed()))
+    }
+
+    /// Stops the world: no clock goes on, nothing is captured or pushed any more, and what was captured can still be read.
+    pub fn freeze(&self) {
+        self.frozen_at.get_or_init(|| self.world_after(self.started.elapsed()));
     }
 
     fn world_after(&self, elapsed: Duration) -> UtcMillis {
@@ -50,6 +62,9 @@ impl Pace {
 
     /// How long to wait until the world has reached an instant; zero when it has.
     pub fn wall_until(&self, world: UtcMillis) -> Duration {
+        if self.frozen_at.get().is_some_and(|frozen_at| world > *frozen_at) {
+            return FROZEN_NAP;
+        }
         self.elapsed_at(world).saturating_sub(self.started.elapsed())
     }
 
@@ -93,6 +108,16 @@ mod tests {
                 assert!(pace.world_after(elapsed) >= world, "{ahead} at speed {speed}");
             }
         }
+    }
+
+    #[test]
+    fn a_frozen_world_stays_where_it_is() {
+        let pace = Pace::starting(START, START.plus_ms(3_600_000), 1_000_000.0);
+        pace.freeze();
+        let frozen_at = pace.now();
+        pace.freeze();
+        assert_eq!(pace.now(), frozen_at);
+        assert_eq!(pace.wall_until(frozen_at.plus_ms(1)), FROZEN_NAP);
     }
 
     #[test]

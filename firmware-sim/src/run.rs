@@ -104,6 +104,7 @@ pub struct RunningFleet {
     queue: Arc<PublishQueue>,
     tally: Arc<Tally>,
     truth: Arc<Truth>,
+    pace: Arc<Pace>,
 }
 
 impl RunningFleet {
@@ -130,17 +131,22 @@ impl RunningFleet {
             let publisher = Publisher::new(fleet.broker.clone(), queue.clone(), truth.clone(), stopping);
             tokio::spawn(publisher.run())
         });
-        let steward = Steward::new(tended, pace, queue.clone(), pushes_max);
+        let steward = Steward::new(tended, pace.clone(), queue.clone(), pushes_max);
         let tally = steward.tally();
         let (stop_steward, stopping) = watch::channel(false);
         let steward = Some(tokio::spawn(steward.run(stopping)));
         let started = Instant::now();
         let stops = (stop_steward, stop_publisher);
-        Ok(Self { stations, endpoints, started, lines, stop_lines, stops, steward, publisher, queue, tally, truth })
+        Ok(Self { stations, endpoints, started, lines, stop_lines, stops, steward, publisher, queue, tally, truth, pace })
     }
 
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// Stops the meters' clocks: nothing is captured or pushed any more, everything captured can still be read.
+    pub fn freeze(&self) {
+        self.pace.freeze();
     }
 
     pub fn stations(&self) -> &[Arc<Station>] {
