@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tests::power_loss::{
-    Change, Exploration, Findings, Journal, OutboxFile, Record, Shim, Table, explore, image_to, run, scratch,
+    Change, Exploration, Findings, Journal, OutboxFile, Record, Shim, Stores, Table, explore, image_to, run, scratch,
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_disk_subject");
@@ -135,4 +135,23 @@ fn plain_sqlite_loses_exactly_what_its_settings_allow() {
             _ => assert!(findings.broken > 300, "{findings:?}"),
         }
     }
+}
+
+/// Negative controls: the same record on a disk whose flushes do nothing, below; or set `synchronous` to NORMAL in
+/// `cloud::embedded`, commit the log before the store, move a position in a transaction of its own.
+#[test]
+fn log_and_store_keep_every_ref_and_every_commit() {
+    let Some(shim) = shim() else { return };
+    let folder = scratch().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let run = |seed: &str, steps, end| arguments(&["stores", seed, steps, end]);
+    let processes = [run("1", "20", "clean"), run("2", "60", "abrupt"), run("3", "20", "clean")];
+    let record = record(&shim, &data, Vec::new(), &processes);
+    println!("{} changes, {} bytes, {} promises", record.changes.len(), record.bytes.len(), promises(&record).count());
+    let how = Exploration { seed: 1, images: 2_000, flushes_count: true };
+    nothing_broken(&explore(&record, &Stores, how).unwrap());
+    let lying = explore(&record, &Stores, Exploration { images: 60, flushes_count: false, ..how }).unwrap();
+    println!("{lying:?}");
+    assert!(lying.broken > 30, "{lying:?}");
 }
