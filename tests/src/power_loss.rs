@@ -30,7 +30,7 @@ pub use disk::Disk;
 pub use load::{LOAD_READINGS, load};
 pub use outbox::OutboxFile;
 pub use record::{ACKNOWLEDGED, Change, Record};
-pub use shim::{Shim, run, skipped};
+pub use shim::{DiskError, Shim, run, skipped};
 pub use stores::Stores;
 pub use table::{Journal, Table};
 
@@ -129,7 +129,8 @@ fn explore_share(
 /// After how many changes the power fails: evenly spread, so that every change is the last one in some image when there are
 /// as many images as changes.
 fn cut(record: &Record, how: Exploration, image: usize) -> usize {
-    (image * (record.changes.len() + 1) + how.seed as usize % 7) / how.images.max(1)
+    let spread = (image * (record.changes.len() + 1) + how.seed as usize % 7) / how.images.max(1);
+    spread.min(record.changes.len())
 }
 
 /// Where image `image` of an exploration is written to `folder`, to go on from: a power loss after a power loss. Answers what

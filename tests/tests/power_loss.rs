@@ -1,6 +1,12 @@
 //! After a power loss at any instant, everything that was acknowledged is there.
 
-use std::collections::BTreeMap;
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the helpers of a test fail it, and say what was looked at"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tests::power_loss::{
@@ -54,6 +60,16 @@ fn nothing_broken(findings: &Findings) {
     );
 }
 
+/// How often a file that began with a WAL's header got another one.
+fn begun_anew(record: &Record) -> usize {
+    let headers = record.changes.iter().filter_map(|change| match change {
+        Change::Write { file, offset: 0, data } if data.len() == 32 => Some(*file),
+        _ => None,
+    });
+    let headers: Vec<usize> = headers.collect();
+    headers.len() - headers.iter().collect::<BTreeSet<_>>().len()
+}
+
 /// The outbox of one gateway, through two clean stops and a kill.
 fn outbox_record(shim: &Shim, folder: &Path) -> Record {
     let run = |seed: &str, steps, end| arguments(&["outbox", seed, steps, end]);
@@ -72,11 +88,14 @@ fn no_acknowledged_reading_is_lost_by_the_outbox() {
     std::fs::create_dir(&data).unwrap();
     let record = outbox_record(&shim, &data);
     println!("{} changes, {} bytes, {} promises", record.changes.len(), record.bytes.len(), promises(&record).count());
+    assert!(begun_anew(&record) > 0, "no WAL was begun anew behind a checkpoint");
+    let removed = |change: &Change| matches!(change, Change::Unname { path } if path.ends_with("outbox.db-wal"));
+    assert_eq!(record.changes.iter().filter(|change| removed(change)).count(), 2, "two clean stops");
     let outbox = OutboxFile::default();
     outbox.expect(promises(&record)).unwrap();
-    let how = Exploration { seed: 1, images: 5_000, flushes_count: true };
+    let how = Exploration { seed: 1, images: 6_000, flushes_count: true };
     let findings = explore(&record, &outbox, how).unwrap();
-    assert_eq!(findings.images, 5_000);
+    assert_eq!(findings.images, 6_000);
     nothing_broken(&findings);
 }
 

@@ -16,6 +16,9 @@ fn main() -> Result<()> {
         ["outbox", folder, seed, steps, end] => {
             OutboxFile::write(Path::new(folder), seed.parse()?, steps.parse()?, end == "abrupt")
         }
+        ["outbox-failing", folder, seed, steps] => {
+            OutboxFile::write_on_failing_disk(Path::new(folder), seed.parse()?, steps.parse()?)
+        }
         ["stores", folder, seed, steps, end] => {
             Stores::write(Path::new(folder), seed.parse()?, steps.parse()?, end == "abrupt")
         }
