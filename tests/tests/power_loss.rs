@@ -174,3 +174,31 @@ fn log_and_store_keep_every_ref_and_every_commit() {
     println!("{lying:?}");
     assert!(lying.broken > 30, "{lying:?}");
 }
+
+/// One index page is damaged, all rows can be read: the gateway salvages at its next start, and the power fails meanwhile.
+#[test]
+fn nothing_is_lost_by_a_power_loss_while_salvaging() {
+    let Some(shim) = shim() else { return };
+    let folder = scratch().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let first = record(&shim, &data, Vec::new(), &[arguments(&["outbox", "1", "60", "clean"])]);
+    let promised: Vec<String> = promises(&first).cloned().collect();
+    let path = data.join("outbox.db");
+    let root: u32 = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_series_1'", [], |row| row.get(0))
+        .unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let root = root as usize * 4096;
+    bytes[root - 4096..root].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::remove_file(data.join("acknowledged")).unwrap();
+    let second = record(&shim, &data, promised, &[arguments(&["outbox", "2", "5", "abrupt"])]);
+    let outbox = OutboxFile::default();
+    outbox.expect(promises(&first)).unwrap();
+    outbox.expect(promises(&second)).unwrap();
+    let findings = explore(&second, &outbox, Exploration { seed: 1, images: 600, flushes_count: true }).unwrap();
+    assert!(findings.mended > 0, "{findings:?}");
+    nothing_broken(&findings);
+}

@@ -372,6 +372,12 @@ impl OutboxFile {
                 }
             }
         }
+        // The disk takes everything again: so does the outbox, whatever has failed before.
+        script.store()?;
+        script.seal()?;
+        while !script.unsettled.is_empty() {
+            script.settle()?;
+        }
         std::mem::forget(script.outbox);
         Ok(())
     }
