@@ -9,13 +9,14 @@
 //! builds images, and asks the [`Subject`] whether each one keeps every promise made before the cut.
 //!
 //! `disk.rs` a disk and what it may forget · `record.rs` the shim's record · `shim.rs` building and loading the shim ·
-//! `outbox.rs` the gateway's file, `load.rs` its writer under load · `table.rs` plain SQLite, whose answers are known.
+//! `outbox.rs` the gateway's file, `load.rs` its writer under load · `stores.rs` the head-end's files · `table.rs` plain SQLite, whose answers are known.
 
 mod disk;
 mod load;
 mod outbox;
 mod record;
 mod shim;
+mod stores;
 mod table;
 
 use std::panic::AssertUnwindSafe;
@@ -29,7 +30,8 @@ pub use disk::Disk;
 pub use load::{LOAD_READINGS, load};
 pub use outbox::OutboxFile;
 pub use record::{ACKNOWLEDGED, Change, Record};
-pub use shim::{Shim, run, skipped};
+pub use shim::{DiskError, Shim, run, skipped};
+pub use stores::Stores;
 pub use table::{Journal, Table};
 
 /// What is written by a process of its own, and judged after the power came back.
@@ -104,7 +106,7 @@ fn explore_share(
         disk.run_to(cut(record, how, image));
         let at =
             format!("seed {}, image {image}, after change {} of {}", how.seed, disk.applied(), record.changes.len());
-        let place = folder.path().join("image");
+        let place = folder.path().join(image.to_string());
         let mut rng = Rng::seeded(how.seed ^ (image as u64) << 20);
         disk.image(&mut rng).write_to(&place)?;
         let judged =
@@ -127,7 +129,8 @@ fn explore_share(
 /// After how many changes the power fails: evenly spread, so that every change is the last one in some image when there are
 /// as many images as changes.
 fn cut(record: &Record, how: Exploration, image: usize) -> usize {
-    (image * (record.changes.len() + 1) + how.seed as usize % 7) / how.images.max(1)
+    let spread = (image * (record.changes.len() + 1) + how.seed as usize % 7) / how.images.max(1);
+    spread.min(record.changes.len())
 }
 
 /// Where image `image` of an exploration is written to `folder`, to go on from: a power loss after a power loss. Answers what

@@ -1,5 +1,7 @@
 //! A full or read-only disk: reads stop, nothing that was stored is lost, and the service resumes by itself.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail the test")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,7 +10,7 @@ use protocols::metering::{
     Code, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
 use protocols::uplink::{GatewayId, Payload};
-use tests::power_loss::{scratch, skipped};
+use tests::power_loss::{ACKNOWLEDGED, DiskError, OutboxFile, Shim, Subject as _, run, scratch, skipped};
 
 const T0: i64 = 1_795_400_000_000;
 
@@ -149,6 +151,18 @@ fn a_full_disk_stops_storing_and_nothing_else() {
     assert!(outbox.verify().unwrap().2.is_empty());
 }
 
+/// Negative control: keep the incarnation that a rolled back transaction drew, and no batch is sealed any more.
+#[test]
+fn sealing_resumes_when_space_returns() {
+    let Some(disk) = SmallDisk::mounted("8m") else { return };
+    let mut outbox = open(&disk.outbox(), 1).unwrap();
+    disk.fill(8 * MIB, MIB);
+    let (next, _) = store_until_refused(&mut outbox, 0);
+    assert!(matches!(seal(&mut outbox), Err(OutboxError::Disk(_))));
+    disk.clear();
+    assert_eq!(drain(&mut outbox), (0..next).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_disk_that_was_full_is_opened_again_and_holds_everything() {
     let Some(disk) = SmallDisk::mounted("8m") else { return };
@@ -174,7 +188,35 @@ fn a_read_only_disk_is_refused_with_the_reason_and_its_readings_are_kept() {
     disk.remount("ro");
     let refusal = open(&disk.outbox(), 2).err().expect("nothing can be stored there");
     assert!(!matches!(refusal, OpenError::Damaged(_)), "it is not damaged: {refusal}");
-    println!("{refusal:?}");
     disk.remount("rw");
     assert_eq!(drain(&mut open(&disk.outbox(), 3).unwrap()), (0..10).collect::<Vec<_>>());
+}
+
+/// Every change of a script fails once, and so do four in a row: whatever it was, the outbox answers an error, goes on when the
+/// disk does, and keeps what it promised.
+///
+/// Negative control: leave the `ROLLBACK`, or the `reload` behind it, out of `Outbox::transaction`.
+#[test]
+fn whichever_write_fails_the_outbox_goes_on_and_has_lost_nothing() {
+    let Some(shim) = Shim::build(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap() else { return };
+    let mut outcomes = Vec::new();
+    for (error, count, step) in
+        [(DiskError::Full, 1, 3), (DiskError::Full, 4, 17), (DiskError::Io, 1, 4), (DiskError::Io, 4, 19)]
+    {
+        for first in (1..=360).step_by(step) {
+            let folder = scratch().unwrap();
+            let mut command =
+                shim.failing(Path::new(env!("CARGO_BIN_EXE_disk_subject")), folder.path(), error, (first, count));
+            let ran = run(command.arg("outbox-failing").arg(folder.path()).args(["5", "60"]));
+            let judged = ran.and_then(|_| {
+                let promised = std::fs::read_to_string(folder.path().join(ACKNOWLEDGED)).unwrap_or_default();
+                let promised: Vec<String> = promised.lines().map(str::to_owned).collect();
+                OutboxFile::default().judge(folder.path(), &promised, &mut firmware_sim::rng::Rng::seeded(1))
+            });
+            if let Err(failure) = judged {
+                outcomes.push(format!("{error:?} at change {first}, {count} in a row: {failure:#}"));
+            }
+        }
+    }
+    assert!(outcomes.is_empty(), "{} failures, the first: {}", outcomes.len(), outcomes[0]);
 }

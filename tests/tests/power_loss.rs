@@ -1,10 +1,16 @@
 //! After a power loss at any instant, everything that was acknowledged is there.
 
-use std::collections::BTreeMap;
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the helpers of a test fail it, and say what was looked at"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tests::power_loss::{
-    Change, Exploration, Findings, Journal, OutboxFile, Record, Shim, Table, explore, image_to, run, scratch,
+    Change, Exploration, Findings, Journal, OutboxFile, Record, Shim, Stores, Table, explore, image_to, run, scratch,
 };
 
 const SUBJECT: &str = env!("CARGO_BIN_EXE_disk_subject");
@@ -54,6 +60,16 @@ fn nothing_broken(findings: &Findings) {
     );
 }
 
+/// How often a file that began with a WAL's header got another one.
+fn begun_anew(record: &Record) -> usize {
+    let headers = record.changes.iter().filter_map(|change| match change {
+        Change::Write { file, offset: 0, data } if data.len() == 32 => Some(*file),
+        _ => None,
+    });
+    let headers: Vec<usize> = headers.collect();
+    headers.len() - headers.iter().collect::<BTreeSet<_>>().len()
+}
+
 /// The outbox of one gateway, through two clean stops and a kill.
 fn outbox_record(shim: &Shim, folder: &Path) -> Record {
     let run = |seed: &str, steps, end| arguments(&["outbox", seed, steps, end]);
@@ -72,11 +88,14 @@ fn no_acknowledged_reading_is_lost_by_the_outbox() {
     std::fs::create_dir(&data).unwrap();
     let record = outbox_record(&shim, &data);
     println!("{} changes, {} bytes, {} promises", record.changes.len(), record.bytes.len(), promises(&record).count());
+    assert!(begun_anew(&record) > 0, "no WAL was begun anew behind a checkpoint");
+    let removed = |change: &Change| matches!(change, Change::Unname { path } if path.ends_with("outbox.db-wal"));
+    assert_eq!(record.changes.iter().filter(|change| removed(change)).count(), 2, "two clean stops");
     let outbox = OutboxFile::default();
     outbox.expect(promises(&record)).unwrap();
-    let how = Exploration { seed: 1, images: 5_000, flushes_count: true };
+    let how = Exploration { seed: 1, images: 6_000, flushes_count: true };
     let findings = explore(&record, &outbox, how).unwrap();
-    assert_eq!(findings.images, 5_000);
+    assert_eq!(findings.images, 6_000);
     nothing_broken(&findings);
 }
 
@@ -135,4 +154,51 @@ fn plain_sqlite_loses_exactly_what_its_settings_allow() {
             _ => assert!(findings.broken > 300, "{findings:?}"),
         }
     }
+}
+
+/// Negative controls: the same record on a disk whose flushes do nothing, below; or set `synchronous` to NORMAL in
+/// `cloud::embedded`, commit the log before the store, move a position in a transaction of its own.
+#[test]
+fn log_and_store_keep_every_ref_and_every_commit() {
+    let Some(shim) = shim() else { return };
+    let folder = scratch().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let run = |seed: &str, steps, end| arguments(&["stores", seed, steps, end]);
+    let processes = [run("1", "20", "clean"), run("2", "60", "abrupt"), run("3", "20", "clean")];
+    let record = record(&shim, &data, Vec::new(), &processes);
+    println!("{} changes, {} bytes, {} promises", record.changes.len(), record.bytes.len(), promises(&record).count());
+    let how = Exploration { seed: 1, images: 2_000, flushes_count: true };
+    nothing_broken(&explore(&record, &Stores, how).unwrap());
+    let lying = explore(&record, &Stores, Exploration { images: 60, flushes_count: false, ..how }).unwrap();
+    println!("{lying:?}");
+    assert!(lying.broken > 30, "{lying:?}");
+}
+
+/// One index page is damaged, all rows can be read: the gateway salvages at its next start, and the power fails meanwhile.
+#[test]
+fn nothing_is_lost_by_a_power_loss_while_salvaging() {
+    let Some(shim) = shim() else { return };
+    let folder = scratch().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let first = record(&shim, &data, Vec::new(), &[arguments(&["outbox", "1", "60", "clean"])]);
+    let promised: Vec<String> = promises(&first).cloned().collect();
+    let path = data.join("outbox.db");
+    let root: u32 = rusqlite::Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_series_1'", [], |row| row.get(0))
+        .unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let root = root as usize * 4096;
+    bytes[root - 4096..root].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::remove_file(data.join("acknowledged")).unwrap();
+    let second = record(&shim, &data, promised, &[arguments(&["outbox", "2", "5", "abrupt"])]);
+    let outbox = OutboxFile::default();
+    outbox.expect(promises(&first)).unwrap();
+    outbox.expect(promises(&second)).unwrap();
+    let findings = explore(&second, &outbox, Exploration { seed: 1, images: 600, flushes_count: true }).unwrap();
+    assert!(findings.mended > 0, "{findings:?}");
+    nothing_broken(&findings);
 }

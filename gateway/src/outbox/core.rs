@@ -46,8 +46,20 @@ pub enum OpenError {
     /// Salvage it: see [`super::salvage()`].
     #[error("the outbox is damaged: {0}")]
     Damaged(String),
+    /// A salvaged file could not take the damaged one's place; the next opening tries again.
+    #[error("the damaged outbox cannot be set aside")]
+    SetAside(#[source] std::io::Error),
     #[error("the outbox cannot be opened")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Sqlite(error),
+        }
+    }
 }
 
 /// Why the outbox did not do what was asked.
@@ -180,6 +192,7 @@ impl Outbox {
         settings: OutboxSettings,
         draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<(Self, OpenReport), OpenError> {
+        super::salvage::put_into_place(path).map_err(OpenError::SetAside)?;
         let connection = Connection::open_with_flags(
             path,
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -266,6 +279,7 @@ impl Outbox {
 
     /// Runs `work` as one transaction: all of it is on the disk when this returns, or none of it.
     pub fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+        let incarnation = self.incarnation;
         let result = (|| {
             self.connection.execute_batch("BEGIN IMMEDIATE")?;
             let value = work(self)?;
@@ -275,6 +289,8 @@ impl Outbox {
         if result.is_err() {
             // A failed COMMIT may have rolled back by itself; then this fails, and that is fine.
             drop(self.connection.execute_batch("ROLLBACK"));
+            // One that was drawn in this transaction is not in the file.
+            self.incarnation = incarnation;
             self.reload()?;
         }
         result
@@ -285,6 +301,8 @@ impl Outbox {
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK")?;
         }
+        // It may have been drawn in the transaction that is gone: the next seal draws another.
+        self.incarnation = None;
         Ok(self.reload()?)
     }
 

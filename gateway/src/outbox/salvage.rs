@@ -37,26 +37,70 @@ const TABLES: [(&str, &str, bool); 6] = [
 /// After so many unreadable places in a row the rest of a table is given up: each costs a look-up.
 const UNREADABLE_MAX: u64 = 100_000;
 
-/// Sets `path` (and its WAL) aside as `path.damaged-N` and saves what can be read into a fresh file at `path`.
+/// A fresh file while it is being filled; without value after a power loss.
+const FILLING: &str = ".salvaging";
+/// A fresh file that holds everything, until it has taken the damaged one's place. While it is there, nothing else counts.
+const COMPLETE: &str = ".salvaged";
+
+/// Saves what can be read of `path` into a fresh file, which takes its place; the damaged one (and its WAL) is set aside as
+/// `path.damaged-N`.
 ///
 /// Batches sealed before keep their number and bytes: an intact payload is still what was, or may have been, sent under it.
+/// A power loss meanwhile leaves the damaged file where it was, or a complete fresh one that the next opening puts into place:
+/// never none, which would be taken for a new outbox, and never a WAL beside a file that it does not belong to.
 pub fn salvage(path: &Path, settings: OutboxSettings) -> Result<SalvageReport, OpenError> {
-    let io = |error: std::io::Error| OpenError::Damaged(format!("cannot set the file aside: {error}"));
+    let fresh = with_suffix(path, FILLING);
+    for suffix in ["", "-wal", "-shm"] {
+        let left_over = with_suffix(&fresh, suffix);
+        if left_over.exists() {
+            std::fs::remove_file(left_over).map_err(OpenError::SetAside)?;
+        }
+    }
+    let mut report = fill(path, &fresh, settings)?;
+    if with_suffix(&fresh, "-wal").exists() {
+        return Err(OpenError::Damaged("the fresh file is not whole: its WAL is still there".to_owned()));
+    }
+    let complete = with_suffix(path, COMPLETE);
+    std::fs::rename(&fresh, complete).and_then(|()| sync_folder(path)).map_err(OpenError::SetAside)?;
+    report.set_aside = put_into_place(path).map_err(OpenError::SetAside)?.unwrap_or_default();
+    Ok(report)
+}
+
+/// Puts a complete fresh file, if there is one, into its place. Answers where the damaged one lies now.
+pub(super) fn put_into_place(path: &Path) -> std::io::Result<Option<PathBuf>> {
+    let complete = with_suffix(path, COMPLETE);
+    if !complete.exists() {
+        return Ok(None);
+    }
     let set_aside = (1..=u16::MAX)
         .map(|n| path.with_extension(format!("damaged-{n}")))
         .find(|candidate| !candidate.exists())
-        .ok_or_else(|| OpenError::Damaged("too many damaged files lie beside it already".to_owned()))?;
-    for suffix in ["", "-wal", "-shm"] {
+        .ok_or_else(|| std::io::Error::other("too many damaged files lie beside it already"))?;
+    // The file itself goes last: until then its WAL is set aside under the same number.
+    for suffix in ["-wal", "-shm", ""] {
         let from = with_suffix(path, suffix);
         if from.exists() {
-            std::fs::rename(&from, with_suffix(&set_aside, suffix)).map_err(io)?;
+            std::fs::rename(&from, with_suffix(&set_aside, suffix))?;
+            sync_folder(path)?;
         }
     }
-    let (outbox, _) = Outbox::open(path, settings, Box::new(|| 0))?;
-    let mut report = SalvageReport { set_aside: set_aside.clone(), rows: 0, batches: 0, unreadable: 0 };
+    std::fs::rename(complete, path)?;
+    sync_folder(path)?;
+    Ok(Some(set_aside))
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Closing the fresh file moves everything from its WAL into it.
+fn fill(path: &Path, fresh: &Path, settings: OutboxSettings) -> Result<SalvageReport, OpenError> {
+    let (outbox, _) = Outbox::open(fresh, settings, Box::new(|| 0))?;
+    let mut report = SalvageReport { set_aside: PathBuf::new(), rows: 0, batches: 0, unreadable: 0 };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     // A file whose header is gone opens as nothing: then there is nothing to save.
-    let Ok(damaged) = Connection::open_with_flags(&set_aside, flags) else { return Ok(report) };
+    let Ok(damaged) = Connection::open_with_flags(path, flags) else { return Ok(report) };
     let transaction = outbox.connection.unchecked_transaction()?;
     for (table, columns, has_rowid) in TABLES {
         let saved = copy_table(&damaged, &transaction, table, columns, has_rowid, &mut report.unreadable)?;

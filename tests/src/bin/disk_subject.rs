@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use tests::power_loss::{Journal, OutboxFile, Table, load};
+use tests::power_loss::{Journal, OutboxFile, Stores, Table, load};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -15,6 +15,12 @@ fn main() -> Result<()> {
         }
         ["outbox", folder, seed, steps, end] => {
             OutboxFile::write(Path::new(folder), seed.parse()?, steps.parse()?, end == "abrupt")
+        }
+        ["outbox-failing", folder, seed, steps] => {
+            OutboxFile::write_on_failing_disk(Path::new(folder), seed.parse()?, steps.parse()?)
+        }
+        ["stores", folder, seed, steps, end] => {
+            Stores::write(Path::new(folder), seed.parse()?, steps.parse()?, end == "abrupt")
         }
         ["load", folder] => {
             use std::io::Write as _;

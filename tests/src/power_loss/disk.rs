@@ -153,7 +153,9 @@ impl<'a> Disk<'a> {
                     .partition(|change: &&Change| folder_of(change) == path);
                 self.names_pending = pending;
                 let safe: Vec<&Change> = safe;
-                safe.into_iter().for_each(|change| apply_name(&mut self.names, change));
+                for change in safe {
+                    apply_name(&mut self.names, change);
+                }
             }
             Change::Sync { .. } | Change::SyncFolder { .. } => {}
             Change::Promise(line) => self.promises.push(line.clone()),

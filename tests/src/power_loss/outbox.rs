@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use firmware_sim::rng::Rng;
-use gateway::outbox::{OpenError, Outbox, OutboxSettings, SealLimits, SealedBatch, StoreRequest, Which, salvage};
+use gateway::outbox::{
+    OpenError, Outbox, OutboxError, OutboxSettings, SealLimits, SealedBatch, StoreRequest, Which, salvage,
+};
 use protocols::metering::{
     Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
@@ -26,6 +28,8 @@ pub(super) const T0: i64 = 1_795_400_000_000;
 /// Later than every reading of a script.
 pub(super) const NOW: UtcMillis = UtcMillis(T0 + 30 * 86_400_000);
 const METERS: u64 = 7;
+/// A disk that takes writes again takes one of so many.
+const FAILED_MAX: u32 = 8;
 
 pub(super) fn settings() -> Result<OutboxSettings> {
     Ok(OutboxSettings::new(GatewayId::new("gw-1").map_err(|error| anyhow!("{error}"))?))
@@ -159,6 +163,38 @@ struct Script {
 }
 
 impl Script {
+    fn begin(folder: &Path, seed: u64) -> Result<Self> {
+        let incarnation = seed + 1;
+        let (outbox, _) = open(&folder.join(FILE), move || incarnation)?;
+        let last = outbox.cursor(CURSOR)?.unwrap_or(0) as u64;
+        let mut script = Self {
+            promises: Promises::in_folder(folder)?,
+            rng: Rng::seeded(seed),
+            last,
+            unsettled: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            outbox,
+        };
+        for sealed in script.outbox.unsettled()? {
+            script.sealed(&sealed)?;
+        }
+        script.refused =
+            script.outbox.refused()?.iter().map(|it| (it.sealed.id.incarnation, it.sealed.id.seq)).collect();
+        Ok(script)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        match self.rng.below(100) {
+            _ if self.unsettled.len() > 6 => self.settle(),
+            0..50 => self.store(),
+            50..72 => self.seal(),
+            72..90 => self.settle(),
+            90..93 => self.refuse(),
+            93..96 => self.resubmit(),
+            _ => self.abandon(),
+        }
+    }
+
     /// One transaction, as the writer groups them: up to three stores, and now and then a seal with them.
     fn store(&mut self) -> Result<()> {
         let first = self.last + 1;
@@ -205,7 +241,7 @@ impl Script {
         &mut self,
         (incarnation, seq): (u64, u64),
         word: &str,
-        work: impl FnOnce(&mut Outbox) -> Result<(), gateway::outbox::OutboxError>,
+        work: impl FnOnce(&mut Outbox) -> Result<(), OutboxError>,
     ) -> Result<()> {
         self.promises.say(&format!("will-be-{word} {incarnation} {seq}"))?;
         self.outbox.transaction(work)?;
@@ -303,36 +339,46 @@ const DRAWN_FROM: u64 = 1 << 40;
 impl OutboxFile {
     /// Runs `steps` steps of the script and answers without closing the file when `abrupt`.
     pub fn write(folder: &Path, seed: u64, steps: u32, abrupt: bool) -> Result<()> {
-        let incarnation = seed + 1;
-        let (outbox, _) = open(&folder.join(FILE), move || incarnation)?;
-        let last = outbox.cursor(CURSOR)?.unwrap_or(0) as u64;
-        let mut script = Script {
-            promises: Promises::in_folder(folder)?,
-            rng: Rng::seeded(seed),
-            last,
-            unsettled: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            outbox,
-        };
-        for sealed in script.outbox.unsettled()? {
-            script.sealed(&sealed)?;
-        }
-        script.refused =
-            script.outbox.refused()?.iter().map(|it| (it.sealed.id.incarnation, it.sealed.id.seq)).collect();
+        let mut script = Script::begin(folder, seed)?;
         for _ in 0..steps {
-            match script.rng.below(100) {
-                _ if script.unsettled.len() > 6 => script.settle()?,
-                0..50 => script.store()?,
-                50..72 => script.seal()?,
-                72..90 => script.settle()?,
-                90..93 => script.refuse()?,
-                93..96 => script.resubmit()?,
-                _ => script.abandon()?,
-            }
+            script.step()?;
         }
         if abrupt {
             std::mem::forget(script.outbox);
         }
+        Ok(())
+    }
+
+    /// The same on a disk that fails now and then: a step that fails is an error of the disk, and before long one succeeds.
+    pub fn write_on_failing_disk(folder: &Path, seed: u64, steps: u32) -> Result<()> {
+        let mut failed = 0;
+        let mut script = loop {
+            match Script::begin(folder, seed) {
+                Ok(script) => break script,
+                // The gateway ends, and is started again.
+                Err(error) => {
+                    failed += 1;
+                    ensure!(failed < FAILED_MAX, "{failed} starts failed: {error:?}");
+                }
+            }
+        };
+        for _ in 0..steps {
+            match script.step() {
+                Ok(()) => failed = 0,
+                Err(error) => {
+                    let of_disk = matches!(error.downcast_ref(), Some(OutboxError::Disk(_)));
+                    failed += 1;
+                    ensure!(of_disk && failed < FAILED_MAX, "failed {failed} times: {error:?}");
+                }
+            }
+        }
+        // The disk takes everything again: so does the outbox, whatever has failed before.
+        script.store()?;
+        script.seal()?;
+        while !script.unsettled.is_empty() {
+            script.settle()?;
+        }
+        std::mem::forget(script.outbox);
         Ok(())
     }
 

@@ -168,15 +168,13 @@ impl Replay {
             self.open.insert(fd, Open::Promises);
             return;
         }
-        let file = match self.names.get(&path) {
-            Some(Node::File(file)) => *file,
-            _ => {
-                assert!(flags & MAY_CREATE != 0, "{} was opened, and nobody made it", path.display());
-                let file = self.files;
-                self.files += 1;
-                self.name(path, Node::File(file));
-                file
-            }
+        let file = if let Some(Node::File(file)) = self.names.get(&path) {
+            *file
+        } else {
+            assert!(flags & MAY_CREATE != 0, "{} was opened, and nobody made it", path.display());
+            self.files += 1;
+            self.name(path, Node::File(self.files - 1));
+            self.files - 1
         };
         if flags & TRUNCATES != 0 {
             self.changes.push(Change::SetLength { file, length: 0 });

@@ -5,6 +5,17 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+/// What a failing disk answers; the numbers are those of Linux.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskError {
+    /// EIO, also at an fsync.
+    Io = 5,
+    /// ENOSPC; an fsync never answers it.
+    Full = 28,
+    /// EROFS, also at an fsync.
+    ReadOnly = 30,
+}
+
 /// The compiled shim.
 pub struct Shim(PathBuf);
 
@@ -42,6 +53,13 @@ impl Shim {
     pub fn slow(&self, program: &Path, folder: &Path, fsync_us: u64, count: &Path) -> Command {
         let mut command = self.watching(program, folder);
         command.env("METERPOST_DISK_FSYNC_US", fsync_us.to_string()).env("METERPOST_DISK_FSYNCS", count);
+        command
+    }
+
+    /// `program` on a disk on which changes number `first` to `first + count - 1` fail.
+    pub fn failing(&self, program: &Path, folder: &Path, error: DiskError, (first, count): (u32, u32)) -> Command {
+        let mut command = self.watching(program, folder);
+        command.env("METERPOST_DISK_FAIL", format!("{} {first} {count}", error as i32));
         command
     }
 

@@ -51,7 +51,7 @@ impl Table {
         let mut last = 0;
         for transaction in 0..transactions {
             connection.execute_batch("BEGIN IMMEDIATE")?;
-            for _ in 0..transaction % 5 + 1 {
+            for _ in 0..=transaction % 5 {
                 last += 1;
                 connection.execute("INSERT INTO rows VALUES (?1, ?2)", (last, body(last)))?;
             }
