@@ -16,6 +16,8 @@
 //! - No faults: *repeated* (an identity delivered again with the same value), *revised* (with another value), *pending* (not yet
 //!   archived), *underway* (sealed, not yet committed), *expired* (by the retention of a sink), *refused*, *abandoned*, *dropped*.
 
+#[cfg(test)]
+mod embedded_tests;
 mod identities;
 mod report;
 mod run;
