@@ -1,5 +1,5 @@
-//! When to cut: a pure decision from what waits in one partition. An hourly file a partition is easier on readers than one
-//! a batch; a cut too large does not fit into memory.
+//! When to cut: a pure decision from what waits in one partition. A file a batch would bury readers in files; a cut too large
+//! would not fit into memory.
 
 use protocols::metering::UtcMillis;
 use serde::{Deserialize, Serialize};

@@ -16,6 +16,8 @@
 //! - No faults: *repeated* (an identity delivered again with the same value), *revised* (with another value), *pending* (not yet
 //!   archived), *underway* (sealed, not yet committed), *expired* (by the retention of a sink), *refused*, *abandoned*, *dropped*.
 
+#[cfg(test)]
+mod embedded_tests;
 mod identities;
 mod report;
 mod run;
@@ -24,6 +26,7 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -116,6 +119,8 @@ struct Snapshot {
     /// Raw objects of each table, of every generation.
     objects: Vec<(Table, RawObject)>,
     archived: ArchivedEnds,
+    /// The ranges of the objects of this generation.
+    covered: HashMap<(Table, u32, Day), Vec<(u64, u64)>>,
 }
 
 impl Snapshot {
@@ -138,20 +143,18 @@ impl Snapshot {
             }
             ends
         });
-        Ok(Self { books, readings, events, objects, archived })
+        let mut covered: HashMap<_, Vec<_>> = HashMap::new();
+        for (table, object) in objects.iter().filter(|(_, object)| object.cut.generation == generation) {
+            let place = (*table, object.cut.partition, object.date);
+            covered.entry(place).or_default().push((object.cut.start, object.cut.end));
+        }
+        Ok(Self { books, readings, events, objects, archived, covered })
     }
 
     /// Whether a listed object of this generation holds the row at this offset.
-    fn is_covered(&self, sources: &AuditSources, table: Table, partition: u32, day: Day, offset: u64) -> bool {
-        let generation = sources.log.generation();
-        self.objects.iter().any(|(of, object)| {
-            let cut = object.cut;
-            *of == table
-                && object.date == day
-                && cut.generation == generation
-                && cut.partition == partition
-                && (cut.start..cut.end).contains(&offset)
-        })
+    fn is_covered(&self, table: Table, partition: u32, day: Day, offset: u64) -> bool {
+        let ranges = self.covered.get(&(table, partition, day));
+        ranges.is_some_and(|ranges| ranges.iter().any(|&(start, end)| (start..end).contains(&offset)))
     }
 }
 

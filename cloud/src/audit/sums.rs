@@ -170,13 +170,13 @@ impl Share<'_> {
     }
 
     fn add_log_row(&mut self, table: Table, partition: u32, offset: u64, batch: &BatchId, day: Day, hash: SetHash) {
-        let (sources, snapshot) = (self.sources, self.snapshot);
+        let snapshot = self.snapshot;
         let (readings, events) = snapshot.archived.get(&partition).copied().unwrap_or_default();
         let archived = if table == Table::Readings { readings } else { events };
         let Some(entry) = self.entry(table, batch, day) else { return };
         entry.log.add(1, hash);
         // What a cut under way has written already is there twice otherwise.
-        if offset >= archived && !snapshot.is_covered(sources, table, partition, day, offset) {
+        if offset >= archived && !snapshot.is_covered(table, partition, day, offset) {
             entry.pending.add(1, hash);
         }
     }

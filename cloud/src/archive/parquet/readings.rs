@@ -181,16 +181,25 @@ fn write_group(
     Ok(())
 }
 
-/// The nearest double: exact powers of ten divide or multiply an exact mantissa with one rounding; the rest goes the long way.
+/// The nearest double: an exact power of ten divides or multiplies an exact mantissa with one rounding (literals, since `powi`
+/// promises no precision); the rest goes the long way.
 fn to_double(quantity: Quantity) -> f64 {
+    const POWERS: [f64; 23] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
+        1e20, 1e21, 1e22,
+    ];
     const EXACT_MANTISSA: u64 = 1 << 53;
-    const EXACT_POWER: u8 = 22;
     let Quantity { mantissa, scaler, .. } = quantity;
-    if mantissa.unsigned_abs() <= EXACT_MANTISSA && scaler.unsigned_abs() <= EXACT_POWER {
-        let power = 10f64.powi(i32::from(scaler.unsigned_abs()));
-        return if scaler < 0 { mantissa as f64 / power } else { mantissa as f64 * power };
+    match POWERS.get(usize::from(scaler.unsigned_abs())) {
+        Some(power) if mantissa.unsigned_abs() <= EXACT_MANTISSA => {
+            if scaler < 0 {
+                mantissa as f64 / power
+            } else {
+                mantissa as f64 * power
+            }
+        }
+        _ => format!("{mantissa}e{scaler}").parse().expect("digits and an exponent are a number"),
     }
-    format!("{mantissa}e{scaler}").parse().expect("digits and an exponent are a number")
 }
 
 const fn stamp_name(stamped_by: StampedBy) -> &'static str {
@@ -273,4 +282,19 @@ fn parse_stamp(text: &str) -> Result<StampedBy, String> {
         .into_iter()
         .find(|stamp| stamp_name(*stamp) == text)
         .ok_or_else(|| format!("{text:?} stamps nothing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_double_is_the_nearest(mantissa in prop_oneof![any::<i64>(), -(1i64 << 54)..(1 << 54)], scaler in -40i8..40) {
+            let nearest: f64 = format!("{mantissa}e{scaler}").parse().unwrap();
+            prop_assert_eq!(to_double(Quantity::new(mantissa, scaler, Unit::WATT)).to_bits(), nearest.to_bits());
+        }
+    }
 }

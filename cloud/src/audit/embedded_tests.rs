@@ -1,0 +1,104 @@
+//! The books of the embedded pair with a folder as object store, closed while nothing runs and after it is opened again.
+
+use std::path::Path;
+
+use object_store::local::LocalFileSystem;
+use protocols::metering::UtcMillis;
+use protocols::uplink::{Batch, GatewayId};
+
+use super::*;
+use crate::archive::cut::CutSettings;
+use crate::archive::{Archiver, Progress};
+use crate::embedded::{Opened, Options, open};
+use crate::ledger::GatewayLedger;
+use crate::log::{AppliedBatch, Ownership, PartitionCommit, RefConsumer, RefEvent};
+use crate::memory::{T0, batch};
+use crate::store::StoreBatch;
+
+fn opened(dir: &Path) -> Opened {
+    open(&dir.join("data"), &Options::default()).unwrap()
+}
+
+fn objects(dir: &Path) -> Arc<dyn ObjectStore> {
+    let folder = dir.join("objects");
+    std::fs::create_dir_all(&folder).unwrap();
+    Arc::new(LocalFileSystem::new_with_prefix(folder).unwrap().with_fsync(true))
+}
+
+/// The partition of the gateway, with the group membership that it rests on.
+async fn own(opened: &Opened, gateway: &GatewayId) -> (Box<dyn RefConsumer>, Ownership, u64) {
+    let mut consumer = opened.log.consume_refs().await.unwrap();
+    let partition = crate::log::embedded::partition_of(gateway, opened.log.partitions());
+    loop {
+        if let RefEvent::Assigned { ownership, position, .. } = consumer.next().await.unwrap()
+            && ownership.partition == partition
+        {
+            return (consumer, ownership, position);
+        }
+    }
+}
+
+async fn deliver(opened: &Opened, batches: &[Batch]) {
+    let gateway = batches[0].id.gateway.clone();
+    let (_consumer, ownership, position) = own(opened, &gateway).await;
+    let writes: Vec<StoreBatch> = batches
+        .iter()
+        .map(|batch| StoreBatch { batch: Arc::new(batch.clone()), sealed_effective: batch.sealed_at })
+        .collect();
+    opened.store.upsert(&writes).await.unwrap();
+    let mut ledger = GatewayLedger::default();
+    for batch in batches {
+        ledger.apply(batch.id.incarnation, batch.id.seq);
+    }
+    let applied = |write: StoreBatch| AppliedBatch { batch: write.batch, sealed_effective: write.sealed_effective };
+    let batches = writes.into_iter().map(applied).collect();
+    let commit = PartitionCommit { ownership, position, ledger: vec![(gateway, ledger.encode())], batches };
+    opened.log.commit(vec![commit], T0).await.unwrap();
+}
+
+async fn archive(opened: &Opened, objects: &Arc<dyn ObjectStore>) -> ArchivedEnds {
+    let settings = CutSettings { age_ms_max: 0, ..CutSettings::default() };
+    let mut archiver = Archiver::new(Arc::new(opened.log.clone()), objects.clone(), settings);
+    while matches!(archiver.step(UtcMillis(i64::MAX)).await.unwrap(), Progress::Archived(_)) {}
+    archiver.archived()
+}
+
+async fn close(opened: &Opened, objects: &Arc<dyn ObjectStore>, archived: ArchivedEnds) -> AuditReport {
+    let sources = AuditSources {
+        log: Arc::new(opened.log.clone()),
+        store: Arc::new(opened.store.clone()),
+        objects: objects.clone(),
+    };
+    let options = AuditOptions { full: true, archived: Some(archived), ..AuditOptions::default() };
+    audit(&sources, &options).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_embedded_pair_and_a_folder_close_their_books() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = objects(dir.path());
+    let batches: Vec<Batch> = (1..=4).map(|seq| batch(1, seq, 8)).collect();
+    {
+        let opened = opened(dir.path());
+        deliver(&opened, &batches).await;
+        let waiting = close(&opened, &objects, ArchivedEnds::new()).await;
+        assert!(waiting.is_closed() && waiting.readings.pending == 64, "{waiting}");
+        let archived = archive(&opened, &objects).await;
+        let report = close(&opened, &objects, archived).await;
+        assert!(report.is_closed() && report.problems.is_empty(), "{report}");
+        assert_eq!(report.identities, Some(Identities { log: 64, store: 64, archive: 64 }));
+    }
+    let opened = opened(dir.path());
+    let more: Vec<Batch> = (1..=2).map(|seq| batch(2, seq, 8)).collect();
+    deliver(&opened, &more).await;
+    let archived = archive(&opened, &objects).await;
+    let report = close(&opened, &objects, archived).await;
+    assert!(report.is_closed() && report.readings.pending == 0, "{report}");
+    assert_eq!(report.identities, Some(Identities { log: 96, store: 96, archive: 96 }));
+    // The control: one file less, and the books do not close.
+    let listed = list_raw(&*objects, Table::Events, DayRange::default()).await.unwrap();
+    object_store::ObjectStoreExt::delete(&*objects, &listed[0].key).await.unwrap();
+    let archived = archive(&opened, &objects).await;
+    let report = close(&opened, &objects, archived).await;
+    assert!(report.lost.archive > 0, "{report}");
+}
