@@ -163,11 +163,11 @@ mod tests {
 
     #[test]
     fn a_session_ends_in_time_and_with_its_token() {
-        let first = token("the first token of all");
+        let first = token("the-first-token-of-all");
         let session = first.session(NOW);
         assert!(first.is_session(&session, NOW) && first.is_session(&session, NOW.plus_ms((SESSION_S - 1) * 1000)));
         assert!(!first.is_session(&session, NOW.plus_ms(SESSION_S * 1000)));
-        assert!(!token("another token of all").is_session(&session, NOW));
+        assert!(!token("another-token-of-all").is_session(&session, NOW));
         let (until, signature) = session.split_once('.').unwrap();
         let longer = format!("{}.{signature}", until.parse::<i64>().unwrap() + 1);
         for forged in [longer.as_str(), "", ".", until, &format!("{until}.{}", "0".repeat(64))] {

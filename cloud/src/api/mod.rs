@@ -13,6 +13,8 @@ pub mod meters;
 pub mod params;
 pub mod readings;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
