@@ -1,6 +1,7 @@
 //! The head-end: takes in what gateways send, and delivers each reading once to log, store and archive.
 
 pub mod actors;
+pub mod api;
 pub mod archive;
 pub mod audit;
 pub mod backoff;
@@ -8,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod completeness;
 pub mod config;
+pub mod dashboard;
 pub mod embedded;
 pub mod health;
 pub mod http;

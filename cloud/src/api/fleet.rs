@@ -1,0 +1,165 @@
+//! All gateways and meters as they stand: inventories, last readings and the ledger put together.
+
+use std::collections::BTreeMap;
+
+use protocols::metering::{MeterId, UtcMillis};
+use protocols::uplink::{ExpectedSeries, GatewayId, MeterState};
+
+use super::ApiError;
+use crate::ledger::{GatewayLedger, StatusDigest};
+use crate::log::EventLog;
+use crate::store::{ReadingStore, StoredReading};
+
+/// A gateway says something at least this often when all is well.
+pub const HEARD_MS_MAX: i64 = 15 * 60_000;
+
+#[derive(Debug, Clone)]
+pub struct Meter {
+    /// `None`: configured, and never said who it is.
+    pub id: Option<MeterId>,
+    /// As configured; the id where no inventory names it.
+    pub name: String,
+    /// Those that name it or delivered its last readings, the one in charge first.
+    pub gateways: Vec<GatewayId>,
+    pub metering_point: Option<String>,
+    pub protocol: Option<String>,
+    pub state: MeterState,
+    pub cause: String,
+    pub last_read_at: Option<UtcMillis>,
+    pub clock_offset_ms: Option<i64>,
+    /// When the inventory that says so was sealed.
+    pub said_at: Option<UtcMillis>,
+    pub expected: Vec<ExpectedSeries>,
+    /// The last reading of each series, ascending by (code as text, kind, period).
+    pub last: Vec<StoredReading>,
+}
+
+impl Meter {
+    pub fn last_reading(&self) -> Option<&StoredReading> {
+        self.last.iter().max_by_key(|reading| reading.captured_at)
+    }
+
+    fn unnamed(id: &MeterId) -> Self {
+        Self {
+            id: Some(id.clone()),
+            name: id.to_string(),
+            gateways: Vec::new(),
+            metering_point: None,
+            protocol: None,
+            state: MeterState::Unknown,
+            cause: String::new(),
+            last_read_at: None,
+            clock_offset_ms: None,
+            said_at: None,
+            expected: Vec::new(),
+            last: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Gateway {
+    /// Its last ref or status.
+    pub last_heard_at: Option<UtcMillis>,
+    pub status: Option<StatusDigest>,
+    pub meters: usize,
+    pub meters_ok: usize,
+    pub batches_applied: u64,
+    pub batches_refused: u64,
+    pub batches_lost: u64,
+}
+
+impl Gateway {
+    pub fn is_heard(&self, now: UtcMillis) -> bool {
+        self.last_heard_at.is_some_and(|at| now.since(at) <= HEARD_MS_MAX)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Fleet {
+    /// Ascending by name, then id.
+    pub meters: Vec<Meter>,
+    pub gateways: BTreeMap<GatewayId, Gateway>,
+}
+
+impl Fleet {
+    pub async fn read(log: &dyn EventLog, store: &dyn ReadingStore) -> Result<Self, ApiError> {
+        let mut gateways: BTreeMap<GatewayId, Gateway> = BTreeMap::new();
+        for (id, record) in log.read_ledger().await? {
+            match GatewayLedger::decode(&record) {
+                Ok(ledger) => drop(gateways.insert(id, judge(&ledger))),
+                Err(error) => tracing::warn!(gateway = %id, %error, "a ledger record cannot be read"),
+            }
+        }
+        let mut meters = read_inventories(store, &mut gateways).await?;
+        for reading in store.last_readings().await? {
+            let id = &reading.series.meter;
+            let meter = meters.entry((Some(id.clone()), String::new())).or_insert_with(|| Meter::unnamed(id));
+            if !meter.gateways.contains(&reading.gateway) {
+                meter.gateways.push(reading.gateway.clone());
+            }
+            gateways.entry(reading.gateway.clone()).or_default();
+            meter.last.push(reading);
+        }
+        let mut meters: Vec<Meter> = meters.into_values().collect();
+        meters.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        Ok(Self { meters, gateways })
+    }
+
+    pub fn meter(&self, id: &MeterId) -> Option<&Meter> {
+        self.meters.iter().find(|meter| meter.id.as_ref() == Some(id))
+    }
+}
+
+fn judge(ledger: &GatewayLedger) -> Gateway {
+    let heard = ledger.incarnations().map(|(_, incarnation)| incarnation.last_heard_at());
+    let heard = heard.chain(ledger.status().map(|status| status.received_at)).filter(|at| at.0 > 0);
+    let mut gateway = Gateway { last_heard_at: heard.max(), status: ledger.status().cloned(), ..Gateway::default() };
+    for (_, incarnation) in ledger.incarnations() {
+        gateway.batches_applied += incarnation.applied_count();
+        gateway.batches_refused += incarnation.refused().len();
+        gateway.batches_lost += incarnation.lost().len();
+    }
+    gateway
+}
+
+/// A meter that two gateways name is told as the one tells it that reads it, else as the newer inventory does.
+async fn read_inventories(
+    store: &dyn ReadingStore,
+    gateways: &mut BTreeMap<GatewayId, Gateway>,
+) -> Result<BTreeMap<(Option<MeterId>, String), Meter>, ApiError> {
+    let mut meters: BTreeMap<(Option<MeterId>, String), Meter> = BTreeMap::new();
+    for (gateway_id, sealed_at, inventory) in store.inventories().await? {
+        let gateway = gateways.entry(gateway_id.clone()).or_default();
+        for entry in inventory.meters {
+            gateway.meters += 1;
+            gateway.meters_ok += usize::from(entry.state == MeterState::Ok);
+            let name = if entry.meter.is_some() { String::new() } else { format!("{gateway_id}/{}", entry.name) };
+            let mut meter = Meter {
+                id: entry.meter.clone(),
+                name: entry.name,
+                gateways: vec![gateway_id.clone()],
+                metering_point: entry.metering_point,
+                protocol: Some(entry.protocol),
+                state: entry.state,
+                cause: entry.cause,
+                last_read_at: entry.last_read_at,
+                clock_offset_ms: entry.clock_offset_ms,
+                said_at: Some(sealed_at),
+                expected: entry.expected,
+                last: Vec::new(),
+            };
+            let key = (entry.meter, name);
+            if let Some(other) = meters.get_mut(&key) {
+                let rank = |meter: &Meter| (meter.state == MeterState::Ok, meter.said_at);
+                if rank(other) >= rank(&meter) {
+                    other.gateways.push(gateway_id.clone());
+                    continue;
+                }
+                meter.gateways.append(&mut other.gateways);
+            }
+            meters.insert(key, meter);
+        }
+    }
+    Ok(meters)
+}
