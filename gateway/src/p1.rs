@@ -252,4 +252,4 @@ fn entry(name: String, meter: Option<MeterId>, metering_point: Option<&str>) -> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -192,8 +192,8 @@ pub struct Session<'s, 'l> {
 
 /// The rows that one read of a profile brought.
 struct Found {
-    /// All labels of which the meter has given what it has.
-    covered: Span,
+    /// Everything that the meter has, and not the span alone.
+    is_all: bool,
     /// How they had to be asked for.
     access: Access,
     rows: Rows,
@@ -301,7 +301,7 @@ impl Session<'_, '_> {
         let set_back = rewound_by(self.memory.offset_ms, offset_ms);
         for cursor in self.cursors.iter_mut().flatten() {
             if set_back.is_some() || cursor.is_ahead_of(meter_now) {
-                *cursor = cursor.rewound(set_back.unwrap_or(0), meter_now);
+                *cursor = cursor.rewound(set_back, meter_now);
             }
         }
         if let Some(by_ms) = set_back {
@@ -427,8 +427,12 @@ impl Session<'_, '_> {
         if found.access != access {
             self.memory.profiles[place].access = found.access;
         }
-        let next = cursor.after(found.covered, found.rows.last_label, self.who.meter_now, layout.rhythm());
-        self.cursors[place] = Some(next);
+        let (last_label, meter_now, rhythm) = (found.rows.last_label, self.who.meter_now, layout.rhythm());
+        self.cursors[place] = Some(match (found.is_all, which) {
+            (true, _) => cursor.after_all(last_label, meter_now, rhythm),
+            (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),
+            (false, Which::Missing) => cursor.after_backfill(span),
+        });
         self.pending.readings.extend(found.rows.readings);
         self.pending.events.extend(found.rows.events);
         // A row that does not fit the columns: they may have been changed.
@@ -461,9 +465,9 @@ impl Session<'_, '_> {
             };
             let access = *worked.get_or_insert(buffer.access);
             let rules = RowRules { layout, read, meter: self.meter, columns: &columns, stamp: &self.stamp };
-            let (meter_now, all) = (span.to.max(self.who.meter_now.plus_ms(1)), buffer.extent == Extent::All);
-            let wanted = |label| if all { label < meter_now && cursor.lacks(label) } else { span.contains(label) };
-            let Ok(rows) = rules.read(&buffer.data, wanted) else {
+            let (meter_now, is_all) = (self.who.meter_now, buffer.extent == Extent::All);
+            let wanted = |label| if is_all { cursor.lacks(label, meter_now) } else { span.contains(label) };
+            let Ok(rows) = rules.read(&buffer.data, wanted, meter_now) else {
                 return Ok(Err(ProfileError::Layout { what: "the buffer" }));
             };
             let covers = rows.first_label.is_some_and(|label| label < span.from);
@@ -475,10 +479,8 @@ impl Session<'_, '_> {
                 self.parts.metrics.add(Metric::FieldProblems, 1);
                 warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be used");
             }
-            let from = if all { UtcMillis(i64::MIN) } else { span.from };
-            let to = if all { meter_now } else { span.to };
             debug!(meter = %self.meter.name, obis = %read.profile, rows = rows.count, "profile read");
-            return Ok(Ok(Found { covered: Span::new(from, to), access, rows }));
+            return Ok(Ok(Found { is_all, access, rows }));
         }
     }
 

@@ -179,7 +179,9 @@ impl Lines {
     }
 
     async fn dismiss(&self, name: String) {
-        drop(self.supervisor.send(Dismiss { name }).timeout(ADOPT_TIMEOUT).await);
+        if self.supervisor.send(Dismiss { name }).timeout(ADOPT_TIMEOUT).await.is_err() {
+            warn!("the supervisor does not answer");
+        }
     }
 }
 
