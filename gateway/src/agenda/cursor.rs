@@ -40,7 +40,8 @@
 //! between the meter's clock and ours is kept on the disk beside the cursor; when it has shrunk by more than clocks drift,
 //! `head` is taken back by as much, and what the old clock may have labelled beyond it becomes a gap. Entries read before are read again; those with a label that exists twice are told apart by
 //! `nth`, which the meter's whole answer gives, since a chunk never cuts between equal labels. When our own clock was wrong,
-//! and not the meter's, the same happens for nothing, and does no harm.
+//! and not the meter's, the same happens for nothing, and does no harm. What no reader can see: a clock that is set back and,
+//! before the next session, forward by more.
 
 use protocols::metering::UtcMillis;
 
@@ -150,13 +151,7 @@ impl ProfileCursor {
 
     /// The cursor after a live read of `span` that brought entries up to `last_label`. To be stored with what was read.
     #[must_use]
-    pub fn after_live(
-        &self,
-        span: Span,
-        last_label: Option<UtcMillis>,
-        meter_now: UtcMillis,
-        rhythm: Rhythm,
-    ) -> Self {
+    pub fn after_live(&self, span: Span, last_label: Option<UtcMillis>, meter_now: UtcMillis, rhythm: Rhythm) -> Self {
         let mut next = self.clone();
         next.add_gap(Span::new(self.overlap(), span.from));
         let settled = meter_now.plus_ms(-rhythm.settling_ms).min(span.to);
@@ -189,7 +184,8 @@ impl ProfileCursor {
         let mut next = self.clone();
         next.head = self.head.plus_ms(-by_ms.unwrap_or(0)).min(meter_now);
         // Until it was set back, the old clock went on: labels that the new one will not reach for a while.
-        let old_now = by_ms.map_or(self.head.plus_ms(LEAP_EDGE_MS), |by_ms| meter_now.plus_ms(by_ms + REWIND_TOLERANCE_MS));
+        let old_now =
+            by_ms.map_or(self.head.plus_ms(LEAP_EDGE_MS), |by_ms| meter_now.plus_ms(by_ms + REWIND_TOLERANCE_MS));
         next.add_gap(Span::new(self.overlap(), old_now));
         next
     }
@@ -265,6 +261,12 @@ impl ProfileCursor {
         let gaps = pairs.iter().filter_map(span).filter(|gap| !gap.is_empty()).collect();
         Some(Self { head: UtcMillis((*head)?), gaps })
     }
+}
+
+/// Whether the meter's clock was set forward since its offset to ours was `before`: then profiles are read live at once, due or
+/// not, so that there is never more than one leap between two live reads.
+pub fn has_leapt(before: Option<i64>, now: i64) -> bool {
+    before.is_some_and(|before| now.saturating_sub(before) > HOUR_MS)
 }
 
 /// By how much the meter's clock was set back since its offset to ours was `before`.

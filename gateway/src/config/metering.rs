@@ -363,10 +363,7 @@ fn check_name(section: &str, name: &str) -> Result<Arc<str>, ConfigError> {
 
 /// The lines with their meters, in the order of the file. Sections without a `read` get the default, so that what is printed is
 /// what is done.
-pub(super) fn check_lines(
-    lines: &[LineSection],
-    meters: &mut [MeterSection],
-) -> Result<Vec<LinePlan>, ConfigError> {
+pub(super) fn check_lines(lines: &[LineSection], meters: &mut [MeterSection]) -> Result<Vec<LinePlan>, ConfigError> {
     let mut plans = Vec::with_capacity(lines.len());
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut media = HashMap::new();

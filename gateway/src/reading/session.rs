@@ -22,7 +22,7 @@ use super::memory::{Access, Layout, MeterMemory, OnDisk};
 use super::profile::{ClockForm, Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
 use super::talk::{Talk, TalkError};
-use crate::agenda::cursor::{ProfileCursor, Span, rewound_by};
+use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
 use crate::inventory::InventoryKeeper;
@@ -212,11 +212,8 @@ pub async fn visit(
         memory.forget();
         memory.identity = Some(who.meter.clone());
     }
-    let stamp = Stamp {
-        meter: who.meter.clone(),
-        read_at: read_at(&parts.clock),
-        clock_offset_ms: who.clock_offset_ms,
-    };
+    let stamp =
+        Stamp { meter: who.meter.clone(), read_at: read_at(&parts.clock), clock_offset_ms: who.clock_offset_ms };
     let mut session = Session {
         parts,
         meter,
@@ -231,8 +228,13 @@ pub async fn visit(
         chunks: 0,
     };
     session.load_cursors().await?;
-    session.heed_clock();
-    let live = session.read_live(order.due).await;
+    let mut due = order.due.to_vec();
+    if session.heed_clock() {
+        let others: Vec<usize> =
+            session.profile_places().map(|(place, _)| place).filter(|place| !order.due.contains(place)).collect();
+        due.extend(others);
+    }
+    let live = session.read_live(&due).await;
     // What was read before the line broke is kept.
     session.flush().await?;
     live?;
@@ -278,7 +280,8 @@ impl Session<'_, '_> {
             let (rows, offset_ms) = within_store_timeout(asked).await?;
             self.memory.offset_ms = offset_ms;
             for ((place, _), rows) in unknown.into_iter().zip(rows) {
-                self.memory.profiles[place].cursor = ProfileCursor::from_rows(&rows).map_or(OnDisk::NeverRead, OnDisk::At);
+                self.memory.profiles[place].cursor =
+                    ProfileCursor::from_rows(&rows).map_or(OnDisk::NeverRead, OnDisk::At);
             }
         }
         let cursors = self.profile_places().map(|(place, read)| match &self.memory.profiles[place].cursor {
@@ -294,9 +297,9 @@ impl Session<'_, '_> {
     }
 
     /// Takes the cursors back when the meter's clock was set back; has the offset noted when it grew. Both go to the disk
-    /// together with whatever is stored next.
-    fn heed_clock(&mut self) {
-        let Some(offset_ms) = self.who.clock_offset_ms else { return };
+    /// together with whatever is stored next. True when the clock was set forward.
+    fn heed_clock(&mut self) -> bool {
+        let Some(offset_ms) = self.who.clock_offset_ms else { return false };
         let meter_now = self.who.meter_now;
         let set_back = rewound_by(self.memory.offset_ms, offset_ms);
         for cursor in self.cursors.iter_mut().flatten() {
@@ -311,12 +314,16 @@ impl Session<'_, '_> {
         if set_back.is_some() || has_grown {
             self.offset_ms = Some(offset_ms);
         }
+        has_leapt(self.memory.offset_ms, offset_ms)
     }
 
     async fn read_live(&mut self, due: &[usize]) -> Result<(), SessionError> {
         self.read_live_values(due).await?;
         for &place in due {
-            if matches!(self.meter.reads.get(place), Some(ReadSettings { source: Source::Profile | Source::Events, .. })) {
+            if matches!(
+                self.meter.reads.get(place),
+                Some(ReadSettings { source: Source::Profile | Source::Events, .. })
+            ) {
                 self.read_profile(place, Which::Live).await?;
                 if self.pending.rows() > PENDING_ROWS_MAX {
                     self.flush().await?;

@@ -205,9 +205,7 @@ impl<'l> Talk<'l> {
 
 fn link_layer(addressing: Addressing, octet_time_us: u32) -> Box<dyn Link + Send> {
     match addressing {
-        Addressing::Wrapper { client, server } => {
-            Box::new(WrapperClient::new(WrapperConfig::new(client, server)))
-        }
+        Addressing::Wrapper { client, server } => Box::new(WrapperClient::new(WrapperConfig::new(client, server))),
         Addressing::Hdlc { client, server } => {
             Box::new(HdlcClient::new(HdlcConfig { octet_time_us, ..HdlcConfig::new(client, server) }))
         }

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use protocols::cosem::InterfaceClass;
 use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
 use protocols::cosem::register::ScalerUnit;
-use protocols::cosem::InterfaceClass;
 use protocols::dlms::acse::Password;
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::data::Data;

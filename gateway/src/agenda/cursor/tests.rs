@@ -18,6 +18,8 @@ struct World {
     captured_to: i64,
     disk: std::collections::HashMap<String, i64>,
     stored: BTreeSet<usize>,
+    /// The clock was set since the disk last heard of it.
+    is_set: bool,
     /// What a living gateway holds in memory.
     memory: Option<(ProfileCursor, Option<i64>)>,
 }
@@ -40,6 +42,7 @@ impl World {
             captured_to: T0 - 3 * DAY_MS,
             disk: std::collections::HashMap::new(),
             stored: BTreeSet::new(),
+            is_set: false,
             memory: None,
         };
         world.capture();
@@ -64,7 +67,11 @@ impl World {
         self.capture();
     }
 
+    /// Once between two sessions: set back and then further forward, a clock hides where it has been.
     fn set_clock(&mut self, by_ms: i64) {
+        if std::mem::replace(&mut self.is_set, true) {
+            return;
+        }
         self.offset_ms += by_ms;
         self.captured_to = self.meter_now();
     }
@@ -74,8 +81,12 @@ impl World {
         let rhythm = Rhythm::of(900);
         let meter_now = UtcMillis(self.meter_now());
         let offset = self.offset_ms.div_euclid(1000) * 1000;
+        if backfill && has_leapt(self.known_offset(), offset) {
+            return self.session(false, late_ms, death);
+        }
         let (mut cursor, known_offset) = self.memory.take().unwrap_or_else(|| {
-            let rows: Vec<Option<i64>> = ProfileCursor::keys("k").iter().map(|key| self.disk.get(key).copied()).collect();
+            let rows: Vec<Option<i64>> =
+                ProfileCursor::keys("k").iter().map(|key| self.disk.get(key).copied()).collect();
             let cursor = ProfileCursor::from_rows(&rows).unwrap_or_else(|| ProfileCursor::start(meter_now, 5));
             (cursor, self.disk.get("offset").copied())
         });
@@ -88,13 +99,16 @@ impl World {
         let mut read = Vec::new();
         if let Some(span) = span {
             let visible = |label: i64| label + late_ms <= meter_now.0 || label > meter_now.0;
-            read = self.entries.iter().filter(|(label, _)| span.contains(UtcMillis(*label)) && visible(*label)).collect();
+            read =
+                self.entries.iter().filter(|(label, _)| span.contains(UtcMillis(*label)) && visible(*label)).collect();
             let last = read.iter().map(|(label, _)| UtcMillis(*label)).max();
-            next = if backfill { cursor.after_backfill(span) } else { cursor.after_live(span, last, meter_now, rhythm) };
+            next =
+                if backfill { cursor.after_backfill(span) } else { cursor.after_live(span, last, meter_now, rhythm) };
         }
         if death == Death::BeforeStore {
             return;
         }
+        self.is_set = false;
         self.stored.extend(read.iter().map(|(_, number)| *number));
         let noted = if set_back.is_some() || known_offset.is_none_or(|known| offset >= known + 1000) {
             Some(offset)
@@ -106,6 +120,10 @@ impl World {
         if death == Death::None {
             self.memory = Some((next, noted));
         }
+    }
+
+    fn known_offset(&self) -> Option<i64> {
+        self.memory.as_ref().map_or_else(|| self.disk.get("offset").copied(), |(_, offset)| *offset)
     }
 
     fn settle(&mut self) {
@@ -221,7 +239,7 @@ fn a_leap_of_years_leaves_both_ends_to_be_read() {
 fn only_what_changed_is_written() {
     let rhythm = Rhythm::of(900);
     let now = UtcMillis(T0);
-    let before = ProfileCursor::start(now, 1);
+    let before = ProfileCursor::start(now, 3);
     let after = before.after_live(before.live(now, rhythm), Some(now), now, rhythm);
     let writes = after.writes(Some(&before), "k");
     assert_eq!(writes.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["k head", "k gap0 from", "k gap0 to"]);

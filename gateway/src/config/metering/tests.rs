@@ -36,7 +36,9 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (format!("{GATEWAY}[[line]]\nname = \"k\"\n{METER}"), "neither a serial port nor tcp"),
         (format!("{GATEWAY}[[line]]\nname = \"k\"\nserial = \"/dev/x\"\ndata_bits = 9\n{METER}"), "9 data bits"),
         (
-            format!("{GATEWAY}{METER}[[line]]\nname = \"j\"\nserial = \"/x\"\n[[line]]\nname = \"k\"\nserial = \"/x\"\n"),
+            format!(
+                "{GATEWAY}{METER}[[line]]\nname = \"j\"\nserial = \"/x\"\n[[line]]\nname = \"k\"\nserial = \"/x\"\n"
+            ),
             "/x is the port of line \"j\" already",
         ),
         (format!("{GATEWAY}{METER}physical = 17\n"), "hint: set protocol = \"dlms-hdlc\""),
@@ -47,7 +49,9 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (format!("{GATEWAY}{METER}[[meter.read]]\ncodes = [\"1-0:1.8\"]\n"), "is no code"),
         (format!("{GATEWAY}{METER}[[meter.read]]\nkind = \"intervall\"\n"), "hint: one of register, interval"),
         (
-            format!("{GATEWAY}{METER}[[meter.read]]\nsource = \"instants\"\ncodes = [\"1-0:1.7.0\"]\nkind = \"interval\"\n"),
+            format!(
+                "{GATEWAY}{METER}[[meter.read]]\nsource = \"instants\"\ncodes = [\"1-0:1.7.0\"]\nkind = \"interval\"\n"
+            ),
             "interval values have a period, which only a profile states",
         ),
         (format!("{GATEWAY}{METER}[[meter.read]]\nevery_s = 0\n"), "every_s = 0"),
@@ -93,4 +97,10 @@ fn meters_that_are_read_alike_share_what_is_read() {
     let other = "[[meter]]\nname = \"n\"\nline = \"l\"\nserver = 2\n";
     let checked = parse(&format!("{GATEWAY}{METER}{other}")).unwrap();
     assert!(Arc::ptr_eq(&checked.lines[0].meters[0].reads, &checked.lines[0].meters[1].reads));
+}
+
+#[test]
+fn the_example_holds_together() {
+    let checked = parse(include_str!("../../../../deploy/config/gateway.toml")).unwrap();
+    assert_eq!((checked.lines.len(), checked.ports.len(), checked.config.feed.len()), (2, 1, 1));
 }
