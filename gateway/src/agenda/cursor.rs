@@ -194,19 +194,27 @@ impl ProfileCursor {
         if gap.is_empty() {
             return;
         }
-        self.remove(gap);
         if gap.to.since(gap.from) > BUFFER_MS_MAX + LEAP_EDGE_MS {
-            self.gaps.push(Span::new(gap.from, gap.from.plus_ms(LEAP_EDGE_MS)));
-            self.gaps.push(Span::new(gap.to.plus_ms(-BUFFER_MS_MAX), gap.to));
-        } else {
-            self.gaps.push(gap);
+            // A gap that is known to lie in the middle stays one.
+            self.add_gap(Span::new(gap.from, gap.from.plus_ms(LEAP_EDGE_MS)));
+            self.add_gap(Span::new(gap.to.plus_ms(-BUFFER_MS_MAX), gap.to));
+            return;
         }
+        self.remove(gap);
+        self.gaps.push(gap);
         self.tidy();
     }
 
-    /// Oldest first, and no more of them than there is room for.
+    /// Oldest first, those that touch as one, and no more of them than there is room for.
     fn tidy(&mut self) {
         self.gaps.sort_by_key(|gap| gap.from);
+        self.gaps.dedup_by(|next, gap| {
+            let touches = next.from <= gap.to;
+            if touches {
+                gap.to = gap.to.max(next.to);
+            }
+            touches
+        });
         while self.gaps.len() > GAPS_MAX {
             let oldest = self.gaps.remove(0);
             self.gaps[0].from = oldest.from;

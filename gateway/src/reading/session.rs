@@ -132,10 +132,9 @@ pub async fn introduce(
     let known: Vec<MeterId> = [name, device].into_iter().flatten().collect();
     let as_expected = meter.serial.iter().find(|serial| known.contains(serial));
     let (found, expected) = match (&meter.serial, as_expected, known.into_iter().next()) {
-        (_, Some(serial), _) => (serial.clone(), None),
+        // Where it does not say who it is, it is believed to be who it should be.
+        (_, Some(serial), _) | (Some(serial), None, None) => (serial.clone(), None),
         (Some(serial), None, Some(found)) => (found, Some(serial.clone())),
-        // It does not say who it is, so it is believed to be who it should be.
-        (Some(serial), None, None) => (serial.clone(), None),
         (None, None, Some(found)) => (found, None),
         (None, None, None) => return Err(SessionError::NoIdentity),
     };

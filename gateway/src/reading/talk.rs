@@ -189,8 +189,7 @@ impl<'l> Talk<'l> {
                     let received = tokio::time::timeout_at(wake, self.link.receive(&mut self.buffer[..])).await;
                     let input = match &received {
                         Ok(Ok(count)) => LinkInput::Received(&self.buffer[..*count]),
-                        Ok(Err(_)) => LinkInput::Tick,
-                        Err(_) => LinkInput::Tick,
+                        Ok(Err(_)) | Err(_) => LinkInput::Tick,
                     };
                     let handled = self.session.handle(self.origin.elapsed(), input);
                     self.note(handled);

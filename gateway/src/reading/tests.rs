@@ -156,7 +156,8 @@ async fn the_newest_day_comes_first_and_no_entry_is_stored_twice() {
     let rows = stored(&outbox);
     assert_complete(&rows, &body);
     assert!(rows.values().all(|count| *count == 1));
-    let ranges: Vec<UtcMillis> = body.lock().unwrap().asked.iter().map(from_of).collect();
+    let ranges: Vec<UtcMillis> =
+        body.lock().unwrap().asked.iter().map(|selection| from_of(selection.as_ref())).collect();
     assert!(ranges.is_sorted_by(|a, b| a > b), "newest first");
     // The next read asks for what is new, and a little below it.
     tokio::time::advance(Duration::from_secs(900)).await;
@@ -165,12 +166,12 @@ async fn the_newest_day_comes_first_and_no_entry_is_stored_twice() {
     body.lock().unwrap().asked.clear();
     session(&parts, &meter, &mut memory, &body).await.unwrap();
     assert_complete(&stored(&outbox), &body);
-    let asked = body.lock().unwrap().asked.iter().map(from_of).collect::<Vec<_>>();
+    let asked = body.lock().unwrap().asked.iter().map(|selection| from_of(selection.as_ref())).collect::<Vec<_>>();
     assert_eq!(asked.len(), 1);
     assert!(T0.since(asked[0]) < 120_000, "asked from {}", asked[0]);
 }
 
-fn from_of(selection: &Option<Selection>) -> UtcMillis {
+fn from_of(selection: Option<&Selection>) -> UtcMillis {
     let Some(Selection::Range(range)) = selection else { panic!("no range: {selection:?}") };
     let DataValue::OctetString(octets) = &range.from else { panic!("no date-time") };
     DateTime(octets.as_slice().try_into().unwrap()).to_utc(ClockRules::default()).unwrap().utc
