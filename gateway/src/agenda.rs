@@ -100,7 +100,7 @@ impl Agenda {
         self.failures = self.failures.saturating_add(1);
         // Up to an eighth less, different for each meter and try.
         let jitter = (self.hash >> (self.failures % 32)) % 128;
-        self.retry_at = now + pause - pause.mul_f64(jitter as f64 / 1024.0);
+        self.retry_at = now + pause.mul_f64(1.0 - jitter as f64 / 1024.0);
     }
 
     /// Nothing is wrong with the meter, but nothing can be stored: not before `at`.

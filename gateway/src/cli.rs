@@ -33,6 +33,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Reads one meter once and prints what it says; its line must be free. Nothing is stored.
+    Read {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Its name in the settings.
+        meter: String,
+        /// What to read; by default the registers and instants of its section.
+        obis: Vec<String>,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// Looks into the outbox.
     #[command(subcommand)]
     Outbox(OutboxCommand),

@@ -1,5 +1,9 @@
 //! What the commands other than `run` do.
 
+mod read;
+
+pub use read::read;
+
 use std::io::Write;
 
 use anyhow::Context;

@@ -283,8 +283,8 @@ impl Config {
 
 /// The first line of a file, without its end.
 pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let octets = std::fs::read(path)
-        .map_err(|error| ConfigError::Read { path: path.to_owned(), cause: error.to_string() })?;
+    let octets =
+        std::fs::read(path).map_err(|error| ConfigError::Read { path: path.to_owned(), cause: error.to_string() })?;
     let line = octets.split(|octet| matches!(octet, b'\r' | b'\n')).next().unwrap_or_default();
     if line.is_empty() || line.len() > 128 {
         return Err(ConfigError::Value {

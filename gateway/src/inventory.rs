@@ -1,6 +1,7 @@
 //! What the gateway knows of its meters, kept in one place and sent to the cloud when it changed.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocols::metering::{Code, Kind, MeterId, UtcMillis};
@@ -27,8 +28,10 @@ impl InventoryKeeper {
     /// Enters a configured meter, which may never answer.
     pub fn enter(&self, entry: MeterEntry) {
         let mut state = self.state();
-        state.meters.entry(entry.name.clone()).or_insert(entry);
-        state.version += 1;
+        if let Entry::Vacant(vacant) = state.meters.entry(entry.name.clone()) {
+            vacant.insert(entry);
+            state.version += 1;
+        }
     }
 
     pub fn remove(&self, name: &str) {

@@ -50,6 +50,9 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             write!(out, "{}", toml::to_string(&checked.config)?)?;
         }
         Command::Status { config, json } => commands::status(&checked(&config.config)?, json, &mut out).await?,
+        Command::Read { config, meter, obis, json } => {
+            commands::read(&checked(&config.config)?, &meter, &obis, json, &mut out).await?;
+        }
         Command::Outbox(OutboxCommand::Inspect { config, json }) => {
             commands::inspect(&checked(&config.config)?, json, &mut out)?;
         }

@@ -18,9 +18,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
-use protocols::p1::{
-    FrameError, LocalTime, Policy, Readout, ReadoutError, Scan, Settings, clear_even_parity, scan,
-};
+use protocols::p1::{FrameError, LocalTime, Policy, Readout, ReadoutError, Scan, Settings, clear_even_parity, scan};
 use protocols::uplink::{MeterEntry, MeterState};
 
 use crate::config::metering::PortSettings;
@@ -252,4 +250,4 @@ fn entry(name: String, meter: Option<MeterId>, metering_point: Option<&str>) -> 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

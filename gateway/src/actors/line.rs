@@ -18,7 +18,7 @@ use protocols::uplink::MeterState;
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
-use super::meter::{Meter, Schedule, TakeTurn, TurnReport};
+use super::meter::{Meter, Schedule, TakeTurn};
 use super::supervisor::{DeathNotice, Lives, Verdict};
 use crate::backoff::Backoff;
 use crate::config::metering::{LinePlan, MediumSettings, MeterSettings};
@@ -237,19 +237,16 @@ impl Running {
         let budget = self.plan.line.budget;
         let octet_time_us = self.medium.octet_time_us();
         let turn = TakeTurn { link, octet_time_us, budget, yield_at: self.queue.live_at() };
-        match meter.send(turn).timeout(budget + TURN_GRACE).await {
-            Ok(TurnReport { link, schedule, .. }) => {
-                if link.is_none() {
-                    session.metrics.add(Metric::LinesLost, 1);
-                }
-                self.link = link.filter(|_| self.medium.stays_open());
-                slot.schedule = schedule;
+        if let Ok(report) = meter.send(turn).timeout(budget + TURN_GRACE).await {
+            if report.link.is_none() {
+                session.metrics.add(Metric::LinesLost, 1);
             }
+            self.link = report.link.filter(|_| self.medium.stays_open());
+            slot.schedule = report.schedule;
+        } else {
             // Dead, or so stuck that it is of no more use. The link went with it.
-            Err(_) => {
-                slot.meter = None;
-                slot.schedule = bury(slot, session, self.parts.seed);
-            }
+            slot.meter = None;
+            slot.schedule = bury(slot, session, self.parts.seed);
         }
         self.queue.insert(id, slot.schedule);
     }

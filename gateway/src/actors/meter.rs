@@ -38,8 +38,6 @@ pub struct TurnReport {
     /// `None`: of no more use.
     pub link: Option<Box<dyn ByteLink>>,
     pub schedule: Schedule,
-    /// Whether the meter answered.
-    pub answered: bool,
 }
 
 /// When a meter wants the line again, on the monotonic clock.
@@ -117,7 +115,6 @@ impl Core {
         let order = Order { due: &due, yield_at, deadline: Instant::now() + budget };
         let outcome = self.converse(&mut *link, octet_time_us, &order).await;
         let is_spoilt = matches!(&outcome, Err(SessionError::Talk(error)) if error.spoils_link());
-        let answered = outcome.is_ok();
         match outcome {
             Ok(Visited { chunks, state }) => {
                 self.parts.metrics.add(Metric::ReadsDone, 1);
@@ -129,7 +126,7 @@ impl Core {
             }
             Err(error) => self.failed(&error),
         }
-        TurnReport { link: (!is_spoilt).then_some(link), schedule: self.schedule(), answered }
+        TurnReport { link: (!is_spoilt).then_some(link), schedule: self.schedule() }
     }
 
     /// One conversation, ended in order whatever came of it.

@@ -116,7 +116,8 @@ async fn hear(
             Err(_) => 0,
         };
         let received_at = session.clock.wall();
-        let Heard { requests, telegrams, refused: refusals, problems } = port.receive(&mut octets[..count], received_at);
+        let Heard { requests, telegrams, refused: refusals, problems } =
+            port.receive(&mut octets[..count], received_at);
         session.metrics.add(Metric::TelegramsRead, telegrams);
         session.metrics.add(Metric::FieldProblems, problems);
         session.metrics.add(Metric::TelegramsRefused, refusals.len() as u64);

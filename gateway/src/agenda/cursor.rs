@@ -38,9 +38,10 @@
 //!
 //! Backwards: new entries get labels that were passed before, and reading on from `head` would miss them. The difference
 //! between the meter's clock and ours is kept on the disk beside the cursor; when it has shrunk by more than clocks drift,
-//! `head` is taken back by as much. Entries read before are read again; those with a label that exists twice are told apart by
+//! `head` is taken back by as much, and what the old clock may have labelled beyond it becomes a gap. Entries read before are read again; those with a label that exists twice are told apart by
 //! `nth`, which the meter's whole answer gives, since a chunk never cuts between equal labels. When our own clock was wrong,
-//! and not the meter's, the same happens for nothing, and does no harm.
+//! and not the meter's, the same happens for nothing, and does no harm. What no reader can see: a clock that is set back and,
+//! before the next session, forward by more.
 
 use protocols::metering::UtcMillis;
 
@@ -101,14 +102,15 @@ impl Rhythm {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProfileCursor {
     head: UtcMillis,
-    /// Disjoint, oldest first, all below `head`.
+    /// Disjoint, oldest first. One may lie above `head`: what a clock had labelled before it was set back.
     gaps: Vec<Span>,
 }
 
 impl ProfileCursor {
-    /// A profile that was never read.
+    /// A profile that was never read: the first live read begins so many days ago.
     pub fn start(meter_now: UtcMillis, backfill_days: u32) -> Self {
-        Self { head: meter_now.plus_ms(-i64::from(backfill_days) * DAY_MS), gaps: Vec::new() }
+        let head = meter_now.plus_ms(1 + REWIND_TOLERANCE_MS - i64::from(backfill_days) * DAY_MS);
+        Self { head, gaps: Vec::new() }
     }
 
     pub fn head(&self) -> UtcMillis {
@@ -137,8 +139,8 @@ impl ProfileCursor {
     }
 
     /// Whether an entry with this label may be missing.
-    pub fn lacks(&self, label: UtcMillis) -> bool {
-        label >= self.overlap() || self.gaps.iter().any(|gap| gap.contains(label))
+    pub fn lacks(&self, label: UtcMillis, meter_now: UtcMillis) -> bool {
+        (self.overlap()..=meter_now).contains(&label) || self.gaps.iter().any(|gap| gap.contains(label))
     }
 
     /// The newest chunk of what is missing.
@@ -147,28 +149,44 @@ impl ProfileCursor {
         Some(Span::new(gap.from.max(gap.to.plus_ms(-rhythm.chunk_ms)), gap.to))
     }
 
-    /// The cursor after everything in `span` was read, up to `last_label` where there was an entry at all. To be stored with
-    /// what was read.
+    /// The cursor after a live read of `span` that brought entries up to `last_label`. To be stored with what was read.
     #[must_use]
-    pub fn after(&self, span: Span, last_label: Option<UtcMillis>, meter_now: UtcMillis, rhythm: Rhythm) -> Self {
+    pub fn after_live(&self, span: Span, last_label: Option<UtcMillis>, meter_now: UtcMillis, rhythm: Rhythm) -> Self {
         let mut next = self.clone();
-        if span.to > self.head {
-            next.add_gap(Span::new(self.overlap(), span.from));
-            let settled = meter_now.plus_ms(-rhythm.settling_ms).min(span.to);
-            let delivered = last_label.map_or(span.from, |label| label.plus_ms(1)).min(span.to);
-            next.head = next.head.max(span.from).max(settled).max(delivered);
-        }
-        next.remove(Span::new(span.from, span.to.min(self.head)));
+        next.add_gap(Span::new(self.overlap(), span.from));
+        let settled = meter_now.plus_ms(-rhythm.settling_ms).min(span.to);
+        let delivered = last_label.map_or(span.from, |label| label.plus_ms(1)).min(span.to);
+        next.head = next.head.max(span.from).max(settled).max(delivered);
+        next.remove(Span::new(span.from, next.head));
         next
     }
 
-    /// The cursor when the meter's clock went back by `by_ms` since the last session, and shows `meter_now`.
+    /// The cursor after everything in a missing `span` was read.
     #[must_use]
-    pub fn rewound(&self, by_ms: i64, meter_now: UtcMillis) -> Self {
+    pub fn after_backfill(&self, span: Span) -> Self {
         let mut next = self.clone();
-        next.head = self.head.plus_ms(-by_ms).min(meter_now);
-        let ahead = Span::new(next.head, UtcMillis(i64::MAX));
-        next.remove(ahead);
+        next.remove(span);
+        next
+    }
+
+    /// The cursor after everything was read that the meter has; `last_label` is the greatest that its clock has passed.
+    #[must_use]
+    pub fn after_all(&self, last_label: Option<UtcMillis>, meter_now: UtcMillis, rhythm: Rhythm) -> Self {
+        let everything = Span::new(UtcMillis(i64::MIN), meter_now.plus_ms(1).max(self.head));
+        let mut next = self.after_live(everything, last_label, meter_now, rhythm);
+        next.gaps.clear();
+        next
+    }
+
+    /// The cursor when the meter's clock went back since the last session, by how much if that is known, and shows `meter_now`.
+    #[must_use]
+    pub fn rewound(&self, by_ms: Option<i64>, meter_now: UtcMillis) -> Self {
+        let mut next = self.clone();
+        next.head = self.head.plus_ms(-by_ms.unwrap_or(0)).min(meter_now);
+        // Until it was set back, the old clock went on: labels that the new one will not reach for a while.
+        let old_now =
+            by_ms.map_or(self.head.plus_ms(LEAP_EDGE_MS), |by_ms| meter_now.plus_ms(by_ms + REWIND_TOLERANCE_MS));
+        next.add_gap(Span::new(self.overlap(), old_now));
         next
     }
 
@@ -176,13 +194,27 @@ impl ProfileCursor {
         if gap.is_empty() {
             return;
         }
-        self.remove(gap);
         if gap.to.since(gap.from) > BUFFER_MS_MAX + LEAP_EDGE_MS {
-            self.gaps.push(Span::new(gap.from, gap.from.plus_ms(LEAP_EDGE_MS)));
-            self.gaps.push(Span::new(gap.to.plus_ms(-BUFFER_MS_MAX), gap.to));
-        } else {
-            self.gaps.push(gap);
+            // A gap that is known to lie in the middle stays one.
+            self.add_gap(Span::new(gap.from, gap.from.plus_ms(LEAP_EDGE_MS)));
+            self.add_gap(Span::new(gap.to.plus_ms(-BUFFER_MS_MAX), gap.to));
+            return;
         }
+        self.remove(gap);
+        self.gaps.push(gap);
+        self.tidy();
+    }
+
+    /// Oldest first, those that touch as one, and no more of them than there is room for.
+    fn tidy(&mut self) {
+        self.gaps.sort_by_key(|gap| gap.from);
+        self.gaps.dedup_by(|next, gap| {
+            let touches = next.from <= gap.to;
+            if touches {
+                gap.to = gap.to.max(next.to);
+            }
+            touches
+        });
         while self.gaps.len() > GAPS_MAX {
             let oldest = self.gaps.remove(0);
             self.gaps[0].from = oldest.from;
@@ -199,10 +231,7 @@ impl ProfileCursor {
             [before, behind].into_iter().filter(|part| !part.is_empty())
         };
         self.gaps = self.gaps.drain(..).flat_map(cut).collect();
-        while self.gaps.len() > GAPS_MAX {
-            let oldest = self.gaps.remove(0);
-            self.gaps[0].from = oldest.from;
-        }
+        self.tidy();
     }
 
     /// The rows of the cursor table: `{key} head`, `{key} gap3 from`, `{key} gap3 to`. An empty gap is 0 and 0.
@@ -240,6 +269,12 @@ impl ProfileCursor {
         let gaps = pairs.iter().filter_map(span).filter(|gap| !gap.is_empty()).collect();
         Some(Self { head: UtcMillis((*head)?), gaps })
     }
+}
+
+/// Whether the meter's clock was set forward since its offset to ours was `before`: then profiles are read live at once, due or
+/// not, so that there is never more than one leap between two live reads.
+pub fn has_leapt(before: Option<i64>, now: i64) -> bool {
+    before.is_some_and(|before| now.saturating_sub(before) > HOUR_MS)
 }
 
 /// By how much the meter's clock was set back since its offset to ours was `before`.

@@ -308,7 +308,7 @@ impl ReadSettings {
     /// What the values of `code` are.
     pub fn kind_of(&self, code: &Code) -> Kind {
         let own = self.kinds.iter().find(|(of, _)| of == code).map(|(_, kind)| *kind);
-        own.or(self.kind).unwrap_or_else(|| match (self.source, code) {
+        own.or(self.kind).unwrap_or(match (self.source, code) {
             (Source::Instants, _) => Kind::Instant,
             // Value group D of electricity (IEC 62056-6-1): time integral 5 is the energy of one capture period; averages
             // of measuring periods; maxima.
@@ -363,10 +363,7 @@ fn check_name(section: &str, name: &str) -> Result<Arc<str>, ConfigError> {
 
 /// The lines with their meters, in the order of the file. Sections without a `read` get the default, so that what is printed is
 /// what is done.
-pub(super) fn check_lines(
-    lines: &[LineSection],
-    meters: &mut [MeterSection],
-) -> Result<Vec<LinePlan>, ConfigError> {
+pub(super) fn check_lines(lines: &[LineSection], meters: &mut [MeterSection]) -> Result<Vec<LinePlan>, ConfigError> {
     let mut plans = Vec::with_capacity(lines.len());
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut media = HashMap::new();
@@ -427,6 +424,7 @@ fn check_line(section: &LineSection) -> Result<LineSettings, ConfigError> {
     Ok(LineSettings { name, medium, gap, budget })
 }
 
+#[derive(Clone, Copy)]
 struct PortParameters {
     baud: u32,
     data_bits: u8,

@@ -124,4 +124,50 @@ mod tests {
         let error = medium("/dev/no-such-port", 8, Parity::None).open().await.err().unwrap();
         assert!(matches!(&error, OpenError::Absent { what } if what == "/dev/no-such-port"), "{error}");
     }
+
+    /// Both ends of a pty: the one that plays the meter, and the path of the other.
+    fn pty() -> (SerialStream, String) {
+        let (master, slave) = SerialStream::pair().unwrap();
+        let path = slave.name().unwrap();
+        (master, path)
+    }
+
+    #[tokio::test]
+    async fn a_port_carries_octets_and_forgets_what_came_too_early() {
+        use tokio::io::AsyncWriteExt;
+        let (mut meter, path) = pty();
+        let mut link = medium(&path, 8, Parity::None).open().await.unwrap();
+        meter.write_all(b"late answer").await.unwrap();
+        let mut octets = [0; 32];
+        let count = link.receive(&mut octets).await.unwrap();
+        assert!(b"late answer".starts_with(&octets[..count]));
+        meter.write_all(b"stale").await.unwrap();
+        link.clear_input().unwrap();
+        link.send(b"request").await.unwrap();
+        let mut request = [0; 7];
+        meter.read_exact(&mut request).await.unwrap();
+        assert_eq!(&request, b"request");
+        meter.write_all(b"answer").await.unwrap();
+        let count = link.receive(&mut octets).await.unwrap();
+        assert!(b"answer".starts_with(&octets[..count]), "{:?}", &octets[..count]);
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_told_from_one_that_is_not_there() {
+        let (_meter, path) = pty();
+        let first = medium(&path, 8, Parity::None).open().await.unwrap();
+        let error = medium(&path, 8, Parity::None).open().await.err().unwrap();
+        assert!(matches!(&error, OpenError::Busy { what } if *what == path), "{error}");
+        drop(first);
+        assert!(medium(&path, 8, Parity::None).open().await.is_ok(), "free again");
+    }
+
+    #[tokio::test]
+    async fn an_unplugged_port_is_gone_and_not_read_for_ever() {
+        let (meter, path) = pty();
+        let mut link = medium(&path, 8, Parity::None).open().await.unwrap();
+        drop(meter);
+        let lost = link.receive(&mut [0; 8]).await.unwrap_err();
+        assert!(matches!(lost, LinkLost::Gone | LinkLost::Io(_)), "{lost}");
+    }
 }

@@ -1,1 +1,149 @@
+use std::time::Duration;
 
+use protocols::metering::{Reading, Unit};
+use protocols::p1::{Builder, Layout};
+
+use super::*;
+use crate::config::metering::MediumSettings;
+
+const T0: UtcMillis = UtcMillis(1_795_392_000_000);
+
+fn settings() -> PortSettings {
+    PortSettings {
+        name: "p1".into(),
+        medium: MediumSettings::Tcp { address: "memory:1".to_owned(), connect_timeout: Duration::from_secs(1) },
+        accept_invalid_crc: false,
+        every_s: 60,
+        registers_every_s: 900,
+        silent_after: Duration::from_secs(60),
+        serial: None,
+        metering_point: None,
+    }
+}
+
+fn port(settings: PortSettings) -> P1Port {
+    P1Port::new(Arc::new(settings), InventoryKeeper::default())
+}
+
+/// A telegram at `at`, with a gas meter that was read at `gas_at`.
+pub(crate) fn telegram(at: UtcMillis, gas_at: UtcMillis, message: &str) -> Vec<u8> {
+    let energy = Quantity::new(1_000 + at.since(T0) / 1000, 0, Unit::WATT_HOUR);
+    let power = Quantity::new(450, 0, Unit::WATT);
+    let gas = Quantity::new(gas_at.since(T0) / 1000 + 5_000, -3, Unit::CUBIC_METRE);
+    Builder::new("SIM5METERPOST", LocalTime::CET)
+        .text("1-3:0.2.8", "50")
+        .stamp("0-0:1.0.0", at)
+        .hex("0-0:96.1.1", "SIM0001")
+        .quantity("1-0:1.8.1", energy, Layout::ENERGY)
+        .unwrap()
+        .quantity("1-0:1.7.0", power, Layout::POWER)
+        .unwrap()
+        .hex("0-0:96.13.0", message)
+        .power_failures(&[(T0.plus_ms(-86_400_000), 240)])
+        .text("0-1:24.1.0", "003")
+        .hex("0-1:96.1.0", "GAS0001")
+        .stamped("0-1:24.2.1", gas_at, gas, Layout::VOLUME)
+        .unwrap()
+        .finish()
+}
+
+fn hear(port: &mut P1Port, mut octets: Vec<u8>, at: UtcMillis) -> (Vec<Reading>, Vec<Event>) {
+    let heard = port.receive(&mut octets, at);
+    assert!(heard.refused.is_empty() && heard.problems == 0, "{heard:?}");
+    let rows = heard.requests.into_iter().map(|request| (request.readings, request.events));
+    let (mut readings, mut events) = (Vec::new(), Vec::new());
+    for (more_readings, more_events) in rows {
+        readings.extend(more_readings);
+        events.extend(more_events.into_iter().map(|(event, _)| event));
+    }
+    (readings, events)
+}
+
+#[test]
+fn an_hour_of_telegrams_is_thinned_by_kind_and_stamp() {
+    let mut port = port(settings());
+    let (mut readings, mut events) = (Vec::new(), Vec::new());
+    for second in 0..3_600 {
+        let at = T0.plus_ms(second * 1000);
+        let gas_at = T0.plus_ms(second / 300 * 300_000);
+        let message = if second < 1_800 { "" } else { "hello" };
+        let (more, said) = hear(&mut port, telegram(at, gas_at, message), at);
+        readings.extend(more);
+        events.extend(said);
+    }
+    let of = |code: &str| {
+        let of_code = readings.iter().filter(|reading| reading.series.code.to_string() == code);
+        of_code.map(|reading| reading.captured_at.since(T0) / 1000).collect::<Vec<_>>()
+    };
+    assert_eq!(of("1-0:1.7.0"), (0..60).map(|minute| minute * 60).collect::<Vec<_>>());
+    assert_eq!(of("1-0:1.8.1"), [0, 900, 1_800, 2_700]);
+    // Every stamp of the gas meter, whatever the period of registers. Control: by slots alone there would be four.
+    assert_eq!(of("0-1:24.2.1"), (0..12).map(|stamp| stamp * 300).collect::<Vec<_>>());
+    let gas = readings.iter().find(|reading| reading.series.code.to_string() == "0-1:24.2.1").unwrap();
+    assert_eq!(gas.series.meter.as_str(), "GAS0001");
+    let logs: Vec<_> = events.iter().map(|event| (event.log.as_str(), event.at.since(T0) / 1000)).collect();
+    assert_eq!(logs, [("1-0:99.97.0", -86_400), ("0-0:96.13.0", 1_800)]);
+}
+
+#[test]
+fn a_telegram_may_come_in_any_pieces() {
+    let whole = [telegram(T0, T0, "x"), telegram(T0.plus_ms(60_000), T0, "x")].concat();
+    let expected = hear(&mut port(settings()), whole.clone(), T0);
+    for size in [1, 7, 64, 999] {
+        let mut port = port(settings());
+        let mut found = (Vec::new(), Vec::new());
+        for piece in whole.chunks(size) {
+            let (readings, events) = hear(&mut port, piece.to_vec(), T0);
+            found.0.extend(readings);
+            found.1.extend(events);
+        }
+        assert_eq!(found, expected, "in pieces of {size}");
+    }
+}
+
+#[test]
+fn a_wrong_crc_is_refused_unless_the_operator_takes_it() {
+    let mut spoilt = telegram(T0, T0, "x");
+    let at = spoilt.windows(6).position(|octets| octets == b"00.450").unwrap();
+    spoilt[at + 5] = b'1';
+    let heard = port(settings()).receive(&mut spoilt.clone(), T0);
+    assert!(heard.requests.is_empty() && heard.telegrams == 0);
+    assert!(heard.refused[0].contains("crc"), "{:?}", heard.refused);
+    let lenient = PortSettings { accept_invalid_crc: true, ..settings() };
+    let (readings, _) = hear(&mut port(lenient), spoilt, T0);
+    assert!(readings.iter().all(|reading| reading.quality == protocols::metering::Quality::CRC_INVALID));
+    assert!(!readings.is_empty());
+}
+
+#[test]
+fn another_meter_than_expected_is_held_and_named() {
+    let inventory = InventoryKeeper::default();
+    let settings = PortSettings { serial: MeterId::new("SIM0002").ok(), ..settings() };
+    let mut port = P1Port::new(Arc::new(settings), inventory.clone());
+    let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
+    assert!(heard.requests.iter().all(|request| request.hold_identity));
+    let meters = inventory.snapshot().1.meters;
+    let states: Vec<_> = meters.iter().map(|entry| (entry.name.as_str(), entry.state, entry.cause.as_str())).collect();
+    let wrong = ("p1", MeterState::WrongIdentity, "expected SIM0002, found SIM0001");
+    assert_eq!(states, [wrong, ("p1 GAS0001", MeterState::Ok, "")]);
+}
+
+#[test]
+fn endless_noise_takes_no_memory() {
+    let mut port = port(settings());
+    for noise in [b'x', b'/', b'!', 0] {
+        for _ in 0..200 {
+            port.receive(&mut [noise; 1024], T0);
+            port.receive(&mut { *b"/ABC" }, T0);
+            assert!(port.buffer.len() < 10 * 1024, "{} octets kept", port.buffer.len());
+        }
+    }
+    let (readings, _) = hear_after_noise(&mut port);
+    assert_eq!(readings.len(), 3);
+}
+
+fn hear_after_noise(port: &mut P1Port) -> (Vec<Reading>, Vec<Event>) {
+    let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
+    let request = heard.requests.into_iter().next().unwrap();
+    (request.readings, request.events.into_iter().map(|(event, _)| event).collect())
+}

@@ -113,7 +113,7 @@ fn is_occurrence(object: &CaptureObject) -> bool {
 pub struct Rows {
     pub readings: Vec<Reading>,
     pub events: Vec<(Event, UtcMillis)>,
-    /// Greatest label among those wanted.
+    /// Greatest label among those wanted that the meter's clock has passed.
     pub last_label: Option<UtcMillis>,
     /// The label of the first row in the buffer.
     pub first_label: Option<UtcMillis>,
@@ -132,7 +132,12 @@ pub struct RowRules<'a> {
 
 impl RowRules<'_> {
     /// Reads a buffer; rows that are not `wanted` count for nothing but the labels of others.
-    pub fn read(&self, buffer: &[u8], wanted: impl Fn(UtcMillis) -> bool) -> Result<Rows, AxdrError> {
+    pub fn read(
+        &self,
+        buffer: &[u8],
+        wanted: impl Fn(UtcMillis) -> bool,
+        meter_now: UtcMillis,
+    ) -> Result<Rows, AxdrError> {
         let quirks = self.meter.quirks;
         let rules = ProfileRules {
             clock: self.meter.clock_rules,
@@ -160,7 +165,7 @@ impl RowRules<'_> {
                 continue;
             }
             rows.count += 1;
-            rows.last_label = rows.last_label.max(Some(row.captured_at));
+            rows.last_label = rows.last_label.max(Some(row.captured_at).filter(|label| *label <= meter_now));
             if self.read.source == Source::Events {
                 rows.events.push((self.event_of_row(&row), self.stamp.read_at));
             } else {

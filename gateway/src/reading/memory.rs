@@ -91,7 +91,8 @@ impl MeterMemory {
 
     /// Whether any profile has a gap that is known of.
     pub fn has_backlog(&self) -> bool {
-        let has_gaps = |profile: &ProfileMemory| matches!(&profile.cursor, OnDisk::At(cursor) if !cursor.gaps().is_empty());
+        let has_gaps =
+            |profile: &ProfileMemory| matches!(&profile.cursor, OnDisk::At(cursor) if !cursor.gaps().is_empty());
         self.profiles.iter().any(has_gaps)
     }
 }

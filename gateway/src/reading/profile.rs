@@ -1,10 +1,10 @@
 //! Asking for the rows of a profile: by range, by entry number where a meter refuses ranges, whole where it refuses both.
 
+use protocols::cosem::InterfaceClass;
 use protocols::cosem::profile_generic::selection::{EntryDescriptor, RangeDescriptor, Selection};
 use protocols::cosem::profile_generic::{
     BUFFER, CAPTURE_OBJECTS, CAPTURE_PERIOD, CaptureObject, ENTRIES_IN_USE, ProfileGeneric, SORT_METHOD, SortMethod,
 };
-use protocols::cosem::InterfaceClass;
 use protocols::dlms::apdu::CosemAttribute;
 use protocols::dlms::client::{ReadError, Value};
 use protocols::dlms::data::Data;
@@ -120,7 +120,9 @@ pub async fn fetch(
     let mut access = access;
     loop {
         let (result, extent) = match access {
-            Access::Range => (talk.get(attribute(profile, BUFFER), Some(range(layout, span, clock))).await?, Extent::Span),
+            Access::Range => {
+                (talk.get(attribute(profile, BUFFER), Some(range(layout, span, clock))).await?, Extent::Span)
+            }
             Access::Entry => match fetch_newest(talk, profile, layout, span).await? {
                 Ok(found) => found,
                 Err(error) => (Err(error), Extent::Newest),
@@ -137,7 +139,8 @@ pub async fn fetch(
 }
 
 fn range(layout: &Layout, span: Span, clock: ClockForm) -> Vec<u8> {
-    let restricting_object = layout.columns.iter().copied().find(CaptureObject::is_clock).unwrap_or(CaptureObject::CLOCK);
+    let restricting_object =
+        layout.columns.iter().copied().find(CaptureObject::is_clock).unwrap_or(CaptureObject::CLOCK);
     // Whole seconds outwards: some meters know no others.
     let from = UtcMillis((span.from.0 - clock.margin_ms()).div_euclid(1000) * 1000);
     let to = UtcMillis((span.to.0 - 1 + clock.margin_ms()).div_euclid(1000) * 1000 + 1000);
@@ -149,7 +152,8 @@ fn range(layout: &Layout, span: Span, clock: ClockForm) -> Vec<u8> {
             DataValue::octets_of(clock.date_time(at))
         }
     };
-    let descriptor = RangeDescriptor { restricting_object, from: bound(from), to: bound(to), selected_values: Vec::new() };
+    let descriptor =
+        RangeDescriptor { restricting_object, from: bound(from), to: bound(to), selected_values: Vec::new() };
     encoded(&Selection::Range(descriptor))
 }
 

@@ -11,8 +11,8 @@ use super::columns::{
 };
 use super::memory::MeterMemory;
 use super::talk::{Talk, TalkError};
-use crate::config::metering::MeterSettings;
 use crate::clock::SharedClock;
+use crate::config::metering::MeterSettings;
 use crate::outbox::StoreRequest;
 
 /// An OBIS code does not say which class its object is of: tried in this order, most frequent first.
@@ -146,9 +146,8 @@ impl RegisterRound {
             match scaler_unit.quantity(&data) {
                 Ok(quantity) => {
                     let kind = kind_of(&code);
-                    let occurred = occurred.and_then(|value| {
-                        instant(&Data::from_bytes(&value.data).ok()?, meter.clock_rules)
-                    });
+                    let occurred =
+                        occurred.and_then(|value| instant(&Data::from_bytes(&value.data).ok()?, meter.clock_rules));
                     request.readings.push(Reading {
                         series: Series { meter: stamp.meter.clone(), code, kind, period_s: 0 },
                         captured_at,

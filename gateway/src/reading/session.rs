@@ -22,7 +22,7 @@ use super::memory::{Access, Layout, MeterMemory, OnDisk};
 use super::profile::{ClockForm, Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
 use super::talk::{Talk, TalkError};
-use crate::agenda::cursor::{ProfileCursor, Span, rewound_by};
+use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
 use crate::inventory::InventoryKeeper;
@@ -134,10 +134,9 @@ pub async fn introduce(
     let known: Vec<MeterId> = [name, device].into_iter().flatten().collect();
     let as_expected = meter.serial.iter().find(|serial| known.contains(serial));
     let (found, expected) = match (&meter.serial, as_expected, known.into_iter().next()) {
-        (_, Some(serial), _) => (serial.clone(), None),
+        // Where it does not say who it is, it is believed to be who it should be.
+        (_, Some(serial), _) | (Some(serial), None, None) => (serial.clone(), None),
         (Some(serial), None, Some(found)) => (found, Some(serial.clone())),
-        // It does not say who it is, so it is believed to be who it should be.
-        (Some(serial), None, None) => (serial.clone(), None),
         (None, None, Some(found)) => (found, None),
         (None, None, None) => return Err(SessionError::NoIdentity),
     };
@@ -194,8 +193,8 @@ pub struct Session<'s, 'l> {
 
 /// The rows that one read of a profile brought.
 struct Found {
-    /// All labels of which the meter has given what it has.
-    covered: Span,
+    /// Everything that the meter has, and not the span alone.
+    is_all: bool,
     /// How they had to be asked for.
     access: Access,
     rows: Rows,
@@ -214,11 +213,8 @@ pub async fn visit(
         memory.forget();
         memory.identity = Some(who.meter.clone());
     }
-    let stamp = Stamp {
-        meter: who.meter.clone(),
-        read_at: read_at(&parts.clock),
-        clock_offset_ms: who.clock_offset_ms,
-    };
+    let stamp =
+        Stamp { meter: who.meter.clone(), read_at: read_at(&parts.clock), clock_offset_ms: who.clock_offset_ms };
     let mut session = Session {
         parts,
         meter,
@@ -233,8 +229,13 @@ pub async fn visit(
         chunks: 0,
     };
     session.load_cursors().await?;
-    session.heed_clock();
-    let live = session.read_live(order.due).await;
+    let mut due = order.due.to_vec();
+    if session.heed_clock() {
+        let others: Vec<usize> =
+            session.profile_places().map(|(place, _)| place).filter(|place| !order.due.contains(place)).collect();
+        due.extend(others);
+    }
+    let live = session.read_live(&due).await;
     // What was read before the line broke is kept.
     session.flush().await?;
     live?;
@@ -280,7 +281,8 @@ impl Session<'_, '_> {
             let (rows, offset_ms) = within_store_timeout(asked).await?;
             self.memory.offset_ms = offset_ms;
             for ((place, _), rows) in unknown.into_iter().zip(rows) {
-                self.memory.profiles[place].cursor = ProfileCursor::from_rows(&rows).map_or(OnDisk::NeverRead, OnDisk::At);
+                self.memory.profiles[place].cursor =
+                    ProfileCursor::from_rows(&rows).map_or(OnDisk::NeverRead, OnDisk::At);
             }
         }
         let cursors = self.profile_places().map(|(place, read)| match &self.memory.profiles[place].cursor {
@@ -296,14 +298,14 @@ impl Session<'_, '_> {
     }
 
     /// Takes the cursors back when the meter's clock was set back; has the offset noted when it grew. Both go to the disk
-    /// together with whatever is stored next.
-    fn heed_clock(&mut self) {
-        let Some(offset_ms) = self.who.clock_offset_ms else { return };
+    /// together with whatever is stored next. True when the clock was set forward.
+    fn heed_clock(&mut self) -> bool {
+        let Some(offset_ms) = self.who.clock_offset_ms else { return false };
         let meter_now = self.who.meter_now;
         let set_back = rewound_by(self.memory.offset_ms, offset_ms);
         for cursor in self.cursors.iter_mut().flatten() {
             if set_back.is_some() || cursor.is_ahead_of(meter_now) {
-                *cursor = cursor.rewound(set_back.unwrap_or(0), meter_now);
+                *cursor = cursor.rewound(set_back, meter_now);
             }
         }
         if let Some(by_ms) = set_back {
@@ -313,12 +315,16 @@ impl Session<'_, '_> {
         if set_back.is_some() || has_grown {
             self.offset_ms = Some(offset_ms);
         }
+        has_leapt(self.memory.offset_ms, offset_ms)
     }
 
     async fn read_live(&mut self, due: &[usize]) -> Result<(), SessionError> {
         self.read_live_values(due).await?;
         for &place in due {
-            if matches!(self.meter.reads.get(place), Some(ReadSettings { source: Source::Profile | Source::Events, .. })) {
+            if matches!(
+                self.meter.reads.get(place),
+                Some(ReadSettings { source: Source::Profile | Source::Events, .. })
+            ) {
                 self.read_profile(place, Which::Live).await?;
                 if self.pending.rows() > PENDING_ROWS_MAX {
                     self.flush().await?;
@@ -430,8 +436,12 @@ impl Session<'_, '_> {
         if found.access != access {
             self.memory.profiles[place].access = found.access;
         }
-        let next = cursor.after(found.covered, found.rows.last_label, self.who.meter_now, layout.rhythm());
-        self.cursors[place] = Some(next);
+        let (last_label, meter_now, rhythm) = (found.rows.last_label, self.who.meter_now, layout.rhythm());
+        self.cursors[place] = Some(match (found.is_all, which) {
+            (true, _) => cursor.after_all(last_label, meter_now, rhythm),
+            (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),
+            (false, Which::Missing) => cursor.after_backfill(span),
+        });
         self.pending.readings.extend(found.rows.readings);
         self.pending.events.extend(found.rows.events);
         // A row that does not fit the columns: they may have been changed.
@@ -464,9 +474,9 @@ impl Session<'_, '_> {
             };
             let access = *worked.get_or_insert(buffer.access);
             let rules = RowRules { layout, read, meter: self.meter, columns: &columns, stamp: &self.stamp };
-            let (meter_now, all) = (span.to.max(self.who.meter_now.plus_ms(1)), buffer.extent == Extent::All);
-            let wanted = |label| if all { label < meter_now && cursor.lacks(label) } else { span.contains(label) };
-            let Ok(rows) = rules.read(&buffer.data, wanted) else {
+            let (meter_now, is_all) = (self.who.meter_now, buffer.extent == Extent::All);
+            let wanted = |label| if is_all { cursor.lacks(label, meter_now) } else { span.contains(label) };
+            let Ok(rows) = rules.read(&buffer.data, wanted, meter_now) else {
                 return Ok(Err(ProfileError::Layout { what: "the buffer" }));
             };
             let covers = rows.first_label.is_some_and(|label| label < span.from);
@@ -478,10 +488,8 @@ impl Session<'_, '_> {
                 self.parts.metrics.add(Metric::FieldProblems, 1);
                 warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be used");
             }
-            let from = if all { UtcMillis(i64::MIN) } else { span.from };
-            let to = if all { meter_now } else { span.to };
             debug!(meter = %self.meter.name, obis = %read.profile, rows = rows.count, "profile read");
-            return Ok(Ok(Found { covered: Span::new(from, to), access, rows }));
+            return Ok(Ok(Found { is_all, access, rows }));
         }
     }
 

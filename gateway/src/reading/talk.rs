@@ -189,8 +189,7 @@ impl<'l> Talk<'l> {
                     let received = tokio::time::timeout_at(wake, self.link.receive(&mut self.buffer[..])).await;
                     let input = match &received {
                         Ok(Ok(count)) => LinkInput::Received(&self.buffer[..*count]),
-                        Ok(Err(_)) => LinkInput::Tick,
-                        Err(_) => LinkInput::Tick,
+                        Ok(Err(_)) | Err(_) => LinkInput::Tick,
                     };
                     let handled = self.session.handle(self.origin.elapsed(), input);
                     self.note(handled);
@@ -205,9 +204,7 @@ impl<'l> Talk<'l> {
 
 fn link_layer(addressing: Addressing, octet_time_us: u32) -> Box<dyn Link + Send> {
     match addressing {
-        Addressing::Wrapper { client, server } => {
-            Box::new(WrapperClient::new(WrapperConfig::new(client, server)))
-        }
+        Addressing::Wrapper { client, server } => Box::new(WrapperClient::new(WrapperConfig::new(client, server))),
         Addressing::Hdlc { client, server } => {
             Box::new(HdlcClient::new(HdlcConfig { octet_time_us, ..HdlcConfig::new(client, server) }))
         }

@@ -1,14 +1,14 @@
 //! A small virtual meter for tests: registers, a clock, a load profile and an event log behind a real server session, over
 //! memory. It shares nothing with the simulator.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use protocols::cosem::InterfaceClass;
 use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
 use protocols::cosem::register::ScalerUnit;
-use protocols::cosem::InterfaceClass;
 use protocols::dlms::acse::Password;
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::data::Data;
@@ -24,12 +24,16 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock, SharedClock};
 
-pub(crate) const T0: UtcMillis = UtcMillis(1_795_392_000_000);
+/// One minute past a full quarter of an hour.
+pub(crate) const T0: UtcMillis = UtcMillis(1_795_392_060_000);
 pub(crate) const QUARTER_MS: i64 = 900_000;
 pub(crate) const ENERGY: ObisCode = ObisCode::new(1, 0, 1, 8, 0, 255);
 pub(crate) const POWER: ObisCode = ObisCode::new(1, 0, 1, 7, 0, 255);
 pub(crate) const PROFILE: ObisCode = ObisCode::new(1, 0, 99, 1, 0, 255);
 pub(crate) const EVENT_LOG: ObisCode = ObisCode::new(0, 0, 99, 98, 0, 255);
+
+/// What a meter takes to answer.
+const LATENCY: Duration = Duration::from_millis(5);
 
 /// Wall clock and monotonic clock that follow tokio's, so that pausing moves both.
 pub(crate) struct TokioClock {
@@ -194,7 +198,64 @@ impl ObjectServer for MeterBody {
 /// Answers on one connection until it ends.
 pub(crate) async fn serve_wrapper(stream: DuplexStream, server_wport: u16, body: SharedBody) {
     let link = WrapperServer::new(WrapperConfig::new(16, server_wport));
-    serve(stream, vec![(Box::new(link), body)]).await;
+    serve(stream, vec![(Box::new(link), body)], Vec::new()).await;
+}
+
+/// Who is behind a wPort.
+#[derive(Clone)]
+pub(crate) enum Role {
+    Meter(SharedBody),
+    Silent,
+    /// Never stops talking, and says nothing.
+    Garbage,
+    /// Associates, and answers each GET with one more block.
+    EndlessBlocks,
+}
+
+/// One connection to a host with many wPorts: the first WPDU says which is meant.
+pub(crate) async fn serve_host(mut stream: DuplexStream, roles: HashMap<u16, Role>) {
+    let mut first = vec![0; 8];
+    if stream.read_exact(&mut first).await.is_err() {
+        return;
+    }
+    let wport = u16::from_be_bytes([first[4], first[5]]);
+    match roles.get(&wport).cloned().unwrap_or(Role::Silent) {
+        Role::Meter(body) => {
+            let link = WrapperServer::new(WrapperConfig::new(16, wport));
+            serve(stream, vec![(Box::new(link), body)], first).await;
+        }
+        Role::Silent => {
+            let mut waste = [0; 64];
+            while stream.read(&mut waste).await.is_ok_and(|count| count > 0) {}
+        }
+        Role::Garbage => while stream.write_all(&[0x7e; 512]).await.is_ok() {},
+        Role::EndlessBlocks => endless_blocks(stream, wport, first).await,
+    }
+}
+
+async fn endless_blocks(mut stream: DuplexStream, wport: u16, mut first: Vec<u8>) {
+    let (mut block, mut buffer) = (0_u32, [0; 1024]);
+    let mut session = ServerSession::new(ServerConfig::default());
+    let clock = TokioClock::shared(T0);
+    let body = MeterBody::shared(&clock, "x", 0);
+    loop {
+        let Ok(count @ 1..) = stream.read(&mut buffer).await else { return };
+        let request = [std::mem::take(&mut first), buffer[..count].to_vec()].concat();
+        let apdu = &request[8..];
+        let answer = match apdu[0] {
+            0xc0 => {
+                block += 1;
+                let data = [[0xc4, 2, apdu[2], 0].to_vec(), block.to_be_bytes().to_vec(), vec![0, 0x82, 15, 0]];
+                [data.concat(), vec![9; 15 * 256]].concat()
+            }
+            _ => session.answer(apdu, &mut *body.lock().unwrap()).unwrap(),
+        };
+        let mut out = Vec::new();
+        protocols::wrapper::Wpdu { source: wport, destination: 16, apdu: &answer }.encode(&mut out).unwrap();
+        if stream.write_all(&out).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Several meters on one HDLC line: each hears everything and answers what is for it.
@@ -203,10 +264,11 @@ pub(crate) async fn serve_hdlc(stream: DuplexStream, meters: Vec<(HdlcAddress, S
         let config = HdlcConfig::new(ClientAddress::PUBLIC, address);
         (Box::new(HdlcServer::new(config)) as Box<dyn Link + Send>, body)
     };
-    serve(stream, meters.into_iter().map(link).collect()).await;
+    serve(stream, meters.into_iter().map(link).collect(), Vec::new()).await;
 }
 
-async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, SharedBody)>) {
+/// `first` has been read from the stream already.
+async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, SharedBody)>, first: Vec<u8>) {
     let origin = Instant::now();
     let mut connections = Vec::new();
     for (link, body) in meters {
@@ -218,6 +280,7 @@ async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, Shar
         };
         let mut connection = ServerConnection::new(link, ServerSession::new(config));
         connection.connect(Duration::ZERO, &mut *body.lock().unwrap()).unwrap();
+        connection.handle(Duration::ZERO, LinkInput::Received(&first), &mut *body.lock().unwrap()).unwrap();
         connections.push((connection, body));
     }
     let mut buffer = [0; 4096];
@@ -236,8 +299,11 @@ async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, Shar
                 }
             }
         }
-        if !out.is_empty() && stream.write_all(&out).await.is_err() {
-            return;
+        if !out.is_empty() {
+            tokio::time::sleep(LATENCY).await;
+            if stream.write_all(&out).await.is_err() {
+                return;
+            }
         }
         let count = match stream.read(&mut buffer).await {
             Ok(0) | Err(_) => return,

@@ -37,7 +37,7 @@ struct RunningPort {
     child: String,
     settings: Arc<PortSettings>,
     /// Dropped to end it.
-    _running: watch::Sender<()>,
+    keeps_running: watch::Sender<()>,
     own_thread: Option<Arbiter>,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Lines {
     medium: MediumFactory,
     shared_threads: Vec<Arbiter>,
     started: usize,
-    lines: HashMap<Arc<str>, RunningLine>,
+    running: HashMap<Arc<str>, RunningLine>,
     ports: HashMap<Arc<str>, RunningPort>,
 }
 
@@ -61,7 +61,7 @@ impl Lines {
             medium: Arc::new(link::medium),
             shared_threads: Vec::new(),
             started: 0,
-            lines: HashMap::new(),
+            running: HashMap::new(),
             ports: HashMap::new(),
         }
     }
@@ -70,9 +70,9 @@ impl Lines {
     pub(super) async fn follow(&mut self, plans: &[LinePlan], ports: &[Arc<PortSettings>]) {
         self.forget_meters(plans);
         let wanted: HashSet<&str> = plans.iter().map(|plan| &*plan.line.name).collect();
-        let gone: Vec<Arc<str>> = self.lines.keys().filter(|name| !wanted.contains(&***name)).cloned().collect();
+        let gone: Vec<Arc<str>> = self.running.keys().filter(|name| !wanted.contains(&***name)).cloned().collect();
         for name in gone {
-            if let Some(RunningLine { child, plan, own_thread }) = self.lines.remove(&name) {
+            if let Some(RunningLine { child, plan, own_thread }) = self.running.remove(&name) {
                 info!(line = %name, "the line ends after its session");
                 self.dismiss(child).await;
                 drop(plan);
@@ -81,7 +81,7 @@ impl Lines {
         }
         self.follow_ports(ports).await;
         for plan in plans {
-            match self.lines.get(&plan.line.name) {
+            match self.running.get(&plan.line.name) {
                 Some(running) if **running.plan.borrow() == *plan => {}
                 Some(running) => drop(running.plan.send(Arc::new(plan.clone()))),
                 None => self.start_line(plan).await,
@@ -95,7 +95,7 @@ impl Lines {
         for plan in plans {
             wanted.extend(plan.meters.iter().map(|meter| (&*meter.name, (&*plan.line.name, meter))));
         }
-        for (line, running) in &self.lines {
+        for (line, running) in &self.running {
             for meter in &running.plan.borrow().meters {
                 if wanted.get(&*meter.name) != Some(&(&**line, meter)) {
                     self.session.inventory.remove(&meter.name);
@@ -119,7 +119,7 @@ impl Lines {
             thread.spawn_fn(move || drop(Line::new(parts, receiver, notice).start()));
         });
         let child = self.adopt("line", &plan.line.name, factory).await;
-        self.lines.insert(plan.line.name.clone(), RunningLine { child, plan: sender, own_thread });
+        self.running.insert(plan.line.name.clone(), RunningLine { child, plan: sender, own_thread });
     }
 
     async fn follow_ports(&mut self, ports: &[Arc<PortSettings>]) {
@@ -127,11 +127,11 @@ impl Lines {
         let gone: Vec<Arc<str>> =
             self.ports.iter().filter(|(_, running)| !is_wanted(running)).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            if let Some(RunningPort { child, own_thread, _running, .. }) = self.ports.remove(&name) {
+            if let Some(RunningPort { child, own_thread, keeps_running, .. }) = self.ports.remove(&name) {
                 info!(port = %name, "the port ends");
                 self.dismiss(child).await;
                 self.session.inventory.remove(&name);
-                drop(_running);
+                drop(keeps_running);
                 stop_when_idle(own_thread);
             }
         }
@@ -152,7 +152,7 @@ impl Lines {
             thread.spawn_fn(move || drop(Port::new(parts, port, receiver, notice).start()));
         });
         let child = self.adopt("port", &settings.name, factory).await;
-        let running = RunningPort { child, settings: settings.clone(), _running: sender, own_thread };
+        let running = RunningPort { child, settings: settings.clone(), keeps_running: sender, own_thread };
         self.ports.insert(settings.name.clone(), running);
     }
 
@@ -179,7 +179,9 @@ impl Lines {
     }
 
     async fn dismiss(&self, name: String) {
-        drop(self.supervisor.send(Dismiss { name }).timeout(ADOPT_TIMEOUT).await);
+        if self.supervisor.send(Dismiss { name }).timeout(ADOPT_TIMEOUT).await.is_err() {
+            warn!("the supervisor does not answer");
+        }
     }
 }
 

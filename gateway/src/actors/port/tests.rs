@@ -1,1 +1,53 @@
+use protocols::uplink::MeterState;
+use tokio::io::AsyncWriteExt;
 
+use super::*;
+use crate::config::metering::MediumSettings;
+use crate::link::memory::MemoryMedium;
+use crate::reading::testing::{T0, TokioClock};
+use crate::reading::tests::{parts, stored};
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_falls_silent_or_is_unplugged_says_so_and_comes_back() {
+    let clock = TokioClock::shared(T0);
+    let (session, outbox) = parts(&clock);
+    let session = Arc::new(session);
+    let (medium, mut opened) = MemoryMedium::new("memory", true);
+    let medium: Arc<dyn crate::link::Medium> = Arc::new(medium);
+    let address = "memory:1".to_owned();
+    let settings = Arc::new(PortSettings {
+        name: "p1".into(),
+        medium: MediumSettings::Tcp { address, connect_timeout: Duration::from_secs(1) },
+        accept_invalid_crc: false,
+        every_s: 60,
+        registers_every_s: 900,
+        silent_after: Duration::from_secs(60),
+        serial: None,
+        metering_point: None,
+    });
+    let parts = PortParts { session: session.clone(), medium: Arc::new(move |_| medium.clone()), seed: 7 };
+    let (keep, running) = watch::channel(());
+    let port = tokio::spawn(run(parts, settings, running));
+    let state = || {
+        let entry = session.inventory.snapshot().1.meters.remove(0);
+        (entry.state, entry.cause)
+    };
+    let mut stream = opened.recv().await.unwrap();
+    stream.write_all(&crate::p1::tests::telegram(T0, T0, "x")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(state(), (MeterState::Ok, String::new()));
+    assert_eq!(stored(&outbox).len(), 5, "three readings, a message, a power failure");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    assert_eq!(state(), (MeterState::Silent, "no telegram for 60 s".to_owned()));
+    drop(stream);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(state(), (MeterState::Silent, "the other end is gone".to_owned()));
+    let mut stream = opened.recv().await.unwrap();
+    let at = T0.plus_ms(120_000);
+    stream.write_all(&crate::p1::tests::telegram(at, T0, "x")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(state().0, MeterState::Ok);
+    assert_eq!(stored(&outbox).len(), 6, "another minute, another momentary value");
+    drop(keep);
+    port.await.unwrap();
+}

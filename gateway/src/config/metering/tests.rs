@@ -1,1 +1,106 @@
+use std::path::Path;
 
+use super::*;
+use crate::config::{Checked, Config};
+
+const GATEWAY: &str = "[gateway]\nid = \"gw\"\n[[line]]\nname = \"l\"\ntcp = \"localhost:4059\"\n";
+const METER: &str = "[[meter]]\nname = \"m\"\nline = \"l\"\n";
+
+fn parse(text: &str) -> Result<Checked, String> {
+    Config::parse(text, Path::new("gateway.toml")).and_then(Config::check).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_meter_without_sections_is_read_by_default_and_says_so() {
+    let checked = parse(&format!("{GATEWAY}{METER}")).unwrap();
+    let reads = &checked.lines[0].meters[0].reads;
+    assert_eq!(reads.len(), 2);
+    assert_eq!((reads[0].source, reads[0].profile, reads[0].backfill_days), (Source::Profile, PROFILE_DEFAULT, 40));
+    assert_eq!((reads[1].source, reads[1].every_s), (Source::Registers, 900));
+    // What check-config prints is what is done, and reads back as the same.
+    let printed = toml::to_string(&checked.config).unwrap();
+    assert!(printed.contains("profile = \"1-0:99.1.0\"") && printed.contains("every_s = 900"), "{printed}");
+    assert_eq!(parse(&printed).unwrap().lines, checked.lines);
+}
+
+#[test]
+fn what_does_not_hold_together_is_refused_with_a_hint() {
+    let hdlc = "protocol = \"dlms-hdlc\"\n";
+    let cases = [
+        (format!("{GATEWAY}{METER}{METER}"), "two meters have this name"),
+        (format!("{GATEWAY}{METER}[[meter]]\nname = \"n\"\nline = \"l\"\n"), "meter \"m\" has the same address"),
+        (format!("{GATEWAY}{METER}[[meter]]\nname = \"n\"\nline = \"x\"\n"), "hint: known lines: l"),
+        (GATEWAY.to_owned(), "line \"l\": no meter is on this line"),
+        (format!("{GATEWAY}[[line]]\nname = \"l\"\ntcp = \"a:1\"\n{METER}"), "two lines have this name"),
+        (format!("{GATEWAY}[[line]]\nname = \"k\"\ntcp = \"a\"\n{METER}"), "is no host:port"),
+        (format!("{GATEWAY}[[line]]\nname = \"k\"\n{METER}"), "neither a serial port nor tcp"),
+        (format!("{GATEWAY}[[line]]\nname = \"k\"\nserial = \"/dev/x\"\ndata_bits = 9\n{METER}"), "9 data bits"),
+        (
+            format!(
+                "{GATEWAY}{METER}[[line]]\nname = \"j\"\nserial = \"/x\"\n[[line]]\nname = \"k\"\nserial = \"/x\"\n"
+            ),
+            "/x is the port of line \"j\" already",
+        ),
+        (format!("{GATEWAY}{METER}physical = 17\n"), "hint: set protocol = \"dlms-hdlc\""),
+        (format!("{GATEWAY}{METER}{hdlc}client = 200\n"), "does not fit"),
+        (format!("{GATEWAY}{METER}{hdlc}physical = 17\naddress_octets = 3\n"), "address_octets = 3 does not exist"),
+        (format!("{GATEWAY}{METER}password_file = \"/no/such/file\"\n"), "cannot read /no/such/file"),
+        (format!("{GATEWAY}{METER}[[meter.read]]\nsource = \"registers\"\n"), "codes"),
+        (format!("{GATEWAY}{METER}[[meter.read]]\ncodes = [\"1-0:1.8\"]\n"), "is no code"),
+        (format!("{GATEWAY}{METER}[[meter.read]]\nkind = \"intervall\"\n"), "hint: one of register, interval"),
+        (
+            format!(
+                "{GATEWAY}{METER}[[meter.read]]\nsource = \"instants\"\ncodes = [\"1-0:1.7.0\"]\nkind = \"interval\"\n"
+            ),
+            "interval values have a period, which only a profile states",
+        ),
+        (format!("{GATEWAY}{METER}[[meter.read]]\nevery_s = 0\n"), "every_s = 0"),
+        (format!("{GATEWAY}{METER}[[meter.read]]\n[[meter.read]]\n"), "1-0:99.1.0 is read twice"),
+        (format!("{GATEWAY}{METER}[[port]]\nname = \"m\"\ntcp = \"a:1\"\n"), "a meter or another port has this name"),
+        (format!("{GATEWAY}{METER}[[port]]\nname = \"p\"\ntcp = \"localhost:4059\"\n"), "has the same medium"),
+        (format!("{GATEWAY}{METER}name2 = \"x\"\n"), "unknown field `name2`"),
+    ];
+    for (text, expected) in cases {
+        let error = parse(&text).err().unwrap_or_else(|| panic!("taken: {text}"));
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn hdlc_addresses_take_the_shortest_form_that_fits() {
+    let address = |extra: &str| {
+        let checked = parse(&format!("{GATEWAY}{METER}protocol = \"dlms-hdlc\"\n{extra}")).unwrap();
+        match checked.lines[0].meters[0].addressing {
+            Addressing::Hdlc { server, .. } => server,
+            Addressing::Wrapper { .. } => panic!("not HDLC"),
+        }
+    };
+    assert_eq!(address(""), HdlcAddress::one(1).unwrap());
+    assert_eq!(address("physical = 17\n"), HdlcAddress::two(1, 17).unwrap());
+    assert_eq!(address("physical = 1000\n"), HdlcAddress::four(1, 1000).unwrap());
+    assert_eq!(address("physical = 17\naddress_octets = 4\n"), HdlcAddress::four(1, 17).unwrap());
+}
+
+#[test]
+fn a_profile_column_is_what_its_code_says_unless_set() {
+    let text = format!("{GATEWAY}{METER}[[meter.read]]\nkinds = {{ \"1-0:2.8.0\" = \"billing\" }}\n");
+    let reads = parse(&text).unwrap().lines[0].meters[0].reads.clone();
+    let kind = |code: &str| reads[0].kind_of(&code.parse().unwrap());
+    assert_eq!(kind("1-0:1.8.0"), Kind::Register);
+    assert_eq!(kind("1-0:1.29.0"), Kind::Interval);
+    assert_eq!(kind("1-0:1.5.0"), Kind::Average);
+    assert_eq!(kind("1-0:2.8.0"), Kind::Billing);
+}
+
+#[test]
+fn meters_that_are_read_alike_share_what_is_read() {
+    let other = "[[meter]]\nname = \"n\"\nline = \"l\"\nserver = 2\n";
+    let checked = parse(&format!("{GATEWAY}{METER}{other}")).unwrap();
+    assert!(Arc::ptr_eq(&checked.lines[0].meters[0].reads, &checked.lines[0].meters[1].reads));
+}
+
+#[test]
+fn the_example_holds_together() {
+    let checked = parse(include_str!("../../../../deploy/config/gateway.toml")).unwrap();
+    assert_eq!((checked.lines.len(), checked.ports.len(), checked.config.feed.len()), (2, 1, 1));
+}

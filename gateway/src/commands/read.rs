@@ -1,0 +1,138 @@
+//! `read`: one meter, once, to the screen.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::Context;
+use protocols::dlms::data::Data;
+use protocols::dlms::value::DataValue;
+use protocols::metering::{Code, Kind};
+use tokio::time::Instant;
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Checked;
+use crate::config::metering::{LinePlan, MeterSettings, Source};
+use crate::link;
+use crate::reading::memory::MeterMemory;
+use crate::reading::registers::{RegisterRound, read_registers};
+use crate::reading::session::{Introduction, introduce};
+use crate::reading::talk::{Talk, TalkError};
+
+const HINT_BUSY: &str = "hint: while the gateway runs, it holds the line; `status` shows what it reads";
+
+/// Reads and prints; an error is about the meter or the line.
+pub async fn read(
+    checked: &Checked,
+    name: &str,
+    obis: &[String],
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let (plan, meter) = find(checked, name)?;
+    let codes = codes(&meter, obis)?;
+    let clock: SharedClock = Arc::new(SystemClock::new());
+    let medium = link::medium(&plan.line.medium);
+    let mut link = match medium.open().await {
+        Ok(link) => link,
+        Err(error) => anyhow::bail!("line {}: {error}\n{HINT_BUSY}", plan.line.name),
+    };
+    let deadline = Instant::now() + plan.line.budget;
+    let told = |error: TalkError| anyhow::anyhow!("{name}: {}", error.text());
+    let mut talk = Talk::new(&mut *link, &meter, medium.octet_time_us(), deadline).map_err(told)?;
+    if let Err(error) = talk.associate().await {
+        talk.hang_up().await;
+        return Err(told(error));
+    }
+    let mut memory = MeterMemory::new(0);
+    let answer = async {
+        let who =
+            introduce(&mut talk, &meter, &clock).await.map_err(|error| anyhow::anyhow!("{name}: {}", error.text()))?;
+        let round = read_registers(&mut talk, &mut memory, &codes).await.map_err(told)?;
+        anyhow::Ok((who, round))
+    };
+    let answer = answer.await;
+    match &answer {
+        // What was read is printed, however the meter takes its leave.
+        Ok(_) => drop(talk.release().await),
+        Err(_) => talk.hang_up().await,
+    }
+    let (who, round) = answer?;
+    if json { print_json(&who, &round, out) } else { print_table(name, &who, &round, out) }
+}
+
+fn find<'c>(checked: &'c Checked, name: &str) -> anyhow::Result<(&'c LinePlan, Arc<MeterSettings>)> {
+    let all = || checked.lines.iter().flat_map(|plan| plan.meters.iter().map(move |meter| (plan, meter)));
+    if let Some((plan, meter)) = all().find(|(_, meter)| &*meter.name == name) {
+        return Ok((plan, meter.clone()));
+    }
+    let known: Vec<&str> = all().map(|(_, meter)| &*meter.name).take(10).collect();
+    anyhow::bail!("there is no meter {name:?}\nhint: known meters: {}", known.join(", "))
+}
+
+fn codes(meter: &MeterSettings, obis: &[String]) -> anyhow::Result<Vec<(Code, Kind)>> {
+    if !obis.is_empty() {
+        let parse = |text: &String| text.parse::<Code>().map(|code| (code, Kind::Instant)).context("cannot read that");
+        return obis.iter().map(parse).collect();
+    }
+    let mut codes = Vec::new();
+    for read in meter.reads.iter().filter(|read| matches!(read.source, Source::Registers | Source::Instants)) {
+        codes.extend(read.codes.iter().map(|code| (code.clone(), read.kind_of(code))));
+    }
+    Ok(codes)
+}
+
+/// The value for people, and its unit.
+fn value_of(value: &crate::reading::registers::RegisterValue) -> (String, String) {
+    let Ok(data) = Data::from_bytes(&value.value.data) else { return ("not readable".to_owned(), String::new()) };
+    match value.scaler_unit.quantity(&data) {
+        Ok(quantity) => (quantity.decimal(), quantity.unit.to_string()),
+        Err(_) => match data.octets() {
+            Some(octets) if octets.iter().all(|octet| octet.is_ascii_graphic() || *octet == b' ') => {
+                (String::from_utf8_lossy(octets).into_owned(), String::new())
+            }
+            _ => (format!("{:?}", DataValue::from(data)), String::new()),
+        },
+    }
+}
+
+fn print_table(name: &str, who: &Introduction, round: &RegisterRound, out: &mut impl Write) -> anyhow::Result<()> {
+    writeln!(out, "{:<22} {name}", "meter")?;
+    writeln!(out, "{:<22} {}", "identity", who.meter)?;
+    if let Some(expected) = &who.expected {
+        writeln!(out, "{:<22} {expected}", "expected instead")?;
+    }
+    match who.clock_offset_ms {
+        Some(offset_ms) => writeln!(out, "{:<22} {} ({:+} s)", "clock", who.meter_now, offset_ms / 1000)?,
+        None => writeln!(out, "{:<22} not readable", "clock")?,
+    }
+    for value in &round.values {
+        let (text, unit) = value_of(value);
+        writeln!(out, "{:<22} {text:>16} {unit}", value.code.to_string())?;
+    }
+    for (code, error) in &round.refused {
+        writeln!(out, "{:<22} {error}", code.to_string())?;
+    }
+    Ok(())
+}
+
+fn print_json(who: &Introduction, round: &RegisterRound, out: &mut impl Write) -> anyhow::Result<()> {
+    let values = round.values.iter().map(|value| {
+        let (text, unit) = value_of(value);
+        serde_json::json!({ "code": value.code.to_string(), "class": value.class_id, "value": text, "unit": unit })
+    });
+    let refused = round
+        .refused
+        .iter()
+        .map(|(code, error)| serde_json::json!({ "code": code.to_string(), "refused": error.to_string() }));
+    let object = serde_json::json!({
+        "meter": who.meter.as_str(),
+        "expected": who.expected.as_ref().map(protocols::metering::MeterId::as_str),
+        "clock": who.meter_now.to_string(),
+        "clock_offset_ms": who.clock_offset_ms,
+        "values": values.chain(refused).collect::<Vec<_>>(),
+    });
+    Ok(writeln!(out, "{object}")?)
+}
+
+#[cfg(test)]
+mod tests;
