@@ -8,9 +8,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::audit::{AuditArgs, AuditError, AuditOptions, AuditSources, LookError};
+use crate::clock::{Clock as _, SystemClock};
+use crate::completeness::{CompletenessArgs, CompletenessError};
 use crate::config::{Config, ConfigError, Settings};
 use crate::run::{self, RunError};
 use crate::telemetry;
+use crate::trace::{TraceArgs, TraceError};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -44,6 +47,20 @@ enum Command {
         settings: SettingsArgs,
         #[command(flatten)]
         audit: AuditArgs,
+    },
+    /// Where is my reading: sealed, uploaded, referenced, committed, in store, archived
+    Trace {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        trace: TraceArgs,
+    },
+    /// Expected against held readings of a local day; exit 1 below the target
+    Completeness {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        completeness: CompletenessArgs,
     },
 }
 
@@ -81,6 +98,10 @@ enum CommandError {
     },
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    #[error(transparent)]
+    Completeness(#[from] CompletenessError),
     #[error("cannot write to stdout")]
     Stdout(#[source] std::io::Error),
 }
@@ -90,7 +111,7 @@ impl CommandError {
         match self {
             Self::Config(_) | Self::Logging(_) | Self::Look { .. } => true,
             Self::Run(error) => error.is_the_users(),
-            Self::Audit(_) | Self::Stdout(_) => false,
+            Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => false,
         }
     }
 
@@ -100,7 +121,7 @@ impl CommandError {
             Self::Logging(_) => Some("give a level: error, warn, info, debug or trace".to_owned()),
             Self::Run(error) => error.hint(),
             Self::Look { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
-            Self::Audit(_) | Self::Stdout(_) => None,
+            Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => None,
         }
     }
 }
@@ -125,7 +146,7 @@ pub fn main() -> u8 {
         Command::CheckConfig { settings } => settings.load().map_err(CommandError::from).and_then(|(settings, _)| {
             std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)
         }),
-        Command::Audit { settings, audit } => match audit_with(settings, audit) {
+        looking => match look(looking) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
@@ -142,15 +163,30 @@ pub fn main() -> u8 {
     if error.is_the_users() { 1 } else { 2 }
 }
 
-/// Answers the exit code: 0 when the books are closed.
-fn audit_with(settings: &SettingsArgs, audit: &AuditArgs) -> Result<u8, CommandError> {
+/// The commands that look into the data directory, beside the process that works with it. Answers the exit code.
+fn look(command: &Command) -> Result<u8, CommandError> {
+    let (Command::Run { settings, .. }
+    | Command::CheckConfig { settings }
+    | Command::Audit { settings, .. }
+    | Command::Trace { settings, .. }
+    | Command::Completeness { settings, .. }) = command;
     let (settings, config) = settings.load()?;
     telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
-    let look = |source| CommandError::Look { dir: config.data_dir.clone(), source };
-    let sources = AuditSources::look(&config.data_dir).map_err(look)?;
+    let failed = |source| CommandError::Look { dir: config.data_dir.clone(), source };
+    let sources = AuditSources::look(&config.data_dir).map_err(failed)?;
     let mut out = std::io::stdout();
-    let closed = crate::audit::run(audit, &sources, AuditOptions::default(), &mut out);
-    Ok(actix::System::new().block_on(closed)?)
+    actix::System::new().block_on(async {
+        Ok(match command {
+            Command::Run { .. } | Command::CheckConfig { .. } => 0,
+            Command::Audit { audit, .. } => {
+                crate::audit::run(audit, &sources, AuditOptions::default(), &mut out).await?
+            }
+            Command::Trace { trace, .. } => crate::trace::run(trace, &sources, None, &mut out).await?,
+            Command::Completeness { completeness, .. } => {
+                crate::completeness::run(completeness, &*sources.store, SystemClock.now(), &mut out).await?
+            }
+        })
+    })
 }
 
 impl SettingsArgs {

@@ -4,9 +4,12 @@ use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use crate::api::{ViewerToken, ViewerTokenError};
 use crate::archive::cut::CutSettings;
+use crate::completeness::find_zone;
 use crate::mqtt::{Login, MqttSettings};
 use crate::payloads::gc::Keep;
 use crate::worker::WorkerSettings;
@@ -51,11 +54,17 @@ pub struct HttpSection {
     /// A folder with one file per gateway, named as the gateway, that holds its upload token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_dir: Option<PathBuf>,
+    /// A file that holds the token for API and page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub viewer_token_file: Option<PathBuf>,
+    /// Whose days the page shows: an IANA name such as Europe/Berlin.
+    pub time_zone: String,
 }
 
 impl Default for HttpSection {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".to_owned(), tokens_dir: None }
+        let (listen, time_zone) = ("127.0.0.1:8080".to_owned(), "UTC".to_owned());
+        Self { listen, tokens_dir: None, viewer_token_file: None, time_zone }
     }
 }
 
@@ -159,6 +168,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub listen: String,
     pub tokens_dir: Option<PathBuf>,
+    pub viewer: Option<ViewerToken>,
+    pub zone: TimeZone,
     pub mqtt: MqttSettings,
     pub share_group: Option<String>,
     pub worker: WorkerSettings,
@@ -179,6 +190,11 @@ pub enum ConfigError {
     },
     #[error("{} is no valid configuration: {message}", path.display())]
     Parse { path: PathBuf, message: String, hint: Option<String> },
+    #[error("http.viewer_token_file cannot be used")]
+    ViewerToken {
+        #[source]
+        source: ViewerTokenError,
+    },
     #[error("{key} = {value}: {problem}")]
     Value { key: &'static str, value: String, problem: &'static str },
 }
@@ -188,7 +204,7 @@ impl ConfigError {
         match self {
             Self::Read { .. } => Some("give the path of a TOML file, or none for the defaults".to_owned()),
             Self::Parse { hint, .. } => hint.clone(),
-            Self::Value { .. } => None,
+            Self::ViewerToken { .. } | Self::Value { .. } => None,
         }
     }
 }
@@ -252,12 +268,21 @@ impl Settings {
         if let Some(folder) = self.http.tokens_dir.as_ref().filter(|folder| !folder.is_dir()) {
             return value("http.tokens_dir", folder.display().to_string(), "is no folder");
         }
+        let Ok(zone) = find_zone(&self.http.time_zone) else {
+            return value("http.time_zone", self.http.time_zone.clone(), "expected an IANA name, as Europe/Berlin");
+        };
+        let viewer = match self.http.viewer_token_file.as_deref().map(ViewerToken::read).transpose() {
+            Ok(viewer) => viewer,
+            Err(error) => return Err(ConfigError::ViewerToken { source: error }),
+        };
         let (group_records_max, group_age) =
             (self.worker.group_refs_max, Duration::from_millis(self.worker.group_age_ms));
         Ok(Config {
             data_dir: self.data_dir.clone(),
             listen: self.http.listen.clone(),
             tokens_dir: self.http.tokens_dir.clone(),
+            viewer,
+            zone,
             mqtt: MqttSettings {
                 host,
                 port,

@@ -16,9 +16,9 @@ pub mod http;
 pub mod intake;
 pub mod ledger;
 pub mod log;
-pub mod mqtt;
 #[cfg(test)]
 mod memory;
+pub mod mqtt;
 pub mod payloads;
 pub mod receipt_queue;
 pub mod run;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use actix_web::web::ServiceConfig;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,6 +16,7 @@ use crate::actors::archive_keeper::ArchiveKeeper;
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
 use crate::actors::receipts::ReceiptServices;
 use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
+use crate::api::ApiState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::embedded::{self, OpenError, OpenOutcome, Opened};
@@ -94,7 +96,7 @@ pub fn run(config: Config, json: bool) -> Result<(), RunError> {
 
 async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let io = |what| move |source| RunError::Io { what, source };
-    let listener = http::bind(&config.listen, config.tokens_dir.is_some())?;
+    let listener = http::bind(&config.listen, config.tokens_dir.is_some() && config.viewer.is_some())?;
     let address = listener.local_addr().map_err(io("read the listener's address"))?;
     // Before the first line on stdout: whoever waits for that line may signal at once.
     let told_to_end = end_signal().map_err(io("listen for signals"))?;
@@ -102,7 +104,18 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     config.mqtt.client_id = format!("{}-{suffix:08x}", config.mqtt.client_id);
 
     let parts = open(&config).await?;
-    let server = http::serve(listener, http_services(&config, &parts), |_| {}).map_err(io("serve HTTP"))?;
+    let api = ApiState::new(
+        Arc::clone(&parts.services.log),
+        Arc::clone(&parts.services.store),
+        Arc::clone(&parts.clock),
+        config.viewer.take(),
+        config.zone.clone(),
+    );
+    let api = api.start();
+    let pages = move |app: &mut ServiceConfig| {
+        app.app_data(api.clone()).configure(crate::api::configure);
+    };
+    let server = http::serve(listener, http_services(&config, &parts), pages).map_err(io("serve HTTP"))?;
     let server_handle = server.handle();
     // A task of its own: it must go on while it is being stopped, so that requests under way are answered.
     let mut server = actix::spawn(server);

@@ -137,7 +137,20 @@ impl RunningFleet {
         let steward = Some(tokio::spawn(steward.run(stopping)));
         let started = Instant::now();
         let stops = (stop_steward, stop_publisher);
-        Ok(Self { stations, endpoints, started, lines, stop_lines, stops, steward, publisher, queue, tally, truth, pace })
+        Ok(Self {
+            stations,
+            endpoints,
+            started,
+            lines,
+            stop_lines,
+            stops,
+            steward,
+            publisher,
+            queue,
+            tally,
+            truth,
+            pace,
+        })
     }
 
     pub fn endpoints(&self) -> &[Endpoint] {

@@ -1,5 +1,4 @@
 //! Tests of the whole system; see `tests/` beside this folder. What they share lives here.
 
-pub mod random;
-pub mod sinks;
 pub mod power_loss;
+pub mod random;

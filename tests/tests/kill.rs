@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use demo::sinks;
 use demo::stage::{Binaries, Stage};
 use demo::verdict::{compare, read_truth};
 use tests::random::Random;
-use tests::sinks;
 
 /// One test run of the published figures: 100 kills of the gateway, 50 of the cloud.
 const GATEWAY_KILLS: u64 = 100;

@@ -43,6 +43,12 @@ pub enum ViewerTokenError {
     Text { len: usize },
 }
 
+impl std::fmt::Debug for ViewerToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ViewerToken(..)")
+    }
+}
+
 impl ViewerToken {
     pub fn new(text: &str) -> Result<Self, ViewerTokenError> {
         let token = text.trim();

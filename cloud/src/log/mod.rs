@@ -7,7 +7,6 @@
 //! The one commit point: [`EventLog::commit`] appends readings, events, books and ledger records of many batches and moves the
 //! positions of `refs`, atomically, and only if every [`Ownership`] it rests on is still the newest.
 
-
 pub mod conformance;
 pub mod embedded;
 

@@ -6,5 +6,7 @@
 pub mod broker;
 pub mod process;
 pub mod proxy;
+pub mod show;
+pub mod sinks;
 pub mod stage;
 pub mod verdict;

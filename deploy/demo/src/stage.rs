@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::process::{Process, free_port};
 use crate::proxy::Proxy;
+use crate::verdict::Deaf;
 
 /// Where the programs are.
 #[derive(Debug, Clone)]
@@ -57,8 +58,8 @@ pub struct Stage {
     simulator: Option<Process>,
     /// Appended to the gateway's settings: feeds, lines, meters.
     pub meters_toml: String,
-    /// Spans of wall-clock ms in which nobody listened to push feeds.
-    pub deaf: Vec<(i64, i64)>,
+    /// When nobody listened to push feeds.
+    pub deaf: Vec<Deaf>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "compares with stamps of other processes")]
@@ -91,7 +92,7 @@ impl Stage {
             gateway: None,
             simulator: None,
             meters_toml: String::new(),
-            deaf: Vec::new(),
+            deaf: vec![Deaf { from: 0, to: i64::MAX, before_the_first_start: true }],
         })
     }
 
@@ -173,11 +174,11 @@ impl Stage {
         let process = Process::start("gateway", program, &["run", "--config", &config], &self.log("gateway.log"))?;
         process.line(START_TIMEOUT).context("the gateway did not start")?;
         self.gateway = Some(process);
-        if let Some((_, until)) = self.deaf.last_mut()
-            && *until == i64::MAX
+        if let Some(deaf) = self.deaf.last_mut()
+            && deaf.to == i64::MAX
         {
             // Listeners subscribe or open their ports after the start.
-            *until = wall_ms() + 3 * GROUP_COMMIT;
+            deaf.to = wall_ms() + 3 * GROUP_COMMIT;
         }
         Ok(())
     }
@@ -198,7 +199,7 @@ impl Stage {
     }
 
     pub fn kill_gateway(&mut self) -> anyhow::Result<()> {
-        self.deaf.push((wall_ms() - GROUP_COMMIT, i64::MAX));
+        self.deaf.push(Deaf { from: wall_ms() - GROUP_COMMIT, to: i64::MAX, before_the_first_start: false });
         self.gateway.take().context("no gateway runs")?.kill()
     }
 
@@ -219,6 +220,14 @@ impl Stage {
     pub fn simulator_line(&self, within: Duration) -> anyhow::Result<Value> {
         let line = self.simulator.as_ref().context("no simulator runs")?.line(within)?;
         serde_json::from_str(&line).with_context(|| format!("the simulator said: {line}"))
+    }
+
+    /// Stops the meters' clocks: nothing new is captured, everything captured can still be read.
+    pub fn freeze_simulator(&self) -> anyhow::Result<()> {
+        let pid = self.simulator.as_ref().context("no simulator runs")?.id().to_string();
+        let status = std::process::Command::new("kill").args(["-USR1", &pid]).status()?;
+        ensure!(status.success(), "the simulator cannot be told to stop its clocks");
+        Ok(())
     }
 
     /// Ends when every push is acknowledged and the truth file is complete.
@@ -264,7 +273,7 @@ impl Stage {
         }
     }
 
-    fn audit_now(&self) -> anyhow::Result<Value> {
+    pub fn audit_now(&self) -> anyhow::Result<Value> {
         let data = self.cloud_folder();
         let output = std::process::Command::new(&self.binaries.cloud)
             .args(["audit", "--full", "--json", "--data"])

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::verdict::Identity;
 use anyhow::Context;
 use cloud::archive::footer::Table;
 use cloud::archive::objects::{DayRange, list_raw, read_file};
@@ -10,7 +11,6 @@ use cloud::archive::parquet::read_readings;
 use cloud::audit::AuditSources;
 use cloud::log::{ReadingRecord, Topic};
 use cloud::store::RangeQuery;
-use demo::verdict::Identity;
 use protocols::metering::{Quantity, Reading, Series, UtcMillis};
 
 /// Identity to exact decimal and unit.
@@ -79,9 +79,9 @@ async fn read_store(sources: &AuditSources) -> anyhow::Result<Sink> {
             let page = sources.store.read_range(query).await?;
             let Some(end) = page.last() else { break };
             after = Some((end.captured_at, end.nth));
-            sink.extend(page.into_iter().map(|row| {
-                (identity(&row.series, row.captured_at, row.nth), value(row.quantity))
-            }));
+            sink.extend(
+                page.into_iter().map(|row| (identity(&row.series, row.captured_at, row.nth), value(row.quantity))),
+            );
         }
     }
     Ok(sink)

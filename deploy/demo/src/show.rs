@@ -1,0 +1,216 @@
+//! What `cargo demo` shows: the whole way of real household data, torn and killed on the way, and the verdict.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use crate::sinks;
+use crate::stage::{Binaries, Stage};
+use crate::verdict::{Captured, Comparison, Identity, compare, read_truth};
+
+const CAD_METERS: usize = 32;
+const TCP_METERS: usize = 12;
+const HDLC_METERS: usize = 8;
+/// One P1 port, with a gas meter behind it.
+const P1_METERS: usize = 1;
+/// Meter time passes so many times faster: a profile entry of a quarter of an hour every 1.5 s.
+const SPEED: u32 = 600;
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Everything captured is in every sink by then, or something is wrong.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Tells the user what happens; standard output is for the verdict.
+fn say(text: &str) {
+    // Whoever closed standard error does not want to read it.
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+async fn seconds(count: u64) {
+    tokio::time::sleep(Duration::from_secs(count)).await;
+}
+
+/// Runs the show in `folder`. True when nothing was lost or doubled.
+pub async fn run(folder: &Path, binaries: Binaries, once: bool) -> anyhow::Result<bool> {
+    let mut stage = Stage::new(folder, binaries).await?;
+    say(&format!("everything is kept in {}", folder.display()));
+    stage.start_broker().await?;
+    stage.start_cloud()?;
+    start_meters(&mut stage)?;
+    stage.start_gateway()?;
+    say(&format!(
+        "{} virtual meters run at {SPEED} times the speed of life: {CAD_METERS} CAD over MQTT, {TCP_METERS} DLMS over TCP, \
+         {HDLC_METERS} DLMS on one HDLC line, {P1_METERS} P1 with a gas meter",
+        CAD_METERS + TCP_METERS + HDLC_METERS + P1_METERS + 1
+    ));
+    say(&format!("the page: {}", stage.page()));
+    seconds(8).await;
+    say("the uplink is torn for 10 s");
+    stage.set_uplink(false);
+    seconds(10).await;
+    stage.set_uplink(true);
+    seconds(3).await;
+    say("the gateway is killed with -9 and started again");
+    stage.kill_gateway()?;
+    seconds(1).await;
+    stage.start_gateway()?;
+    seconds(4).await;
+    say("the cloud is killed with -9 and started again");
+    stage.kill_cloud()?;
+    seconds(1).await;
+    stage.start_cloud()?;
+    seconds(5).await;
+    if once {
+        say("the meters' clocks are stopped, so that the last entries can be read");
+        stage.freeze_simulator()?;
+        seconds(2).await;
+    }
+    say("catching up, then closing the books over every sink");
+    let verdict = verdict(&stage, once).await?;
+    let clean = verdict.clean;
+    say(&verdict.text);
+    drop(writeln!(std::io::stdout(), "{}", verdict.line));
+    if !once {
+        say("it goes on until Ctrl-C");
+        tokio::signal::ctrl_c().await?;
+    }
+    stage.stop_simulator()?;
+    stage.stop_gateway()?;
+    stage.stop_cloud()?;
+    Ok(clean)
+}
+
+/// Starts the fleet and writes down for the gateway where each meter is.
+fn start_meters(stage: &mut Stage) -> anyhow::Result<()> {
+    let folder = stage.folder().to_owned();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let password = path("meter-password");
+    std::fs::write(&password, "demo-reader")?;
+    let (rs485, p1) = (path("rs485"), path("p1"));
+    let profile = "profile = { capture_period_s = 900, columns = [\"import-register\", \"import-interval\"] }";
+    let fleet = format!(
+        "seed = 1\nspeed = {SPEED}.0\nhistory_days = 0.5\ntruth = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\n\
+         [[meters]]\ncount = {CAD_METERS}\nprotocol = \"cad\"\nsource = \"uci\"\ninterval_ms = 1000\n\
+         [[meters]]\ncount = {TCP_METERS}\nprotocol = \"dlms-tcp\"\nsource = \"uci\"\nlisten = \"127.0.0.1:0\"\npassword_file = \"{password}\"\n{profile}\n\
+         [[meters]]\ncount = {HDLC_METERS}\nprotocol = \"dlms-hdlc\"\nsource = \"uci\"\nline = \"pty\"\npath = \"{rs485}\"\npassword_file = \"{password}\"\n{profile}\n\
+         [[meters]]\ncount = {P1_METERS}\nprotocol = \"p1\"\nline = \"pty\"\npath = \"{p1}\"\ndsmr = \"5.0\"\ngas = true\n",
+        stage.truth().display(),
+        stage.broker_port(),
+    );
+    let config = path("fleet.toml");
+    std::fs::write(&config, fleet)?;
+    stage.start_simulator(&["fleet", "--config", &config, "--json"])?;
+    let mut toml = format!("[[feed]]\nname = \"cad\"\nport = {}\ncadence_s = {SPEED}\n", stage.broker_port());
+    toml += &format!("[[line]]\nname = \"rs485\"\nserial = \"{rs485}\"\n");
+    toml += &format!("[[port]]\nname = \"p1\"\nserial_port = \"{p1}\"\nevery_s = 1\nregisters_every_s = 1\n");
+    for _ in 0..CAD_METERS + TCP_METERS + HDLC_METERS + P1_METERS {
+        let endpoint = stage.simulator_line(ENDPOINT_TIMEOUT)?;
+        toml += &meter_toml(&endpoint, &password).with_context(|| format!("no endpoint: {endpoint}"))?;
+    }
+    stage.meters_toml = toml;
+    Ok(())
+}
+
+/// The gateway's sections for one DLMS meter; nothing for the others, which push.
+fn meter_toml(endpoint: &Value, password: &str) -> Option<String> {
+    let meter = endpoint["meter"].as_str()?;
+    let (line, protocol, place) = match endpoint["protocol"].as_str()? {
+        "dlms-tcp" => {
+            let line = format!("[[line]]\nname = \"{meter}\"\ntcp = \"{}\"\n", endpoint["address"].as_str()?);
+            (line, "dlms-wrapper", format!("line = \"{meter}\"\nserver = {}\n", endpoint["wport"].as_u64()?))
+        }
+        "dlms-hdlc" => {
+            let (server, physical) = (endpoint["logical_device"].as_u64()?, endpoint["hdlc_address"].as_u64()?);
+            (String::new(), "dlms-hdlc", format!("line = \"rs485\"\nserver = {server}\nphysical = {physical}\n"))
+        }
+        _ => return Some(String::new()),
+    };
+    Some(format!(
+        "{line}[[meter]]\nname = \"{meter}\"\nserial = \"{meter}\"\nprotocol = \"{protocol}\"\n{place}client = {}\n\
+         password_file = \"{password}\"\nclock_check = \"off\"\n[[meter.read]]\nsource = \"profile\"\nprofile = \"1-0:99.1.0\"\n\
+         every_s = 2\nkinds = {{ \"1-0:1.29.0\" = \"interval\" }}\n",
+        endpoint["client"].as_u64()?,
+    ))
+}
+
+struct Verdict {
+    clean: bool,
+    /// For people.
+    text: String,
+    /// One JSON object.
+    line: Value,
+}
+
+/// Waits until every sink has everything, at most [`CATCH_UP_TIMEOUT`], and compares.
+async fn verdict(stage: &Stage, frozen: bool) -> anyhow::Result<Verdict> {
+    // While the meters live on, only what was captured until now is looked for.
+    let until_now = read_truth(&stage.truth())?;
+    let mut left = CATCH_UP_TIMEOUT;
+    let step = Duration::from_secs(2);
+    loop {
+        let truth = if frozen { read_truth(&stage.truth())? } else { until_now.clone() };
+        let verdict = judge(stage, &truth, frozen).await?;
+        if verdict.clean || left.is_zero() {
+            return Ok(verdict);
+        }
+        tokio::time::sleep(step).await;
+        left = left.saturating_sub(step);
+    }
+}
+
+async fn judge(
+    stage: &Stage,
+    truth: &std::collections::BTreeMap<Identity, Captured>,
+    frozen: bool,
+) -> anyhow::Result<Verdict> {
+    let audit = stage.audit_now()?;
+    let mut comparisons = Vec::new();
+    for (name, mut sink) in sinks::read_all(&stage.cloud_folder()).await? {
+        if !frozen {
+            sink.retain(|identity, _| truth.contains_key(identity));
+        }
+        comparisons.push((name, sink.len() as u64, compare(truth, &sink, &stage.deaf)));
+    }
+    let worst = |count: fn(&Comparison) -> u64| comparisons.iter().map(|(_, _, one)| count(one)).max().unwrap_or(0);
+    let number = |key: &str| audit[key].as_u64().with_context(|| format!("the audit has no {key}: {audit}"));
+    let (lost, doubled) = (worst(|one| one.lost).max(number("lost")?), number("doubled")?);
+    let captured = worst(|one| one.captured);
+    let everywhere = comparisons.iter().all(|(_, held, one)| *held == captured && one.is_clean());
+    let mut text = String::new();
+    for (name, held, one) in &comparisons {
+        text += &format!(
+            "{name:<8} {held} of {} captured readings, {} unread, {} lost\n",
+            one.captured, one.unread, one.lost
+        );
+        for example in &one.examples {
+            text += &format!("         {example}\n");
+        }
+    }
+    let held = |name: &str| comparisons.iter().find(|(sink, _, _)| *sink == name).map(|(_, held, _)| *held);
+    let line = json!({
+        "captured": captured, "unread": worst(|one| one.unread),
+        "log": held("log"), "store": held("store"), "archive": held("archive"),
+        "lost": lost, "doubled": doubled, "repeated": number("repeated")?, "revised": number("revised")?,
+    });
+    Ok(Verdict { clean: lost == 0 && doubled == 0 && everywhere, text: text.trim_end().to_owned(), line })
+}
+
+/// The folder of the programs: beside this one. Builds what is missing or old.
+pub fn build_and_find(quiet: bool) -> anyhow::Result<Binaries> {
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("this program lies in no folder")?;
+    if let Ok(cargo) = std::env::var("CARGO") {
+        if !quiet {
+            say("building gateway, cloud and simulator (some minutes the first time)");
+        }
+        let packages = ["-p", "gateway", "-p", "cloud", "-p", "firmware-sim", "-p", "demo"];
+        let status = std::process::Command::new(cargo)
+            .args(["build", "--quiet", "--profile", "ci", "--bins"])
+            .args(packages)
+            .status()?;
+        ensure!(status.success(), "the programs could not be built");
+    }
+    Binaries::in_folder(folder)
+}
