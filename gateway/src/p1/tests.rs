@@ -77,7 +77,7 @@ fn an_hour_of_telegrams_is_thinned_by_kind_and_stamp() {
     };
     assert_eq!(of("1-0:1.7.0"), (0..60).map(|minute| minute * 60).collect::<Vec<_>>());
     assert_eq!(of("1-0:1.8.1"), [0, 900, 1_800, 2_700]);
-    // Every stamp of the gas meter, whatever the period of registers. Control: by slots alone there would be four.
+    // Every stamp of the gas meter, whatever the period of registers.
     assert_eq!(of("0-1:24.2.1"), (0..12).map(|stamp| stamp * 300).collect::<Vec<_>>());
     let gas = readings.iter().find(|reading| reading.series.code.to_string() == "0-1:24.2.1").unwrap();
     assert_eq!(gas.series.meter.as_str(), "GAS0001");

@@ -191,7 +191,7 @@ async fn an_outage_is_read_back_after_a_restart() {
     tokio::time::advance(Duration::from_secs(5 * 86_400)).await;
     let now = clock.wall();
     body.lock().unwrap().capture(T0, now);
-    // Nothing but the outbox survives. Control: with a fresh outbox, forty days are asked for.
+    // Nothing but the outbox survives.
     body.lock().unwrap().asked.clear();
     session(&parts, &meter, &mut MeterMemory::new(meter.reads.len()), &body).await.unwrap();
     assert_complete(&stored(&outbox), &body);
@@ -232,8 +232,7 @@ async fn a_clock_that_is_set_back_hides_no_entry() {
     let body = MeterBody::shared(&clock, "SIM0001", 1);
     let mut memory = MeterMemory::new(meter.reads.len());
     session(&parts, &meter, &mut memory, &body).await.unwrap();
-    // Set back by three hours, and four hours later: the old labels are used a second time. Control: without the rewind, three
-    // hours of entries are missing.
+    // Set back by three hours, and four hours later: the old labels are used a second time.
     body.lock().unwrap().offset_ms = -3 * 3_600_000;
     tokio::time::advance(Duration::from_secs(4 * 3_600)).await;
     let now = clock.wall();

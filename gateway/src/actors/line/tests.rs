@@ -135,7 +135,6 @@ async fn a_kill_at_any_moment_loses_no_entry() {
     let world = World::new(&meter("m", 1, ""));
     let body = world.body("SIM0001", 30);
     let roles = [(1, Role::Meter(body.clone()))];
-    // Control: with the cursors left out of the request that stores the rows, entries are missing.
     for life in 0..60_u64 {
         world.run_for(host(&roles), Duration::from_millis(3 + life * 7 % 200)).await;
         let from = world.session.clock.wall();

@@ -171,8 +171,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
-    // Controls, each seen to fail: moving `head` to the meter's time; writing the gap only after the chunk that follows it;
-    // no overlap below `head`; no rewind; dropping the far end of a gap behind a leap of the clock.
+    // Control, seen to fail: moving `head` to the meter's time.
     #[test]
     fn every_entry_is_stored_whatever_dies_when(steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::new();
