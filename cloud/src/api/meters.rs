@@ -3,6 +3,7 @@
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use protocols::metering::{MeterId, UtcMillis};
+use protocols::uplink::GatewayId;
 use serde_json::{Value, json};
 
 use super::fleet::{Fleet, Meter};
@@ -89,7 +90,7 @@ fn summary(meter: &Meter, zone: &jiff::tz::TimeZone) -> Value {
     json!({
         "meter": meter.id.as_ref().map(MeterId::as_str),
         "name": meter.name,
-        "gateways": meter.gateways.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+        "gateways": meter.gateways.iter().map(GatewayId::as_str).collect::<Vec<_>>(),
         "metering_point": meter.metering_point,
         "protocol": meter.protocol,
         "state": meter.state.name(),

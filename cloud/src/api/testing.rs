@@ -134,7 +134,7 @@ pub(crate) fn block(series: Series, rows: impl Iterator<Item = (UtcMillis, u8, i
 
 pub(crate) fn batch(gateway_name: &str, seq: u64, blocks: Vec<SeriesBlock>, inventory: Option<Inventory>) -> Batch {
     let mut batch = Batch {
-        id: BatchId { gateway: gateway(gateway_name), incarnation: 0xc0ffee, seq },
+        id: BatchId { gateway: gateway(gateway_name), incarnation: 0x00c0_ffee, seq },
         sealed_at: now().plus_ms(seq as i64 - 100_000),
         blocks,
         events: Vec::new(),

@@ -59,8 +59,7 @@ pub(super) fn query(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push('%');
-            encoded.push_str(&format!("{byte:02X}"));
+            write!(encoded, "%{byte:02X}").expect("a String takes everything");
         }
     }
     encoded
@@ -74,6 +73,21 @@ pub(super) fn time(at: Option<UtcMillis>, now: UtcMillis, zone: &TimeZone) -> St
     let shown = if today.starts_with(date) { clock.to_owned() } else { format!("{date} {clock}") };
     let ago = ago(now.since(at));
     format!("<time datetime=\"{}\" title=\"{}\">{shown} <span class=\"faint\">{ago}</span></time>", esc(at), esc(&text))
+}
+
+/// The instants of a sentence in local time, to the minute.
+pub(super) fn localized(text: &str, zone: &TimeZone) -> String {
+    let word = |word: &str| {
+        let bare = word.trim_end_matches([':', ',']);
+        match bare.parse::<UtcMillis>() {
+            Ok(at) => {
+                let shown = local(at, zone).get(..16).unwrap_or_default().replace('T', " ");
+                format!("{shown}{}", word.get(bare.len()..).unwrap_or_default())
+            }
+            Err(_) => word.to_owned(),
+        }
+    };
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// How long ago, in one unit.
@@ -92,7 +106,7 @@ pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push('\u{202f}');
         }
         text.push(digit);
@@ -113,6 +127,13 @@ mod tests {
         let hostile = "<script>alert('x')</script>&\"";
         assert_eq!(esc(hostile).to_string(), "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&quot;");
         assert_eq!(query("a&b=c d/é"), "a%26b%3Dc%20d%2F%C3%A9");
+    }
+
+    #[test]
+    fn instants_in_a_sentence_become_local() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let text = "silent since 2026-11-22T20:37:19.082Z: no answer, 6 attempts";
+        assert_eq!(localized(text, &berlin), "silent since 2026-11-22 21:37: no answer, 6 attempts");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use jiff::tz::TimeZone;
 use protocols::metering::{Day, Kind, MeterId, Series, UtcMillis};
+use protocols::uplink::GatewayId;
 
 use super::html::{Html, esc, grouped, query, time, value};
 use super::tables::meter_chip;
@@ -52,15 +53,14 @@ async fn render(request: &HttpRequest, path: &str, state: &ApiState) -> Result<H
     let mut main = Html::default();
     identity(&mut main, meter, (now, &zone));
     let id = meter.id.as_ref().expect("it was found by its id");
-    match choose(meter, id, &params)? {
-        None => main.raw("<section class=\"notice\"><p>It has delivered no reading yet.</p></section>"),
-        Some((series, cadence_s)) => {
-            let zone_given = params.text("tz");
-            let shown = Shown { meter, id, series, cadence_s, day, today, window, now, zone: &zone, zone_given };
-            let rows = state.store.read_range(range(shown.series.clone(), window, None, ROWS_MAX)).await?;
-            shown.series_list(&mut main);
-            shown.day(&mut main, &rows);
-        }
+    if let Some((series, cadence_s)) = choose(meter, id, &params)? {
+        let zone_given = params.text("tz");
+        let shown = Shown { meter, id, series, cadence_s, day, today, window, now, zone: &zone, zone_given };
+        let rows = state.store.read_range(range(shown.series.clone(), window, None, ROWS_MAX)).await?;
+        shown.series_list(&mut main);
+        shown.day(&mut main, &rows);
+    } else {
+        main.raw("<section class=\"notice\"><p>It has delivered no reading yet.</p></section>");
     }
     let frame = Frame {
         title: &meter.name,
@@ -101,7 +101,10 @@ fn choose(meter: &Meter, id: &MeterId, params: &Params) -> Result<Option<(Series
         });
         expected.map_or(series.period_s, |expected| expected.cadence_s)
     };
-    Ok(series.map(|series| (cadence_s(&series), series)).map(|(cadence_s, series)| (series, cadence_s)))
+    Ok(series.map(|series| {
+        let cadence_s = cadence_s(&series);
+        (series, cadence_s)
+    }))
 }
 
 /// Stored and expected ones, ascending.
@@ -136,7 +139,7 @@ fn identity(main: &mut Html, meter: &Meter, (now, zone): (UtcMillis, &TimeZone))
     if let Some(protocol) = &meter.protocol {
         fact("Protocol", esc(protocol).to_string());
     }
-    let gateways: Vec<&str> = meter.gateways.iter().map(|id| id.as_str()).collect();
+    let gateways: Vec<&str> = meter.gateways.iter().map(GatewayId::as_str).collect();
     fact("Gateway", format!("<span class=\"mono\">{}</span>", esc(gateways.join(", "))));
     fact("Last read", time(meter.last_read_at, now, zone));
     if let Some(ms) = meter.clock_offset_ms {
@@ -147,22 +150,19 @@ fn identity(main: &mut Html, meter: &Meter, (now, zone): (UtcMillis, &TimeZone))
 
 impl Shown<'_> {
     fn link(&self, series: &Series, day: Day) -> String {
-        let mut link = format!(
-            "/meters/{}?code={}&amp;kind={}",
-            query(self.id.as_str()),
-            query(&series.code.to_string()),
-            series.kind
-        );
+        let (id, code) = (query(self.id.as_str()), query(&series.code.to_string()));
+        let mut link = Html::default();
+        link.put(format_args!("/meters/{id}?code={code}&amp;kind={}", series.kind));
         if series.period_s != 0 {
-            link.push_str(&format!("&amp;period_s={}", series.period_s));
+            link.put(format_args!("&amp;period_s={}", series.period_s));
         }
         if day != self.today {
-            link.push_str(&format!("&amp;day={day}"));
+            link.put(format_args!("&amp;day={day}"));
         }
         if let Some(zone) = self.zone_given {
-            link.push_str(&format!("&amp;tz={}", query(zone)));
+            link.put(format_args!("&amp;tz={}", query(zone)));
         }
-        link
+        link.0
     }
 
     /// The readings of the day as the API names them, still to be escaped.
@@ -284,7 +284,7 @@ impl Shown<'_> {
     fn clock(&self, at: UtcMillis) -> String {
         let text = local(at, self.zone);
         let clock = text.get(11..19).unwrap_or_default();
-        let clock = if self.series.period_s % 60 == 0 && self.series.period_s > 0 {
+        let clock = if self.series.period_s.is_multiple_of(60) && self.series.period_s > 0 {
             clock.get(..5).unwrap_or(clock)
         } else {
             clock
@@ -309,7 +309,7 @@ fn kind_text(series: &Series) -> String {
     };
     match series.period_s {
         0 => kind.to_owned(),
-        seconds if seconds % 60 == 0 => format!("{kind}, {} min", seconds / 60),
+        seconds if seconds.is_multiple_of(60) => format!("{kind}, {} min", seconds / 60),
         seconds => format!("{kind}, {seconds} s"),
     }
 }

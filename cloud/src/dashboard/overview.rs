@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use protocols::metering::{Day, UtcMillis};
 use protocols::uplink::MeterState;
 
-use super::html::{Html, esc, grouped, query, time};
+use super::html::{Html, esc, grouped, localized, query, time};
 use super::tables::{self, Chip, Pages, chip};
 use super::{Frame, respond, show};
 use crate::api::fleet::Fleet;
@@ -34,7 +34,7 @@ async fn render(request: &HttpRequest, state: &ApiState) -> Result<HttpResponse,
     let mut main = Html::default();
     let when = if day == yesterday { "yesterday".to_owned() } else { day.to_string() };
     headline(&mut main, &report, &when, &zone);
-    attention(&mut main, &report, &fleet, params.text("attention") == Some("all"), &pages);
+    attention(&mut main, (&report, &fleet), params.text("attention") == Some("all"), &pages, &zone);
     tiles(&mut main, &fleet, state, now, &zone);
     search(&mut main, &pages);
     tables::gateways(&mut main, &fleet, &state.live, &pages, (now, &zone));
@@ -81,7 +81,13 @@ fn floored(percent: f64) -> String {
     format!("{:.2}", (percent * 100.0).floor() / 100.0)
 }
 
-fn attention(main: &mut Html, report: &CompletenessReport, fleet: &Fleet, all: bool, pages: &Pages) {
+fn attention(
+    main: &mut Html,
+    (report, fleet): (&CompletenessReport, &Fleet),
+    all: bool,
+    pages: &Pages,
+    zone: &TimeZone,
+) {
     let count = report.need_attention().count();
     if count == 0 {
         return;
@@ -90,8 +96,10 @@ fn attention(main: &mut Html, report: &CompletenessReport, fleet: &Fleet, all: b
         "<section aria-labelledby=\"attention\"><h2 id=\"attention\">Needs attention</h2><ul class=\"attention\">",
     );
     let shown = if all { count } else { ATTENTION_MAX };
-    for meter in report.need_attention().take(shown) {
-        let (kind, text) = reason(meter, fleet);
+    let mut listed: Vec<_> = report.need_attention().map(|meter| (reason(meter, fleet), meter)).collect();
+    // What delivers nothing stands before what delivers not all.
+    listed.sort_by_key(|((kind, _), _)| *kind != Chip::Bad);
+    for ((kind, text), meter) in listed.into_iter().take(shown) {
         let name = match &meter.meter {
             Some(id) => {
                 format!("<a href=\"/meters/{}{}\">{}</a>", query(id.as_str()), pages.zone("?"), esc(&meter.name))
@@ -104,7 +112,7 @@ fn attention(main: &mut Html, report: &CompletenessReport, fleet: &Fleet, all: b
             chip(kind, text),
             esc(id),
             esc(&meter.gateway),
-            esc(meter.cause.as_deref().unwrap_or_default()),
+            esc(localized(meter.cause.as_deref().unwrap_or_default(), zone)),
         ));
     }
     main.raw("</ul>");
