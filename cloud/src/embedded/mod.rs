@@ -4,11 +4,15 @@
 //! in the cluster, so that every seam of the cluster exists here too. What keeps them together:
 //!
 //! * Both carry one *pair id*, drawn when the pair is made. Files of different pairs are refused.
-//! * The log counts its commits (those that carry batches); a write of the store notes the number of the commit it is for,
-//!   one more than the log has. A store that is more than one ahead has seen commits that the log forgot: the log was set
-//!   back. It goes on as a new [`LogGeneration`].
+//! * The log counts its commits; a write of the store notes the number of the commit it is for, one more than the log has.
+//!   A store that is more than one ahead has seen commits that the log forgot: the log was set back. It goes on as a new
+//!   [`LogGeneration`].
 //! * The store counts its writes; a commit of the log notes that number. A store that has fewer was set back: it is behind,
-//!   and is rebuilt by replaying the log into it. Rebuilding is noted in the store and survives a restart.
+//!   and is rebuilt by replaying the log into it. Rebuilding is noted in the store and survives a restart. (Commit numbers
+//!   would not tell: many commits carry no batch, and a copy may be of the middle of one.)
+//!
+//! One thing cannot be told from a kill between the two transactions: a log that was set back by one commit. The archive,
+//! which has seen its offsets, tells it: [`EmbeddedLog::renew_generation`].
 //!
 //! | found | becomes |
 //! | --- | --- |
@@ -17,7 +21,6 @@
 //! | no store, or a store that is behind | [`OpenOutcome::RebuildStore`] |
 //! | store more than one commit ahead | [`OpenOutcome::LogSetBack`] |
 //! | two pairs | [`OpenError::Pairs`]: `rebuild store` decides for the log |
-//!
 //! | a damaged log | set aside, salvaged row by row: [`OpenOutcome::LogDamaged`] |
 //! | a damaged store | set aside, made anew: [`OpenOutcome::StoreSetAside`] and `RebuildStore` |
 //!

@@ -70,7 +70,7 @@ async fn a_kill_between_store_and_log_leaves_a_pair_that_goes_on() {
     assert_eq!((logged(&again).await.len(), stored(&again, 1..=4).await.len()), (384, 384));
 }
 
-/// Commits that carry no batch do not count, and a pair is not taken apart by them. Fails when they do count.
+/// Fails when a store that has seen fewer commits than the log is taken for one that was set back.
 #[tokio::test]
 async fn commits_without_batches_leave_the_pair_whole() {
     let dir = tempfile::tempdir().unwrap();

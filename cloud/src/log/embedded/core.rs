@@ -133,19 +133,12 @@ impl LogCore {
         for commit in commits {
             write_commit(&tx, commit, now)?;
         }
-        let count = if commits.iter().any(|commit| !commit.batches.is_empty()) {
-            let damaged = || LogError::Damaged("the number of commits is not what was written".to_owned());
-            let count = meta(&tx, "commits").map_err(failed)?.ok_or_else(damaged)? + 1;
-            set_meta(&tx, "commits", count).map_err(failed)?;
-            set_meta(&tx, "store_writes", self.pair.store_writes()).map_err(failed)?;
-            Some(count)
-        } else {
-            None
-        };
+        let damaged = || LogError::Damaged("the number of commits is not what was written".to_owned());
+        let count = meta(&tx, "commits").map_err(failed)?.ok_or_else(damaged)? + 1;
+        set_meta(&tx, "commits", count).map_err(failed)?;
+        set_meta(&tx, "store_writes", self.pair.store_writes()).map_err(failed)?;
         self::commit(tx, &mut self.suspect)?;
-        if let Some(count) = count {
-            self.pair.set_log_commits(count);
-        }
+        self.pair.set_log_commits(count);
         Ok(())
     }
 

@@ -19,8 +19,8 @@ pub(crate) const LOG_FILE: FileKind = FileKind {
 };
 
 const CREATE_LOG: &str = "
--- pair_id: shared with store.db. generation: of the log. partitions: how many. commits: of batches, ever.
--- store_writes: how many writes the store had made when the newest batches were committed.
+-- pair_id: shared with store.db. generation: of the log. partitions: how many. commits: ever made.
+-- store_writes: how many writes the store had made at the newest of them.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL, row_hash INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE partitions (
