@@ -239,17 +239,7 @@ impl Settings {
         if self.mqtt.client_id.is_empty() || self.mqtt.client_id.len() > 64 {
             return value("mqtt.client_id", self.mqtt.client_id.clone(), "expected 1 to 64 characters");
         }
-        if !(5..=3_600).contains(&self.mqtt.keep_alive_s) {
-            return value("mqtt.keep_alive_s", self.mqtt.keep_alive_s.to_string(), "expected 5 to 3600");
-        }
-        if self.mqtt.packet_bytes_max < 512 << 10 {
-            let text = self.mqtt.packet_bytes_max.to_string();
-            return value("mqtt.packet_bytes_max", text, "a gateway's status needs up to 512 KiB");
-        }
-        if self.mqtt.share_group.as_ref().is_some_and(|group| group.is_empty() || group.contains(['/', '+', '#'])) {
-            let text = self.mqtt.share_group.clone().unwrap_or_default();
-            return value("mqtt.share_group", text, "expected a name without / + and #");
-        }
+        self.mqtt.check()?;
         let login = self.mqtt.login()?;
         if !(1..=10_000).contains(&self.worker.group_refs_max) {
             return value("worker.group_refs_max", self.worker.group_refs_max.to_string(), "expected 1 to 10000");
@@ -271,10 +261,8 @@ impl Settings {
         let Ok(zone) = find_zone(&self.http.time_zone) else {
             return value("http.time_zone", self.http.time_zone.clone(), "expected an IANA name, as Europe/Berlin");
         };
-        let viewer = match self.http.viewer_token_file.as_deref().map(ViewerToken::read).transpose() {
-            Ok(viewer) => viewer,
-            Err(error) => return Err(ConfigError::ViewerToken { source: error }),
-        };
+        let viewer = self.http.viewer_token_file.as_deref().map(ViewerToken::read).transpose();
+        let viewer = viewer.map_err(|source| ConfigError::ViewerToken { source })?;
         let (group_records_max, group_age) =
             (self.worker.group_refs_max, Duration::from_millis(self.worker.group_age_ms));
         Ok(Config {
@@ -308,6 +296,22 @@ impl Settings {
 }
 
 impl MqttSection {
+    fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
+        if !(5..=3_600).contains(&self.keep_alive_s) {
+            return value("mqtt.keep_alive_s", self.keep_alive_s.to_string(), "expected 5 to 3600");
+        }
+        if self.packet_bytes_max < 512 << 10 {
+            let text = self.packet_bytes_max.to_string();
+            return value("mqtt.packet_bytes_max", text, "a gateway's status needs up to 512 KiB");
+        }
+        if self.share_group.as_ref().is_some_and(|group| group.is_empty() || group.contains(['/', '+', '#'])) {
+            let text = self.share_group.clone().unwrap_or_default();
+            return value("mqtt.share_group", text, "expected a name without / + and #");
+        }
+        Ok(())
+    }
+
     /// Reads the password file.
     fn login(&self) -> Result<Option<Login>, ConfigError> {
         let (key, problem) = ("mqtt.user", "user and password_file go together");

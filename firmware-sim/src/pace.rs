@@ -14,7 +14,7 @@ pub fn wall_now() -> UtcMillis {
 }
 
 /// How long to sleep until what a frozen world never reaches; somebody may stop the fleet meanwhile.
-const FROZEN_NAP: Duration = Duration::from_secs(3_600);
+const FROZEN_NAP: Duration = Duration::from_hours(1);
 
 /// World time = `start_at` + (wall - start) * speed, and never later than the wall clock.
 ///

@@ -82,18 +82,17 @@ fn choose(meter: &Meter, id: &MeterId, params: &Params) -> Result<Option<(Series
         Kind::Maximum => 4,
         Kind::Billing => 5,
     };
-    let series = match (params.text("code"), params.text("kind")) {
-        (None, None) => all.iter().min_by_key(|series| rank(series)).cloned(),
-        _ => {
-            let wanted = Series {
-                meter: id.clone(),
-                code: params.required("code", "an OBIS code such as 1-0:1.8.0")?,
-                kind: params.required("kind", "one of the kinds that the page lists")?,
-                period_s: params.optional("period_s", "whole seconds")?.unwrap_or(0),
-            };
-            let missing = || ApiError::not_found(format!("there is no series {wanted}"), "the meter's page lists them");
-            Some(all.iter().find(|series| **series == wanted).cloned().ok_or_else(missing)?)
-        }
+    let series = if (params.text("code"), params.text("kind")) == (None, None) {
+        all.iter().min_by_key(|series| rank(series)).cloned()
+    } else {
+        let wanted = Series {
+            meter: id.clone(),
+            code: params.required("code", "an OBIS code such as 1-0:1.8.0")?,
+            kind: params.required("kind", "one of the kinds that the page lists")?,
+            period_s: params.optional("period_s", "whole seconds")?.unwrap_or(0),
+        };
+        let missing = || ApiError::not_found(format!("there is no series {wanted}"), "the meter's page lists them");
+        Some(all.iter().find(|series| **series == wanted).cloned().ok_or_else(missing)?)
     };
     let cadence_s = |series: &Series| {
         let expected = meter.expected.iter().find(|expected| {

@@ -16,6 +16,7 @@ const TCP_METERS: usize = 12;
 const HDLC_METERS: usize = 8;
 /// One P1 port, with a gas meter behind it.
 const P1_METERS: usize = 1;
+const METERS: usize = CAD_METERS + TCP_METERS + HDLC_METERS + P1_METERS;
 /// Meter time passes so many times faster: a profile entry of a quarter of an hour every 1.5 s.
 const SPEED: u32 = 600;
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(20);
@@ -43,7 +44,7 @@ pub async fn run(folder: &Path, binaries: Binaries, once: bool) -> anyhow::Resul
     say(&format!(
         "{} virtual meters run at {SPEED} times the speed of life: {CAD_METERS} CAD over MQTT, {TCP_METERS} DLMS over TCP, \
          {HDLC_METERS} DLMS on one HDLC line, {P1_METERS} P1 with a gas meter",
-        CAD_METERS + TCP_METERS + HDLC_METERS + P1_METERS + 1
+        METERS + 1
     ));
     say(&format!("the page: {}", stage.page()));
     seconds(8).await;
@@ -102,24 +103,27 @@ fn start_meters(stage: &mut Stage) -> anyhow::Result<()> {
     let config = path("fleet.toml");
     std::fs::write(&config, fleet)?;
     stage.start_simulator(&["fleet", "--config", &config, "--json"])?;
-    let mut toml = format!("[[feed]]\nname = \"cad\"\nport = {}\ncadence_s = {SPEED}\n", stage.broker_port());
-    toml += &format!("[[line]]\nname = \"rs485\"\nserial = \"{rs485}\"\n");
-    toml += &format!("[[port]]\nname = \"p1\"\nserial_port = \"{p1}\"\nevery_s = 1\nregisters_every_s = 1\n");
-    for _ in 0..CAD_METERS + TCP_METERS + HDLC_METERS + P1_METERS {
+    let mut toml = vec![
+        format!("[[feed]]\nname = \"cad\"\nport = {}\ncadence_s = {SPEED}\n", stage.broker_port()),
+        format!("[[line]]\nname = \"rs485\"\nserial = \"{rs485}\"\n"),
+        format!("[[port]]\nname = \"p1\"\nserial_port = \"{p1}\"\nevery_s = 1\nregisters_every_s = 1\n"),
+    ];
+    for _ in 0..METERS {
         let endpoint = stage.simulator_line(ENDPOINT_TIMEOUT)?;
-        toml += &meter_toml(&endpoint, &password).with_context(|| format!("no endpoint: {endpoint}"))?;
+        toml.push(meter_toml(&endpoint, &password).with_context(|| format!("no endpoint: {endpoint}"))?);
     }
-    stage.meters_toml = toml;
+    stage.meters_toml = toml.concat();
     Ok(())
 }
 
 /// The gateway's sections for one DLMS meter; nothing for the others, which push.
 fn meter_toml(endpoint: &Value, password: &str) -> Option<String> {
     let meter = endpoint["meter"].as_str()?;
+    let name = meter.replace(':', "-");
     let (line, protocol, place) = match endpoint["protocol"].as_str()? {
         "dlms-tcp" => {
-            let line = format!("[[line]]\nname = \"{meter}\"\ntcp = \"{}\"\n", endpoint["address"].as_str()?);
-            (line, "dlms-wrapper", format!("line = \"{meter}\"\nserver = {}\n", endpoint["wport"].as_u64()?))
+            let line = format!("[[line]]\nname = \"{name}\"\ntcp = \"{}\"\n", endpoint["address"].as_str()?);
+            (line, "dlms-wrapper", format!("line = \"{name}\"\nserver = {}\n", endpoint["wport"].as_u64()?))
         }
         "dlms-hdlc" => {
             let (server, physical) = (endpoint["logical_device"].as_u64()?, endpoint["hdlc_address"].as_u64()?);
@@ -128,9 +132,10 @@ fn meter_toml(endpoint: &Value, password: &str) -> Option<String> {
         _ => return Some(String::new()),
     };
     Some(format!(
-        "{line}[[meter]]\nname = \"{meter}\"\nserial = \"{meter}\"\nprotocol = \"{protocol}\"\n{place}client = {}\n\
+        "{line}[[meter]]\nname = \"{name}\"\nserial = \"{meter}\"\nprotocol = \"{protocol}\"\n{place}client = {}\n\
          password_file = \"{password}\"\nclock_check = \"off\"\n[[meter.read]]\nsource = \"profile\"\nprofile = \"1-0:99.1.0\"\n\
-         every_s = 2\nkinds = {{ \"1-0:1.29.0\" = \"interval\" }}\n",
+         every_s = 2\nkinds = {{ \"1-0:1.29.0\" = \"interval\" }}\n[[meter.read]]\nsource = \"profile\"\n\
+         profile = \"1-0:99.2.0\"\nevery_s = 5\nkind = \"billing\"\n",
         endpoint["client"].as_u64()?,
     ))
 }
@@ -178,15 +183,11 @@ async fn judge(
     let (lost, doubled) = (worst(|one| one.lost).max(number("lost")?), number("doubled")?);
     let captured = worst(|one| one.captured);
     let everywhere = comparisons.iter().all(|(_, held, one)| *held == captured && one.is_clean());
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for (name, held, one) in &comparisons {
-        text += &format!(
-            "{name:<8} {held} of {} captured readings, {} unread, {} lost\n",
-            one.captured, one.unread, one.lost
-        );
-        for example in &one.examples {
-            text += &format!("         {example}\n");
-        }
+        let Comparison { captured, unread, lost, .. } = one;
+        lines.push(format!("{name:<8} {held} of {captured} captured readings, {unread} unread, {lost} lost"));
+        lines.extend(one.examples.iter().map(|example| format!("         {example}")));
     }
     let held = |name: &str| comparisons.iter().find(|(sink, _, _)| *sink == name).map(|(_, held, _)| *held);
     let line = json!({
@@ -194,7 +195,7 @@ async fn judge(
         "log": held("log"), "store": held("store"), "archive": held("archive"),
         "lost": lost, "doubled": doubled, "repeated": number("repeated")?, "revised": number("revised")?,
     });
-    Ok(Verdict { clean: lost == 0 && doubled == 0 && everywhere, text: text.trim_end().to_owned(), line })
+    Ok(Verdict { clean: lost == 0 && doubled == 0 && everywhere, text: lines.join("\n"), line })
 }
 
 /// The folder of the programs: beside this one. Builds what is missing or old.

@@ -181,17 +181,17 @@ impl RowRules<'_> {
             if matches!(cell, Data::Null | Data::DontCare) {
                 continue;
             }
-            match column.scaler_unit.quantity(&cell) {
+            match column.scaler_unit.quantity(cell) {
                 Ok(quantity) => {
                     let occurred = column.occurred.and_then(|place| row.cell(place));
                     let mut reading = self.stamp.reading(column, row.captured_at, quantity, row.quality);
                     reading.nth = row.nth;
-                    reading.occurred_at = occurred.and_then(|cell| instant(&cell, self.meter.clock_rules));
+                    reading.occurred_at = occurred.and_then(|cell| instant(cell, self.meter.clock_rules));
                     rows.readings.push(reading);
                 }
                 Err(error) => {
                     let text = error.to_string();
-                    let mut event = self.stamp.event(column.code.to_string(), row.captured_at, &cell, text);
+                    let mut event = self.stamp.event(column.code.to_string(), row.captured_at, cell, text);
                     event.nth = row.nth;
                     rows.events.push((event, self.stamp.read_at));
                 }
