@@ -24,6 +24,17 @@ fn sample(seq: u64) -> Arc<Batch> {
     batch("gw-1", seq).quarters(register(seq as u32, 1), 96).event(1, T0.plus_ms(seq as i64), 1, "text").build()
 }
 
+/// A child that another test is just starting holds a copy of our lock until it has become another program: wait for that.
+fn open(dir: &Path, options: &Options) -> Result<Opened, OpenError> {
+    for _ in 0..100 {
+        match super::open(dir, options) {
+            Err(OpenError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            other => return other,
+        }
+    }
+    super::open(dir, options)
+}
+
 fn opened(dir: &Path) -> Opened {
     open(dir, &Options::default()).unwrap()
 }

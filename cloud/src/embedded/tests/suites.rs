@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tempfile::TempDir;
 
-use crate::embedded::{Opened, Options, in_memory, open};
+use super::open;
+use crate::embedded::{Opened, Options, in_memory};
 use crate::log::EventLog;
 use crate::log::conformance::{LogSubject, Logs};
 use crate::log::embedded::EmbeddedLog;
