@@ -42,6 +42,8 @@ pub struct ForwarderSettings {
 const INVENTORY_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const TIME_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_PAUSE: Duration = Duration::from_secs(2);
+/// Between tries to seal while every row waits for a batch to be settled, and nothing is heard of any.
+const BLOCKED_PAUSE: Duration = Duration::from_secs(5);
 
 /// What it needs; cloned for each incarnation of the actor.
 #[derive(Clone)]
@@ -93,6 +95,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         connected: false,
         time_asked: false,
         unsealed_since: None,
+        blocked: None,
         inventory_sent: None,
         status_due: Duration::ZERO,
         parts,
@@ -151,6 +154,8 @@ struct Forwarding {
     /// The cloud has told the time on this connection.
     time_asked: bool,
     unsealed_since: Option<Duration>,
+    /// None of so many unsealed rows may be sealed before a batch is settled; asked again at this time.
+    blocked: Option<(u64, Duration)>,
     /// The version of the inventory that was last sealed, and when.
     inventory_sent: Option<(u64, Duration)>,
     status_due: Duration,
@@ -163,7 +168,8 @@ impl Forwarding {
     }
 
     fn pause(&self, now: Duration) -> Duration {
-        let seal_at = self.unsealed_since.map(|since| since + self.parts.settings.seal_age);
+        let ripe_at = self.unsealed_since.map(|since| since + self.parts.settings.seal_age);
+        let seal_at = self.blocked.map_or(ripe_at, |(_, until)| ripe_at.map(|at| at.max(until)));
         let due = [self.window.next_at(), seal_at.filter(|_| self.wants_commits()), Some(self.status_due)];
         let next = due.into_iter().flatten().min().unwrap_or(now);
         next.saturating_sub(now).clamp(Duration::from_millis(1), Duration::from_secs(5))
@@ -183,9 +189,13 @@ impl Forwarding {
             if unsealed == 0 {
                 self.unsealed_since = None;
             }
+            if self.blocked.is_some_and(|(rows, until)| rows != unsealed || now >= until) {
+                self.blocked = None;
+            }
             let since = (unsealed > 0).then(|| *self.unsealed_since.get_or_insert(now));
             let ripe = since.is_some_and(|since| now >= since + self.parts.settings.seal_age);
-            if unsealed < rows_max as u64 && !ripe && inventory.is_none() {
+            let may_seal = self.blocked.is_none() && (unsealed >= rows_max as u64 || ripe);
+            if !may_seal && inventory.is_none() {
                 return Ok(());
             }
             let Some(mut which) = self.window.room(unsealed > rows_max as u64) else { return Ok(()) };
@@ -200,8 +210,11 @@ impl Forwarding {
             if let Some((version, _)) = inventory {
                 self.inventory_sent = Some((version, now));
             }
-            // Rows are left, but each waits for an earlier value of its identity to be settled.
-            let Some(sealed) = sealed else { return Ok(()) };
+            let Some(sealed) = sealed else {
+                // Rows are left, but each waits for an earlier value of its identity to be settled.
+                self.blocked = Some((unsealed, now + BLOCKED_PAUSE));
+                return Ok(());
+            };
             debug!(batch = %sealed.id, readings = sealed.readings, bytes = sealed.bytes, "sealed");
             self.parts.metrics.add(Metric::BatchesSealed, 1);
             self.unsealed_since = None;
@@ -332,6 +345,7 @@ impl Forwarding {
         self.on_cloud_time(receipt.cloud_time).await?;
         let incarnation = receipt.incarnation;
         let settled = self.parts.outbox.settle(receipt).await?;
+        self.blocked = None;
         let metrics = &self.parts.metrics;
         metrics.add(Metric::BatchesApplied, settled.applied.len() as u64);
         metrics.add(Metric::BatchesRefused, settled.refused.len() as u64);
@@ -368,3 +382,6 @@ impl Forwarding {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

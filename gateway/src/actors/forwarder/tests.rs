@@ -1,0 +1,98 @@
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit};
+use protocols::uplink::{BatchId, Sha256};
+
+use super::*;
+use crate::outbox::{Outbox, OutboxSettings, StoreRequest};
+use crate::reading::testing::{T0, TokioClock};
+
+/// A cloud that takes every payload and never sends a receipt.
+#[derive(Default)]
+struct Mute(AtomicUsize);
+
+#[async_trait]
+impl Uploader for Mute {
+    async fn upload(&self, _: &BatchId, _: Sha256, _: Bytes) -> Result<(), UploadError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn cloud_time(&self) -> Result<UtcMillis, UploadError> {
+        Ok(T0)
+    }
+}
+
+fn reading(mantissa: i64) -> StoreRequest {
+    let code = Code::obis(ObisCode::new(1, 0, 1, 8, 0, 255));
+    let series = Series { meter: MeterId::new("SIM:1").unwrap(), code, kind: Kind::Register, period_s: 0 };
+    let reading = Reading {
+        series,
+        captured_at: T0,
+        nth: 0,
+        quantity: Quantity::new(mantissa, 0, Unit::WATT_HOUR),
+        quality: Quality::GOOD,
+        read_at: T0,
+        occurred_at: None,
+        clock_offset_ms: None,
+        stamped_by: StampedBy::Meter,
+    };
+    StoreRequest { readings: vec![reading], ..StoreRequest::default() }
+}
+
+/// A correction may not be sealed before the batch with the first value is settled. Meanwhile there is nothing to do.
+///
+/// Negative control: without `blocked`, or when the writer tells of commits that changed nothing, the forwarder asks again at
+/// once, for ever, and virtual time stands still.
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_for_a_receipt_cost_nothing_while_they_wait() {
+    let gateway = GatewayId::new("gw").unwrap();
+    let (outbox, _) = Outbox::in_memory(OutboxSettings::new(gateway.clone()), Box::new(|| 1)).unwrap();
+    let (outbox, _) = OutboxHandle::inline(outbox);
+    let clock = TokioClock::shared(T0);
+    let uploader = Arc::new(Mute::default());
+    let settings = ForwarderSettings {
+        gateway,
+        software: "test".to_owned(),
+        window: WindowSettings::default(),
+        rows_max: 100,
+        seal_age: Duration::from_secs(1),
+        status_interval: Duration::from_secs(60),
+        seed: 1,
+    };
+    let parts = ForwarderParts {
+        settings,
+        outbox: outbox.clone(),
+        uploader: uploader.clone(),
+        inventory: InventoryKeeper::default(),
+        clock: clock.clone(),
+        trust: ClockTrust::new(clock, 1),
+        metrics: Metrics::default(),
+    };
+    let (commands, mut published) = mpsc::channel(64);
+    let (events, event_receiver) = mpsc::channel(64);
+    let mut polls = 0;
+    let mut forwarding = std::pin::pin!(run(parts, MqttLink { commands, events: event_receiver }));
+    let mut forwarding = std::pin::pin!(poll_fn(move |context| {
+        polls += 1;
+        assert!(polls < 2_000, "it spins");
+        forwarding.as_mut().poll(context).map(drop)
+    }));
+    let story = async {
+        events.send(MqttEvent::Connected { epoch: 1 }).await.unwrap();
+        outbox.store(reading(1)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        outbox.store(reading(2)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+    };
+    let mut story = std::pin::pin!(story);
+    poll_fn(|context| {
+        while published.poll_recv(context).is_ready() {}
+        assert!(forwarding.as_mut().poll(context).is_pending(), "forwarding ended");
+        story.as_mut().poll(context)
+    })
+    .await;
+    assert_eq!((uploader.0.load(Ordering::Relaxed), outbox.unsealed_rows()), (1, 1));
+}
