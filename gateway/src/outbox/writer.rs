@@ -80,7 +80,7 @@ enum Backend {
 #[derive(Default)]
 struct Shared {
     unsealed: AtomicU64,
-    /// Told after every commit.
+    /// Told after every commit that changed how many rows are unsealed.
     committed: Notify,
     /// The writer ends after the commit under way.
     closing: AtomicBool,
@@ -88,8 +88,11 @@ struct Shared {
 
 impl Shared {
     fn tell(&self, outbox: &Outbox) {
-        self.unsealed.store(outbox.unsealed_rows(), Ordering::Release);
-        self.committed.notify_one();
+        let unsealed = outbox.unsealed_rows();
+        // A commit that changed nothing must wake nobody: least of all the one who asked for it.
+        if self.unsealed.swap(unsealed, Ordering::AcqRel) != unsealed {
+            self.committed.notify_one();
+        }
     }
 }
 
@@ -133,7 +136,8 @@ impl OutboxHandle {
         self.shared.unsealed.load(Ordering::Acquire)
     }
 
-    /// Returns after the next commit, or at once when there was one since the last call. For one waiter.
+    /// Returns after the next commit that changes how many rows are unsealed, or at once when there was one since the last call.
+    /// For one waiter.
     pub async fn committed(&self) {
         self.shared.committed.notified().await;
     }
@@ -214,12 +218,19 @@ impl OutboxHandle {
         match &self.backend {
             Backend::Thread(sender) => sender.send(job).map_err(|_| OutboxError::Closed)?,
             Backend::Inline(outbox) => {
-                let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
-                commit_alone(&mut outbox, job);
-                self.shared.tell(&outbox);
+                // A process can die on either side of a commit.
+                tokio::task::yield_now().await;
+                self.commit_inline(outbox, job);
+                tokio::task::yield_now().await;
             }
         }
         answer.await.map_err(|_| OutboxError::Closed)?
+    }
+
+    fn commit_inline(&self, outbox: &Mutex<Outbox>, job: Box<dyn Job>) {
+        let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        commit_alone(&mut outbox, job);
+        self.shared.tell(&outbox);
     }
 }
 
