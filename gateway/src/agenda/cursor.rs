@@ -40,8 +40,11 @@
 //! between the meter's clock and ours is kept on the disk beside the cursor; when it has shrunk by more than clocks drift,
 //! `head` is taken back by as much, and what the old clock may have labelled beyond it becomes a gap. Entries read before are read again; those with a label that exists twice are told apart by
 //! `nth`, which the meter's whole answer gives, since a chunk never cuts between equal labels. When our own clock was wrong,
-//! and not the meter's, the same happens for nothing, and does no harm. What no reader can see: a clock that is set back and,
-//! before the next session, forward by more.
+//! and not the meter's, the same happens for nothing, and does no harm.
+//!
+//! More than once between two sessions: set back and then forward, a clock hides where it has been, and only the sum is seen.
+//! So after a change of more than a minute, in whichever direction, the day below `head` becomes a gap too. What no reader of
+//! labels can see: changes that add up to next to nothing.
 
 use protocols::metering::UtcMillis;
 
@@ -55,6 +58,8 @@ const LEAP_EDGE_MS: i64 = 40 * DAY_MS;
 pub const GAPS_MAX: usize = 8;
 /// Below this a shrinking offset is drift, or the measure itself, which is good to a second.
 const REWIND_NOTICED_MS: i64 = 8_000;
+/// Beyond this it is no drift since the last session: somebody set the clock.
+const SET_NOTICED_MS: u64 = 60_000;
 /// What is read again below `head`: more than can go unnoticed.
 const REWIND_TOLERANCE_MS: i64 = 10_000;
 
@@ -190,6 +195,15 @@ impl ProfileCursor {
         next
     }
 
+    /// The cursor when the meter's clock was set since the last session: it may have been set more than once, and have labelled
+    /// entries anywhere near meanwhile.
+    #[must_use]
+    pub fn doubted(&self) -> Self {
+        let mut next = self.clone();
+        next.add_gap(Span::new(self.overlap().plus_ms(-DAY_MS), self.overlap()));
+        next
+    }
+
     fn add_gap(&mut self, gap: Span) {
         if gap.is_empty() {
             return;
@@ -275,6 +289,11 @@ impl ProfileCursor {
 /// not, so that there is never more than one leap between two live reads.
 pub fn has_leapt(before: Option<i64>, now: i64) -> bool {
     before.is_some_and(|before| now.saturating_sub(before) > HOUR_MS)
+}
+
+/// Whether the meter's clock was set, either way, since its offset to ours was `before`.
+pub fn was_set(before: Option<i64>, now: i64) -> bool {
+    before.is_some_and(|before| now.abs_diff(before) > SET_NOTICED_MS)
 }
 
 /// By how much the meter's clock was set back since its offset to ours was `before`.

@@ -22,7 +22,7 @@ use super::memory::{Access, Layout, MeterMemory, OnDisk};
 use super::profile::{ClockForm, Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
 use super::talk::{Talk, TalkError};
-use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by};
+use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by, was_set};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
 use crate::inventory::InventoryKeeper;
@@ -306,6 +306,10 @@ impl Session<'_, '_> {
         for cursor in self.cursors.iter_mut().flatten() {
             if set_back.is_some() || cursor.is_ahead_of(meter_now) {
                 *cursor = cursor.rewound(set_back, meter_now);
+            }
+            // A clock that is not looked at, as that of an accelerated meter, runs away all the time.
+            if self.meter.clock_off_above_s.is_some() && was_set(self.memory.offset_ms, offset_ms) {
+                *cursor = cursor.doubted();
             }
         }
         if let Some(by_ms) = set_back {
