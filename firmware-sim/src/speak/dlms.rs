@@ -166,6 +166,7 @@ impl DlmsLine {
     /// Answers readers until told to stop.
     pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
         tokio::select! {
+            biased;
             () = self.serve() => {}
             // An error means that whoever could stop us is gone: the same as being stopped.
             _ = stopping.wait_for(|stop| *stop) => {}
@@ -212,6 +213,7 @@ impl DlmsLine {
         loop {
             let deadline = devices.iter().filter_map(|device| device.deadline).min();
             let octets = tokio::select! {
+                biased;
                 received = line.receive() => match received? {
                     Some(octets) => Some(octets),
                     None => return Ok(Ended::Left),

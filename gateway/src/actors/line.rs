@@ -157,6 +157,7 @@ pub async fn run(parts: LineParts, mut plans: watch::Receiver<Arc<LinePlan>>) {
         let wakes_at = line.queue.wakes_at().map(|at| at.max(line.closed_until));
         let wait = wakes_at.map_or(OPEN_MAX, |at| at.saturating_sub(now)).max(Duration::from_millis(1));
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             changed = plans.changed() => match changed {
                 Ok(()) => plans.mark_changed(),

@@ -65,6 +65,7 @@ const REFUSALS_PER_LINE: u64 = 60;
 pub async fn run(parts: PortParts, settings: Arc<PortSettings>, mut running: watch::Receiver<()>) {
     let listening = listen(&parts, &settings);
     tokio::select! {
+        biased;
         () = listening => {}
         // Nothing is ever sent: this is the sender's end.
         _ = running.changed() => {}

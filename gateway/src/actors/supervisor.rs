@@ -6,7 +6,7 @@
 //!
 //! Meters are no children of its: their line starts them, on its own thread, by the same rule ([`Lives`]).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -103,7 +103,8 @@ const PARKED_FOR: Duration = Duration::from_secs(3600);
 const HEALTHY_AFTER: Duration = Duration::from_secs(3600);
 
 pub struct Supervisor {
-    children: HashMap<String, Child>,
+    /// In order, so that a simulation starts them in the same order each time.
+    children: BTreeMap<String, Child>,
     clock: SharedClock,
     metrics: Metrics,
     seed: u64,
@@ -111,7 +112,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     pub fn new(clock: SharedClock, metrics: Metrics, seed: u64) -> Self {
-        Self { children: HashMap::new(), clock, metrics, seed }
+        Self { children: BTreeMap::new(), clock, metrics, seed }
     }
 
     /// To be called before the actor starts, for every child.
