@@ -28,13 +28,14 @@ pub struct Pace {
     speed: f64,
     /// World time that may be reached at the start; it moves with the wall clock.
     ceiling_at_start: UtcMillis,
+    wall_at_start: UtcMillis,
     started: Instant,
 }
 
 impl Pace {
     pub fn starting(start_at: UtcMillis, wall: UtcMillis, speed: f64) -> Self {
         let (frozen_at, started) = (OnceLock::new(), Instant::now());
-        Self { frozen_at, start_at, speed, ceiling_at_start: start_at.max(wall), started }
+        Self { frozen_at, start_at, speed, ceiling_at_start: start_at.max(wall), wall_at_start: wall, started }
     }
 
     pub const fn start_at(&self) -> UtcMillis {
@@ -43,6 +44,11 @@ impl Pace {
 
     pub const fn speed(&self) -> f64 {
         self.speed
+    }
+
+    /// The wall clock as it was at the start and went on since; whoever sets the system's clock does not move it.
+    pub fn wall(&self) -> UtcMillis {
+        self.wall_at_start.plus_ms(self.started.elapsed().as_millis() as i64)
     }
 
     pub fn now(&self) -> UtcMillis {

@@ -76,6 +76,7 @@ impl TruthLine {
 #[derive(Debug, Default)]
 pub struct Truth {
     file: Option<Mutex<File>>,
+    kept: Option<Mutex<Vec<TruthLine>>>,
     lines: AtomicU64,
     has_failed: AtomicBool,
 }
@@ -84,6 +85,11 @@ impl Truth {
     /// Counts, but keeps nothing.
     pub fn discarded() -> Self {
         Self::default()
+    }
+
+    /// Keeps every line in memory, for whoever shares the process.
+    pub fn kept() -> Self {
+        Self { kept: Some(Mutex::default()), ..Self::default() }
     }
 
     /// Appends to a file, which is made when absent.
@@ -99,6 +105,9 @@ impl Truth {
             return;
         }
         self.lines.fetch_add(lines.len() as u64, Ordering::Relaxed);
+        if let Some(kept) = &self.kept {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(lines);
+        }
         let Some(file) = &self.file else { return };
         let mut text = Vec::with_capacity(lines.len() * 256);
         for line in lines {
@@ -111,6 +120,11 @@ impl Truth {
         {
             error!(%error, "truth file cannot be written");
         }
+    }
+
+    /// What was kept so far; nothing when this truth keeps nothing.
+    pub fn kept_lines(&self) -> Vec<TruthLine> {
+        self.kept.as_ref().map_or_else(Vec::new, |kept| kept.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     pub fn lines(&self) -> u64 {

@@ -4,8 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_serial::{SerialPort as _, SerialPortBuilderExt as _, SerialStream};
 
@@ -57,8 +58,17 @@ impl LineSpeed {
 /// that leaves is no hang-up.
 pub enum Listener {
     Tcp(TcpListener),
-    Pty { path: String, ours: Option<SerialStream>, theirs: SerialStream },
-    Serial { path: String, port: Option<SerialStream> },
+    Pty {
+        path: String,
+        ours: Option<SerialStream>,
+        theirs: SerialStream,
+    },
+    Serial {
+        path: String,
+        port: Option<SerialStream>,
+    },
+    /// Readers of the same process: each opening brings the meters' end.
+    Memory(mpsc::UnboundedReceiver<DuplexStream>),
 }
 
 impl Listener {
@@ -82,12 +92,13 @@ impl Listener {
         match self {
             Self::Tcp(listener) => Ok(listener.local_addr()?.to_string()),
             Self::Pty { path, .. } | Self::Serial { path, .. } => Ok(path.clone()),
+            Self::Memory(_) => Ok("memory".to_owned()),
         }
     }
 
     /// Whether it is a wire, which cannot tell if anybody is at its other end.
     pub const fn is_wire(&self) -> bool {
-        !matches!(self, Self::Tcp(_))
+        matches!(self, Self::Pty { .. } | Self::Serial { .. })
     }
 
     /// The next reader. A wire has one for ever: its second call never answers.
@@ -100,6 +111,10 @@ impl Listener {
             }
             Self::Pty { ours: wire, .. } | Self::Serial { port: wire, .. } => match wire.take() {
                 Some(wire) => Ok(Box::new(wire)),
+                None => std::future::pending().await,
+            },
+            Self::Memory(openings) => match openings.recv().await {
+                Some(stream) => Ok(Box::new(stream)),
                 None => std::future::pending().await,
             },
         }

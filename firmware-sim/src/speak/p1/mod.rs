@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 
 use super::line::{Duplex, Line, LineSpeed, Listener};
 use crate::faults::{FaultRates, LineFaults};
-use crate::pace::{Pace, wall_now};
+use crate::pace::Pace;
 use crate::station::Station;
 use crate::truth::{Truth, TruthLine};
 pub use gas::gas_meter_id;
@@ -51,6 +51,7 @@ impl P1Port {
         let mut next = None;
         loop {
             let stream = tokio::select! {
+                biased;
                 stream = next_reader(next.take(), &mut self.listener) => stream,
                 // An error means that whoever could stop us is gone: the same as being stopped.
                 _ = stopping.wait_for(|stop| *stop) => return,
@@ -70,6 +71,7 @@ impl P1Port {
         loop {
             let at = self.schedule.next();
             tokio::select! {
+                biased;
                 () = sleep(self.schedule.wall_until(at)) => {}
                 received = line.receive() => match received? {
                     // A P1 port has no ears.
@@ -90,7 +92,7 @@ impl P1Port {
                 Err(_) => return Ok(Ended::Left),
             }
             self.feed.sent(&sending);
-            let pushed_at = Some(wall_now().0);
+            let pushed_at = Some(self.schedule.pace.wall().0);
             let lines: Vec<TruthLine> = sending.truth.into_iter().map(|line| TruthLine { pushed_at, ..line }).collect();
             self.truth.write(&lines);
         }
