@@ -1,6 +1,30 @@
 //! How long to wait before the next try: doubling, bounded, with jitter so that many that failed together do not return together.
 
+use std::cell::Cell;
 use std::time::Duration;
+
+thread_local! {
+    /// The state of a generator that takes the place of the system's randomness.
+    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// From now on, all waits of this thread follow from the seed: a simulation has no chance but its own.
+pub fn seed_this_thread(seed: u64) {
+    SEED.set(Some(seed | 1));
+}
+
+fn random() -> u32 {
+    let Some(mut state) = SEED.get() else {
+        // Without a source of randomness the whole step is waited: only the jitter is lost.
+        return getrandom::u32().unwrap_or(u32::MAX);
+    };
+    // xorshift64
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    SEED.set(Some(state));
+    (state >> 32) as u32
+}
 
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -21,8 +45,7 @@ impl Backoff {
 
     /// Between half and the whole of the present step; the step doubles.
     pub fn delay(&mut self) -> Duration {
-        // Without a source of randomness the whole step is waited: only the jitter is lost.
-        self.delay_with(getrandom::u32().unwrap_or(u32::MAX))
+        self.delay_with(random())
     }
 
     fn delay_with(&mut self, random: u32) -> Duration {

@@ -19,6 +19,7 @@ pub mod log;
 #[cfg(test)]
 mod memory;
 pub mod mqtt;
+pub mod offload;
 pub mod payloads;
 pub mod receipt_queue;
 pub mod run;

@@ -110,7 +110,10 @@ impl IntakeServices {
         };
         let append = async {
             let arrivals = futures_util::stream::poll_fn(|context| arrived.poll_recv(context));
-            let appends = arrivals.map(|publish| self.take(publish));
+            let appends = arrivals.map(async |publish| {
+                self.take(&publish.topic, &publish.payload).await?;
+                Ok::<_, LogError>(publish)
+            });
             let mut appended = std::pin::pin!(appends.buffered(APPENDS_AT_ONCE));
             while let Some(publish) = appended.next().await {
                 acknowledge(&client, &publish?).await;
@@ -127,9 +130,10 @@ impl IntakeServices {
         }
     }
 
-    /// Answers when the message is in the log, or is one that never will be.
-    async fn take(&self, publish: Publish) -> Result<Publish, LogError> {
-        match judge(&publish.topic, &publish.payload) {
+    /// Answers when the message is in the log, or is one that never will be: now it may be acknowledged. Without a connection
+    /// around it, this is what a simulation runs.
+    pub async fn take(&self, topic: &str, payload: &[u8]) -> Result<(), LogError> {
+        match judge(topic, payload) {
             Ok((gateway, uplinked)) => {
                 if let Err(error) = self.append(&gateway, &uplinked).await? {
                     tracing::error!(%gateway, error, "the log refuses a message");
@@ -137,11 +141,11 @@ impl IntakeServices {
                 }
             }
             Err(dropped) => {
-                tracing::warn!(topic = publish.topic, error = %dropped, "a message is dropped");
+                tracing::warn!(topic, error = %dropped, "a message is dropped");
                 self.metrics.add(dropped.metric(), 1);
             }
         }
-        Ok(publish)
+        Ok(())
     }
 
     /// Tries until it is durable; the inner error is a refusal. Twice in the log does no harm.

@@ -18,6 +18,7 @@ use super::parquet::{WriteRows, write_events, write_readings};
 use super::resume::find_resumes;
 use super::sweep::ArchivedEnds;
 use crate::log::{ArchiveAssignment, Cut, EventLog, EventRecord, LogError, Ownership, ReadingRecord, Topic};
+use crate::offload::offload;
 
 /// Records read from the log at once.
 const PAGE: usize = 4_096;
@@ -368,7 +369,7 @@ async fn write_table<T: Send + 'static>(
     for (date, mut rows) in dates {
         rows_written += rows.len() as u64;
         let encode = move || write(cut, count, &mut rows);
-        let encoded = tokio::task::spawn_blocking(encode).await.expect("encoding our own rows does not panic");
+        let encoded = offload(encode).await.expect("encoding our own rows does not panic");
         let (footer, bytes) = encoded.map_err(|source| ArchiveError::Encode { cut, source })?;
         assert!(footer.date == date && footer.table == table, "the file is of the date it is written under");
         bytes_written += bytes.len() as u64;

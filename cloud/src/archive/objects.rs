@@ -11,6 +11,7 @@ use super::ArchiveError;
 use super::footer::{CutRange, Footer, Table};
 use super::keys::{date_prefix, parse_raw_key, table_prefix};
 use super::parquet::{FileError, FooterScan, ReadRows, scan_footer};
+use crate::offload::offload;
 
 /// Holds the footer of nearly every file: one request instead of two.
 const TAIL_BYTES: u64 = 64 * 1024;
@@ -101,7 +102,7 @@ pub async fn read_file<T: Send + 'static>(
     let file = objects.get(&object.key).await.map_err(ArchiveError::Objects)?;
     let file = file.bytes().await.map_err(ArchiveError::Objects)?;
     let damaged = |source| ArchiveError::File { key: object.key.to_string(), source };
-    let read = tokio::task::spawn_blocking(move || read(file)).await;
+    let read = offload(move || read(file)).await;
     let read = read.map_err(|error| damaged(FileError::Invalid(format!("a page is damaged: {error}"))))?;
     let (footer, rows) = read.map_err(damaged)?;
     Ok((matching(object, footer)?, rows))

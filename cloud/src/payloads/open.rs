@@ -12,6 +12,7 @@ use protocols::uplink::limits::{CAPTURED_AHEAD_MS_MAX, PAYLOAD_BYTES_MAX};
 use protocols::uplink::{Batch, BatchId, BatchRef, DecodeError, Payload, PayloadError};
 
 use super::{Landed, PayloadKey, Payloads, PayloadsError};
+use crate::offload::offload;
 
 /// What became of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Payloads {
         judge: impl FnOnce(&[u8]) -> Opening + Send + 'static,
     ) -> Result<Opening, PayloadsError> {
         let payload = bytes.clone();
-        let judged = tokio::task::spawn_blocking(move || contained(|| judge(&payload))).await;
+        let judged = offload(move || contained(|| judge(&payload))).await;
         let opening = judged.unwrap_or_else(|error| Opening::Refused(format!("decoding was cut off: {error}")));
         if let Opening::Refused(reason) = &opening {
             self.quarantine(key, Some(bytes), reason).await?;

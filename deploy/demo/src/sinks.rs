@@ -47,12 +47,12 @@ fn newest(records: Vec<ReadingRecord>) -> Sink {
 
 /// ("log", ...), ("store", ...), ("archive", ...).
 pub async fn read_all(data_dir: &Path) -> anyhow::Result<[(&'static str, Sink); 3]> {
-    let sources = AuditSources::look(data_dir).context("cannot look into the data directory")?;
-    Ok([
-        ("log", read_log(&sources).await?),
-        ("store", read_store(&sources).await?),
-        ("archive", read_archive(&sources).await?),
-    ])
+    read_sources(&AuditSources::look(data_dir).context("cannot look into the data directory")?).await
+}
+
+/// The same, of sinks that are open already.
+pub async fn read_sources(sources: &AuditSources) -> anyhow::Result<[(&'static str, Sink); 3]> {
+    Ok([("log", read_log(sources).await?), ("store", read_store(sources).await?), read_archive(sources).await?])
 }
 
 async fn read_log(sources: &AuditSources) -> anyhow::Result<Sink> {
@@ -87,11 +87,12 @@ async fn read_store(sources: &AuditSources) -> anyhow::Result<Sink> {
     Ok(sink)
 }
 
-async fn read_archive(sources: &AuditSources) -> anyhow::Result<Sink> {
+/// ("archive", ...): the last sink that a reading reaches.
+pub async fn read_archive(sources: &AuditSources) -> anyhow::Result<(&'static str, Sink)> {
     let mut records = Vec::new();
     for object in list_raw(&*sources.objects, Table::Readings, DayRange::default()).await? {
         let (_, rows) = read_file(&sources.objects, &object, read_readings).await?;
         records.extend(rows);
     }
-    Ok(newest(records))
+    Ok(("archive", newest(records)))
 }

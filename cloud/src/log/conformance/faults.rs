@@ -122,6 +122,17 @@ impl FaultyLog {
 }
 
 async fn write<T>(faults: &Faults, call: impl Future<Output = Result<T, LogError>> + Send) -> Result<T, LogError> {
+    // A process can die on either side of each call.
+    tokio::task::yield_now().await;
+    let answer = write_as_told(faults, call).await;
+    tokio::task::yield_now().await;
+    answer
+}
+
+async fn write_as_told<T>(
+    faults: &Faults,
+    call: impl Future<Output = Result<T, LogError>> + Send,
+) -> Result<T, LogError> {
     match faults.next() {
         None => call.await,
         Some(Fault::Unavailable) => Err(LogError::Unavailable("a planned fault".to_owned())),
