@@ -1,0 +1,46 @@
+//! A process that can die at any await: everything that runs in it lives in one set of tasks, which is dropped.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+
+use tokio::task::LocalSet;
+
+#[derive(Default)]
+pub(super) struct Host {
+    tasks: RefCell<Option<LocalSet>>,
+    /// Polls until it dies.
+    dies_after: Cell<Option<u32>>,
+}
+
+impl Host {
+    pub(super) fn boot(&self, main: impl Future<Output = ()> + 'static) {
+        let tasks = LocalSet::new();
+        tasks.spawn_local(main);
+        self.dies_after.set(None);
+        *self.tasks.borrow_mut() = Some(tasks);
+    }
+
+    /// It dies when it has been polled so often, wherever its tasks stand then: each await that is not ready at once ends a
+    /// poll, and there are some on both sides of each commit.
+    pub(super) fn doom(&self, polls: u32) {
+        self.dies_after.set(Some(polls));
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.tasks.borrow().is_some()
+    }
+
+    pub(super) fn poll(&self, context: &mut Context<'_>) {
+        let mut slot = self.tasks.borrow_mut();
+        let Some(tasks) = slot.as_mut() else { return };
+        // A process never ends by itself.
+        let _pending = Pin::new(tasks).poll(context);
+        match self.dies_after.get() {
+            Some(0) => drop(slot.take()),
+            Some(polls) => self.dies_after.set(Some(polls - 1)),
+            None => {}
+        }
+    }
+}

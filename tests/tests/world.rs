@@ -1,0 +1,74 @@
+//! Does anything get lost, doubled or out of order in a thousand lives, each from one seed?
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tests::world::{Life, live};
+
+const SEEDS: u64 = 1_000;
+
+/// `METERPOST_SEEDS` asks for more or fewer, `METERPOST_SEED` for one alone.
+fn seeds() -> (u64, u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("METERPOST_SEED") {
+        Some(seed) => (seed, 1),
+        None => (1, number("METERPOST_SEEDS").unwrap_or(SEEDS)),
+    }
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_in_any_life() {
+    let (first, count) = seeds();
+    let (next, lives) = (AtomicU64::new(first), Mutex::new(Vec::<Life>::new()));
+    let failures = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count {
+                        return;
+                    }
+                    match std::panic::catch_unwind(|| live(seed)) {
+                        Ok(Ok(life)) => lives.lock().unwrap_or_else(PoisonError::into_inner).push(life),
+                        Ok(Err(error)) => failures.lock().unwrap().push(format!("seed {seed}: {error:#}")),
+                        Err(_) => failures.lock().unwrap().push(format!("seed {seed}: a panic, see above")),
+                    }
+                }
+            });
+        }
+    });
+    let (lives, mut failures) = (lives.into_inner().unwrap(), failures.into_inner().unwrap());
+    failures.sort();
+    let sum = |of: fn(&Life) -> u64| lives.iter().map(of).sum::<u64>();
+    println!(
+        "{} lives: {} readings captured, {} unread; {} batches, {} repeated, {} revised; {} deaths of the gateway, {} of the \
+         cloud, {} outages, {} payloads lost, {} clocks set",
+        lives.len(),
+        sum(|life| life.captured),
+        sum(|life| life.unread),
+        sum(|life| life.batches),
+        sum(|life| life.repeated),
+        sum(|life| life.revised),
+        sum(|life| life.gateway_deaths),
+        sum(|life| life.cloud_deaths),
+        sum(|life| life.outages),
+        sum(|life| life.payloads_lost),
+        sum(|life| life.clocks_set),
+    );
+    assert!(
+        failures.is_empty(),
+        "{} of {count} lives failed; METERPOST_SEED=N replays one:\n{}",
+        failures.len(),
+        failures.iter().take(10).cloned().collect::<Vec<_>>().join("\n")
+    );
+    assert_eq!(lives.len() as u64, count);
+}
+
+#[test]
+fn the_same_seed_lives_the_same_life() {
+    for seed in [3, 4] {
+        assert_eq!(live(seed).unwrap(), live(seed).unwrap(), "seed {seed}");
+    }
+}
