@@ -230,16 +230,16 @@ impl World {
         checkers::truth_of(&self.meters.truth.kept_lines())
     }
 
-    /// Waits until all that was captured in the troubled times is in every sink and the outbox is empty, for a moment at least:
-    /// those meters that are read go on.
+    /// Waits until all that was captured in the troubled times is in every sink and has left the outbox. Those meters that are
+    /// read go on.
     async fn wait_until_quiet(&self, troubled: &BTreeMap<Identity, Captured>) -> anyhow::Result<()> {
         let sources = self.head.sources();
-        let since = self.clock.elapsed();
+        let (since, peace) = (self.clock.elapsed(), self.clock.now().0);
         let (mut missing, mut pause) = (String::new(), LOOK_AFTER);
         while self.clock.elapsed() < since + QUIET_WITHIN {
             sleep(pause).await;
             let (usage, feeds) = (self.edge.usage()?, self.feeds.is_empty());
-            if !feeds || usage.rows_unsealed + usage.batches_unsettled > 0 {
+            if !feeds || usage.oldest_read_at_ms.is_some_and(|oldest| oldest < peace) {
                 missing = format!("feeds empty: {feeds}, outbox: {usage:?}");
                 continue;
             }

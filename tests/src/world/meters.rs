@@ -1,7 +1,7 @@
 //! Five virtual meters of the simulator behind memory transports: two DLMS meters that a host of its own answers for, one on an
 //! HDLC line, one P1 port, two CAD devices. (The P1 meter has a gas meter behind it, which is one more.)
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +20,12 @@ use firmware_sim::speak::line::Listener;
 use firmware_sim::speak::p1::{Dsmr, P1Port, P1Settings, Schedule, TelegramFeed};
 use firmware_sim::speak::{Protocol, publisher::Publication};
 use firmware_sim::station::Station;
-use firmware_sim::truth::Truth;
+use firmware_sim::truth::{Truth, TruthLine};
 use gateway::actors::line::MediumFactory;
 use gateway::config::metering::MediumSettings;
 use gateway::link::Medium;
 use gateway::link::memory::MemoryMedium;
+use protocols::cad::minimal;
 use protocols::hdlc::HdlcAddress;
 use protocols::metering::{MeterId, UtcMillis};
 use tokio::sync::{mpsc, watch};
@@ -38,6 +39,9 @@ const HISTORY_MS: i64 = 5 * 3_600_000;
 const PASSWORD: &str = "world-reader";
 const CAD_EVERY_MS: i64 = 20_000;
 const P1_EVERY_MS: u64 = 30_000;
+/// Of the pushes of one device, each of which is followed by a correction of one of the last so many.
+const CORRECTED_PERCENT: u64 = 3;
+const CORRECTED_PAST_MAX: usize = 20;
 /// The profile's period: 24 entries in the two hours.
 const PERIOD_S: u32 = 300;
 
@@ -206,7 +210,8 @@ impl Meters {
         let (station, seed) = self.station(number, Protocol::Cad, random, faults);
         let feed = CadFeed::new((0, &id(number)), seed, START, CAD_EVERY_MS, PUSHED.to_vec(), faults);
         let (truth, pace, feeds) = (self.truth.clone(), self.pace.clone(), feeds.clone());
-        tokio::spawn(push(station, feed, truth, pace, feeds, self.stop.subscribe()));
+        let corrector = Corrector { random: Random::new(random.next_u64()), past: VecDeque::new() };
+        tokio::spawn(push(station, (feed, corrector), truth, pace, feeds, self.stop.subscribe()));
     }
 }
 
@@ -214,20 +219,55 @@ fn id(number: u32) -> MeterId {
     MeterId::new(&format!("SIM:{number:06}")).expect("a plain id")
 }
 
+/// A device that thinks better of it: now and then it says again what it said some minutes ago, with another value.
+struct Corrector {
+    random: Random,
+    past: VecDeque<Publication>,
+}
+
+impl Corrector {
+    /// What goes out beside this one.
+    fn correct(&mut self, publication: &Publication) -> Option<Publication> {
+        if publication.truth.is_empty() {
+            return None;
+        }
+        // Not the last one: the device may be about to repeat it.
+        let (lot, place) = (self.random.below(100), self.random.below(self.past.len() as u64) as usize);
+        let said = self.past.get(place).filter(|_| lot < CORRECTED_PERCENT).cloned();
+        self.past.push_back(publication.clone());
+        if self.past.len() > CORRECTED_PAST_MAX {
+            self.past.pop_front();
+        }
+        let said = said?;
+        let telegram = minimal::decode(&said.payload).expect("a message of the simulator");
+        let mut readings = telegram.readings;
+        for reading in &mut readings {
+            reading.quantity.mantissa += 1 + self.random.below(1_000) as i64;
+        }
+        let captured_at = readings[0].captured_at;
+        let payload = minimal::encode(&telegram.meter, captured_at, &readings).into_bytes();
+        let truth = readings.iter().map(|reading| TruthLine::pushed(&telegram.meter, "cad", reading)).collect();
+        Some(Publication { payload, truth, ..said })
+    }
+}
+
 /// Pushes until it is told to stop, and then hands out what a slow device still holds.
 async fn push(
     station: Arc<Station>,
-    mut feed: CadFeed,
+    (mut feed, mut corrector): (CadFeed, Corrector),
     truth: Arc<Truth>,
     pace: Arc<Pace>,
     feeds: Arc<FeedBroker>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let publish = |publications: Vec<Publication>| {
+    let mut publish = |publications: Vec<Publication>| {
         for publication in publications {
-            // Acknowledged at once: from now on, the broker answers for it.
-            truth.write(&publication.truth);
-            feeds.publish(&publication.topic, publication.payload);
+            let correction = corrector.correct(&publication);
+            for publication in [publication].into_iter().chain(correction) {
+                // Acknowledged at once: from now on, the broker answers for it.
+                truth.write(&publication.truth);
+                feeds.publish(&publication.topic, publication.payload);
+            }
         }
     };
     loop {
