@@ -44,9 +44,12 @@ impl ClockTrust {
 
     /// The time to seal by; `None` before the first word from the cloud.
     pub fn now(&self) -> Option<UtcMillis> {
-        let offset_ms = self.offset_ms()?;
-        let wall = self.clock.wall();
-        Some(if offset_ms.abs() <= TRUSTED_WITHIN_MS { wall } else { wall.plus_ms(offset_ms) })
+        Some(self.clock.wall().plus_ms(self.correction_ms()?))
+    }
+
+    /// What has to be added to the system clock for the time to seal by; `None` before the first word from the cloud.
+    pub fn correction_ms(&self) -> Option<i64> {
+        self.offset_ms().map(|offset_ms| if offset_ms.abs() <= TRUSTED_WITHIN_MS { 0 } else { offset_ms })
     }
 
     pub fn offset_ms(&self) -> Option<i64> {

@@ -143,10 +143,15 @@ pub async fn introduce(
     Ok(Introduction {
         meter: found,
         expected,
-        clock_offset_ms: time.map(|time| (time.utc.since(midway) as f64 / 1000.0).round() as i64 * 1000),
+        clock_offset_ms: time.map(|time| whole_seconds(time.utc.since(midway))),
         meter_now: time.map_or(midway, |time| time.utc),
         clock: ClockForm { deviation: time.map(|time| time.deviation) },
     })
+}
+
+/// Finer than that no clock is read.
+fn whole_seconds(ms: i64) -> i64 {
+    (ms as f64 / 1000.0).round() as i64 * 1000
 }
 
 fn identity(value: Value) -> Option<MeterId> {
@@ -208,7 +213,10 @@ pub async fn visit(
     talk: &mut Talk<'_>,
     order: &Order<'_>,
 ) -> Result<Visited, SessionError> {
-    let who = introduce(talk, meter, &parts.clock).await?;
+    let mut who = introduce(talk, meter, &parts.clock).await?;
+    // A gateway without a clock battery is decades off after each start: that says nothing about the meter's clock.
+    let offset_ms = who.clock_offset_ms.zip(parts.trust.correction_ms());
+    who.clock_offset_ms = offset_ms.map(|(offset_ms, correction_ms)| whole_seconds(offset_ms - correction_ms));
     if memory.identity.as_ref() != Some(&who.meter) {
         memory.forget();
         memory.identity = Some(who.meter.clone());
@@ -492,7 +500,8 @@ impl Session<'_, '_> {
                 self.parts.metrics.add(Metric::FieldProblems, 1);
                 warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be used");
             }
-            debug!(meter = %self.meter.name, obis = %read.profile, rows = rows.count, "profile read");
+            let (from, to) = (span.from, span.to);
+            debug!(meter = %self.meter.name, obis = %read.profile, %from, %to, rows = rows.count, "profile read");
             return Ok(Ok(Found { is_all, access, rows }));
         }
     }

@@ -10,10 +10,10 @@ use protocols::metering::UtcMillis;
 use protocols::uplink::{GatewayId, MeterEntry, MeterState};
 use tokio::time::Instant;
 
-use super::memory::MeterMemory;
+use super::memory::{MeterMemory, OnDisk};
 use super::session::{Order, SessionError, SessionParts, Visited, visit};
 use super::talk::Talk;
-use super::testing::{MeterBody, SharedBody, T0, TokioClock, serve_wrapper};
+use super::testing::{MeterBody, QUARTER_MS, SharedBody, T0, TokioClock, serve_wrapper};
 use crate::agenda::cursor::ProfileCursor;
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -242,6 +242,47 @@ async fn a_clock_that_is_set_back_hides_no_entry() {
     let rows = stored(&outbox);
     assert!(rows.keys().any(|(_, nth, _)| *nth == 1));
     assert_complete(&rows, &body);
+}
+
+/// Negative control: without `doubted`, the entry of the dip is never read.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_and_then_forward_hides_no_entry() {
+    let clock = TokioClock::shared(T0);
+    let (parts, outbox) = parts(&clock);
+    let meter = meters(METER).remove(0);
+    let body = MeterBody::shared(&clock, "SIM0001", 1);
+    let mut memory = MeterMemory::new(meter.reads.len());
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    // For a moment it was three hours ago, and a quarter of an hour ended; what is seen is that it is five minutes ahead.
+    tokio::time::advance(Duration::from_secs(900)).await;
+    body.lock().unwrap().capture(T0.plus_ms(-3 * 3_600_000), T0.plus_ms(-3 * 3_600_000 + QUARTER_MS));
+    body.lock().unwrap().offset_ms = 300_000;
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    let rows = stored(&outbox);
+    assert!(rows.keys().any(|(_, nth, _)| *nth == 1));
+    assert_complete(&rows, &body);
+}
+
+/// Negative control: compare the meter's clock with the system clock; a leap of decades leaves gaps of four hundred days that
+/// hold nothing.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_thinks_it_is_1970_does_not_take_the_meters_clock_for_wrong() {
+    let clock = TokioClock::shared(UtcMillis(7_000_000));
+    let (parts, _) = parts(&clock);
+    let parts = SessionParts { trust: ClockTrust::new(clock.clone(), 1), ..parts };
+    let meter = meters(METER).remove(0);
+    let body = MeterBody::shared(&TokioClock::shared(T0), "SIM0001", 1);
+    let mut memory = MeterMemory::new(meter.reads.len());
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    assert_eq!((entry(&parts).state, entry(&parts).clock_offset_ms), (MeterState::Ok, None));
+    parts.trust.on_cloud_time(T0);
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    assert_eq!((entry(&parts).state, entry(&parts).clock_offset_ms), (MeterState::Ok, Some(0)));
+    let profiles = memory.profiles.iter().filter_map(|profile| match &profile.cursor {
+        OnDisk::At(cursor) => Some(cursor.gaps().len()),
+        _ => None,
+    });
+    assert_eq!(profiles.sum::<usize>(), 0);
 }
 
 #[tokio::test(start_paused = true)]
