@@ -54,12 +54,7 @@ pub fn nothing_is_invented(
 pub async fn the_books_close(sources: &AuditSources) -> anyhow::Result<AuditReport> {
     let report = audit(sources, &AuditOptions { full: true, ..AuditOptions::default() }).await?;
     ensure!(report.is_closed(), "the books do not close: {:?}", report.problems);
-    ensure!(
-        report.underway == 0 && report.refused == 0,
-        "{} batches under way, {} refused",
-        report.underway,
-        report.refused
-    );
+    ensure!(report.refused == 0, "{} batches refused", report.refused);
     Ok(report)
 }
 

@@ -113,6 +113,13 @@ impl World {
         Ok(Self { clock, net, feeds, meters, edge, head, random: RefCell::new(random), life, deaf, active })
     }
 
+    /// For whoever replays one life.
+    fn tell(&self, what: &str) {
+        if std::env::var_os("METERPOST_SEED").is_some() {
+            println!("{} {what}", self.clock.now());
+        }
+    }
+
     fn below(&self, bound: u64) -> u64 {
         self.random.borrow_mut().below(bound)
     }
@@ -127,6 +134,7 @@ impl World {
             uploader: Arc::new(uploader),
         };
         self.edge.boot(&around)?;
+        self.tell("the gateway starts");
         if let Some(deaf) = self.deaf.borrow_mut().last_mut() {
             // What was pushed in this very instant may have found the port still closed.
             deaf.to = self.clock.now().0;
@@ -149,14 +157,18 @@ impl World {
                 5 => self.outage(&self.net.mqtt_up, 900),
                 6 => self.outage(&self.net.http_up, 900),
                 7 => self.outage(&self.net.feed_up, 300),
-                8 => self.net.forget(),
+                8 => {
+                    self.tell("the broker forgets");
+                    self.net.forget();
+                }
                 9 => {
                     let mut random = Random::new(self.random.borrow_mut().next_u64());
-                    self.meters.set_a_clock(&mut random).await;
+                    self.meters.set_a_clock(&mut random, |what| self.tell(what)).await;
                     self.life.borrow_mut().clocks_set += 1;
                 }
                 _ => {
                     let lost = self.head.lose_a_payload().await?;
+                    self.tell(&format!("a payload is lost: {lost}"));
                     self.life.borrow_mut().payloads_lost += u64::from(lost);
                 }
             }
@@ -171,6 +183,7 @@ impl World {
     fn outage(&self, way: &watch::Sender<bool>, most_s: u64) {
         let (way, lasts) = (way.clone(), Duration::from_millis(1_000 + self.below(most_s * 1000)));
         way.send_replace(false);
+        self.tell(&format!("a way is torn for {lasts:?}"));
         self.life.borrow_mut().outages += 1;
         tokio::spawn(async move {
             sleep(lasts).await;
@@ -186,6 +199,7 @@ impl World {
         let from = self.clock.now().0 - 1;
         self.deaf.borrow_mut().push(Deaf { from, to: i64::MAX, before_the_first_start: false });
         self.life.borrow_mut().gateway_deaths += 1;
+        self.tell("the gateway is dead");
         sleep(Duration::from_millis(self.below(300_000))).await;
         if self.below(4) == 0 {
             // The time has come over the network meanwhile.
@@ -209,6 +223,7 @@ impl World {
             sleep(Duration::from_millis(1)).await;
         }
         self.life.borrow_mut().cloud_deaths += 1;
+        self.tell("the cloud is dead");
         if !overlaps {
             sleep(Duration::from_millis(self.below(300_000))).await;
             self.head.boot(next, true);
@@ -238,6 +253,8 @@ impl World {
         let (mut missing, mut pause) = (String::new(), LOOK_AFTER);
         while self.clock.elapsed() < since + QUIET_WITHIN {
             sleep(pause).await;
+            // The meters do not know that there is peace.
+            self.meters.restore_power();
             let (usage, feeds) = (self.edge.usage()?, self.feeds.is_empty());
             if !feeds || usage.oldest_read_at_ms.is_some_and(|oldest| oldest < peace) {
                 missing = format!("feeds empty: {feeds}, outbox: {usage:?}");

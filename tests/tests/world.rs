@@ -19,6 +19,11 @@ fn seeds() -> (u64, u64) {
 #[test]
 fn nothing_is_lost_or_doubled_in_any_life() {
     let (first, count) = seeds();
+    if count == 1 {
+        // `RUST_LOG=debug` for the whole story of one life.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).init();
+    }
     let (next, lives) = (AtomicU64::new(first), Mutex::new(Vec::<Life>::new()));
     let failures = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -94,19 +94,28 @@ impl Meters {
 
     /// Sets the clock of a meter that is read, back or forward by up to two hours; sometimes again before anybody has looked.
     /// Changes never add up to nothing: that no reader could see.
-    pub(super) async fn set_a_clock(&self, random: &mut Random) {
+    pub(super) async fn set_a_clock(&self, random: &mut Random, tell: impl Fn(&str)) {
         let asked: Vec<_> = self.stations.iter().filter(|station| station.protocol().carries_profiles()).collect();
         let station = asked[random.below(asked.len() as u64) as usize];
         for _ in 0..=random.below(2) {
             let minutes = 1 + random.below(120) as i64;
             let by_ms = if random.below(2) == 0 { -minutes * 60_000 } else { minutes * 60_000 + 20_000 };
-            station.now(|meter| meter.set_clock(meter.shown().plus_ms(by_ms)));
+            let shown = station.now(|meter| {
+                meter.set_clock(meter.shown().plus_ms(by_ms));
+                meter.shown()
+            });
+            tell(&format!("the clock of {} is set by {} s and shows {shown}", station.id(), by_ms / 1000));
             tokio::time::sleep(Duration::from_millis(random.below(60_000))).await;
         }
     }
 
-    /// Whatever pushes falls silent, and power returns where it failed. Those that are read live on.
+    /// Whatever pushes falls silent. Those that are read live on.
     pub(super) fn calm_down(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Power returns where it failed.
+    pub(super) fn restore_power(&self) {
         for station in &self.stations {
             station.now(|meter| {
                 while !meter.is_powered() {
@@ -114,7 +123,6 @@ impl Meters {
                 }
             });
         }
-        self.stop.send_replace(true);
     }
 
     fn station(
