@@ -75,10 +75,13 @@ pub struct MqttSection {
     pub broker: String,
     /// Unique at the broker; a random part is added.
     pub client_id: String,
+    /// Who to log in as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// A file that holds the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// MQTT keep-alive.
     pub keep_alive_s: u16,
     /// Not less than what the broker accepts.
     pub packet_bytes_max: usize,

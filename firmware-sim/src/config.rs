@@ -52,10 +52,14 @@ pub struct FleetFile {
 pub struct MqttSection {
     /// Host and port.
     pub broker: String,
+    /// Unique at the broker.
     pub client_id: String,
+    /// MQTT keep-alive.
     pub keep_alive_s: u16,
+    /// Who to log in as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_name: Option<String>,
+    /// A file that holds the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
     /// Messages that wait for the broker, for each meter; what comes on top is dropped and counted.
@@ -66,12 +70,14 @@ pub struct MqttSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MeterSection {
+    /// How many.
     pub count: u32,
     /// Serial number of the first; by default, the one after the section before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_number: Option<u32>,
     /// Three letters, as in a logical device name.
     pub manufacturer: String,
+    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `p1`, or `none` for meters that nobody can read.
     pub protocol: String,
     /// `household`, `uci`, `lcl`, `bdew-h0` to `bdew-l2`, `bdew-h25`.
     pub source: String,
@@ -109,6 +115,7 @@ pub struct MeterSection {
     pub meters_per_line: Option<u32>,
     /// Physical address of the first meter of a line; logical device 1 is read.
     pub hdlc_address_first: u16,
+    /// The longest information field of a frame, each way.
     pub hdlc_information_octets_max: u16,
     /// The password of client 1; without, each meter has its own, which is printed at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +124,7 @@ pub struct MeterSection {
     pub dsmr: String,
     /// Whether a gas meter is connected behind the P1 meter.
     pub gas: bool,
+    /// What firmware does differently, by name: `firmware-sim fleet --help` lists them.
     pub quirks: Vec<String>,
     /// By name: for line faults the chance per message, for meter faults the mean count per day.
     pub faults: BTreeMap<String, f64>,
@@ -126,12 +134,15 @@ pub struct MeterSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProfileSection {
+    /// Between two entries of the load profile.
     pub capture_period_s: u32,
     /// Entries of the load profile's ring.
     pub depth_entries: usize,
+    /// What an entry holds, beside clock and status.
     pub columns: Vec<String>,
     /// Entries of the daily and monthly billing profiles; 0 for none.
     pub daily_depth_entries: usize,
+    /// Entries of the monthly billing profile; 0 for none.
     pub monthly_depth_entries: usize,
 }
 

@@ -101,8 +101,11 @@ impl Default for OutboxSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BrokerSection {
+    /// The broker that carries references up and receipts down.
     pub host: String,
+    /// Its TCP port.
     pub port: u16,
+    /// MQTT keep-alive; a broker that is silent for twice as long is left.
     pub keep_alive_s: u64,
     /// Plain MQTT to a host that is not this machine: everybody on the way reads along.
     pub insecure_plaintext: bool,
@@ -119,6 +122,7 @@ impl Default for BrokerSection {
 pub struct CloudSection {
     /// Where payloads are uploaded.
     pub host: String,
+    /// Its TCP port.
     pub port: u16,
     /// A file that holds this gateway's upload token.
     pub token_file: Option<PathBuf>,
@@ -126,6 +130,7 @@ pub struct CloudSection {
     pub insecure_plaintext: bool,
     /// Until an unreceipted batch's reference is repeated; doubles up to `receipt_timeout_ms_max`.
     pub receipt_timeout_ms: u64,
+    /// The longest that a repetition waits.
     pub receipt_timeout_ms_max: u64,
     /// Between tries of a batch that the cloud cannot judge yet.
     pub later_pause_ms: u64,
@@ -133,6 +138,7 @@ pub struct CloudSection {
     pub batch_readings_max: usize,
     /// How long readings wait for a batch to fill.
     pub seal_age_ms: u64,
+    /// How often the gateway says what is sealed, and how full its outbox is.
     pub status_interval_ms: u64,
 }
 
@@ -178,11 +184,17 @@ pub enum Dialect {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeedSection {
+    /// Unique; with the gateway's id it names the session at the broker.
     pub name: String,
+    /// Which JSON is published: `minimal` (described in `protocols/src/cad`) or `smets2`.
     pub dialect: Dialect,
+    /// The broker that the devices publish to.
     pub host: String,
+    /// Its TCP port.
     pub port: u16,
+    /// Plain MQTT to a host that is not this machine.
     pub insecure_plaintext: bool,
+    /// Topic filters to subscribe to.
     pub topics: Vec<String>,
     /// How often each meter is expected to push.
     pub cadence_s: u32,

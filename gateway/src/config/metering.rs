@@ -29,19 +29,25 @@ pub enum Parity {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LineSection {
+    /// Unique; meters name it.
     pub name: String,
     /// A device, best by its stable name: `/dev/serial/by-id/...`.
     pub serial: Option<PathBuf>,
     /// `host:port` of a meter, or of a serial device server.
     pub tcp: Option<String>,
+    /// Of a serial port.
     pub baud: u32,
+    /// Of a serial port: 7 or 8.
     pub data_bits: u8,
+    /// Of a serial port: `none`, `even` or `odd`.
     pub parity: Parity,
+    /// Of a serial port: 1 or 2.
     pub stop_bits: u8,
     /// Silence between two meters, so that the line and its converters settle.
     pub gap_ms: u64,
     /// The longest that one meter has the line at a time.
     pub budget_s: u64,
+    /// How long a TCP endpoint may take to answer.
     pub connect_timeout_ms: u64,
 }
 
@@ -91,9 +97,13 @@ pub enum Switch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QuirksSection {
+    /// Ends an association by hanging up: it does not answer a release.
     pub no_release: bool,
+    /// Has to be disconnected before it can be connected.
     pub disconnect_first: bool,
+    /// Numbers the blocks of a long answer from 0.
     pub blocks_from_zero: bool,
+    /// Writes the conformance block with a tag of one octet.
     pub short_conformance_tag: bool,
     /// Null-data in the clock column of a profile repeats the label above instead of advancing it by one period.
     pub null_clock_repeats: bool,
@@ -104,8 +114,11 @@ pub struct QuirksSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MeterSection {
+    /// Unique on the gateway; a label, not the identity.
     pub name: String,
+    /// The line that it is on.
     pub line: String,
+    /// `dlms-wrapper` or `dlms-hdlc`.
     pub protocol: MeterProtocol,
     /// Who reads: 16 is the public client.
     pub client: u16,
@@ -119,9 +132,11 @@ pub struct MeterSection {
     pub password_file: Option<PathBuf>,
     /// Who has to answer here: logical device name, or device id 0-0:96.1.0.
     pub serial: Option<String>,
+    /// Where the energy is metered; goes to the cloud with the inventory.
     pub metering_point: Option<String>,
     /// `off` for a meter whose clock is known to be wrong, as that of an accelerated one.
     pub clock_check: Switch,
+    /// Beyond this, its state says that its clock is off.
     pub clock_off_above_s: u32,
     /// Ahead of UTC in standard time, for a meter whose clock does not state it.
     pub utc_offset_minutes: i16,
@@ -170,6 +185,7 @@ pub enum Source {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadSection {
+    /// `profile`, `registers`, `instants` or `events`.
     pub source: Source,
     /// Registers and instants: what to read. Profile: which columns, all when empty.
     pub codes: Vec<String>,
@@ -203,12 +219,19 @@ impl Default for ReadSection {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PortSection {
+    /// Unique.
     pub name: String,
+    /// A device, best by its stable name: `/dev/serial/by-id/...`.
     pub serial_port: Option<PathBuf>,
+    /// `host:port` of a serial device server.
     pub tcp: Option<String>,
+    /// Of a serial port; 9600 with 7E1 before DSMR 4.
     pub baud: u32,
+    /// Of a serial port: 7 or 8.
     pub data_bits: u8,
+    /// Of a serial port: `none`, `even` or `odd`.
     pub parity: Parity,
+    /// Of a serial port: 1 or 2.
     pub stop_bits: u8,
     /// Takes telegrams whose CRC is wrong or missing; never a cure for a bad cable.
     pub accept_invalid_crc: bool,
@@ -220,6 +243,7 @@ pub struct PortSection {
     pub silent_after_s: u32,
     /// Which meter has to be at this port: its equipment identifier.
     pub serial: Option<String>,
+    /// Where the energy is metered; goes to the cloud with the inventory.
     pub metering_point: Option<String>,
 }
 
