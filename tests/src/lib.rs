@@ -1,4 +1,6 @@
 //! Tests of the whole system; see `tests/` beside this folder. What they share lives here.
 
+pub mod household;
+pub mod measure;
 pub mod power_loss;
 pub mod random;

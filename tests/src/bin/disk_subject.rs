@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use tests::power_loss::{Journal, OutboxFile, Stores, Table, load};
+use tests::power_loss::{Journal, OutboxFile, Stores, LOAD_READS, Table, load};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
         }
         ["load", folder] => {
             use std::io::Write as _;
-            let took = load(Path::new(folder))?;
+            let took = load(Path::new(folder), LOAD_READS)?.wall;
             Ok(writeln!(std::io::stdout(), "{}", took.as_millis())?)
         }
         _ => bail!("unknown arguments: {arguments:?}"),
