@@ -29,10 +29,11 @@ const METERS: usize = 100_000;
 const LINES: usize = 100;
 
 pub(crate) fn run() -> Result<()> {
-    let [full, empty] = alternate(ROUNDS, [&mut || resident_of(METERS), &mut || resident_of(0)])?;
-    let each = |own: f64| own / METERS as f64;
+    // A line without meters is none.
+    let [full, empty] = alternate(ROUNDS, [&mut || resident_of(METERS), &mut || resident_of(LINES)])?;
+    let each = |own: f64| own / (METERS - LINES) as f64;
     let figures = full.minus(&empty).map(each);
-    let beside = format!("{:.0} MB with them, {:.1} MB without", full.median() / 1e6, empty.median() / 1e6);
+    let beside = format!("{:.0} MB with {METERS}, {:.1} MB with {LINES}", full.median() / 1e6, empty.median() / 1e6);
     let (work, unit, reach) = ("idle meter actor, no session open", "B resident each", Reach::AtMost(2_500.0));
     Row { work, figures: &figures, unit, reach, beside }.print()?;
     Ok(note(&format!(

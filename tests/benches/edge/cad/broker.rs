@@ -120,7 +120,7 @@ fn payload(number: u64, at: UtcMillis) -> String {
     let watts = 300 + (step * 37 + device * 11) % 2_000;
     let cumulative = format!("{}.{:03}", watt_hours / 1000, watt_hours % 1000);
     format!(
-        r#"{{"electricitymeter":{{"timestamp":"{at}","energy":{{"import":{{"cumulative":{cumulative},"day":{}.{:03},"week":41.726,"month":203.551,"units":"kWh","mpan":"1200031345678","supplier":"Octopus Energy","price":{{"unitrate":0.27470,"standingcharge":0.47850}}}}}},"power":{{"value":{}.{:03},"units":"kW"}}}}}}"#,
+        r#"{{"electricitymeter":{{"timestamp":"{at}","energy":{{"import":{{"cumulative":{cumulative},"day":{}.{:03},"week":41.726,"month":203.551,"units":"kWh","mpan":"1200031345678","supplier":"Octopus Energy","tariff":"E-1R-VAR-22-11-01-C","price":{{"unitrate":0.27470,"standingcharge":0.47850}}}}}},"power":{{"value":{}.{:03},"units":"kW"}}}}}}"#,
         step % 10,
         step % 1000,
         watts / 1000,

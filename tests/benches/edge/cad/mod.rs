@@ -23,7 +23,7 @@ use uplink::Uplink;
 pub(crate) const BARE: &str = "bare-cad";
 
 /// Of one round.
-const MESSAGES: u64 = 100_000;
+const MESSAGES: u64 = 50_000;
 const READINGS_EACH: u64 = 2;
 const GATEWAY: &str = "bench";
 const START_TIMEOUT: Duration = Duration::from_secs(20);
