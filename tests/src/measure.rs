@@ -127,8 +127,11 @@ pub fn alternate<const N: usize>(rounds: usize, mut contenders: [Contender<'_>; 
     Ok(std::array::from_fn(|_| samples.next().expect("one for each contender")))
 }
 
+/// A part of a benchmark: its name and its work.
+pub type Part<'a> = (&'a str, fn() -> Result<()>);
+
 /// The entry of a benchmark: its parts by name, all of them when none is asked for. What cargo adds (`--bench`) is no name.
-pub fn run_named(parts: &[(&str, fn() -> Result<()>)]) -> Result<()> {
+pub fn run_named(parts: &[Part<'_>]) -> Result<()> {
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     for (name, run) in parts {
         if asked.is_empty() || asked.iter().any(|asked| asked == name) {
@@ -144,7 +147,7 @@ pub fn cpu_of(times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64>
     for _ in 0..times {
         work()?;
     }
-    Ok((thread_cpu()? - before).as_secs_f64())
+    Ok(thread_cpu()?.saturating_sub(before).as_secs_f64())
 }
 
 #[cfg(test)]
@@ -169,9 +172,9 @@ mod tests {
         )
         .unwrap();
         // The first of each was for warming up.
-        assert_eq!((ones.least(), ones.median(), ones.greatest()), (12.0, 18.0, 24.0));
-        assert_eq!(ones.over(&others).greatest(), 3.0);
-        assert_eq!(Samples::new(vec![4.0, 1.0]).unwrap().median(), 2.5);
+        assert_eq!([ones.least(), ones.median(), ones.greatest()].map(|figure| figure as u64), [12, 18, 24]);
+        assert_eq!(ones.over(&others).greatest() as u64, 3);
+        assert_eq!(Samples::new(vec![4.0, 1.0]).unwrap().map(|figure| figure * 2.0).median() as u64, 5);
         assert!(Samples::new(vec![f64::NAN]).is_err());
     }
 

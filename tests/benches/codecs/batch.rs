@@ -12,7 +12,8 @@ const READINGS: usize = 2_000;
 const TIMES: usize = 300;
 
 pub(crate) fn run() -> Result<()> {
-    let readings = household::ten_seconds(&household::minutes()?, Cadence::Replayed, &household::meter(1)?, 0, READINGS)?;
+    let readings =
+        household::ten_seconds(&household::minutes()?, Cadence::Replayed, &household::meter(1)?, 0, READINGS)?;
     let batch = household::seal("cellar-12", &[&readings])?.pop().context("nothing was sealed")?;
     let (sealed, payload) = (&batch.sealed, &batch.payload);
     let open = || Payload::open(payload, sealed.sha256, sealed.uncompressed_bytes);
@@ -43,11 +44,9 @@ pub(crate) fn run() -> Result<()> {
     };
     let [decoded, checked, unpacked] = alternate(
         ROUNDS,
-        [
-            &mut || cpu_of(TIMES, decode).map(per_second),
-            &mut || cpu_of(TIMES, check).map(per_second),
-            &mut || cpu_of(TIMES, unpack).map(per_second),
-        ],
+        [&mut || cpu_of(TIMES, decode).map(per_second), &mut || cpu_of(TIMES, check).map(per_second), &mut || {
+            cpu_of(TIMES, unpack).map(per_second)
+        }],
     )?;
     let beside = format!(
         "zstd alone {:.0} M/s; with every check of the cloud (order, identities, books) {:.1} M/s",
@@ -57,5 +56,7 @@ pub(crate) fn run() -> Result<()> {
     let (work, unit, reach) = ("batch decode, payload to readings", "readings/CPU-s", Reach::AtLeast(5e6));
     Row { work, figures: &decoded, unit, reach, beside }.print()?;
     let bytes = payload.len();
-    Ok(note(&format!("batch decode: {READINGS} readings of 10 s cadence in {bytes} B, SHA-256 of the payload included."))?)
+    Ok(note(&format!(
+        "batch decode: {READINGS} readings of 10 s cadence in {bytes} B, SHA-256 of the payload included."
+    ))?)
 }

@@ -97,5 +97,7 @@ pub(crate) fn run() -> Result<()> {
     let beside = format!("ours {:.1} µs, dlms-cosem-rs {:.1} µs a buffer", own.median(), peer.median());
     let (work, unit) = ("DLMS load profile, 1,000 rows × 4 columns, decode", "x the peer's time");
     Row { work, figures: &own.over(&peer), unit, reach: Reach::AtMost(1.0), beside }.print()?;
-    Ok(note("DLMS: both read every label as an instant and every cell as an integer; ours also maps the status to a quality.")?)
+    Ok(note(
+        "DLMS: both read every label as an instant and every cell as an integer; ours also maps the status to a quality.",
+    )?)
 }

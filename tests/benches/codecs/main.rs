@@ -5,9 +5,10 @@ mod dlms;
 mod p1;
 mod wire;
 
+use tests::measure::{Part, run_named};
+
 /// All of them, or those that are named.
 fn main() -> anyhow::Result<()> {
-    let benches: [(&str, fn() -> anyhow::Result<()>); 4] =
-        [("wire", wire::run), ("batch", batch::run), ("dlms", dlms::run), ("p1", p1::run)];
-    tests::measure::run_named(&benches)
+    let benches: [Part<'_>; 4] = [("wire", wire::run), ("batch", batch::run), ("dlms", dlms::run), ("p1", p1::run)];
+    run_named(&benches)
 }

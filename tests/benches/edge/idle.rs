@@ -77,8 +77,7 @@ pub(crate) fn child(meters: usize) -> Result<()> {
             let name = plan.line.name.to_string();
             let (sender, receiver) = watch::channel(Arc::new(plan));
             let parts = parts.clone();
-            let factory =
-                Box::new(move |notice| drop(Line::new(parts.clone(), receiver.clone(), notice).start()));
+            let factory = Box::new(move |notice| drop(Line::new(parts.clone(), receiver.clone(), notice).start()));
             supervisor.send(Adopt { name, factory }).await?;
             senders.push(sender);
         }

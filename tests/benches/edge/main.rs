@@ -4,6 +4,8 @@ mod cad;
 mod idle;
 mod outbox;
 
+use tests::measure::{Part, run_named};
+
 /// All of them, or those that are named. Two parts of them run in processes of their own: this program again.
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -12,7 +14,6 @@ fn main() -> anyhow::Result<()> {
         [idle::CHILD, meters] => return idle::child(meters.parse()?),
         _ => {}
     }
-    let benches: [(&str, fn() -> anyhow::Result<()>); 3] =
-        [("outbox", outbox::run), ("cad", cad::run), ("idle", idle::run)];
-    tests::measure::run_named(&benches)
+    let benches: [Part<'_>; 3] = [("outbox", outbox::run), ("cad", cad::run), ("idle", idle::run)];
+    run_named(&benches)
 }

@@ -5,23 +5,30 @@ use std::path::Path;
 use anyhow::Result;
 use rusqlite::{Connection, params};
 use tests::measure::{ROUNDS, Reach, Row, Samples, alternate, folder, note};
-use tests::power_loss::{Took, load, load_readings};
+use tests::power_loss::{Load, Took, run_load};
 
-/// Of each meter: 64 meters read 20 readings at a time.
-const READS: u64 = 140;
-/// Rows of one commit: what the outbox makes of this load.
+/// Rows of one commit: what the outbox makes of these loads.
 const GROUP: i64 = 1_000;
 
 pub(crate) fn run() -> Result<()> {
-    let rows = load_readings(READS);
+    compare("outbox: store, seal, settle, prune; feeds that store 1,000 at a time", Load::feeds(90))?;
+    compare("the same, 64 meters that store 20 at a time", Load::profiles(140))?;
+    Ok(note(&format!(
+        "outbox: readings through the handle, group commit, FULL, sealed in batches of 2,000, receipted, deleted; the loop inserts \
+         as many rows into the same table and does nothing else, {GROUP} a commit. CPU of the whole process.",
+    ))?)
+}
+
+fn compare(work: &str, load: Load) -> Result<()> {
+    let rows = load.readings();
     let mut walls = [Vec::new(), Vec::new()];
-    let [loop_walls, outbox_walls] = &mut walls;
+    let [outbox_walls, loop_walls] = &mut walls;
     let [outbox, bare] = alternate(
         ROUNDS,
         [
             &mut || {
                 let folder = folder()?;
-                let took = load(folder.path(), READS)?;
+                let took = run_load(folder.path(), load)?;
                 outbox_walls.push(took.wall.as_secs_f64());
                 Ok(rows as f64 / took.cpu.as_secs_f64())
             },
@@ -33,19 +40,15 @@ pub(crate) fn run() -> Result<()> {
             },
         ],
     )?;
-    let [loop_walls, outbox_walls] = walls.map(Samples::new);
+    let [outbox_walls, loop_walls] = walls.map(Samples::new);
     let beside = format!(
         "outbox {:.0}, loop {:.0} rows/CPU-s; by the wall clock {:.2}x",
         outbox.median(),
         bare.median(),
         loop_walls?.over(&outbox_walls?).median()
     );
-    let (work, unit) = ("outbox: store, seal, settle and prune, group commit, FULL", "x a bare insert loop");
-    Row { work, figures: &outbox.over(&bare), unit, reach: Reach::AtLeast(0.5), beside }.print()?;
-    Ok(note(&format!(
-        "outbox: {rows} rows by 64 writers of 20 each through the handle, sealed in batches of 2,000, receipted, deleted; the \
-         loop inserts them only, {GROUP} a commit. CPU of the whole process.",
-    ))?)
+    let (unit, reach) = ("x a bare insert loop", Reach::AtLeast(0.5));
+    Ok(Row { work, figures: &outbox.over(&bare), unit, reach, beside }.print()?)
 }
 
 /// The same rows into the same table, prepared once, and nothing else.
@@ -60,7 +63,8 @@ fn bare_inserts(folder: &Path, rows: i64) -> Result<Took> {
                 let mut insert = transaction.prepare_cached(BARE_INSERT)?;
                 for id in first..(first + GROUP).min(rows) {
                     let at = 1_795_400_000_000 + id / 64 * 900_000;
-                    let (occurred_at, clock_offset): (Option<i64>, Option<i64>) = (None, (id % 2 == 1).then_some(id % 100));
+                    let (occurred_at, clock_offset): (Option<i64>, Option<i64>) =
+                        (None, (id % 2 == 1).then_some(id % 100));
                     let body: Option<Vec<u8>> = None;
                     insert.execute(params![
                         id + 1,

@@ -2,14 +2,14 @@
 
 use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use gateway::clock::{Clock as _, SystemClock};
-use protocols::metering::UtcMillis;
 use protocols::cad::smets2::electricity_topic;
+use protocols::metering::UtcMillis;
 
 use super::packet::{self, Packet};
 

@@ -76,7 +76,7 @@ pub(crate) fn run() -> Result<()> {
 fn per_cpu_second(pid: u32, round: impl FnOnce() -> Result<()>) -> Result<f64> {
     let before = process_cpu(pid)?;
     round()?;
-    let spent = process_cpu(pid)? - before;
+    let spent = process_cpu(pid)?.saturating_sub(before);
     Ok(MESSAGES as f64 / spent.as_secs_f64())
 }
 
