@@ -10,7 +10,8 @@ use protocols::uplink::{
 };
 use rusqlite::params;
 
-use super::core::{BatchState, Outbox, OutboxError, encode_ranges, identity};
+use super::core::{Outbox, OutboxError, encode_ranges};
+use super::memory::{BatchState, identity};
 use super::rows::{COLUMNS, DAMAGED, FRESH, StoredRow};
 
 /// Which end of the unsealed rows a batch is made of.

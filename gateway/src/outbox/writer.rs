@@ -1,8 +1,9 @@
 //! The thread that owns the outbox, and its group commit.
 //!
 //! Jobs that arrive while a commit runs share the next one: at most [`WriterSettings::rows_max`] rows, and when only stores are
-//! waiting, at most [`WriterSettings::delay`] later. A reply is sent after the fsync of the commit that holds the job. When a
-//! commit fails, each of its jobs is tried alone, so that one cannot spoil another.
+//! waiting, at most [`WriterSettings::delay`] later. What stores nothing (seals, receipts) shares a full commit too. A reply is
+//! sent after the fsync of the commit that holds the job. When a commit fails, each of its jobs is tried alone, so that one
+//! cannot spoil another.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
