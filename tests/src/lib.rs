@@ -1,6 +1,8 @@
 //! Tests of the whole system; see `tests/` beside this folder. What they share lives here.
 
 pub mod checkers;
+pub mod household;
+pub mod measure;
 pub mod power_loss;
 pub mod random;
 pub mod world;

@@ -27,7 +27,7 @@ use anyhow::{Context as _, Result, anyhow};
 use firmware_sim::rng::Rng;
 
 pub use disk::Disk;
-pub use load::{LOAD_READINGS, load};
+pub use load::{Load, Took, run_load};
 pub use outbox::OutboxFile;
 pub use record::{ACKNOWLEDGED, Change, Record};
 pub use shim::{DiskError, Shim, run, skipped};

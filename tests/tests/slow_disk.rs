@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tests::power_loss::{LOAD_READINGS, Shim, run, scratch};
+use tests::power_loss::{Load, Shim, run, scratch};
+
+/// Of each of the 64 meters.
+const STORES: u64 = 40;
 
 /// 5 ms an fsync, 64 meters that store as fast as they may: at most 4 fsyncs per 1,000 readings that are stored, sealed and
 /// settled.
@@ -16,9 +19,12 @@ fn few_fsyncs_a_reading_on_a_slow_disk() {
     let (data, count) = (folder.path().join("data"), folder.path().join("fsyncs"));
     std::fs::create_dir(&data).unwrap();
     let mut command = shim.slow(Path::new(env!("CARGO_BIN_EXE_disk_subject")), &data, 5_000, &count);
-    let took = Duration::from_millis(run(command.arg("load").arg(&data)).unwrap().trim().parse().unwrap());
+    let took = Duration::from_millis(
+        run(command.arg("load").arg(&data).arg(STORES.to_string())).unwrap().trim().parse().unwrap(),
+    );
     let fsyncs = std::fs::metadata(&count).unwrap().len();
-    println!("{LOAD_READINGS} readings in {took:?} with {fsyncs} fsyncs");
+    let readings = Load::profiles(STORES).readings();
+    println!("{readings} readings in {took:?} with {fsyncs} fsyncs");
     assert!(took >= Duration::from_millis(5 * fsyncs), "the disk was slow: {took:?} for {fsyncs} fsyncs");
-    assert!(fsyncs * 1_000 <= 4 * LOAD_READINGS, "{fsyncs} fsyncs for {LOAD_READINGS} readings");
+    assert!(fsyncs * 1_000 <= 4 * readings, "{fsyncs} fsyncs for {readings} readings");
 }

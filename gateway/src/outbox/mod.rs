@@ -21,15 +21,17 @@
 //! than every row of their series then in the file; for these no older row of the same identity can exist.
 //!
 //! Each row carries a CRC-32 of its content, each payload its SHA-256: flash damages pages silently, and SQLite would not
-//! notice. A damaged payload is abandoned (reported, its rows sealed anew); a damaged row is set aside and reported.
+//! notice. A damaged payload is abandoned (reported, its rows sealed anew); a damaged row is set aside and reported. The last
+//! rows are still in memory as they were stored, and are sealed from there; the file is read for what is older.
 //!
 //! # Files
 //!
-//! `schema.rs` tables and migrations · `core.rs` opening, storing, what is in memory · `seal.rs` choosing and sealing ·
+//! `schema.rs` tables and migrations · `core.rs` opening, storing · `memory.rs` what is known of the file · `seal.rs` choosing and sealing ·
 //! `settle.rs` receipts, refusals, abandoned batches, status · `rows.rs` a row as it lies in the file · `salvage.rs` damaged
 //! files · `resolve.rs` rows that waited for a trusted clock · `writer.rs` the thread with its group commit.
 
 mod core;
+mod memory;
 mod resolve;
 mod rows;
 mod salvage;

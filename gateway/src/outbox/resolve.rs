@@ -45,7 +45,7 @@ impl Outbox {
         row.body = None;
         row.flags &= !HELD_CLOCK;
         let series = self.memory.series_by_id.get(&row.series).cloned();
-        if let Some(state) = series.and_then(|series| self.memory.series.get_mut(&series)) {
+        if let Some(state) = series.and_then(|series| self.memory.state_of(&series)) {
             let after = state.stamped_max.map_or(i64::MIN, |last| last.saturating_add(1));
             row.captured_at = row.captured_at.max(UtcMillis(after));
             state.stamped_max = Some(row.captured_at.0);

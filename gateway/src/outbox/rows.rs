@@ -2,7 +2,7 @@
 
 use protocols::bytes::Reader;
 use protocols::metering::{Event, MeterId, Quality, Quantity, Reading, StampedBy, Unit, UtcMillis};
-use rusqlite::{Row, Statement, params};
+use rusqlite::{Row, Statement};
 
 /// The gateway's clock gave the instant.
 pub(super) const STAMPED_BY_GATEWAY: i64 = 1;
@@ -117,22 +117,22 @@ impl StoredRow {
     }
 
     pub(super) fn insert(&self, statement: &mut Statement<'_>) -> rusqlite::Result<()> {
-        statement.execute(params![
-            self.id as i64,
-            self.series,
-            self.captured_at.0,
-            self.nth,
-            self.quantity.mantissa,
-            self.quantity.scaler,
-            self.quantity.unit.0,
-            self.quality.0,
-            self.read_at.0,
-            self.occurred_at.map(|at| at.0),
-            self.clock_offset_ms,
-            self.flags,
-            self.body,
-            self.compute_crc(),
-        ])?;
+        // One by one and in their own types: a list of `ToSql` takes a fifth longer for the whole insert.
+        statement.raw_bind_parameter(1, self.id as i64)?;
+        statement.raw_bind_parameter(2, self.series)?;
+        statement.raw_bind_parameter(3, self.captured_at.0)?;
+        statement.raw_bind_parameter(4, self.nth)?;
+        statement.raw_bind_parameter(5, self.quantity.mantissa)?;
+        statement.raw_bind_parameter(6, self.quantity.scaler)?;
+        statement.raw_bind_parameter(7, self.quantity.unit.0)?;
+        statement.raw_bind_parameter(8, self.quality.0)?;
+        statement.raw_bind_parameter(9, self.read_at.0)?;
+        statement.raw_bind_parameter(10, self.occurred_at.map(|at| at.0))?;
+        statement.raw_bind_parameter(11, self.clock_offset_ms)?;
+        statement.raw_bind_parameter(12, self.flags)?;
+        statement.raw_bind_parameter(13, self.body.as_deref())?;
+        statement.raw_bind_parameter(14, self.compute_crc())?;
+        statement.raw_execute()?;
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! Choosing rows and sealing them into a batch.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use protocols::metering::{Event, Quality, Quantity, Series, StampedBy, Unit, UtcMillis};
 use protocols::uplink::{
@@ -8,7 +10,8 @@ use protocols::uplink::{
 };
 use rusqlite::params;
 
-use super::core::{BatchState, Outbox, OutboxError, encode_ranges, identity};
+use super::core::{Outbox, OutboxError, encode_ranges};
+use super::memory::{BatchState, identity};
 use super::rows::{COLUMNS, DAMAGED, FRESH, StoredRow};
 
 /// Which end of the unsealed rows a batch is made of.
@@ -66,13 +69,40 @@ const OUT_OF_RANGE_LOG: &str = "meterpost:instant-out-of-range";
 #[derive(Default)]
 struct Gathered {
     ids: SeqSet,
-    identities: HashMap<u64, Option<(Quantity, Quality)>>,
+    identities: HashMap<u64, Option<(Quantity, Quality)>, BuildHasherDefault<IsHash>>,
     blocks: BTreeMap<(i64, Unit, i8, bool), Vec<BlockRow>>,
     events: Vec<BatchEvent>,
     event_bytes: usize,
     /// Repeats within the batch: deleted instead of sent.
     repeats: SeqSet,
     damaged: SeqSet,
+}
+
+impl Gathered {
+    /// `left`: rows that may still go in.
+    fn is_full(&self, left: usize) -> bool {
+        left == 0 || self.event_bytes > EVENT_BYTES_MAX
+    }
+}
+
+/// Identities are hashes already.
+#[derive(Default)]
+struct IsHash(u64);
+
+impl Hasher for IsHash {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl Outbox {
@@ -102,7 +132,7 @@ impl Outbox {
             books: Books::default(),
         };
         batch.books = batch.compute_books();
-        if let Err(error) = batch.check() {
+        if let Err(error) = batch.check_content() {
             panic!("a batch that the cloud would refuse was about to be sealed: {error}");
         }
         let payload = Payload::seal(&batch);
@@ -120,9 +150,7 @@ impl Outbox {
         };
         self.insert_batch(&sealed, &ids, &payload.bytes)?;
         for &(first, last) in ids.ranges() {
-            for id in first..=last {
-                self.memory.unsealed.remove(id);
-            }
+            self.memory.unsealed.remove_range(first, last);
         }
         let mut identities: Vec<u64> = identities.into_keys().collect();
         identities.sort_unstable();
@@ -174,30 +202,72 @@ impl Outbox {
         Ok((incarnation, 1))
     }
 
-    fn gather(&mut self, which: Which, limits: SealLimits) -> Result<Gathered, OutboxError> {
+    fn gather(&self, which: Which, limits: SealLimits) -> Result<Gathered, OutboxError> {
         let mut gathered = Gathered::default();
-        let sql = format!("SELECT {COLUMNS} FROM rows WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
-        let mut statement = self.connection.prepare_cached(&sql)?;
         let mut left = limits.rows_max.min(limits::READINGS_MAX);
-        let ranges = self.candidates(which, left);
-        'ranges: for &(first, last) in ranges.ranges() {
-            let mut rows = statement.query([first as i64, last as i64])?;
-            while let Some(row) = rows.next()? {
-                if left == 0 || gathered.event_bytes > EVENT_BYTES_MAX {
-                    break 'ranges;
-                }
-                let id = row.get::<_, i64>(0)? as u64;
-                match StoredRow::from_row(row) {
-                    Ok(row) if row.is_intact() => {
-                        if self.gather_row(&mut gathered, &row, which, limits.now) {
-                            left -= 1;
-                        }
-                    }
-                    _ => gathered.damaged.insert_range(id, id),
-                }
+        let candidates = self.candidates(which, left);
+        let remembered_from = self.memory.recent.front().map_or(u64::MAX, |row| row.id);
+        for &(first, last) in candidates.ranges() {
+            if first < remembered_from {
+                let stored = (first, last.min(remembered_from - 1));
+                self.gather_stored(&mut gathered, stored, which, limits, &mut left)?;
+            }
+            if last >= remembered_from {
+                let remembered = (first.max(remembered_from), last);
+                self.gather_remembered(&mut gathered, remembered, which, limits, &mut left)?;
+            }
+            if gathered.is_full(left) {
+                break;
             }
         }
         Ok(gathered)
+    }
+
+    /// Rows read back from the file.
+    fn gather_stored(
+        &self,
+        gathered: &mut Gathered,
+        (first, last): (u64, u64),
+        which: Which,
+        limits: SealLimits,
+        left: &mut usize,
+    ) -> Result<(), OutboxError> {
+        let sql = format!("SELECT {COLUMNS} FROM rows WHERE id BETWEEN ?1 AND ?2 ORDER BY id");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([first as i64, last as i64])?;
+        while !gathered.is_full(*left)
+            && let Some(row) = rows.next()?
+        {
+            let id = row.get::<_, i64>(0)? as u64;
+            match StoredRow::from_row(row) {
+                Ok(row) if row.is_intact() => *left -= usize::from(self.gather_row(gathered, &row, which, limits.now)),
+                _ => gathered.damaged.insert_range(id, id),
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that are still in memory as they were stored; one that is not (it was held for a while) is read back.
+    fn gather_remembered(
+        &self,
+        gathered: &mut Gathered,
+        (first, last): (u64, u64),
+        which: Which,
+        limits: SealLimits,
+        left: &mut usize,
+    ) -> Result<(), OutboxError> {
+        let recent = &self.memory.recent;
+        let mut remembered = recent.range(recent.partition_point(|row| row.id < first)..).peekable();
+        for id in first..=last {
+            if gathered.is_full(*left) {
+                break;
+            }
+            match remembered.next_if(|row| row.id == id) {
+                Some(row) => *left -= usize::from(self.gather_row(gathered, row, which, limits.now)),
+                None => self.gather_stored(gathered, (id, id), which, limits, left)?,
+            }
+        }
+        Ok(())
     }
 
     /// The unsealed rows that a batch may be made of. From the tail, exactly as many as may go; from the head, as many as there
@@ -227,21 +297,26 @@ impl Outbox {
             return false;
         }
         let identity = identity(row);
-        if self.memory.batches.values().any(|batch| batch.identities.binary_search(&identity).is_ok()) {
+        // No older row of a fresh reading's identity exists; events are all stored as fresh.
+        let may_have_older = row.flags & FRESH == 0 || row.is_event();
+        if may_have_older && self.memory.batches.values().any(|batch| batch.identities.binary_search(&identity).is_ok())
+        {
             return false;
         }
-        let told = Some((row.quantity.normal(), row.quality));
-        match gathered.identities.get_mut(&identity) {
-            Some(first) => {
+        match gathered.identities.entry(identity) {
+            Entry::Occupied(mut first) => {
                 // A repeat says nothing new. A revision waits, and so does everything of its identity behind it.
-                if *first == told && !row.is_event() {
+                let is_repeat = |(quantity, quality): (Quantity, Quality)| {
+                    quantity.normal() == row.quantity.normal() && quality == row.quality
+                };
+                if first.get().is_some_and(is_repeat) && !row.is_event() {
                     gathered.repeats.insert(row.id);
                 } else {
-                    *first = None;
+                    first.insert(None);
                 }
                 return false;
             }
-            None => drop(gathered.identities.insert(identity, told)),
+            Entry::Vacant(vacant) => drop(vacant.insert(Some((row.quantity, row.quality)))),
         }
         if row.is_event() {
             let Some(event) = row.event() else {

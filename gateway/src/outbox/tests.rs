@@ -284,9 +284,33 @@ fn a_damaged_row_is_set_aside_and_the_others_go() {
     store(&mut outbox, (0..3).map(|n| reading(1, n, n)).collect());
     outbox.connection.execute("UPDATE rows SET mantissa = 77 WHERE id = 2", []).unwrap();
     assert_eq!(outbox.verify().unwrap().2.len(), 1);
+    let (mut outbox, _) = outbox.reopen(Box::new(|| 8)).unwrap();
     let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
     assert_eq!(values(&outbox, &sealed), [0, 2]);
     assert_eq!(outbox.usage().unwrap().rows_held, 1);
+}
+
+/// Negative control: let `gather_remembered` take the next row for whatever `id` it comes to.
+#[test]
+fn rows_still_in_memory_are_sealed_as_they_were_stored() {
+    let mut outbox = outbox();
+    // The oldest are no longer in memory, and one in the middle was held for a while.
+    store(&mut outbox, (0..17_000).map(|n| reading(1, n, n)).collect());
+    let request =
+        StoreRequest { readings: vec![reading(2, 0, 17_000)], hold_identity: true, ..StoreRequest::default() };
+    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+    store(&mut outbox, (17_001..18_000).map(|n| reading(1, n, n)).collect());
+    outbox.memory.held.remove(17_001);
+    outbox.memory.unsealed.insert(17_001);
+    outbox.connection.execute("UPDATE rows SET mantissa = 77 WHERE id IN (2, 17990)", []).unwrap();
+    let mut sealed_values = Vec::new();
+    for _ in 0..10 {
+        let sealed = seal(&mut outbox, Which::Backlog, 2_000);
+        sealed_values.extend(sealed.iter().flat_map(|sealed| values(&outbox, sealed)));
+    }
+    sealed_values.sort_unstable();
+    let expected: Vec<i64> = (0..18_000).filter(|n| *n != 1).collect();
+    assert_eq!(sealed_values, expected, "what the disk damaged is read from memory, or set aside");
 }
 
 #[test]
@@ -389,6 +413,31 @@ async fn stores_that_arrive_together_share_a_commit_and_are_all_answered() {
     let panicked = handle.run(0, |_| -> Result<(), OutboxError> { panic!("on purpose") }).await;
     assert!(matches!(panicked, Err(OutboxError::Damaged(text)) if text.contains("on purpose")));
     assert_eq!(handle.usage().await.unwrap().rows_unsealed, 50);
+    drop(handle);
+    thread.join().unwrap();
+}
+
+/// Negative control: drop the store that did not fit instead of beginning the next commit with it.
+#[tokio::test]
+async fn a_full_commit_is_shared_by_who_stores_nothing_and_forgets_no_store() {
+    let (outbox, _) = Outbox::in_memory(settings(), incarnations_from(1)).unwrap();
+    let clock = std::sync::Arc::new(crate::clock::SystemClock::new());
+    let full_at_once = WriterSettings { rows_max: 1, ..WriterSettings::default() };
+    let (handle, thread) = OutboxHandle::spawn(outbox, full_at_once, clock).unwrap();
+    let store = |n| handle.store(StoreRequest { readings: vec![reading(n, 0, 1)], ..StoreRequest::default() });
+    let limits = SealLimits { rows_max: 10, now: UtcMillis(T0 + 5_000) };
+    for round in 0..50 {
+        let (first, sealed, second, usage) = tokio::join!(
+            store(3 * round),
+            handle.seal(Which::Backlog, limits, None),
+            store(3 * round + 1),
+            handle.usage(),
+        );
+        // In the order of asking, whatever shares a commit.
+        assert_eq!((first.unwrap().stored, second.unwrap().stored), (1, 1));
+        assert_eq!(sealed.unwrap().map(|sealed| sealed.readings), Some(if round == 0 { 1 } else { 2 }));
+        assert_eq!(usage.unwrap().rows_unsealed, 1);
+    }
     drop(handle);
     thread.join().unwrap();
 }

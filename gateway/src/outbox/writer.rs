@@ -1,8 +1,9 @@
 //! The thread that owns the outbox, and its group commit.
 //!
 //! Jobs that arrive while a commit runs share the next one: at most [`WriterSettings::rows_max`] rows, and when only stores are
-//! waiting, at most [`WriterSettings::delay`] later. A reply is sent after the fsync of the commit that holds the job. When a
-//! commit fails, each of its jobs is tried alone, so that one cannot spoil another.
+//! waiting, at most [`WriterSettings::delay`] later. What stores nothing (seals, receipts) shares a full commit too. A reply is
+//! sent after the fsync of the commit that holds the job. When a commit fails, each of its jobs is tried alone, so that one
+//! cannot spoil another.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -241,7 +242,8 @@ fn write_until_closed(
     clock: &SharedClock,
     shared: &Shared,
 ) {
-    while let Ok(first) = jobs.recv() {
+    let mut waiting = None;
+    while let Some(first) = waiting.take().or_else(|| jobs.recv().ok()) {
         let mut patient = first.rows() > 0;
         let mut rows = first.rows();
         let mut group = vec![first];
@@ -255,6 +257,17 @@ fn write_until_closed(
                     group.push(job);
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        // Who stores nothing still shares a commit that is full: a seal or a receipt then costs no fsync of its own.
+        while rows >= settings.rows_max
+            && waiting.is_none()
+            && let Ok(job) = jobs.try_recv()
+        {
+            if job.rows() == 0 {
+                group.push(job);
+            } else {
+                waiting = Some(job);
             }
         }
         commit_group(&mut outbox, group, shared);

@@ -186,8 +186,17 @@ impl Batch {
     }
 
     /// Everything about the content that can be judged without a clock: order, identities, instants, counts, books. The
-    /// gateway checks before it seals, the cloud before its first write.
+    /// cloud checks before its first write.
     pub fn check(&self) -> Result<(), DecodeError> {
+        self.check_content()?;
+        if self.compute_books() == self.books {
+            return Ok(());
+        }
+        Err(DecodeError::Invalid("the books do not match the rows".to_owned()))
+    }
+
+    /// The same without the books: what the gateway checks before it seals a batch, whose books it has just computed.
+    pub fn check_content(&self) -> Result<(), DecodeError> {
         let invalid = |text: String| Err(DecodeError::Invalid(text));
         if self.reading_count() > READINGS_MAX || self.events.len() > READINGS_MAX {
             return invalid(format!("more than {READINGS_MAX} readings or events"));
@@ -231,7 +240,7 @@ impl Batch {
         if meter_days.len() > METER_DAYS_MAX {
             return invalid(format!("readings of more than {METER_DAYS_MAX} meter-days"));
         }
-        if self.compute_books() == self.books { Ok(()) } else { invalid("the books do not match the rows".to_owned()) }
+        Ok(())
     }
 
     fn check_events<'a>(&'a self, meter_days: &mut HashSet<(&'a str, Day)>) -> Result<(), DecodeError> {
@@ -345,9 +354,9 @@ fn hash_from_wire(count: u64, blob: &Blob) -> Result<SetHash, DecodeError> {
 }
 
 /// A column whose values are all zero is left out.
-fn column_to_wire(values: impl Iterator<Item = i64>) -> Blob {
-    let values: Vec<i64> = values.collect();
-    Blob(if values.iter().all(|&value| value == 0) { Vec::new() } else { column::encode(&values) })
+fn column_to_wire(values: impl Iterator<Item = i64> + Clone) -> Blob {
+    let is_absent = values.clone().all(|value| value == 0);
+    Blob(if is_absent { Vec::new() } else { column::encode(&values.collect::<Vec<_>>()) })
 }
 
 /// `None` is 0, a value of 0 and above is one more than itself.

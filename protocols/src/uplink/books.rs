@@ -7,7 +7,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::metering::{Day, Event, Quality, Quantity, Series, UtcMillis};
+use crate::metering::{Code, Day, Event, MeterId, Quality, Quantity, Series, UtcMillis};
 
 /// Σ mod 2^128 of one hash per element: order does not matter, and books of batches add up.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash, PartialOrd, Ord)]
@@ -30,11 +30,9 @@ impl SetHash {
         quality: Quality,
     ) -> Self {
         let quantity = quantity.normal();
-        let mut hash = Sha256::new();
-        hash.update(index.to_le_bytes());
-        hash.update(&series.0);
-        let mut rest = [0u8; 23];
-        let fields: [&[u8]; 6] = [
+        let fields: [&[u8]; 8] = [
+            &index.to_le_bytes(),
+            &series.0,
             &captured_at.0.to_le_bytes(),
             &[nth],
             &quantity.mantissa.to_le_bytes(),
@@ -42,11 +40,21 @@ impl SetHash {
             &[quantity.unit.0],
             &quality.0.to_le_bytes(),
         ];
-        let mut slots = rest.iter_mut();
-        for (slot, byte) in slots.by_ref().zip(fields.into_iter().flatten()) {
-            *slot = *byte;
+        let mut hash = Sha256::new();
+        // In one piece: each piece by itself costs as much as hashing it.
+        let mut preimage = [0u8; 4 + SeriesKey::LEN_MAX + 23];
+        let mut slots = preimage.as_mut_slice();
+        for field in fields {
+            match slots.split_at_mut_checked(field.len()) {
+                Some((slot, behind)) => {
+                    slot.copy_from_slice(field);
+                    slots = behind;
+                }
+                None => unreachable!("a key has at most {} bytes", SeriesKey::LEN_MAX),
+            }
         }
-        hash.update(rest);
+        let unused = slots.len();
+        hash.update(preimage.get(..preimage.len() - unused).unwrap_or_default());
         Self::first_half(hash)
     }
 
@@ -92,6 +100,9 @@ impl fmt::Debug for SetHash {
 pub struct SeriesKey(Vec<u8>);
 
 impl SeriesKey {
+    /// Meter and code with their lengths, kind, period.
+    const LEN_MAX: usize = 1 + MeterId::LEN_MAX + 1 + Code::LEN_MAX + 1 + 4;
+
     pub fn new(series: &Series) -> Self {
         let mut key = Vec::with_capacity(64);
         for text in [series.meter.as_str(), &series.code.to_string()] {
@@ -100,6 +111,7 @@ impl SeriesKey {
         }
         key.push(series.kind as u8);
         key.extend_from_slice(&series.period_s.to_le_bytes());
+        assert!(key.len() <= Self::LEN_MAX, "meter ids and codes are bounded: {series}");
         Self(key)
     }
 }
@@ -158,7 +170,7 @@ impl Books {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metering::{Code, Kind, MeterId, ObisCode, Unit};
+    use crate::metering::{Kind, ObisCode, Unit};
 
     fn series() -> SeriesKey {
         SeriesKey::new(&Series {

@@ -31,6 +31,13 @@ impl SeqSet {
 
     /// False when it was there already.
     pub fn insert(&mut self, seq: u64) -> bool {
+        // Numbers mostly come in order.
+        if let Some((_, last)) = self.ranges.last_mut()
+            && last.checked_add(1) == Some(seq)
+        {
+            *last = seq;
+            return true;
+        }
         if self.contains(seq) {
             return false;
         }
@@ -54,16 +61,24 @@ impl SeqSet {
         self.ranges.splice(from..to.max(from), [merged]);
     }
 
+    /// False when it was not there.
     pub fn remove(&mut self, seq: u64) -> bool {
-        let after = self.ranges.partition_point(|&(first, _)| first <= seq);
-        let Some(index) = after.checked_sub(1) else { return false };
-        let Some(&(first, last)) = self.ranges.get(index) else { return false };
-        if seq > last {
-            return false;
+        let was_there = self.contains(seq);
+        self.remove_range(seq, seq);
+        was_there
+    }
+
+    /// Drops what is there of `first..=last`; nothing when `first > last`.
+    pub fn remove_range(&mut self, first: u64, last: u64) {
+        if first > last {
+            return;
         }
-        let parts = [(first, seq.wrapping_sub(1), first < seq), (seq.wrapping_add(1), last, seq < last)];
-        self.ranges.splice(index..=index, parts.into_iter().filter(|part| part.2).map(|part| (part.0, part.1)));
-        true
+        let from = self.ranges.partition_point(|&(_, end)| end < first);
+        let to = self.ranges.partition_point(|&(start, _)| start <= last);
+        let touched = self.ranges.get(from..to).unwrap_or_default();
+        let before = touched.first().filter(|range| range.0 < first).map(|range| (range.0, first - 1));
+        let after = touched.last().filter(|range| range.1 > last).map(|range| (last + 1, range.1));
+        self.ranges.splice(from..to.max(from), before.into_iter().chain(after));
     }
 
     /// Drops every number up to and including `seq`.
@@ -145,14 +160,18 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Insert(u64, u64),
+        InsertOne(u64),
         Remove(u64),
+        RemoveRange(u64, u64),
         RemoveThrough(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (1u64..60, 0u64..8).prop_map(|(first, len)| Step::Insert(first, first + len)),
+            (1u64..60).prop_map(Step::InsertOne),
             (1u64..60).prop_map(Step::Remove),
+            (1u64..60, 0u64..8).prop_map(|(first, len)| Step::RemoveRange(first, first + len)),
             (0u64..30).prop_map(Step::RemoveThrough),
         ]
     }
@@ -166,6 +185,11 @@ mod tests {
                     Step::Insert(first, last) => {
                         set.insert_range(first, last);
                         model.extend(first..=last);
+                    }
+                    Step::InsertOne(seq) => prop_assert_eq!(set.insert(seq), model.insert(seq)),
+                    Step::RemoveRange(first, last) => {
+                        set.remove_range(first, last);
+                        model.retain(|kept| !(first..=last).contains(kept));
                     }
                     Step::Remove(seq) => prop_assert_eq!(set.remove(seq), model.remove(&seq)),
                     Step::RemoveThrough(seq) => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use tests::power_loss::{Journal, OutboxFile, Stores, Table, load};
+use tests::power_loss::{Journal, Load, OutboxFile, Stores, Table, run_load};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,9 +22,9 @@ fn main() -> Result<()> {
         ["stores", folder, seed, steps, end] => {
             Stores::write(Path::new(folder), seed.parse()?, steps.parse()?, end == "abrupt")
         }
-        ["load", folder] => {
+        ["load", folder, stores] => {
             use std::io::Write as _;
-            let took = load(Path::new(folder))?;
+            let took = run_load(Path::new(folder), Load::profiles(stores.parse()?))?.wall;
             Ok(writeln!(std::io::stdout(), "{}", took.as_millis())?)
         }
         _ => bail!("unknown arguments: {arguments:?}"),
