@@ -39,8 +39,8 @@ const TROUBLED: Duration = Duration::from_secs(2 * 3600);
 const QUIET_WITHIN: Duration = Duration::from_secs(6 * 3600);
 /// Between two looks, at first.
 const LOOK_AFTER: Duration = Duration::from_secs(37);
-/// Polls within which a doomed process dies.
-const DOOM_POLLS: u64 = 400;
+/// Polls within which a doomed process dies: a few minutes of its work.
+const DOOM_POLLS: u64 = 300;
 
 /// What a life came to, when all was well.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -150,7 +150,7 @@ impl World {
         self.head.boot(0, true);
         self.boot_gateway()?;
         while self.clock.elapsed() < TROUBLED {
-            sleep(Duration::from_millis(1_000 + self.below(600_000))).await;
+            sleep(Duration::from_millis(1_000 + self.below(300_000))).await;
             match self.below(11) {
                 0..3 => self.gateway_dies().await?,
                 3..5 => self.cloud_dies().await,
@@ -193,10 +193,11 @@ impl World {
 
     async fn gateway_dies(&self) -> anyhow::Result<()> {
         self.edge.host.doom(self.below(DOOM_POLLS) as u32);
+        let mut from = 0;
         while self.edge.host.is_alive() {
-            sleep(Duration::from_millis(1)).await;
+            from = self.clock.now().0;
+            sleep(Duration::from_millis(200)).await;
         }
-        let from = self.clock.now().0 - 1;
         self.deaf.borrow_mut().push(Deaf { from, to: i64::MAX, before_the_first_start: false });
         self.life.borrow_mut().gateway_deaths += 1;
         self.tell("the gateway is dead");
@@ -220,7 +221,7 @@ impl World {
         let host = &self.head.hosts[active];
         host.doom(self.below(DOOM_POLLS) as u32);
         while host.is_alive() {
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(200)).await;
         }
         self.life.borrow_mut().cloud_deaths += 1;
         self.tell("the cloud is dead");
