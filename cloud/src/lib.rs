@@ -22,6 +22,7 @@ pub mod mqtt;
 pub mod payloads;
 pub mod receipt_queue;
 pub mod run;
+pub mod seen;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]
