@@ -234,7 +234,7 @@ async fn gateways_are_listed_and_their_batches_go_back_in_time() {
     assert_eq!((&other["batches"][0]["readings"], other["batches"].as_array().unwrap().len()), (&3.into(), 1));
 }
 
-/// Control, seen to fail: `is_seen` taking every state for an answer, or none.
+/// Control, seen to fail: `is_seen` taking every state for an answer.
 #[actix_web::test]
 async fn a_meter_that_two_gateways_see_is_an_alarm_that_names_both() {
     let world = fleet().await;

@@ -272,6 +272,7 @@ impl Forwarding {
         metrics.set(Metric::OutboxBatchesUnsettled, usage.batches_unsettled as i64);
         metrics.set(Metric::OutboxBatchesRefused, usage.batches_refused as i64);
         metrics.set(Metric::OutboxUsedBytes, usage.used_bytes as i64);
+        metrics.set(Metric::OutboxLevel, usage.level as i64);
         metrics.set(Metric::OutboxDropped, usage.dropped as i64);
         let oldest = usage.oldest_read_at_ms.map(UtcMillis);
         metrics.set(Metric::OutboxOldestAge, oldest.map_or(0, |oldest| wall.since(oldest) / 1000));
@@ -338,6 +339,11 @@ impl Forwarding {
         metrics.add(Metric::BatchesResent, settled.resend.len() as u64);
         for (seq, reason) in &settled.refused {
             error!(incarnation = format!("{incarnation:016x}"), seq, %reason, "the cloud refused a batch; it is kept for `outbox inspect`");
+        }
+        metrics.add(Metric::BatchesForgotten, settled.forgotten.len() as u64);
+        for (incarnation, seq) in &settled.forgotten {
+            let incarnation = format!("{incarnation:016x}");
+            error!(incarnation, seq, "a refused batch had to make room; the cloud's quarantine has it");
         }
         if !settled.applied.is_empty() {
             self.status_due = self.status_due.min(now + STATUS_PAUSE);

@@ -4,17 +4,19 @@
 //! waiting, at most [`WriterSettings::delay`] later. A reply is sent after the fsync of the commit that holds the job. When a
 //! commit fails, each of its jobs is tried alone, so that one cannot spoil another.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocols::metering::UtcMillis;
+use protocols::metering::{MeterId, UtcMillis};
 use protocols::uplink::{IncarnationStatus, Inventory, Receipt};
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tracing::{error, info, warn};
 
-use super::{Outbox, OutboxError, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage, Which};
+use super::{Level, Outbox, OutboxError, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage, Which};
 use crate::clock::SharedClock;
 
 /// How commits are grouped.
@@ -80,6 +82,9 @@ enum Backend {
 #[derive(Default)]
 struct Shared {
     unsealed: AtomicU64,
+    /// A [`Level`].
+    level: AtomicU8,
+    held_stopped: AtomicBool,
     /// Told after every commit.
     committed: Notify,
     /// The writer ends after the commit under way.
@@ -89,6 +94,17 @@ struct Shared {
 impl Shared {
     fn tell(&self, outbox: &Outbox) {
         self.unsealed.store(outbox.unsealed_rows(), Ordering::Release);
+        self.held_stopped.store(outbox.held_stopped(), Ordering::Release);
+        // When the file does not say, what it said last stands.
+        if let Ok(level) = outbox.level() {
+            let before = Level::from_u8(self.level.swap(level as u8, Ordering::AcqRel));
+            match level {
+                _ if level == before => {}
+                Level::Free => info!("there is room in the outbox again: everything is read"),
+                Level::Tight => warn!("the outbox is nearly full: what is optional is not read"),
+                Level::Full => error!("the outbox is full: nothing is read until the cloud has taken something"),
+            }
+        }
         self.committed.notify_one();
     }
 }
@@ -131,6 +147,21 @@ impl OutboxHandle {
     /// Rows stored and not sealed yet, as of the last commit.
     pub fn unsealed_rows(&self) -> u64 {
         self.shared.unsealed.load(Ordering::Acquire)
+    }
+
+    /// How full it is, as of the last commit.
+    pub fn level(&self) -> Level {
+        Level::from_u8(self.shared.level.load(Ordering::Acquire))
+    }
+
+    /// Whether what would have to wait is not to be read, as of the last commit.
+    pub fn held_stopped(&self) -> bool {
+        self.shared.held_stopped.load(Ordering::Acquire)
+    }
+
+    /// Releases what is held under this identity; answers how many rows, and, when there are none, who is held.
+    pub async fn accept(&self, meter: MeterId) -> Result<(u64, BTreeMap<MeterId, u64>), OutboxError> {
+        self.run(0, move |outbox| Ok((outbox.accept(&meter)?, outbox.held_identities()?))).await
     }
 
     /// Returns after the next commit, or at once when there was one since the last call. For one waiter.
@@ -261,7 +292,7 @@ fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shar
         for job in &mut group {
             full.push(match job.run(outbox) {
                 // Refused before anything of it was written: the others go on.
-                Err(error @ OutboxError::Full { .. }) => Some(error),
+                Err(error @ (OutboxError::Full { .. } | OutboxError::HeldFull { .. })) => Some(error),
                 other => other.map(|()| None)?,
             });
         }

@@ -15,7 +15,7 @@ use protocols::dlms::data::Data;
 use protocols::metering::{Code, Kind, MeterId, ObisCode, UtcMillis};
 use protocols::uplink::MeterState;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::columns::{RowRules, Rows, Stamp, scaled_objects, scaler_attribute, value_columns};
 use super::memory::{Access, Layout, MeterMemory, OnDisk};
@@ -25,8 +25,9 @@ use super::talk::{Talk, TalkError};
 use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
+use crate::held::HeldAsker;
 use crate::inventory::InventoryKeeper;
-use crate::outbox::{OutboxError, OutboxHandle, StoreRequest};
+use crate::outbox::{Level, OutboxError, OutboxHandle, StoreRequest};
 use crate::telemetry::{Metric, Metrics};
 use crate::trust::ClockTrust;
 
@@ -38,6 +39,8 @@ pub struct SessionParts {
     pub trust: ClockTrust,
     pub inventory: InventoryKeeper,
     pub metrics: Metrics,
+    /// `None`: nobody is asked what the cloud holds.
+    pub held: Option<HeldAsker>,
 }
 
 /// Why a session did not do all that it should.
@@ -102,6 +105,9 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 const PENDING_ROWS_MAX: usize = 4_000;
 /// Causes in a meter's state are for people.
 const REFUSALS_NAMED: usize = 3;
+/// Said of a meter that answers in place of another.
+pub(crate) const HELD_STOPPED: &str =
+    "not read any more: what is held fills its tenth of the outbox (`outbox accept` releases it)";
 /// What a grown clock offset has to differ by to be written down.
 const OFFSET_STEP_MS: i64 = 1_000;
 
@@ -176,19 +182,21 @@ pub struct Visited {
 }
 
 pub struct Session<'s, 'l> {
-    parts: &'s SessionParts,
-    meter: &'s MeterSettings,
-    memory: &'s mut MeterMemory,
+    pub(super) parts: &'s SessionParts,
+    pub(super) meter: &'s MeterSettings,
+    pub(super) memory: &'s mut MeterMemory,
     talk: &'s mut Talk<'l>,
-    who: Introduction,
+    pub(super) who: Introduction,
     stamp: Stamp,
     /// The cursors as they are after what is pending; the memory has them as they are on the disk.
-    cursors: Vec<Option<ProfileCursor>>,
+    pub(super) cursors: Vec<Option<ProfileCursor>>,
     /// The clock's offset, when it has to be noted.
     offset_ms: Option<i64>,
     pending: StoreRequest,
     refused: Vec<String>,
-    chunks: usize,
+    pub(super) chunks: usize,
+    /// What is held fills its part of the outbox: nothing is read that would have to wait there, too.
+    held_stopped: bool,
 }
 
 /// The rows that one read of a profile brought.
@@ -227,29 +235,42 @@ pub async fn visit(
         pending: StoreRequest::default(),
         refused: Vec::new(),
         chunks: 0,
+        held_stopped: parts.outbox.held_stopped(),
     };
-    session.load_cursors().await?;
-    let mut due = order.due.to_vec();
-    if session.heed_clock() {
-        let others: Vec<usize> =
-            session.profile_places().map(|(place, _)| place).filter(|place| !order.due.contains(place)).collect();
-        due.extend(others);
+    match session.read(order).await {
+        // Nothing is wrong with the outbox: the right meters go on.
+        Err(SessionError::Store(OutboxError::HeldFull { .. })) if session.who.expected.is_some() => {
+            session.held_stopped = true;
+        }
+        outcome => outcome?,
     }
-    let live = session.read_live(&due).await;
-    // What was read before the line broke is kept.
-    session.flush().await?;
-    live?;
-    session.backfill(order).await?;
     Ok(session.conclude())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
+pub(super) enum Which {
     Live,
     Missing,
 }
 
 impl Session<'_, '_> {
+    async fn read(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
+        if self.held_stopped && self.who.expected.is_some() {
+            return Ok(());
+        }
+        self.load_cursors().await?;
+        let mut due = order.due.to_vec();
+        if self.heed_clock() {
+            let places = self.profile_places().map(|(place, _)| place);
+            due.extend(places.filter(|place| !order.due.contains(place)).collect::<Vec<_>>());
+        }
+        let live = self.read_live(&due).await;
+        // What was read before the line broke is kept.
+        self.flush().await?;
+        live?;
+        self.backfill(order).await
+    }
+
     fn cursor_key(&self, read: &ReadSettings) -> String {
         format!("{} {}", self.who.meter, read.profile)
     }
@@ -335,7 +356,7 @@ impl Session<'_, '_> {
     }
 
     /// Everything that is pending, the cursors as they are after it, and the clock's offset, in one transaction.
-    async fn flush(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn flush(&mut self) -> Result<(), SessionError> {
         let mut request = std::mem::take(&mut self.pending);
         request.hold_identity = self.who.expected.is_some();
         request.untrusted = self.parts.trust.untrusted();
@@ -376,15 +397,22 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Registers and instants, those of all sections in one go.
+    /// Registers and instants, those of all sections in one go. All but billing values are optional: left out while the outbox
+    /// is nearly full, so that the room is the profiles'.
     async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
         let mut wanted: Vec<(Code, Kind)> = Vec::new();
+        if self.held_stopped && self.parts.trust.untrusted().is_some() {
+            return Ok(());
+        }
+        let is_tight = self.parts.outbox.level() != Level::Free;
         for read in due.iter().filter_map(|&place| self.meter.reads.get(place)) {
             if matches!(read.source, Source::Registers | Source::Instants) {
                 for code in &read.codes {
                     let kind = read.kind_of(code);
                     self.parts.inventory.expect_series(&self.meter.name, code, kind, 0, read.every_s);
-                    if !wanted.iter().any(|(known, _)| known == code) {
+                    if is_tight && kind != Kind::Billing {
+                        self.parts.metrics.add(Metric::OptionalSkipped, 1);
+                    } else if !wanted.iter().any(|(known, _)| known == code) {
                         wanted.push((code.clone(), kind));
                     }
                 }
@@ -405,7 +433,7 @@ impl Session<'_, '_> {
 
     /// Reads the next span of one profile; what it brings is pending then, and the cursor moved in memory only. False when there
     /// was none, or none could be read.
-    async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
+    pub(super) async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
         let (Some(read), Some(cursor)) = (self.meter.reads.get(place), self.cursors[place].clone()) else {
             return Ok(false);
         };
@@ -437,6 +465,8 @@ impl Session<'_, '_> {
             self.memory.profiles[place].access = found.access;
         }
         let (last_label, meter_now, rhythm) = (found.rows.last_label, self.who.meter_now, layout.rhythm());
+        let known_label = &mut self.memory.profiles[place].label;
+        *known_label = last_label.max(*known_label);
         self.cursors[place] = Some(match (found.is_all, which) {
             (true, _) => cursor.after_all(last_label, meter_now, rhythm),
             (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),
@@ -536,28 +566,6 @@ impl Session<'_, '_> {
         Ok(Ok(layout))
     }
 
-    /// What is missing, newest first, profile by profile, until others are due or the time is half over.
-    async fn backfill(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
-        let begun = Instant::now();
-        let enough = begun + order.deadline.saturating_duration_since(begun) / 2;
-        for place in 0..self.memory.profiles.len() {
-            loop {
-                let has_gaps = self.cursors[place].as_ref().is_some_and(|cursor| !cursor.gaps().is_empty());
-                let is_late = self.parts.clock.monotonic() >= order.yield_at || Instant::now() >= enough;
-                if is_late || !has_gaps {
-                    break;
-                }
-                if !self.read_profile(place, Which::Missing).await? {
-                    break;
-                }
-                self.flush().await?;
-                self.chunks += 1;
-                self.parts.metrics.add(Metric::BackfillChunks, 1);
-            }
-        }
-        Ok(())
-    }
-
     fn refused(&mut self, what: &str, error: &dyn std::fmt::Display) {
         self.parts.metrics.add(Metric::ObjectsRefused, 1);
         debug!(meter = %self.meter.name, obis = %what, %error, "refused");
@@ -571,6 +579,9 @@ impl Session<'_, '_> {
         let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
         let off_by = clock_offset_ms.map_or(0, |offset_ms| offset_ms.unsigned_abs() / 1000);
         let (state, cause) = match (expected, self.meter.clock_off_above_s) {
+            (Some(expected), _) if self.held_stopped => {
+                (MeterState::WrongIdentity, format!("expected {expected}, found {found}; {HELD_STOPPED}"))
+            }
             (Some(expected), _) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
             (None, _) if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
             (None, Some(limit_s)) if off_by > u64::from(limit_s) => {
@@ -581,6 +592,14 @@ impl Session<'_, '_> {
         };
         let read_at = self.stamp.read_at;
         let name = &self.meter.name;
+        let is_stopped = self.held_stopped && expected.is_some();
+        if is_stopped && !self.memory.told_held_stopped {
+            error!(meter = %name, %found, "{HELD_STOPPED}");
+        }
+        self.memory.told_held_stopped = is_stopped;
+        if is_stopped {
+            self.parts.metrics.add(Metric::HeldReadsStopped, 1);
+        }
         self.parts.inventory.session_ended(name, Some(found), read_at, *clock_offset_ms, (state, &cause));
         Visited { chunks: self.chunks, state }
     }
