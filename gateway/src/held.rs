@@ -2,7 +2,8 @@
 //!
 //! A profile has several columns, each a series of its own: held is what every one of them holds. The question is by a grid, the
 //! labels of a profile that is captured every so many seconds; see [`HeldGrid`]. A profile that is captured irregularly has no
-//! grid, and nobody is asked for it.
+//! grid, and nobody is asked for it. What the answer cannot tell: an entry beside the grid, or a second one with the same label,
+//! that was lost between two neighbours that were delivered.
 //!
 //! The answer comes when it comes, on a task beside the line; see `reading::backfill` for who waits for what. It is believed
 //! only where it says that something is held: whatever it leaves out, or is not understood of it, is read.

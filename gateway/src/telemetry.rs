@@ -27,7 +27,7 @@ metrics! {
     HeldErrors, "counter", "gateway_held_errors_total", "Such questions that were not answered";
     HeldReadsStopped, "counter", "gateway_held_reads_stopped_total", "Reads left out since what is held of unexpected meters fills its part of the outbox";
     OptionalSkipped, "counter", "gateway_optional_reads_skipped_total", "Values left out while the outbox was nearly full";
-    TurnsSkipped, "counter", "gateway_turns_skipped_total", "Turns of meters left out while the outbox was full";
+    LinePauses, "counter", "gateway_line_pauses_total", "Pauses of 10 s in which a line asked no meter since the outbox was full";
     ObjectsRefused, "counter", "gateway_objects_refused_total", "Objects that meters refused";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";

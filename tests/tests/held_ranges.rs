@@ -76,7 +76,7 @@ fn a_new_gateway_is_told_what_the_old_one_has_delivered() {
         fill(&store).await;
         let tokens = folder.path().join("tokens");
         std::fs::create_dir(&tokens).unwrap();
-        std::fs::write(tokens.join("gw-new"), "of the new one\n").unwrap();
+        std::fs::write(tokens.join("gw-new"), "of-the-new-one\n").unwrap();
         let services = HttpServices {
             payloads: Payloads::local(&folder.path().join("objects")).unwrap(),
             store: Arc::new(store),
@@ -93,7 +93,7 @@ fn a_new_gateway_is_told_what_the_old_one_has_delivered() {
 
         let grid = HeldGrid { from: at(-50), to: at(299), step_s: 900 };
         let (import, power): (Series, Series) = (IMPORT.parse().unwrap(), POWER.parse().unwrap());
-        let held = client(folder.path(), port, "of the new one");
+        let held = client(folder.path(), port, "of-the-new-one");
         let ranges = held.ranges_held(&import, &grid).await.unwrap();
         assert_eq!(ranges, [(at(0), at(99)), (at(220), at(299))]);
         // Of two columns, what both have; and the last hour of each range is read again.
@@ -103,9 +103,9 @@ fn a_new_gateway_is_told_what_the_old_one_has_delivered() {
         let span = |first, last| Span::new(at(first), at(last).plus_ms(1 - 4 * QUARTER_MS));
         assert_eq!(spans, [span(0, 89), span(220, 299)]);
         // Another's token, and a question that makes no sense.
-        let stranger = client(folder.path(), port, "of another");
+        let stranger = client(folder.path(), port, "of-another");
         assert!(matches!(stranger.ranges_held(&import, &grid).await, Err(UploadError::Unauthorized(401))));
-        let held = client(folder.path(), port, "of the new one");
+        let held = client(folder.path(), port, "of-the-new-one");
         let endless = HeldGrid { step_s: 1, to: at(9_999), ..grid };
         let error = held.ranges_held(&import, &endless).await.unwrap_err().to_string();
         assert!(error.contains("400") && error.contains("at most 100000"), "{error}");

@@ -16,7 +16,6 @@ use tracing::{debug, warn};
 use crate::agenda::Agenda;
 use crate::config::metering::MeterSettings;
 use crate::link::ByteLink;
-use crate::outbox::Level;
 use crate::reading::memory::MeterMemory;
 use crate::reading::session::{Order, SessionError, SessionParts, Visited, visit};
 use crate::reading::talk::Talk;
@@ -111,12 +110,6 @@ impl Handler<TakeTurn> for Meter {
 impl Core {
     async fn take_turn(&mut self, turn: TakeTurn) -> TurnReport {
         let TakeTurn { mut link, octet_time_us, budget, yield_at } = turn;
-        if self.parts.outbox.level() == Level::Full {
-            // The meter keeps what it has; asking for it would be in vain.
-            self.parts.metrics.add(Metric::TurnsSkipped, 1);
-            self.agenda.hold_until(self.parts.clock.monotonic() + FULL_PAUSE);
-            return TurnReport { link: Some(link), schedule: self.schedule() };
-        }
         let begun_at = self.parts.clock.wall();
         let due: Vec<usize> = self.agenda.due(begun_at).collect();
         let order = Order { due: &due, yield_at, deadline: Instant::now() + budget };

@@ -1,8 +1,9 @@
 //! How full the outbox is, in the two steps by which reading stops.
 //!
 //! At [`TIGHT_PERCENT`] what is optional is no longer read: momentary values, and registers that are neither billing values nor
-//! part of a profile. They can be had again only in so far as their present state goes on telling, but the room that is left
-//! belongs to profiles: a day of them is a day of readings. At [`FULL_PERCENT`] nothing is read: meters remember their profiles.
+//! part of a profile. The room that is left belongs to profiles, event logs and billing values. What is pushed to us is no
+//! memory of anybody: of it only momentary values are left out. At [`FULL_PERCENT`] nothing is read: meters remember their
+//! profiles, and brokers what they push.
 //! The last tenth is for sealing and deleting, which both need pages before they free any. Reading goes on by itself as receipts
 //! make room. Where the operator chose to drop the oldest readings, reading never stops.
 
@@ -10,6 +11,8 @@ use super::core::{Outbox, OutboxError};
 
 pub(super) const TIGHT_PERCENT: u64 = 85;
 pub(super) const FULL_PERCENT: u64 = 90;
+/// Below this it is said that there is room again: at the levels themselves it goes up and down with each receipt.
+const RELIEVED_PERCENT: u64 = 75;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -41,6 +44,10 @@ impl Level {
 }
 
 impl Outbox {
+    pub(super) fn is_relieved(&self) -> Result<bool, OutboxError> {
+        Ok(self.used_bytes()? < self.settings.bytes_max / 100 * RELIEVED_PERCENT)
+    }
+
     pub fn level(&self) -> Result<Level, OutboxError> {
         if self.settings.drop_oldest_when_full {
             return Ok(Level::Free);

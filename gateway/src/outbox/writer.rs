@@ -84,6 +84,8 @@ struct Shared {
     unsealed: AtomicU64,
     /// A [`Level`].
     level: AtomicU8,
+    /// The highest that was logged since there was room.
+    told: AtomicU8,
     held_stopped: AtomicBool,
     /// Told after every commit.
     committed: Notify,
@@ -97,15 +99,23 @@ impl Shared {
         self.held_stopped.store(outbox.held_stopped(), Ordering::Release);
         // When the file does not say, what it said last stands.
         if let Ok(level) = outbox.level() {
-            let before = Level::from_u8(self.level.swap(level as u8, Ordering::AcqRel));
-            match level {
-                _ if level == before => {}
-                Level::Free => info!("there is room in the outbox again: everything is read"),
-                Level::Tight => warn!("the outbox is nearly full: what is optional is not read"),
-                Level::Full => error!("the outbox is full: nothing is read until the cloud has taken something"),
-            }
+            self.level.store(level as u8, Ordering::Release);
+            self.tell_people(level, outbox.is_relieved().unwrap_or(false));
         }
         self.committed.notify_one();
+    }
+
+    /// Once on the way up, and once when it is over.
+    fn tell_people(&self, level: Level, is_relieved: bool) {
+        let told = Level::from_u8(self.told.load(Ordering::Acquire));
+        let is_over = told > Level::Free && is_relieved;
+        match level {
+            Level::Free if is_over => info!("there is room in the outbox again: everything is read"),
+            Level::Tight if told < level => warn!("the outbox is nearly full: what is optional is not read"),
+            Level::Full if told < level => error!("the outbox is full: nothing is read until receipts make room"),
+            _ => return,
+        }
+        self.told.store(level as u8, Ordering::Release);
     }
 }
 

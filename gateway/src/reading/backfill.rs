@@ -119,12 +119,12 @@ impl Session<'_, '_> {
     }
 
     /// The labels that the profile should have, back from one that it has. `None` for what has no grid: event logs, profiles
-    /// without a period, profiles of which no label is known yet.
+    /// without a period or with labels beside it, profiles of which no label is known yet.
     fn question(&self, place: usize) -> Option<Question> {
         let (read, profile) = (self.meter.reads.get(place)?, self.memory.profiles.get(place)?);
         let (layout, label) = (profile.layout.as_deref()?, profile.label?);
         let unasked = self.cursors[place].as_ref()?.unasked()?;
-        if read.source != Source::Profile || layout.capture_period_s == 0 {
+        if read.source != Source::Profile || layout.capture_period_s == 0 || profile.is_irregular {
             return None;
         }
         let step_ms = i64::from(layout.capture_period_s) * 1000;

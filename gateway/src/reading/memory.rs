@@ -70,6 +70,8 @@ pub struct ProfileMemory {
     pub access: Access,
     /// One that the meter has delivered: the grid of the others.
     pub label: Option<UtcMillis>,
+    /// Labels were seen that its capture period does not explain.
+    pub is_irregular: bool,
     /// `None` unless the cloud is being asked.
     pub asking: Option<Box<Asking>>,
 }

@@ -6,20 +6,18 @@
 
 use std::time::Duration;
 
-use protocols::cosem::clock::{Clock, TIME};
-use protocols::cosem::{InterfaceClass, data_object};
 use protocols::dlms::acse::Diagnostic;
 use protocols::dlms::apdu::CosemAttribute;
-use protocols::dlms::client::{ClientError, Value};
-use protocols::dlms::data::Data;
-use protocols::metering::{Code, Kind, MeterId, ObisCode, UtcMillis};
+use protocols::dlms::client::ClientError;
+use protocols::metering::{Code, Kind};
 use protocols::uplink::MeterState;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::columns::{RowRules, Rows, Stamp, scaled_objects, scaler_attribute, value_columns};
+use super::introduction::{Introduction, introduce};
 use super::memory::{Access, Layout, MeterMemory, OnDisk};
-use super::profile::{ClockForm, Extent, ProfileError, fetch, read_layout};
+use super::profile::{Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
 use super::talk::{Talk, TalkError};
 use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by};
@@ -93,12 +91,6 @@ impl SessionError {
     }
 }
 
-const LOGICAL_DEVICE_NAME: CosemAttribute =
-    CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 42, 0, 0, 255), data_object::VALUE);
-const DEVICE_ID: CosemAttribute =
-    CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 96, 1, 0, 255), data_object::VALUE);
-const CLOCK: CosemAttribute = CosemAttribute::new(Clock::CLASS_ID, Clock::LOGICAL_NAME, TIME);
-
 /// One commit takes milliseconds; a card that hangs for longer than this has failed.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What waits for the end of the live part before it is stored.
@@ -110,59 +102,6 @@ pub(crate) const HELD_STOPPED: &str =
     "not read any more: what is held fills its tenth of the outbox (`outbox accept` releases it)";
 /// What a grown clock offset has to differ by to be written down.
 const OFFSET_STEP_MS: i64 = 1_000;
-
-/// Who answers, by whose clock.
-#[derive(Debug, Clone)]
-pub struct Introduction {
-    pub meter: MeterId,
-    /// What was expected instead.
-    pub expected: Option<MeterId>,
-    /// Whole seconds.
-    pub clock_offset_ms: Option<i64>,
-    /// What the meter's clock showed; the gateway's, where the meter has none.
-    pub meter_now: UtcMillis,
-    pub clock: ClockForm,
-}
-
-/// Asks who the meter is and what its clock shows.
-pub async fn introduce(
-    talk: &mut Talk<'_>,
-    meter: &MeterSettings,
-    clock: &SharedClock,
-) -> Result<Introduction, SessionError> {
-    let asked_at = clock.wall();
-    let mut results = talk.get_list(&[CLOCK, LOGICAL_DEVICE_NAME, DEVICE_ID]).await?.into_iter();
-    let midway = UtcMillis(asked_at.0.midpoint(clock.wall().0));
-    let mut next = || results.next().and_then(Result::ok);
-    let time = next().and_then(|value| Data::from_bytes(&value.data).ok()?.date_time());
-    let time = time.and_then(|time| time.to_utc(meter.clock_rules).ok());
-    let (name, device) = (next().and_then(identity), next().and_then(identity));
-    let known: Vec<MeterId> = [name, device].into_iter().flatten().collect();
-    let as_expected = meter.serial.iter().find(|serial| known.contains(serial));
-    let (found, expected) = match (&meter.serial, as_expected, known.into_iter().next()) {
-        // Where it does not say who it is, it is believed to be who it should be.
-        (_, Some(serial), _) | (Some(serial), None, None) => (serial.clone(), None),
-        (Some(serial), None, Some(found)) => (found, Some(serial.clone())),
-        (None, None, Some(found)) => (found, None),
-        (None, None, None) => return Err(SessionError::NoIdentity),
-    };
-    Ok(Introduction {
-        meter: found,
-        expected,
-        clock_offset_ms: time.map(|time| (time.utc.since(midway) as f64 / 1000.0).round() as i64 * 1000),
-        meter_now: time.map_or(midway, |time| time.utc),
-        clock: ClockForm { deviation: time.map(|time| time.deviation) },
-    })
-}
-
-fn identity(value: Value) -> Option<MeterId> {
-    let Value { data, .. } = value;
-    let data = Data::from_bytes(&data).ok()?;
-    match data.octets() {
-        Some(octets) => MeterId::from_device(octets),
-        None => MeterId::new(&data.integer()?.to_string()).ok(),
-    }
-}
 
 /// What is to be done in a session.
 pub struct Order<'a> {
@@ -465,8 +404,9 @@ impl Session<'_, '_> {
             self.memory.profiles[place].access = found.access;
         }
         let (last_label, meter_now, rhythm) = (found.rows.last_label, self.who.meter_now, layout.rhythm());
-        let known_label = &mut self.memory.profiles[place].label;
-        *known_label = last_label.max(*known_label);
+        let profile = &mut self.memory.profiles[place];
+        profile.label = last_label.max(profile.label);
+        profile.is_irregular |= found.rows.is_irregular;
         self.cursors[place] = Some(match (found.is_all, which) {
             (true, _) => cursor.after_all(last_label, meter_now, rhythm),
             (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),

@@ -80,26 +80,23 @@ impl HeldGrid {
 
 /// `/v1/held/{gateway}?...`: which ranges of a grid the cloud holds of a series.
 pub fn held_path(gateway: &GatewayId, series: &Series, grid: &HeldGrid) -> String {
-    let mut path = format!("/v1/held/{gateway}?meter={}", encoded(series.meter.as_str()));
-    path += &format!("&code={}&kind={}", encoded(&series.code.to_string()), series.kind);
-    if series.kind.has_period() {
-        path += &format!("&period_s={}", series.period_s);
-    }
+    let period = if series.kind.has_period() { format!("&period_s={}", series.period_s) } else { String::new() };
     let HeldGrid { from, to, step_s } = grid;
-    path + &format!("&from={}&to={}&step_s={step_s}", encoded(&from.to_string()), encoded(&to.to_string()))
+    format!(
+        "/v1/held/{gateway}?meter={}&code={}&kind={}{period}&from={}&to={}&step_s={step_s}",
+        encoded(series.meter.as_str()),
+        encoded(&series.code.to_string()),
+        series.kind,
+        encoded(&from.to_string()),
+        encoded(&to.to_string()),
+    )
 }
 
 /// Percent-encoding (RFC 3986) of all but the unreserved characters.
 fn encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded += &format!("%{byte:02X}");
-        }
-    }
-    encoded
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let each = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(each).collect()
 }
 
 #[cfg(test)]

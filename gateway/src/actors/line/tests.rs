@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::link::memory::MemoryMedium;
 use crate::link::{LinkLost, OpenError};
-use crate::outbox::{Level, Outbox};
+use crate::outbox::Outbox;
 use crate::reading::testing::{MeterBody, Role, SharedBody, T0, TokioClock, serve_hdlc, serve_host};
 use crate::reading::tests::room::{deliver_all, fill, small_parts};
 use crate::reading::tests::{assert_complete, meters, parts, stored};
@@ -326,7 +326,7 @@ async fn while_the_outbox_is_full_no_meter_is_asked_and_then_all_of_it_is_read()
     fill(&world.session.outbox, Level::Full).await;
     world.run_for(host(&roles), Duration::from_secs(300)).await;
     assert_eq!(body.lock().unwrap().associations, 0);
-    assert!(world.session.metrics.value(Metric::TurnsSkipped) >= 3);
+    assert!(world.session.metrics.value(Metric::LinePauses) >= 3);
     deliver_all(&world.session.outbox).await;
     world.run_for(host(&roles), Duration::from_secs(300)).await;
     assert_complete(&stored(&world.outbox), &body);

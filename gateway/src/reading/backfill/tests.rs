@@ -173,6 +173,26 @@ async fn until_there_is_an_answer_the_ring_is_read_and_the_question_is_asked_aga
     assert!(world.old_ranges() < DAYS as usize - 1, "the answer came while the ring was read");
 }
 
+/// Control, seen to fail: `is_irregular` not looked at.
+#[tokio::test(start_paused = true)]
+async fn of_a_profile_with_an_entry_beside_its_period_nobody_is_asked() {
+    for irregular in [false, true] {
+        let mut world = World::new(METER);
+        world.delivered_but(0..0);
+        if irregular {
+            // A power failure, in the newest day; there may have been others.
+            let entries = &mut world.body.lock().unwrap().entries;
+            let place = entries.len() - 10;
+            let label = entries[place - 1].0.plus_ms(61_000);
+            entries.insert(place, (label, 5));
+        }
+        world.session().await;
+        world.session().await;
+        assert_eq!(world.cloud.asked.lock().unwrap().is_empty(), irregular);
+        assert_eq!(world.old_ranges() == DAYS as usize - 1, irregular);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_what_is_captured_irregularly_nobody_is_asked() {
     for section in ["source = \"events\"\n", "profile = \"0-0:99.98.0\"\n"] {
