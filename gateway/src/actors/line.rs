@@ -6,8 +6,8 @@
 //! unanswered turn; the meter is started again by the rule of the supervisor, and the others go on at once.
 //!
 //! The queue is fair by order: whoever has been due the longest has the next turn, and after his turn he is due later than all
-//! who wait. While the outbox is full nobody has one. Live reads of any meter go before backfill of any. A meter that does not answer costs the line one time-out, then
-//! its agenda keeps it away for 1 min doubling to 60 min.
+//! who wait. Live reads of any meter go before backfill of any. While the outbox is full nobody has a turn. A meter that does
+//! not answer costs the line one time-out, then its agenda keeps it away for 1 min doubling to 60 min.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

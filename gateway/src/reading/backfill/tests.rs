@@ -137,6 +137,7 @@ async fn what_the_cloud_does_not_say_is_read() {
     }
 }
 
+/// Control, seen to fail: an answer not taken.
 #[tokio::test(start_paused = true)]
 async fn until_there_is_an_answer_the_ring_is_read_and_the_question_is_asked_again() {
     let mut world = World::new(METER);
