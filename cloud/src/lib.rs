@@ -23,6 +23,7 @@ pub mod offload;
 pub mod payloads;
 pub mod receipt_queue;
 pub mod run;
+pub mod seen;
 pub mod store;
 pub mod telemetry;
 #[cfg(test)]

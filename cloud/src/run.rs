@@ -203,6 +203,7 @@ fn report(opened: &Opened) {
 fn http_services(config: &Config, parts: &Parts) -> HttpServices {
     HttpServices {
         payloads: parts.payloads.clone(),
+        store: Arc::clone(&parts.services.store),
         clock: Arc::clone(&parts.clock),
         metrics: Arc::clone(&parts.metrics),
         health: Arc::clone(&parts.health),

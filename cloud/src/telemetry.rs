@@ -63,6 +63,8 @@ metrics! {
     UploadsRefused, Counter, "cloud_uploads_total", "outcome=\"refused\"", "Payload uploads by what became of them.";
     UploadsFailed, Counter, "cloud_uploads_total", "outcome=\"failed\"", "Payload uploads by what became of them.";
     UploadBytes, Counter, "cloud_upload_bytes_total", "", "Bytes of payloads stored.";
+    HeldAnswered, Counter, "cloud_held_questions_total", "outcome=\"answered\"", "Questions of gateways for what is held.";
+    HeldNotAnswered, Counter, "cloud_held_questions_total", "outcome=\"refused\"", "Questions of gateways for what is held.";
     IntakeConnects, Counter, "cloud_mqtt_connects_total", "connection=\"intake\"", "MQTT connections opened.";
     ReceiptsConnects, Counter, "cloud_mqtt_connects_total", "connection=\"receipts\"", "MQTT connections opened.";
     PipelineGeneration, Gauge, "cloud_pipeline_generation", "", "How often the pipeline was started.";

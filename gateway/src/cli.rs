@@ -63,6 +63,13 @@ pub enum OutboxCommand {
     Verify(ConfigArgument),
     /// Writes every row that is not receipted to standard output, one JSON object a line.
     Export(ConfigArgument),
+    /// Releases what was read of a meter that answered in place of the expected one; the gateway may be running.
+    Accept {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// The identity that was found, as `status` and `inspect` show it.
+        meter: String,
+    },
     /// Seals a refused batch anew; the gateway must be stopped.
     Resubmit {
         #[command(flatten)]

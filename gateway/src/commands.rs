@@ -7,8 +7,10 @@ pub use read::read;
 use std::io::Write;
 
 use anyhow::Context;
+use protocols::metering::MeterId;
 
 use crate::config::Checked;
+use crate::http;
 use crate::outbox::{Outbox, OutboxSettings};
 use crate::run;
 
@@ -27,6 +29,7 @@ fn open(checked: &Checked) -> anyhow::Result<Outbox> {
 pub fn inspect(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let outbox = open(checked)?;
     let (usage, unsettled, refused) = (outbox.usage()?, outbox.unsettled()?, outbox.refused()?);
+    let held = outbox.held_identities()?;
     let name = |id: &protocols::uplink::BatchId| format!("{:016x}/{}", id.incarnation, id.seq);
     if json {
         let batch = |sealed: &crate::outbox::SealedBatch, reason: Option<&str>| {
@@ -38,13 +41,17 @@ pub fn inspect(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::R
         let batches = unsettled.iter().map(|sealed| batch(sealed, None));
         let refused = refused.iter().map(|refused| batch(&refused.sealed, Some(&refused.reason)));
         let all: Vec<_> = batches.chain(refused).collect();
-        writeln!(out, "{}", serde_json::json!({ "usage": usage, "batches": all }))?;
+        writeln!(out, "{}", serde_json::json!({ "usage": usage, "batches": all, "held": held_json(&held) }))?;
         return Ok(());
     }
     writeln!(out, "rows not sealed   {}", usage.rows_unsealed)?;
     writeln!(out, "rows held         {}", usage.rows_held)?;
-    writeln!(out, "bytes in use      {} of {}", usage.used_bytes, usage.bytes_max)?;
+    writeln!(out, "bytes in use      {} of {} ({})", usage.used_bytes, usage.bytes_max, usage.level.name())?;
     writeln!(out, "repeated, dropped {}, {}", usage.repeated, usage.dropped)?;
+    writeln!(out, "refused, gone     {}", usage.refused_dropped)?;
+    for (meter, rows) in &held {
+        writeln!(out, "held        {meter}  {rows} rows, for `outbox accept {meter}`")?;
+    }
     for sealed in &unsettled {
         writeln!(out, "on its way  {}  {} readings, sealed {}", name(&sealed.id), sealed.readings, sealed.sealed_at)?;
     }
@@ -58,6 +65,10 @@ pub fn inspect(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::R
         )?;
     }
     Ok(())
+}
+
+fn held_json(held: &std::collections::BTreeMap<MeterId, u64>) -> serde_json::Value {
+    held.iter().map(|(meter, rows)| (meter.to_string(), serde_json::Value::from(*rows))).collect()
 }
 
 /// False when something is damaged.
@@ -89,8 +100,48 @@ pub fn resubmit(checked: &Checked, batch: &str, out: &mut impl Write) -> anyhow:
     Ok(())
 }
 
+/// Releases what is held under an identity: in the running gateway, or in the file when none runs.
+pub async fn accept(checked: &Checked, meter: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    let hint = "hint: give the identity that was found, as `status` shows it";
+    let meter = MeterId::new(meter).map_err(|error| anyhow::anyhow!("{error}\n{hint}"))?;
+    let (released, held) = match run::lock(checked) {
+        Ok(_lock) => {
+            let mut outbox = open(checked)?;
+            let released = outbox.transaction(|outbox| outbox.accept(&meter))?;
+            (released, outbox.held_identities()?.into_keys().map(|id| id.to_string()).collect())
+        }
+        Err(run::StartError::Locked { .. }) => accept_running(checked, &meter).await?,
+        Err(error) => return Err(error.into()),
+    };
+    if released == 0 {
+        let held: Vec<String> = held;
+        let hint = if held.is_empty() { "no meter is held".to_owned() } else { format!("held: {}", held.join(", ")) };
+        anyhow::bail!("nothing is held of {meter}\nhint: {hint}");
+    }
+    writeln!(out, "{released} rows of {meter} are released and will be delivered")?;
+    writeln!(out, "set serial = \"{meter}\" in its section: what is read under it is held until then")?;
+    Ok(())
+}
+
+async fn accept_running(checked: &Checked, meter: &MeterId) -> anyhow::Result<(u64, Vec<String>)> {
+    #[derive(serde::Deserialize)]
+    struct Accepted {
+        released: u64,
+        held: Vec<String>,
+    }
+    let path = format!("{}{meter}", http::ACCEPT_PATH);
+    let (status, body) = ask(checked, hyper::Method::POST, &path).await?;
+    anyhow::ensure!(status.is_success(), "the gateway answers {status}: {}", String::from_utf8_lossy(&body));
+    let Accepted { released, held } = serde_json::from_slice(&body).context("the gateway's answer is no JSON")?;
+    Ok((released, held))
+}
+
 /// Asks the running gateway.
-pub async fn status(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+async fn ask(
+    checked: &Checked,
+    method: hyper::Method,
+    path: &str,
+) -> anyhow::Result<(hyper::StatusCode, bytes::Bytes)> {
     use http_body_util::{BodyExt, Empty};
     let listen = checked.config.http.listen;
     let asked = async {
@@ -98,13 +149,17 @@ pub async fn status(checked: &Checked, json: bool, out: &mut impl Write) -> anyh
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await?;
         tokio::spawn(async move { drop(connection.await) });
-        let request =
-            hyper::Request::get("/status").header("host", listen.to_string()).body(Empty::<bytes::Bytes>::new())?;
-        anyhow::Ok(sender.send_request(request).await?.into_body().collect().await?.to_bytes())
+        let request = hyper::Request::builder().method(method).uri(path);
+        let request = request.header("host", listen.to_string()).header(http::COMMAND_HEADER, "1");
+        let response = sender.send_request(request.body(Empty::<bytes::Bytes>::new())?).await?;
+        let status = response.status();
+        anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
     };
-    let body = asked
-        .await
-        .with_context(|| format!("no gateway answers at {listen}\nhint: is it running with these settings?"))?;
+    asked.await.with_context(|| format!("no gateway answers at {listen}\nhint: is it running with these settings?"))
+}
+
+pub async fn status(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let (_, body) = ask(checked, hyper::Method::GET, "/status").await?;
     let status: serde_json::Value = serde_json::from_slice(&body).context("the gateway's answer is no JSON")?;
     if json {
         writeln!(out, "{status}")?;
@@ -116,8 +171,12 @@ pub async fn status(checked: &Checked, json: bool, out: &mut impl Write) -> anyh
     writeln!(out, "uplink     {}", if status["connected"] == true { "connected" } else { "not connected" })?;
     writeln!(
         out,
-        "outbox     {} rows not sealed, {} batches on their way, {} refused",
-        outbox["rows_unsealed"], outbox["batches_unsettled"], outbox["batches_refused"]
+        "outbox     {}: {} rows not sealed, {} held, {} batches on their way, {} refused",
+        text(&outbox["level"]),
+        outbox["rows_unsealed"],
+        outbox["rows_held"],
+        outbox["batches_unsettled"],
+        outbox["batches_refused"]
     )?;
     writeln!(out, "{:<24} {:<10} {:<15} {:<22} cause", "meter", "protocol", "state", "last read")?;
     for meter in status["meters"].as_array().into_iter().flatten() {
@@ -127,3 +186,6 @@ pub async fn status(checked: &Checked, json: bool, out: &mut impl Write) -> anyh
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,7 @@
-//! Health, metrics and status, on loopback.
+//! Health, metrics, status and `accept`, on loopback.
+//!
+//! What changes something asks for the header [`COMMAND_HEADER`], which the page of some site, open in a browser on this machine,
+//! cannot send without asking first, and for a host that is this machine.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -6,17 +9,23 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use protocols::metering::MeterId;
 use tokio::net::TcpListener;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::inventory::InventoryKeeper;
 use crate::outbox::OutboxHandle;
 use crate::telemetry::{Metric, Metrics};
+
+/// Says that a request comes from `meterpost-gateway` itself.
+pub const COMMAND_HEADER: &str = "x-meterpost-command";
+/// `POST` it, with a meter id behind it.
+pub const ACCEPT_PATH: &str = "/accept/";
 
 /// What the pages show.
 #[derive(Clone)]
@@ -60,12 +69,36 @@ async fn answer(request: Request<Incoming>, observed: Observed) -> Result<Respon
             Ok(status) => (StatusCode::OK, "application/json", status.to_string()),
             Err(error) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{error}\n")),
         },
+        (&Method::POST, path) if path.starts_with(ACCEPT_PATH) => {
+            let (status, answer) = accept(&request, &path[ACCEPT_PATH.len()..], &observed).await;
+            (status, "application/json", answer.to_string())
+        }
         _ => (StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, kind.parse().expect("a plain header value"));
     Ok(response)
+}
+
+async fn accept(request: &Request<Incoming>, meter: &str, observed: &Observed) -> (StatusCode, serde_json::Value) {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let is_ours = host.parse::<SocketAddr>().is_ok_and(|host| host.ip().is_loopback());
+    if !is_ours || !request.headers().contains_key(COMMAND_HEADER) {
+        return (StatusCode::FORBIDDEN, serde_json::json!({ "error": "not a command of meterpost-gateway" }));
+    }
+    let meter = match MeterId::new(meter) {
+        Ok(meter) => meter,
+        Err(error) => return (StatusCode::BAD_REQUEST, serde_json::json!({ "error": error.to_string() })),
+    };
+    match observed.outbox.accept(meter.clone()).await {
+        Ok((released, held)) => {
+            info!(%meter, released, "held rows are released");
+            let held: Vec<_> = held.keys().map(MeterId::as_str).collect();
+            (StatusCode::OK, serde_json::json!({ "released": released, "held": held }))
+        }
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, serde_json::json!({ "error": error.to_string() })),
+    }
 }
 
 async fn status(observed: &Observed) -> Result<serde_json::Value, crate::outbox::OutboxError> {

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod config;
+pub mod held;
 pub mod http;
 pub mod inventory;
 pub mod link;

@@ -61,6 +61,9 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             return Ok(if intact { OK } else { USER });
         }
         Command::Outbox(OutboxCommand::Export(argument)) => commands::export(&checked(&argument.config)?, &mut out)?,
+        Command::Outbox(OutboxCommand::Accept { config, meter }) => {
+            commands::accept(&checked(&config.config)?, &meter, &mut out).await?;
+        }
         Command::Outbox(OutboxCommand::Resubmit { config, batch }) => {
             commands::resubmit(&checked(&config.config)?, &batch, &mut out)?;
         }

@@ -24,6 +24,7 @@ use protocols::uplink::{MeterEntry, MeterState};
 use crate::config::metering::PortSettings;
 use crate::inventory::InventoryKeeper;
 use crate::outbox::StoreRequest;
+use crate::reading::session::HELD_STOPPED;
 
 /// Series and logs of one port: four M-Bus channels have some hundred. Beyond it the port has gone mad, and starts afresh.
 const SERIES_MAX: usize = 4_096;
@@ -40,6 +41,8 @@ pub struct Heard {
     pub refused: Vec<String>,
     /// Lines of telegrams that could not be used.
     pub problems: u64,
+    /// Momentary values for which there is no room.
+    pub optional_skipped: u64,
 }
 
 /// What was stored last of a series.
@@ -60,6 +63,22 @@ pub struct P1Port {
     logged_order: VecDeque<(MeterId, String, UtcMillis, u8, i64)>,
     /// Sub-meters in the inventory.
     entered: HashMap<MeterId, String>,
+    room: Room,
+}
+
+/// What there is room for in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Momentary values are taken.
+    pub for_optional: bool,
+    /// What another meter says than the one that is expected is taken.
+    pub for_strangers: bool,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { for_optional: true, for_strangers: true }
+    }
 }
 
 impl P1Port {
@@ -77,7 +96,13 @@ impl P1Port {
             logged: HashSet::new(),
             logged_order: VecDeque::new(),
             entered: HashMap::new(),
+            room: Room::default(),
         }
+    }
+
+    /// Holds from the next telegram on.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
     }
 
     /// The port was opened anew: what came before ends nowhere.
@@ -139,16 +164,25 @@ impl P1Port {
         let stranger = main.as_ref().filter(|main| self.settings.serial.as_ref().is_some_and(|serial| serial != *main));
         let mut request = StoreRequest { hold_identity: stranger.is_some(), ..StoreRequest::default() };
         let stranger = stranger.cloned();
+        let is_stopped = stranger.is_some() && !self.room.for_strangers;
         for part in readout.meters {
             let name = self.name_of(&part.meter, part.channel);
             let state = match (&stranger, &self.settings.serial) {
                 (Some(found), Some(expected)) if part.channel == 0 => {
-                    (MeterState::WrongIdentity, format!("expected {expected}, found {found}"))
+                    let stopped = if is_stopped { format!("; {HELD_STOPPED}") } else { String::new() };
+                    (MeterState::WrongIdentity, format!("expected {expected}, found {found}{stopped}"))
                 }
                 _ => (MeterState::Ok, String::new()),
             };
             self.inventory.session_ended(&name, Some(&part.meter), read_at, None, (state.0, &state.1));
+            if is_stopped {
+                continue;
+            }
             for reading in part.readings {
+                if reading.kind == Kind::Instant && !self.room.for_optional {
+                    heard.optional_skipped += 1;
+                    continue;
+                }
                 if self.is_news(&part.meter, &reading, readout.captured_at) {
                     let own_stamp = reading.captured_at != readout.captured_at;
                     let cadence_s = if own_stamp { 3_600 } else { self.period_s(reading.kind) };
@@ -159,7 +193,7 @@ impl P1Port {
             }
         }
         for event in readout.events {
-            if self.is_new_event(&event, readout.captured_at) {
+            if !is_stopped && self.is_new_event(&event, readout.captured_at) {
                 request.events.push((event, read_at));
             }
         }

@@ -17,6 +17,7 @@ use crate::actors::supervisor::Supervisor;
 use crate::cad::CadFeed;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Checked, FeedSection};
+use crate::held::{HeldAsker, HttpHeld};
 use crate::http::{self, Observed};
 use crate::inventory::InventoryKeeper;
 use crate::mqtt::connection::{self, MqttSettings};
@@ -109,6 +110,13 @@ pub fn open_outbox(checked: &Checked) -> Result<Outbox, StartError> {
     Ok(outbox)
 }
 
+/// On connections of its own, which live on the threads of the lines.
+fn held_asker(checked: &Checked) -> HeldAsker {
+    let cloud = &checked.config.cloud;
+    let http = HttpUploader::new(cloud.host.clone(), cloud.port, checked.token.clone());
+    HeldAsker::new(Arc::new(HttpHeld::new(checked.gateway.clone(), http)))
+}
+
 fn random_u64() -> u64 {
     getrandom::u64().expect("the system has a source of randomness")
 }
@@ -153,6 +161,7 @@ pub async fn run_reloading(
         trust: trust.clone(),
         inventory: inventory.clone(),
         metrics: metrics.clone(),
+        held: Some(held_asker(&checked)),
     };
     // The sections are no longer needed: of a large fleet they would stay in memory twice.
     let (plans, ports) = (std::mem::take(&mut checked.lines), std::mem::take(&mut checked.ports));

@@ -23,6 +23,11 @@ metrics! {
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
     ReadsFailed, "counter", "gateway_meter_reads_failed_total", "Sessions that ended with an error";
     BackfillChunks, "counter", "gateway_backfill_chunks_total", "Chunks of missing profile ranges that were read";
+    HeldAnswers, "counter", "gateway_held_answers_total", "Answers of the cloud which part of a profile it holds";
+    HeldErrors, "counter", "gateway_held_errors_total", "Such questions that were not answered";
+    HeldReadsStopped, "counter", "gateway_held_reads_stopped_total", "Reads left out since what is held of unexpected meters fills its part of the outbox";
+    OptionalSkipped, "counter", "gateway_optional_reads_skipped_total", "Values left out while the outbox was nearly full";
+    LinePauses, "counter", "gateway_line_pauses_total", "Pauses of 10 s in which a line asked no meter since the outbox was full";
     ObjectsRefused, "counter", "gateway_objects_refused_total", "Objects that meters refused";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
@@ -30,6 +35,7 @@ metrics! {
     BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
     BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
     BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";
+    BatchesForgotten, "counter", "gateway_batches_forgotten_total", "Refused batches that had to make room; the cloud's quarantine has them";
     BatchesAbandoned, "counter", "gateway_batches_abandoned_total", "Batches whose payload was damaged on the disk";
     BatchesResent, "counter", "gateway_batches_resent_total", "Uploads that the cloud asked for again";
     UploadsFailed, "counter", "gateway_uploads_failed_total", "Uploads that failed and will be repeated";
@@ -42,6 +48,7 @@ metrics! {
     OutboxBatchesUnsettled, "gauge", "gateway_outbox_batches_unsettled", "Batches sealed and not receipted";
     OutboxBatchesRefused, "gauge", "gateway_outbox_batches_refused", "Batches that the cloud refused, kept for inspection";
     OutboxUsedBytes, "gauge", "gateway_outbox_used_bytes", "Bytes of the outbox in use";
+    OutboxLevel, "gauge", "gateway_outbox_level", "0 while there is room, 1 while optional reads stop, 2 while all reading stops";
     OutboxDropped, "gauge", "gateway_outbox_dropped_readings", "Readings dropped because the outbox was full";
     OutboxOldestAge, "gauge", "gateway_outbox_oldest_age_seconds", "Age of the oldest reading that the cloud has not receipted";
     UplinkConnected, "gauge", "gateway_uplink_connected", "1 while the uplink broker is connected";

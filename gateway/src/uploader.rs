@@ -30,6 +30,8 @@ pub enum UploadError {
     Unauthorized(u16),
     #[error("the cloud answered with status {status}: {body}")]
     Status { status: u16, body: String },
+    #[error("the cloud's answer is not as agreed: {what}")]
+    Unexpected { what: &'static str },
 }
 
 /// What the forwarder needs of the cloud besides MQTT. A simulation has its own.
@@ -92,6 +94,17 @@ impl HttpUploader {
         Ok(sender)
     }
 
+    /// The body of an answer that says yes.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, UploadError> {
+        let request = self
+            .build(Method::GET, path, &Bytes::new())
+            .body(Full::new(Bytes::new()))
+            .expect("path and headers are plain ASCII");
+        let (status, body) = self.request(request).await?;
+        accepted(status, &body)?;
+        Ok(body)
+    }
+
     fn build(&self, method: Method, path: &str, body: &Bytes) -> hyper::http::request::Builder {
         let builder = Request::builder()
             .method(method)
@@ -134,14 +147,8 @@ impl Uploader for HttpUploader {
     }
 
     async fn cloud_time(&self) -> Result<UtcMillis, UploadError> {
-        let request = self
-            .build(Method::GET, "/v1/time", &Bytes::new())
-            .body(Full::new(Bytes::new()))
-            .expect("path and headers are plain ASCII");
-        let (status, body) = self.request(request).await?;
-        accepted(status, &body)?;
+        let body = self.get("/v1/time").await?;
         let time: Result<Time, _> = serde_json::from_slice(&body);
-        let unexpected = |_| UploadError::Status { status: status.as_u16(), body: "no time in the answer".to_owned() };
-        time.map(|time| UtcMillis(time.time_ms)).map_err(unexpected)
+        time.map(|time| UtcMillis(time.time_ms)).map_err(|_| UploadError::Unexpected { what: "no time in it" })
     }
 }

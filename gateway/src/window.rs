@@ -264,7 +264,13 @@ mod tests {
     }
 
     fn settled(applied: &[u64], resend: &[u64], later: &[u64]) -> Settled {
-        Settled { applied: applied.to_vec(), refused: vec![], resend: resend.to_vec(), later: later.to_vec() }
+        Settled {
+            applied: applied.to_vec(),
+            refused: vec![],
+            resend: resend.to_vec(),
+            later: later.to_vec(),
+            forgotten: vec![],
+        }
     }
 
     #[test]

@@ -125,13 +125,15 @@ impl World {
     }
 
     fn boot_gateway(&self) -> anyhow::Result<()> {
-        let uploader = WorldUploader { net: self.net.clone(), payloads: self.head.payloads() };
+        let (payloads, store) = (self.head.payloads(), self.head.sources().store);
+        let cloud = Arc::new(WorldUploader { net: self.net.clone(), payloads, store });
         let around = Around {
             clock: &self.clock,
             net: &self.net,
             feeds: &self.feeds,
             meters: &self.meters,
-            uploader: Arc::new(uploader),
+            uploader: cloud.clone(),
+            held: cloud,
         };
         self.edge.boot(&around)?;
         self.tell("the gateway starts");
@@ -258,7 +260,7 @@ impl World {
             self.meters.restore_power();
             let (usage, feeds) = (self.edge.usage()?, self.feeds.is_empty());
             if !feeds || usage.oldest_read_at_ms.is_some_and(|oldest| oldest < peace) {
-                missing = format!("feeds empty: {feeds}, outbox: {usage:?}");
+                missing = format!("feeds empty: {feeds}, outbox: {usage:?}, unsettled: {:?}", self.edge.unsettled()?);
                 continue;
             }
             // Reading the sinks is dear: seldom, when it takes long.

@@ -8,6 +8,7 @@ use protocols::uplink::{ExpectedSeries, GatewayId, MeterState};
 use super::ApiError;
 use crate::ledger::{GatewayLedger, StatusDigest};
 use crate::log::EventLog;
+use crate::seen;
 use crate::store::{ReadingStore, StoredReading};
 
 /// A gateway says something at least this often when all is well.
@@ -21,6 +22,8 @@ pub struct Meter {
     pub name: String,
     /// Those that name it or delivered its last readings, the one in charge first.
     pub gateways: Vec<GatewayId>,
+    /// Those at which it answers now, ascending: more than one is an alarm.
+    pub seen_by: Vec<GatewayId>,
     pub metering_point: Option<String>,
     pub protocol: Option<String>,
     pub state: MeterState,
@@ -39,11 +42,17 @@ impl Meter {
         self.last.iter().max_by_key(|reading| reading.captured_at)
     }
 
+    /// The state that its gateway says, unless several gateways see it.
+    pub fn state_name(&self) -> &'static str {
+        if self.seen_by.len() > 1 { seen::TWO_GATEWAYS } else { self.state.name() }
+    }
+
     fn unnamed(id: &MeterId) -> Self {
         Self {
             id: Some(id.clone()),
             name: id.to_string(),
             gateways: Vec::new(),
+            seen_by: Vec::new(),
             metering_point: None,
             protocol: None,
             state: MeterState::Unknown,
@@ -83,7 +92,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub async fn read(log: &dyn EventLog, store: &dyn ReadingStore) -> Result<Self, ApiError> {
+    pub async fn read(log: &dyn EventLog, store: &dyn ReadingStore, now: UtcMillis) -> Result<Self, ApiError> {
         let mut gateways: BTreeMap<GatewayId, Gateway> = BTreeMap::new();
         for (id, record) in log.read_ledger().await? {
             match GatewayLedger::decode(&record) {
@@ -91,7 +100,14 @@ impl Fleet {
                 Err(error) => tracing::warn!(gateway = %id, %error, "a ledger record cannot be read"),
             }
         }
-        let mut meters = read_inventories(store, &mut gateways).await?;
+        let mut meters = read_inventories(store, &mut gateways, now).await?;
+        for meter in meters.values_mut() {
+            meter.seen_by.sort_unstable();
+            meter.seen_by.dedup();
+            if let Some(alarm) = seen::alarm(&meter.seen_by) {
+                meter.cause = seen::joined(Some(alarm), &meter.cause);
+            }
+        }
         for reading in store.last_readings().await? {
             let id = &reading.series.meter;
             let meter = meters.entry((Some(id.clone()), String::new())).or_insert_with(|| Meter::unnamed(id));
@@ -127,6 +143,7 @@ fn judge(ledger: &GatewayLedger) -> Gateway {
 async fn read_inventories(
     store: &dyn ReadingStore,
     gateways: &mut BTreeMap<GatewayId, Gateway>,
+    now: UtcMillis,
 ) -> Result<BTreeMap<(Option<MeterId>, String), Meter>, ApiError> {
     let mut meters: BTreeMap<(Option<MeterId>, String), Meter> = BTreeMap::new();
     for (gateway_id, sealed_at, inventory) in store.inventories().await? {
@@ -135,10 +152,12 @@ async fn read_inventories(
             gateway.meters += 1;
             gateway.meters_ok += usize::from(entry.state == MeterState::Ok);
             let name = if entry.meter.is_some() { String::new() } else { format!("{gateway_id}/{}", entry.name) };
+            let is_seen = seen::is_seen(&entry, sealed_at, now);
             let mut meter = Meter {
                 id: entry.meter.clone(),
                 name: entry.name,
                 gateways: vec![gateway_id.clone()],
+                seen_by: is_seen.then(|| gateway_id.clone()).into_iter().collect(),
                 metering_point: entry.metering_point,
                 protocol: Some(entry.protocol),
                 state: entry.state,
@@ -152,8 +171,10 @@ async fn read_inventories(
             let key = (entry.meter, name);
             if let Some(other) = meters.get_mut(&key) {
                 let rank = |meter: &Meter| (meter.state == MeterState::Ok, meter.said_at);
+                meter.seen_by.append(&mut other.seen_by);
                 if rank(other) >= rank(&meter) {
                     other.gateways.push(gateway_id.clone());
+                    other.seen_by = meter.seen_by;
                     continue;
                 }
                 meter.gateways.append(&mut other.gateways);

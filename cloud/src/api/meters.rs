@@ -28,7 +28,7 @@ pub async fn list(_: Viewer, request: HttpRequest, state: Data<ApiState>) -> Res
     let mut found = keys.iter().filter(|(key, meter)| {
         after.is_none_or(|after| key.as_str() > after)
             && gateway.is_none_or(|gateway| meter.gateways.iter().any(|id| id.as_str() == gateway))
-            && wanted_state.is_none_or(|state| meter.state.name() == state)
+            && wanted_state.is_none_or(|state| meter.state_name() == state)
     });
     let page: Vec<_> = found.by_ref().take(limit).collect();
     let next = found.next().and_then(|_| page.last()).map(|(key, _)| key);
@@ -93,7 +93,8 @@ fn summary(meter: &Meter, zone: &jiff::tz::TimeZone) -> Value {
         "gateways": meter.gateways.iter().map(GatewayId::as_str).collect::<Vec<_>>(),
         "metering_point": meter.metering_point,
         "protocol": meter.protocol,
-        "state": meter.state.name(),
+        "seen_by": meter.seen_by.iter().map(GatewayId::as_str).collect::<Vec<_>>(),
+        "state": meter.state_name(),
         "cause": meter.cause,
         "last_read_at": instant(meter.last_read_at),
         "clock_offset_ms": meter.clock_offset_ms,

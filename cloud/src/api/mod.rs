@@ -79,7 +79,7 @@ impl ApiState {
     }
 
     pub async fn fleet(&self) -> Result<Arc<Fleet>, ApiError> {
-        self.fleet.get_or((), Fleet::read(&*self.log, &*self.store)).await
+        self.fleet.get_or((), Fleet::read(&*self.log, &*self.store, self.clock.now())).await
     }
 
     pub async fn completeness(&self, day: Day, zone: &TimeZone) -> Result<Arc<CompletenessReport>, ApiError> {

@@ -7,10 +7,13 @@ use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST};
 use actix_web::test::{TestRequest, call_service, init_service};
 use actix_web::web::Data;
 use protocols::metering::{Kind, MeterId};
+use protocols::uplink::{Inventory, MeterState};
 use serde_json::Value;
 
 use super::live::{CLIENTS_MAX, Follower};
-use super::testing::{HALF_HOUR_S, TOKEN, batch, block, call, fleet, gateway, get, half_hours, json, now, series};
+use super::testing::{
+    HALF_HOUR_S, TOKEN, batch, block, call, entry, fleet, gateway, get, half_hours, json, now, series,
+};
 use super::{ApiState, OPENAPI, SESSION_COOKIE, configure, routes};
 
 const INTERVALS: &str = "/v1/readings?meter=KFM:1&code=1-0:1.29.0&kind=interval&period_s=1800";
@@ -231,6 +234,40 @@ async fn gateways_are_listed_and_their_batches_go_back_in_time() {
     assert_eq!((&other["batches"][0]["readings"], other["batches"].as_array().unwrap().len()), (&3.into(), 1));
 }
 
+/// Control, seen to fail: `is_seen` taking every state for an answer.
+#[actix_web::test]
+async fn a_meter_that_two_gateways_see_is_an_alarm_that_names_both() {
+    let world = fleet().await;
+    let state = world.state(None);
+    let one = json(&state, "/v1/meters/KFM:1").await;
+    assert_eq!(
+        (&one["state"], &one["seen_by"], &one["cause"]),
+        (&"ok".into(), &["gw-1"].as_slice().into(), &"".into())
+    );
+    let (_, page) = get(&state, "/").await;
+    assert!(!page.contains("two gateways"), "{page}");
+    // The roof answers at the barn's gateway, too; the cellar is silent at both.
+    let also =
+        vec![entry("Shed", Some("KFM:1"), MeterState::Ok, ""), entry("Cellar", Some("KFM:2"), MeterState::Silent, "")];
+    world.deliver(batch("gw-2", 2, Vec::new(), Some(Inventory { meters: also })), now()).await;
+    let state = world.state(None);
+    let found = json(&state, "/v1/meters?state=two%20gateways").await;
+    assert_eq!(texts(&found, "meters", "meter"), ["KFM:1"]);
+    let one = &found["meters"][0];
+    assert_eq!(one["seen_by"], serde_json::json!(["gw-1", "gw-2"]));
+    assert_eq!(one["cause"], "seen by gateways gw-1 and gw-2");
+    let report = json(&state, "/v1/completeness?day=2026-10-25&tz=Europe/Berlin").await;
+    let detail = report["detail"].as_array().unwrap();
+    let alarmed: Vec<_> = detail.iter().filter(|meter| meter["seen_by"].as_array().unwrap().len() > 1).collect();
+    assert_eq!(alarmed.len(), 1);
+    assert_eq!((&alarmed[0]["complete"], &alarmed[0]["meter"]), (&true.into(), &"KFM:1".into()));
+    assert_eq!(alarmed[0]["cause"], "seen by gateways gw-1 and gw-2");
+    let (_, page) = get(&state, "/?tz=Europe/Berlin").await;
+    let (listed, tables) = page.split_once("<section class=\"tiles\"").unwrap();
+    assert!(listed.contains("two gateways") && listed.contains("seen by gateways gw-1 and gw-2"), "{listed}");
+    assert!(tables.contains("two gateways"));
+}
+
 #[actix_web::test]
 async fn completeness_is_of_yesterday_unless_a_day_is_named() {
     let state = fleet().await.state(None);
@@ -358,11 +395,12 @@ async fn without_a_token_only_this_machine_is_answered() {
 }
 
 /// Routes that other modules register: asked for here, so that the document cannot name one that is not there.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 6] = [
     ("get", "/v1/time"),
     ("get", "/healthz"),
     ("get", "/readyz"),
     ("get", "/metrics"),
+    ("get", "/v1/held/{gateway}"),
     ("put", "/v1/payloads/{gateway}/{incarnation}/{seq}"),
 ];
 
@@ -381,8 +419,11 @@ async fn the_document_lists_exactly_the_routes_there_are() {
     let real: BTreeSet<(String, String)> =
         ours.chain(ELSEWHERE).map(|(method, path)| (method.to_owned(), path.to_owned())).collect();
     assert_eq!(documented, real);
-    let app =
-        init_service(App::new().configure(crate::http::configure).configure(crate::http::upload::configure)).await;
+    let app = App::new()
+        .configure(crate::http::configure)
+        .configure(crate::http::upload::configure)
+        .configure(crate::http::held::configure);
+    let app = init_service(app).await;
     for (method, path) in ELSEWHERE {
         let request = if method == "put" { TestRequest::put() } else { TestRequest::get() };
         let status = call_service(&app, request.uri(path).to_request()).await.status();
@@ -398,6 +439,12 @@ async fn the_document_is_whole_and_its_parameters_are_those_taken() {
         let pointer = part.split('"').next().unwrap();
         assert!(document.pointer(pointer).is_some(), "{pointer} leads nowhere");
     }
+    let of = |path: &str| -> BTreeSet<String> {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        let documented = parameters.iter().filter(|parameter| parameter["in"] == "query");
+        documented.map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(of("/v1/held/{gateway}"), crate::http::held::KNOWN.map(str::to_owned).into());
     let state = fleet().await.state(None);
     for (path, _) in routes() {
         let (_, text) = get(&state, &format!("{}?no-such-parameter=1", filled(path))).await;
@@ -407,9 +454,6 @@ async fn the_document_is_whole_and_its_parameters_are_those_taken() {
             continue;
         };
         let taken = hint.strip_prefix("known here: ").unwrap().split(", ").filter(|name| *name != "none");
-        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
-        let documented = parameters.iter().filter(|parameter| parameter["in"] == "query");
-        let documented: BTreeSet<&str> = documented.map(|parameter| parameter["name"].as_str().unwrap()).collect();
-        assert_eq!(documented, taken.collect(), "{path}");
+        assert_eq!(of(path), taken.map(str::to_owned).collect(), "{path}");
     }
 }

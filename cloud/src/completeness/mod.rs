@@ -20,13 +20,12 @@ use protocols::uplink::{GatewayId, MeterEntry, MeterState};
 pub use report::{CompletenessReport, MeterReport};
 pub use series::{Gap, SeriesReport};
 
+use crate::seen::{self, INVENTORY_AGE_MS_MAX};
 use crate::store::{RangeQuery, ReadingStore, StoreError};
 use series::Expectation;
 
 /// Readings of one series read at once.
 const PAGE: usize = 10_000;
-/// A gateway sends its inventory daily; one that did not for so long is not heard.
-const INVENTORY_AGE_MS_MAX: i64 = 36 * 3_600_000;
 
 /// How complete a day is: expected against held, per meter and series. Exit code 1 below the target.
 #[derive(Debug, Clone, Args)]
@@ -94,6 +93,8 @@ struct Known {
     gateway: GatewayId,
     sealed_at: UtcMillis,
     entry: MeterEntry,
+    /// Every gateway that sees it now.
+    seen_by: Vec<GatewayId>,
 }
 
 /// How complete a local day is. Of a day that is not over, what was due until `now`.
@@ -106,7 +107,7 @@ pub async fn completeness(
     let whole = Window::of_day(day, zone)?;
     let window = Window { from: whole.from, to: whole.to.min(now).max(whole.from) };
     let mut meters = Vec::new();
-    for known in find_meters(store).await? {
+    for known in find_meters(store, now).await? {
         let mut series = Vec::new();
         for expected in &known.entry.expected {
             let Some(expectation) = Expectation::new(expected, window) else { continue };
@@ -123,19 +124,28 @@ pub async fn completeness(
 }
 
 /// Every meter of every inventory once. One that two gateways name counts as the one reports it that reads it.
-async fn find_meters(store: &dyn ReadingStore) -> Result<Vec<Known>, CompletenessError> {
+async fn find_meters(store: &dyn ReadingStore, now: UtcMillis) -> Result<Vec<Known>, CompletenessError> {
     let mut meters: BTreeMap<(Option<MeterId>, String), Known> = BTreeMap::new();
     for (gateway, sealed_at, inventory) in store.inventories().await? {
         for entry in inventory.meters {
             // A meter that never said who it is has a name only, unique on its gateway.
             let name = if entry.meter.is_some() { String::new() } else { format!("{gateway}/{}", entry.name) };
-            let known = Known { gateway: gateway.clone(), sealed_at, entry };
+            let seen_by: Vec<GatewayId> =
+                seen::is_seen(&entry, sealed_at, now).then(|| gateway.clone()).into_iter().collect();
+            let mut known = Known { gateway: gateway.clone(), sealed_at, entry, seen_by };
             let key = (known.entry.meter.clone(), name);
             let rank = |known: &Known| (known.entry.state == MeterState::Ok, known.sealed_at);
-            match meters.get(&key) {
-                Some(other) if rank(other) >= rank(&known) => {}
-                _ => drop(meters.insert(key, known)),
+            if let Some(other) = meters.get_mut(&key) {
+                other.seen_by.append(&mut known.seen_by);
+                // Two entries of one gateway are one gateway.
+                other.seen_by.sort_unstable();
+                other.seen_by.dedup();
+                if rank(other) >= rank(&known) {
+                    continue;
+                }
+                known.seen_by.append(&mut other.seen_by);
             }
+            meters.insert(key, known);
         }
     }
     Ok(meters.into_values().collect())
@@ -161,7 +171,7 @@ async fn read_instants(
 }
 
 fn judge(known: Known, series: Vec<SeriesReport>, now: UtcMillis) -> MeterReport {
-    let Known { gateway, sealed_at, entry } = known;
+    let Known { gateway, sealed_at, entry, seen_by } = known;
     let is_complete = series.iter().all(SeriesReport::is_complete) && (!series.is_empty() || entry.meter.is_some());
     let with_cause = |text: &str| match entry.cause.as_str() {
         "" => text.to_owned(),
@@ -188,7 +198,12 @@ fn judge(known: Known, series: Vec<SeriesReport>, now: UtcMillis) -> MeterReport
     let unknown = (!is_complete && entry.meter.is_none()).then(|| "never identified".to_owned());
     // Why it is incomplete, most telling first; a complete meter needs attention only when its state says so.
     let cause = if is_complete { state_cause } else { state_cause.or(unheard).or(unknown).or(gap) };
-    MeterReport { name: entry.name, meter: entry.meter, gateway, is_complete, cause, series }
+    let seen_twice = seen::alarm(&seen_by);
+    let cause = match (&seen_twice, cause) {
+        (None, cause) => cause,
+        (Some(_), cause) => Some(seen::joined(seen_twice, cause.as_deref().unwrap_or_default())),
+    };
+    MeterReport { name: entry.name, meter: entry.meter, gateway, seen_by, is_complete, cause, series }
 }
 
 /// Writes the report and returns the exit code: 0 when the target is met.

@@ -15,6 +15,8 @@ pub struct MeterReport {
     /// Once it is known.
     pub meter: Option<MeterId>,
     pub gateway: GatewayId,
+    /// Every gateway at which it answers now: more than one is an alarm.
+    pub seen_by: Vec<GatewayId>,
     pub is_complete: bool,
     /// Why it needs attention; `None` when it does not.
     pub cause: Option<String>,
@@ -79,7 +81,8 @@ impl CompletenessReport {
         };
         let meter = |meter: &MeterReport| {
             json!({"meter": meter.meter.as_ref().map(ToString::to_string), "name": meter.name,
-                   "gateway": meter.gateway.as_str(), "complete": meter.is_complete, "cause": meter.cause,
+                   "gateway": meter.gateway.as_str(),
+                   "seen_by": meter.seen_by.iter().map(GatewayId::as_str).collect::<Vec<_>>(), "complete": meter.is_complete, "cause": meter.cause,
                    "series": meter.series.iter().map(series).collect::<Vec<_>>()})
         };
         json!({

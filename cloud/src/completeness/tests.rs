@@ -217,3 +217,31 @@ async fn a_meter_that_moved_counts_once_and_a_day_not_over_counts_so_far() {
         String::from_utf8(out).unwrap().lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
     );
 }
+
+/// Control, seen to fail: no age in `is_seen`.
+#[tokio::test]
+async fn a_gateway_that_is_long_silent_sees_nothing() {
+    let window = window("2026-06-01", "UTC");
+    let half_hours = expected(Kind::Interval, 1800);
+    let now = window.to.plus_ms(3_600_000);
+    for (age_h, state, seen_by) in [
+        (35, MeterState::Ok, 2),
+        (37, MeterState::Ok, 1),
+        (1, MeterState::Silent, 1),
+        (1, MeterState::WrongIdentity, 2),
+    ] {
+        let store = MemoryStore::default();
+        put_inventory(&store, "gw-1", now, vec![entry("A", MeterState::Ok, vec![half_hours.clone()])]);
+        put_inventory(
+            &store,
+            "gw-2",
+            now.plus_ms(-age_h * 3_600_000),
+            vec![entry("A", state, vec![half_hours.clone()])],
+        );
+        put(&store, "A", &half_hours, labels(window, 1800));
+        let report = report(&store, "2026-06-01", "UTC").await;
+        assert_eq!(report.meters.len(), 1);
+        assert_eq!(report.meters[0].seen_by.len(), seen_by, "{age_h} h, {state:?}");
+        assert_eq!(report.need_attention().count(), usize::from(seen_by == 2));
+    }
+}

@@ -124,7 +124,7 @@ fn identity(main: &mut Html, meter: &Meter, (now, zone): (UtcMillis, &TimeZone))
     main.put(format_args!(
         "<section class=\"identity\"><p class=\"crumb\"><a href=\"/\">All meters</a></p><h1>{} {}</h1>",
         esc(&meter.name),
-        meter_chip(meter.state)
+        meter_chip(meter)
     ));
     if !meter.cause.is_empty() {
         main.put(format_args!("<p class=\"why\">{}</p>", esc(&meter.cause)));

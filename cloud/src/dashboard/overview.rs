@@ -14,6 +14,7 @@ use crate::api::fleet::Fleet;
 use crate::api::params::{Params, today};
 use crate::api::{ApiError, ApiState};
 use crate::completeness::{CompletenessReport, MeterReport};
+use crate::seen::TWO_GATEWAYS;
 
 const KNOWN: [&str; 6] = ["tz", "q", "gateways", "meters", "attention", "day"];
 const REFRESH_S: u32 = 10;
@@ -135,6 +136,7 @@ fn reason(meter: &MeterReport, fleet: &Fleet) -> (Chip, &'static str) {
         MeterState::Refusing => (Chip::Warn, "refused object"),
         MeterState::ClockOff => (Chip::Warn, "clock off"),
         MeterState::Parked => (Chip::Bad, "parked"),
+        MeterState::Ok | MeterState::Unknown if meter.seen_by.len() > 1 => (Chip::Warn, TWO_GATEWAYS),
         MeterState::Ok | MeterState::Unknown if meter.meter.is_none() => (Chip::Bad, "unidentified"),
         MeterState::Ok | MeterState::Unknown => {
             let gateway = meter.cause.as_deref().is_some_and(|cause| cause.starts_with("gateway "));

@@ -31,14 +31,15 @@ pub(super) fn chip(chip: Chip, text: &str) -> String {
     format!("<span class=\"chip {class}\">{}</span>", esc(text))
 }
 
-pub(super) fn meter_chip(state: MeterState) -> String {
-    let kind = match state {
+pub(super) fn meter_chip(meter: &Meter) -> String {
+    let kind = match meter.state {
+        _ if meter.seen_by.len() > 1 => Chip::Warn,
         MeterState::Ok => Chip::Good,
         MeterState::Unknown => Chip::Idle,
         MeterState::ClockOff | MeterState::Refusing => Chip::Warn,
         MeterState::Silent | MeterState::WrongIdentity | MeterState::Parked => Chip::Bad,
     };
-    chip(kind, state.name())
+    chip(kind, meter.state_name())
 }
 
 /// What is shown of each table; every link of the page carries it on.
@@ -193,7 +194,7 @@ fn meter_row(main: &mut Html, meter: &Meter, pages: &Pages, (now, zone): (UtcMil
         "<tr><th scope=\"row\">{name}</th><td data-label=\"State\">{}</td><td data-label=\"Newest reading\">{}</td>\
          <td class=\"r\" data-label=\"Value\">{}</td><td data-label=\"Series\" class=\"mono faint\">{}</td>\
          <td data-label=\"Gateway\" class=\"mono\">{}</td></tr>",
-        meter_chip(meter.state),
+        meter_chip(meter),
         time(last.map(|last| last.captured_at), now, zone),
         last.map_or_else(|| "–".to_owned(), |last| value(last.quantity)),
         esc(series),

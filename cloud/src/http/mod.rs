@@ -1,5 +1,7 @@
 //! The HTTP server: what every instance answers. Each module registers its own routes with a `configure` function.
 
+pub mod held;
+mod token;
 pub mod upload;
 
 use std::io;
@@ -17,6 +19,7 @@ use serde_json::json;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::payloads::Payloads;
+use crate::store::ReadingStore;
 use crate::telemetry::Metrics;
 
 /// Enough for uploads to share the disk; the page and the API are light.
@@ -25,10 +28,11 @@ const WORKERS: usize = 2;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const SHUTDOWN_TIMEOUT_S: u64 = 2;
 
-/// What the routes of this module and of `upload` work with.
+/// What the routes of this module, of `upload` and of `held` work with.
 #[derive(Clone)]
 pub struct HttpServices {
     pub payloads: Payloads,
+    pub store: Arc<dyn ReadingStore>,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
@@ -82,12 +86,15 @@ pub fn serve(
     more: impl Fn(&mut ServiceConfig) + Clone + Send + 'static,
 ) -> io::Result<Server> {
     let uploads = upload::Uploads::new(services.clone());
+    let held = held::Held::new(services.clone());
     let factory = move || {
         App::new()
             .app_data(Data::new(services.clone()))
             .app_data(Data::new(uploads.clone()))
+            .app_data(Data::new(held.clone()))
             .configure(configure)
             .configure(upload::configure)
+            .configure(held::configure)
             .configure(more.clone())
     };
     let server = HttpServer::new(factory)

@@ -9,25 +9,30 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::health::Part;
 use crate::payloads::open::Opening;
+use crate::store::StoreBatch;
+use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::Metric;
 use crate::testing::{T0, batch, sealed};
 
 struct Server {
     folder: tempfile::TempDir,
     services: HttpServices,
+    store: EmbeddedStore,
 }
 
 impl Server {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let (_, store) = crate::embedded::in_memory(1, 7).unwrap();
         let services = HttpServices {
+            store: Arc::new(store.clone()),
             payloads: Payloads::local(&folder.path().join("objects")).unwrap(),
             clock: Arc::new(ManualClock::new(T0)),
             metrics: Arc::default(),
             health: Arc::default(),
             tokens_dir: None,
         };
-        Self { folder, services }
+        Self { folder, services, store }
     }
 
     fn with_tokens() -> Self {
@@ -46,8 +51,10 @@ impl Server {
         let app = App::new()
             .app_data(Data::new(self.services.clone()))
             .app_data(Data::new(uploads))
+            .app_data(Data::new(held::Held::new(self.services.clone())))
             .configure(configure)
-            .configure(upload::configure);
+            .configure(upload::configure)
+            .configure(held::configure);
         let app = init_service(app).await;
         let response = call_service(&app, request.to_request()).await;
         let status = response.status();
@@ -171,4 +178,90 @@ fn a_port_that_is_taken_is_said_clearly() {
     let first = bind("127.0.0.1:0", false).unwrap();
     let error = bind(&first.local_addr().unwrap().to_string(), false).unwrap_err();
     assert!(error.hint().unwrap().contains("another program"), "{error}");
+}
+
+const HELD: &str = "/v1/held/gw-1?meter=KFM:1&code=1-0:1.8.0&kind=register";
+
+/// Every quarter of an hour from `first` to `last` but those in `but`, and as often a read of the same register beside the grid.
+async fn with_quarters(server: &Server, first: i64, last: i64, but: &[i64]) {
+    use crate::api::testing::{batch, block, series};
+    use protocols::metering::Kind;
+    let at = |quarter: i64| T0.plus_ms(quarter * 900_000 - T0.0 % 900_000);
+    let rows = (first..=last).flat_map(|quarter| {
+        let captured = (!but.contains(&quarter)).then_some((at(quarter), 0, quarter));
+        captured.into_iter().chain([(at(quarter).plus_ms(4_321), 0, quarter)])
+    });
+    let block = block(series("KFM:1", "1-0:1.8.0", Kind::Register, 0), rows);
+    let batch = batch("gw-9", 1, vec![block], None);
+    let sealed_effective = batch.sealed_at;
+    server.store.upsert(&[StoreBatch { batch: Arc::new(batch), sealed_effective }]).await.unwrap();
+}
+
+fn grid(first: i64, last: i64) -> String {
+    let at = |quarter: i64| T0.plus_ms(quarter * 900_000 - T0.0 % 900_000);
+    format!("{HELD}&from={}&to={}&step_s=900", at(first), at(last))
+}
+
+async fn held_of(server: &Server, path: &str) -> Vec<(String, String)> {
+    let (status, text) = server.call(TestRequest::get().uri(path)).await;
+    assert_eq!(status, StatusCode::OK, "{path}: {text}");
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let text = |range: &serde_json::Value, key: &str| range[key].as_str().unwrap().to_owned();
+    value["held"].as_array().unwrap().iter().map(|range| (text(range, "first"), text(range, "last"))).collect()
+}
+
+/// Control, seen to fail: any distance up to a step taken as held, as the registers beside the grid have it.
+#[actix_web::test]
+async fn what_is_held_is_told_by_the_points_of_the_grid() {
+    let server = Server::new();
+    with_quarters(&server, 0, 40, &[7, 8, 20]).await;
+    let at = |quarter: i64| T0.plus_ms(quarter * 900_000 - T0.0 % 900_000).to_string();
+    let wanted = [(0, 6), (9, 19), (21, 40)].map(|(first, last)| (at(first), at(last)));
+    assert_eq!(held_of(&server, &grid(-5, 99)).await, wanted);
+    assert_eq!(held_of(&server, &grid(7, 8)).await, []);
+    assert_eq!(held_of(&server, &grid(-5, 99).replace("KFM:1", "KFM:2")).await, []);
+    // A hole at every other quarter: only the newest ranges are named.
+    let server = Server::new();
+    with_quarters(&server, 0, 400, &(0..400).step_by(2).collect::<Vec<_>>()).await;
+    let held = held_of(&server, &grid(0, 400)).await;
+    assert_eq!((held.len(), held.last().unwrap().1.clone()), (128, at(400)));
+}
+
+#[actix_web::test]
+async fn a_wrong_question_is_refused_with_a_hint() {
+    let server = Server::new();
+    let right = grid(0, 4);
+    for (path, hint) in [
+        (HELD.to_owned(), "an instant such as"),
+        (right.replace("&step_s=900", ""), "seconds between two captures"),
+        (right.replace("step_s=900", "step_s=0"), "a step_s of at least 1"),
+        (right.replace("step_s=900", "step_s=x"), "seconds between two captures"),
+        (grid(4, 0), "the earlier instant as from"),
+        (grid(0, 100_000), "at most 100000"),
+        (right.replace("register", "interval"), "seconds, such as 900"),
+        (right.replace("register", "nothing"), "one of register"),
+        (right.replace("1-0:1.8.0", "x"), "an OBIS code"),
+        (format!("{right}&x=1"), "known here: meter"),
+        (right.replace("gw-1", ".gw"), "the id of a gateway"),
+    ] {
+        let (status, text) = server.call(TestRequest::get().uri(&path)).await;
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}: {text}");
+        assert!(value["hint"].as_str().unwrap().contains(hint), "{path}: {text}");
+    }
+    assert_eq!(server.services.metrics.value(Metric::HeldNotAnswered), 11);
+}
+
+/// Control: the right token of the right gateway is let in.
+#[actix_web::test]
+async fn with_tokens_a_gateway_asks_as_itself_only() {
+    let server = Server::with_tokens();
+    let ask =
+        |token: &str| TestRequest::get().uri(&grid(0, 4)).insert_header((AUTHORIZATION, format!("Bearer {token}")));
+    assert_eq!(server.call(ask("secret of gw-1")).await.0, StatusCode::OK);
+    for request in [ask("secret of gw-2"), ask(""), TestRequest::get().uri(&grid(0, 4))] {
+        let (status, text) = server.call(request).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(text.contains("no valid token for this gateway") && !text.contains("secret"), "{text}");
+    }
 }

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{AUTHORIZATION, CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::web::{self, Data, Path, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use protocols::uplink::limits::PAYLOAD_BYTES_MAX;
 use protocols::uplink::topics::SHA256_HEADER;
-use protocols::uplink::{BatchId, GatewayId, Sha256};
+use protocols::uplink::{BatchId, Sha256};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::HttpServices;
+use super::token::{NoToken, authorize};
 use crate::payloads::{PayloadKey, PayloadsError, Stored};
 use crate::telemetry::Metric;
 
@@ -27,8 +28,6 @@ const UPLOADS_AT_ONCE: usize = 32;
 /// The largest payload on a slow mobile link.
 const BODY_TIMEOUT: Duration = Duration::from_secs(120);
 const RETRY_AFTER_S: &str = "5";
-/// Far above any token; a longer file is no token.
-const TOKEN_BYTES_MAX: usize = 4_096;
 
 #[derive(Clone)]
 pub struct Uploads {
@@ -41,8 +40,8 @@ pub struct Uploads {
 enum UploadError {
     #[error("{0}")]
     Request(String),
-    #[error("no valid token for this gateway")]
-    Token,
+    #[error(transparent)]
+    Token(#[from] NoToken),
     #[error("a payload has at most {PAYLOAD_BYTES_MAX} bytes")]
     TooLong,
     #[error("the body ended early or came too slowly")]
@@ -59,7 +58,7 @@ impl UploadError {
     fn response(&self) -> HttpResponse {
         let status = match self {
             Self::Request(_) => StatusCode::BAD_REQUEST,
-            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Cut => StatusCode::REQUEST_TIMEOUT,
             Self::Hash { .. } => StatusCode::UNPROCESSABLE_ENTITY,
@@ -67,7 +66,7 @@ impl UploadError {
         };
         let mut response = HttpResponse::build(status);
         match self {
-            Self::Token => drop(response.insert_header((WWW_AUTHENTICATE, "Bearer"))),
+            Self::Token(_) => drop(response.insert_header((WWW_AUTHENTICATE, "Bearer"))),
             Self::Busy | Self::Unavailable => drop(response.insert_header((RETRY_AFTER, RETRY_AFTER_S))),
             _ => {}
         }
@@ -126,7 +125,7 @@ impl Uploads {
         if batch.seq == 0 {
             return Err(UploadError::Request("seq counts from 1".to_owned()));
         }
-        self.authorize(request, &batch.gateway).await?;
+        authorize(&self.services, request, &batch.gateway).await?;
         let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
         let sha256 =
             header(SHA256_HEADER).ok_or_else(|| UploadError::Request(format!("{SHA256_HEADER} is missing")))?;
@@ -148,27 +147,6 @@ impl Uploads {
             }
         }
     }
-
-    /// An unknown gateway and a wrong token are answered alike.
-    async fn authorize(&self, request: &HttpRequest, gateway: &GatewayId) -> Result<(), UploadError> {
-        let Some(tokens) = &self.services.tokens_dir else { return Ok(()) };
-        let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = given.and_then(|value| value.strip_prefix("Bearer ")).ok_or(UploadError::Token)?;
-        // A gateway's id is no path: letters, digits, - _ and dots, none of them first.
-        let file = tokio::fs::read(tokens.join(gateway.as_str())).await.map_err(|_| UploadError::Token)?;
-        let expected = file.trim_ascii();
-        if expected.is_empty() || expected.len() > TOKEN_BYTES_MAX || !same_secret(given.trim().as_bytes(), expected) {
-            return Err(UploadError::Token);
-        }
-        Ok(())
-    }
-}
-
-/// In time that depends on neither: hashes are compared, all of them, whatever differs.
-fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    let (a, b) = (Sha256::of(a), Sha256::of(b));
-    let difference = a.0.iter().zip(b.0).fold(0, |difference, (a, b)| difference | (a ^ b));
-    std::hint::black_box(difference) == 0
 }
 
 async fn read(mut body: web::Payload) -> Result<BytesMut, UploadError> {

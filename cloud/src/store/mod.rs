@@ -92,7 +92,9 @@ pub trait ReadingStore: Send + Sync + 'static {
     async fn read_day(&self, meter: &MeterId, day: Day) -> Result<Vec<StoredReading>, StoreError>;
     /// Ascending by (captured_at, nth), at most `rows_max`.
     async fn read_range(&self, query: RangeQuery) -> Result<Vec<StoredReading>, StoreError>;
-    /// Sub-ranges of `from..=to` in which the series has a reading at least every `step_ms`: the first and last instant of each.
+    /// Ranges of the grid `from`, `from + step_ms`, ... up to `to` at *every* point of which the series has a reading, whatever
+    /// else it has between: the first and the last point of each range, ascending. A reading beside the grid holds nothing, since
+    /// registers that are read live are in the same series as those of a profile.
     async fn ranges_held(
         &self,
         series: &Series,

@@ -8,14 +8,14 @@
 use std::time::Duration;
 
 use actix::prelude::*;
-use protocols::metering::UtcMillis;
+use protocols::metering::{Kind, Reading, UtcMillis};
 use tracing::{debug, error, warn};
 
 use super::supervisor::DeathNotice;
 use crate::cad::CadFeed;
 use crate::clock::SharedClock;
 use crate::mqtt::{MqttCommand, MqttEvent, MqttLink};
-use crate::outbox::{OutboxHandle, StoreRequest};
+use crate::outbox::{Level, OutboxHandle, StoreRequest};
 use crate::telemetry::{Metric, Metrics};
 use crate::trust::ClockTrust;
 
@@ -92,7 +92,11 @@ fn gather(parts: &FeedParts, feed: &mut CadFeed, event: MqttEvent, gathered: &mu
             for problem in &decoded.problems {
                 debug!(feed = %parts.name, %topic, error = %problem, "a value could not be used");
             }
-            gathered.request.readings.extend(decoded.readings);
+            let is_free = parts.outbox.level() == Level::Free;
+            let (taken, skipped): (Vec<Reading>, Vec<Reading>) =
+                decoded.readings.into_iter().partition(|reading| is_free || reading.series.kind != Kind::Instant);
+            parts.metrics.add(Metric::OptionalSkipped, skipped.len() as u64);
+            gathered.request.readings.extend(taken);
         }
         Ok(None) => {}
         Err(error) => {
@@ -126,3 +130,6 @@ async fn store(parts: &FeedParts, request: StoreRequest) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

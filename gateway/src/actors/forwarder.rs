@@ -285,6 +285,7 @@ impl Forwarding {
         metrics.set(Metric::OutboxBatchesUnsettled, usage.batches_unsettled as i64);
         metrics.set(Metric::OutboxBatchesRefused, usage.batches_refused as i64);
         metrics.set(Metric::OutboxUsedBytes, usage.used_bytes as i64);
+        metrics.set(Metric::OutboxLevel, usage.level as i64);
         metrics.set(Metric::OutboxDropped, usage.dropped as i64);
         let oldest = usage.oldest_read_at_ms.map(UtcMillis);
         metrics.set(Metric::OutboxOldestAge, oldest.map_or(0, |oldest| wall.since(oldest) / 1000));
@@ -344,6 +345,7 @@ impl Forwarding {
     async fn on_receipt(&mut self, receipt: Receipt, now: Duration) -> Result<(), OutboxError> {
         self.on_cloud_time(receipt.cloud_time).await?;
         let incarnation = receipt.incarnation;
+        debug!(incarnation = format!("{incarnation:016x}"), ?receipt, "receipt");
         let settled = self.parts.outbox.settle(receipt).await?;
         self.blocked = None;
         let metrics = &self.parts.metrics;
@@ -352,6 +354,11 @@ impl Forwarding {
         metrics.add(Metric::BatchesResent, settled.resend.len() as u64);
         for (seq, reason) in &settled.refused {
             error!(incarnation = format!("{incarnation:016x}"), seq, %reason, "the cloud refused a batch; it is kept for `outbox inspect`");
+        }
+        metrics.add(Metric::BatchesForgotten, settled.forgotten.len() as u64);
+        for (incarnation, seq) in &settled.forgotten {
+            let incarnation = format!("{incarnation:016x}");
+            error!(incarnation, seq, "a refused batch had to make room; the cloud's quarantine has it");
         }
         if !settled.applied.is_empty() {
             self.status_due = self.status_due.min(now + STATUS_PAUSE);

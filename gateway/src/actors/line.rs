@@ -6,8 +6,8 @@
 //! unanswered turn; the meter is started again by the rule of the supervisor, and the others go on at once.
 //!
 //! The queue is fair by order: whoever has been due the longest has the next turn, and after his turn he is due later than all
-//! who wait. Live reads of any meter go before backfill of any. A meter that does not answer costs the line one time-out, then
-//! its agenda keeps it away for 1 min doubling to 60 min.
+//! who wait. Live reads of any meter go before backfill of any. While the outbox is full nobody has a turn. A meter that does
+//! not answer costs the line one time-out, then its agenda keeps it away for 1 min doubling to 60 min.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use super::supervisor::{DeathNotice, Lives, Verdict};
 use crate::backoff::Backoff;
 use crate::config::metering::{LinePlan, MediumSettings, MeterSettings};
 use crate::link::{ByteLink, Medium};
+use crate::outbox::Level;
 use crate::reading::session::SessionParts;
 use crate::telemetry::Metric;
 
@@ -61,6 +62,8 @@ impl Actor for Line {
 
 /// Beyond a meter's budget: for the stores of its turn, which have deadlines of their own.
 const TURN_GRACE: Duration = Duration::from_secs(90);
+/// Between looks whether a full outbox has room again.
+const FULL_PAUSE: Duration = Duration::from_secs(10);
 const OPEN_FIRST: Duration = Duration::from_secs(1);
 const OPEN_MAX: Duration = Duration::from_secs(60);
 
@@ -148,14 +151,20 @@ pub async fn run(parts: LineParts, mut plans: watch::Receiver<Arc<LinePlan>>) {
             Err(_) => return,
         }
         let now = line.parts.session.clock.monotonic();
-        let next = if now < line.closed_until { None } else { line.queue.next(now) };
+        let is_full = line.parts.session.outbox.level() == Level::Full;
+        let next = if now < line.closed_until || is_full { None } else { line.queue.next(now) };
         if let Some(slot) = next {
             line.turn(slot).await;
             tokio::time::sleep(line.plan.line.gap).await;
             continue;
         }
         let wakes_at = line.queue.wakes_at().map(|at| at.max(line.closed_until));
-        let wait = wakes_at.map_or(OPEN_MAX, |at| at.saturating_sub(now)).max(Duration::from_millis(1));
+        let mut wait = wakes_at.map_or(OPEN_MAX, |at| at.saturating_sub(now)).max(Duration::from_millis(1));
+        if is_full {
+            // Meters keep what they have; asking for it would be in vain.
+            line.parts.session.metrics.add(Metric::LinePauses, 1);
+            wait = FULL_PAUSE;
+        }
         tokio::select! {
             biased;
             () = tokio::time::sleep(wait) => {}

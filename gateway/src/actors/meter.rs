@@ -172,7 +172,7 @@ impl Core {
 
     fn schedule(&self) -> Schedule {
         let (wall, now) = (self.parts.clock.wall(), self.parts.clock.monotonic());
-        let backfill_at = self.memory.has_backlog().then(|| self.agenda.next_backfill(now));
+        let backfill_at = self.memory.backlog_at().map(|at| at.max(self.agenda.next_backfill(now)));
         Schedule { live_at: self.agenda.next_live(wall, now), backfill_at }
     }
 }

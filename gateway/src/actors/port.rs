@@ -16,9 +16,9 @@ use super::supervisor::DeathNotice;
 use crate::backoff::Backoff;
 use crate::config::metering::PortSettings;
 use crate::link::{ByteLink, LinkLost};
-use crate::outbox::StoreRequest;
-use crate::p1::{Heard, P1Port};
-use crate::reading::session::SessionParts;
+use crate::outbox::{Level, OutboxError, StoreRequest};
+use crate::p1::{Heard, P1Port, Room};
+use crate::reading::session::{HELD_STOPPED, SessionParts};
 use crate::telemetry::Metric;
 
 #[derive(Clone)]
@@ -117,8 +117,13 @@ async fn hear(
             Err(_) => 0,
         };
         let received_at = session.clock.wall();
-        let Heard { requests, telegrams, refused: refusals, problems } =
+        port.set_room(Room {
+            for_optional: session.outbox.level() == Level::Free,
+            for_strangers: !session.outbox.held_stopped(),
+        });
+        let Heard { requests, telegrams, refused: refusals, problems, optional_skipped } =
             port.receive(&mut octets[..count], received_at);
+        session.metrics.add(Metric::OptionalSkipped, optional_skipped);
         session.metrics.add(Metric::TelegramsRead, telegrams);
         session.metrics.add(Metric::FieldProblems, problems);
         session.metrics.add(Metric::TelegramsRefused, refusals.len() as u64);
@@ -151,6 +156,12 @@ async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreReq
                 session.metrics.add(Metric::ReadingsStored, outcome.stored as u64);
                 session.metrics.add(Metric::ReadingsRepeated, outcome.repeated as u64);
                 debug!(port = %settings.name, stored = outcome.stored, "telegram stored");
+                return;
+            }
+            // Said once: from now on the port takes nothing of a stranger.
+            Err(error @ OutboxError::HeldFull { .. }) if request.hold_identity => {
+                session.metrics.add(Metric::HeldReadsStopped, 1);
+                error!(port = %settings.name, %error, "{HELD_STOPPED}");
                 return;
             }
             Err(error) => {

@@ -45,6 +45,13 @@
 //! More than once between two sessions: set back and then forward, a clock hides where it has been, and only the sum is seen.
 //! So after a change of more than a minute, in whichever direction, the day below `head` becomes a gap too. What no reader of
 //! labels can see: changes that add up to next to nothing.
+//!
+//! # What the cloud holds
+//!
+//! A profile that this outbox has never read may have been read by another: the outbox was lost, or the gateway is new. What
+//! lies below the label `unasked_below` is missing for no other reason, so the cloud may be asked which of it it holds
+//! ([`crate::held`]), and that need not be read. Until there is an answer it is a gap like any other. After a clock was set
+//! nobody is asked: the cloud's answer does not tell apart two entries with one label.
 
 use protocols::metering::UtcMillis;
 
@@ -109,13 +116,15 @@ pub struct ProfileCursor {
     head: UtcMillis,
     /// Disjoint, oldest first. One may lie above `head`: what a clock had labelled before it was set back.
     gaps: Vec<Span>,
+    /// What is missing below this label was never read by this outbox, and the cloud has not been asked for it.
+    unasked_below: Option<UtcMillis>,
 }
 
 impl ProfileCursor {
     /// A profile that was never read: the first live read begins so many days ago.
     pub fn start(meter_now: UtcMillis, backfill_days: u32) -> Self {
         let head = meter_now.plus_ms(1 + REWIND_TOLERANCE_MS - i64::from(backfill_days) * DAY_MS);
-        Self { head, gaps: Vec::new() }
+        Self { head, gaps: Vec::new(), unasked_below: Some(meter_now.plus_ms(1)) }
     }
 
     pub fn head(&self) -> UtcMillis {
@@ -124,6 +133,25 @@ impl ProfileCursor {
 
     pub fn gaps(&self) -> &[Span] {
         &self.gaps
+    }
+
+    /// What the cloud may be asked for: from the first label that is missing, up to a label beyond it.
+    pub fn unasked(&self) -> Option<Span> {
+        let below = self.unasked_below?;
+        let oldest = self.gaps.first()?;
+        Some(Span::new(oldest.from, below)).filter(|span| !span.is_empty())
+    }
+
+    /// The cursor after the cloud has named spans that it holds. They go from the gaps, as far as it was asked for them.
+    #[must_use]
+    pub fn after_answer(&self, held: &[Span]) -> Self {
+        let mut next = self.clone();
+        if let Some(below) = next.unasked_below.take() {
+            for span in held {
+                next.remove(Span::new(span.from, span.to.min(below)));
+            }
+        }
+        next
     }
 
     /// What to ask for next, by a meter whose clock shows `meter_now`.
@@ -180,6 +208,7 @@ impl ProfileCursor {
         let everything = Span::new(UtcMillis(i64::MIN), meter_now.plus_ms(1).max(self.head));
         let mut next = self.after_live(everything, last_label, meter_now, rhythm);
         next.gaps.clear();
+        next.unasked_below = None;
         next
     }
 
@@ -192,6 +221,7 @@ impl ProfileCursor {
         let old_now =
             by_ms.map_or(self.head.plus_ms(LEAP_EDGE_MS), |by_ms| meter_now.plus_ms(by_ms + REWIND_TOLERANCE_MS));
         next.add_gap(Span::new(self.overlap(), old_now));
+        next.unasked_below = None;
         next
     }
 
@@ -201,6 +231,7 @@ impl ProfileCursor {
     pub fn doubted(&self) -> Self {
         let mut next = self.clone();
         next.add_gap(Span::new(self.overlap().plus_ms(-DAY_MS), self.overlap()));
+        next.unasked_below = None;
         next
     }
 
@@ -248,19 +279,21 @@ impl ProfileCursor {
         self.tidy();
     }
 
-    /// The rows of the cursor table: `{key} head`, `{key} gap3 from`, `{key} gap3 to`. An empty gap is 0 and 0.
+    /// The rows of the cursor table: `{key} head`, `{key} gap3 from`, `{key} gap3 to`, `{key} unasked below`. An empty gap is 0
+    /// and 0; 0 too is what nobody is to be asked for.
     fn rows(&self) -> impl Iterator<Item = i64> {
         let gaps = (0..GAPS_MAX).flat_map(|slot| match self.gaps.get(slot) {
             Some(gap) => [gap.from.0, gap.to.0],
             None => [0, 0],
         });
-        std::iter::once(self.head.0).chain(gaps)
+        let unasked = self.unasked_below.map_or(0, |below| below.0);
+        std::iter::once(self.head.0).chain(gaps).chain([unasked])
     }
 
     /// The names of the rows, in the order of [`Self::from_rows`].
     pub fn keys(key: &str) -> Vec<String> {
         let gaps = (0..GAPS_MAX).flat_map(|slot| [format!("{key} gap{slot} from"), format!("{key} gap{slot} to")]);
-        std::iter::once(format!("{key} head")).chain(gaps).collect()
+        std::iter::once(format!("{key} head")).chain(gaps).chain([format!("{key} unasked below")]).collect()
     }
 
     /// What to write so that the disk says this, when it says `before`.
@@ -279,9 +312,11 @@ impl ProfileCursor {
             [Some(from), Some(to)] => Some(Span::new(UtcMillis(*from), UtcMillis(*to))),
             _ => None,
         };
-        let (pairs, _) = gaps.as_chunks::<2>();
+        let (pairs, unasked) = gaps.as_chunks::<2>();
         let gaps = pairs.iter().filter_map(span).filter(|gap| !gap.is_empty()).collect();
-        Some(Self { head: UtcMillis((*head)?), gaps })
+        // An older version has not written it.
+        let unasked_below = unasked.first().copied().flatten().filter(|below| *below != 0).map(UtcMillis);
+        Some(Self { head: UtcMillis((*head)?), gaps, unasked_below })
     }
 }
 

@@ -13,9 +13,9 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Checked;
 use crate::config::metering::{LinePlan, MeterSettings, Source};
 use crate::link;
+use crate::reading::introduction::{Introduction, introduce};
 use crate::reading::memory::MeterMemory;
 use crate::reading::registers::{RegisterRound, read_registers};
-use crate::reading::session::{Introduction, introduce};
 use crate::reading::talk::{Talk, TalkError};
 
 const HINT_BUSY: &str = "hint: while the gateway runs, it holds the line; `status` shows what it reads";

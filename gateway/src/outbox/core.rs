@@ -1,15 +1,15 @@
 //! Opening the file, storing rows, and what is known of the file in memory.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use protocols::metering::{Event, Reading, Series, StampedBy, UtcMillis};
+use protocols::metering::{Event, Reading, StampedBy, UtcMillis};
 use protocols::uplink::{GatewayId, SeqSet};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
-use super::memory::{BatchState, Memory, SeriesState, identity};
-use super::rows::{COLUMNS, FRESH, HELD, HELD_IDENTITY, INSERT, StoredRow};
+use super::level::{FULL_PERCENT, Level};
+use super::memory::Memory;
+use super::rows::{FRESH, HELD_IDENTITY, INSERT, StoredRow};
 use super::schema;
 use crate::trust::Untrusted;
 
@@ -69,6 +69,9 @@ pub enum OutboxError {
     /// The outbox has reached its size; nothing of the request was stored. Readings leave as receipts arrive.
     #[error("the outbox is full: {used_bytes} of {bytes_max} bytes")]
     Full { used_bytes: u64, bytes_max: u64 },
+    /// What waits for a person or for a trusted clock fills its part; nothing of the request was stored.
+    #[error("what is held in the outbox fills its part: {held_bytes} of {bytes_max} bytes")]
+    HeldFull { held_bytes: u64, bytes_max: u64 },
     /// Disk full, read-only, or failing; nothing of the request was stored.
     #[error("the disk does not take it")]
     Disk(#[source] rusqlite::Error),
@@ -122,10 +125,17 @@ pub struct StoreOutcome {
 pub struct Usage {
     pub rows_unsealed: u64,
     pub rows_held: u64,
+    /// Roughly, of those that wait for a person or for a trusted clock.
+    pub held_bytes: u64,
+    /// They fill their part: what would have to wait, too, is no longer read.
+    pub held_stopped: bool,
     pub batches_unsettled: u64,
     pub batches_refused: u64,
+    /// Refused batches that had to go; the cloud's quarantine has them.
+    pub refused_dropped: u64,
     pub used_bytes: u64,
     pub bytes_max: u64,
+    pub level: Level,
     pub repeated: u64,
     pub dropped: u64,
     /// `read_at` of the oldest row that is neither held nor settled, ms.
@@ -147,11 +157,11 @@ pub struct Outbox {
     pub(super) memory: Memory,
     /// Drawn at the first seal of this opening.
     pub(super) incarnation: Option<u64>,
+    /// See [`Self::held_stopped`]. Not in [`Memory`]: the refusal that sets it is rolled back.
+    pub(super) held_stopped: bool,
     pub(super) draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
 }
 
-/// Leaves room for sealing and deleting when storing has to stop: both need pages before they free any.
-const STORE_SHARE: (u64, u64) = (9, 10);
 const PAGE_BYTES: u64 = 4096;
 
 impl Outbox {
@@ -236,7 +246,14 @@ impl Outbox {
         if owner != settings.gateway.as_str() {
             return Err(OpenError::OtherGateway { found: owner, expected: settings.gateway });
         }
-        let mut outbox = Self { connection, settings, memory: Memory::default(), incarnation: None, draw_incarnation };
+        let mut outbox = Self {
+            connection,
+            settings,
+            memory: Memory::default(),
+            incarnation: None,
+            held_stopped: false,
+            draw_incarnation,
+        };
         outbox.reload()?;
         let report = OpenReport {
             created,
@@ -277,6 +294,7 @@ impl Outbox {
 
     /// Stores one request inside the transaction that is open.
     pub fn store(&mut self, request: &StoreRequest) -> Result<StoreOutcome, OutboxError> {
+        self.check_held(request)?;
         let mut outcome = StoreOutcome { dropped: self.make_room()?, ..StoreOutcome::default() };
         let held = if request.hold_identity { HELD_IDENTITY } else { 0 };
         // Prepared once for all rows: looking it up takes as long as a tenth of an insert.
@@ -293,8 +311,9 @@ impl Outbox {
             }
         }
         for (event, read_at) in &request.events {
-            let id = memory.take_id(held != 0);
-            StoredRow::of_event(id, event, *read_at, held | FRESH).insert(&mut insert)?;
+            let row = StoredRow::of_event(memory.take_id(held), event, *read_at, held | FRESH);
+            memory.note_held(&row);
+            row.insert(&mut insert)?;
             outcome.stored += 1;
         }
         drop(insert);
@@ -314,8 +333,7 @@ impl Outbox {
     fn make_room(&mut self) -> Result<usize, OutboxError> {
         let used_bytes = self.used_bytes()?;
         let bytes_max = self.settings.bytes_max;
-        let limit = bytes_max / STORE_SHARE.1 * STORE_SHARE.0;
-        if used_bytes < limit {
+        if used_bytes < bytes_max / 100 * FULL_PERCENT {
             return Ok(0);
         }
         if !self.settings.drop_oldest_when_full || self.memory.unsealed.is_empty() {
@@ -365,10 +383,14 @@ impl Outbox {
         Ok(Usage {
             rows_unsealed: self.memory.unsealed.len(),
             rows_held: self.memory.held.len(),
+            held_bytes: self.memory.held_bytes,
+            held_stopped: self.held_stopped,
             batches_unsettled: self.memory.batches.len() as u64,
             batches_refused: self.memory.refused,
+            refused_dropped: self.memory.refused_dropped,
             used_bytes: self.used_bytes()?,
             bytes_max: self.settings.bytes_max,
+            level: self.level()?,
             repeated: self.memory.repeated,
             dropped: self.memory.dropped,
             oldest_read_at_ms: oldest(first)?,
@@ -380,104 +402,6 @@ impl Outbox {
             .prepare_cached("INSERT INTO meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")?
             .execute(params![key, value])?;
         Ok(())
-    }
-
-    fn meta(&self, key: &str) -> Result<Option<i64>, rusqlite::Error> {
-        let mut statement = self.connection.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
-        statement.query_row([key], |row| row.get(0)).optional()
-    }
-
-    /// Rebuilds what is in memory from the file.
-    pub(super) fn reload(&mut self) -> Result<(), rusqlite::Error> {
-        let mut memory = Memory {
-            next_id: 1,
-            sealed_at_max: self.meta("sealed_at_max")?.unwrap_or(0),
-            repeated: self.meta("repeated")?.unwrap_or(0) as u64,
-            dropped: self.meta("dropped")?.unwrap_or(0) as u64,
-            ..Memory::default()
-        };
-        self.load_series(&mut memory)?;
-        self.load_rows(&mut memory)?;
-        self.load_batches(&mut memory)?;
-        self.memory = memory;
-        Ok(())
-    }
-
-    fn load_series(&self, memory: &mut Memory) -> Result<(), rusqlite::Error> {
-        let mut statement =
-            self.connection.prepare("SELECT id, meter, code, kind, period_s, stamped_max FROM series")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let text = |column: usize| -> Result<String, rusqlite::Error> { row.get(column) };
-            let series = (|| {
-                let kind = protocols::metering::Kind::from_u8(row.get(3).ok()?)?;
-                let (meter, code) = (text(1).ok()?.parse().ok()?, text(2).ok()?.parse().ok()?);
-                Some(Series { meter, code, kind, period_s: row.get(4).ok()? })
-            })();
-            // A series that does not parse is damage; its rows fail their lookup and are set aside at sealing.
-            let Some(series) = series else { continue };
-            let state = SeriesState { id: row.get(0)?, captured_max: None, stamped_max: row.get(5)?, last: None };
-            memory.know_series(&series, state);
-        }
-        Ok(())
-    }
-
-    fn load_rows(&self, memory: &mut Memory) -> Result<(), rusqlite::Error> {
-        let mut captured_max: HashMap<i64, i64> = HashMap::new();
-        let mut statement = self.connection.prepare("SELECT id, series, captured_at, flags FROM rows ORDER BY id")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (id, series, captured_at, flags): (i64, i64, i64, i64) =
-                (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            let set = if flags & HELD == 0 { &mut memory.unsealed } else { &mut memory.held };
-            set.insert(id as u64);
-            memory.next_id = memory.next_id.max(id as u64 + 1);
-            captured_max.entry(series).and_modify(|max| *max = captured_at.max(*max)).or_insert(captured_at);
-        }
-        for state in &mut memory.states {
-            state.captured_max = captured_max.get(&state.id).copied().map(UtcMillis);
-        }
-        Ok(())
-    }
-
-    fn load_batches(&self, memory: &mut Memory) -> Result<(), rusqlite::Error> {
-        let mut statement = self
-            .connection
-            .prepare("SELECT incarnation, seq, sealed_at, row_ranges, refused IS NOT NULL FROM batches")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let (incarnation, seq, sealed_at): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let row_ranges = decode_ranges(&row.get::<_, Vec<u8>>(3)?);
-            memory.sealed_at_max = memory.sealed_at_max.max(sealed_at);
-            for &(first, last) in row_ranges.ranges() {
-                memory.next_id = memory.next_id.max(last + 1);
-                for id in first..=last {
-                    memory.unsealed.remove(id);
-                }
-            }
-            if row.get::<_, bool>(4)? {
-                memory.refused += 1;
-                continue;
-            }
-            let identities = self.identities(&row_ranges)?;
-            memory.batches.insert((incarnation as u64, seq as u64), BatchState { row_ranges, identities });
-        }
-        Ok(())
-    }
-
-    /// Sorted identity hashes of rows in the file.
-    pub(super) fn identities(&self, ids: &SeqSet) -> Result<Vec<u64>, rusqlite::Error> {
-        let sql = format!("SELECT {COLUMNS} FROM rows WHERE id BETWEEN ?1 AND ?2");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut identities = Vec::new();
-        for &(first, last) in ids.ranges() {
-            let mut rows = statement.query([first as i64, last as i64])?;
-            while let Some(row) = rows.next()? {
-                identities.push(identity(&StoredRow::from_row(row)?));
-            }
-        }
-        identities.sort_unstable();
-        Ok(identities)
     }
 }
 

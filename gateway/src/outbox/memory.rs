@@ -9,6 +9,7 @@ use protocols::uplink::SeqSet;
 use rusqlite::{Connection, Statement, params};
 
 use super::core::OutboxError;
+use super::held::{is_waiting, row_bytes};
 use super::rows::{FRESH, HELD_CLOCK, StoredRow};
 use crate::trust::Untrusted;
 
@@ -37,6 +38,8 @@ pub(super) struct Memory {
     pub next_id: u64,
     pub unsealed: SeqSet,
     pub held: SeqSet,
+    /// Of the rows that wait for something that comes; damaged ones do not.
+    pub held_bytes: u64,
     /// The place in `states`.
     pub series: HashMap<Series, usize>,
     pub states: Vec<SeriesState>,
@@ -45,6 +48,7 @@ pub(super) struct Memory {
     pub recent: VecDeque<StoredRow>,
     pub batches: BTreeMap<(u64, u64), BatchState>,
     pub refused: u64,
+    pub refused_dropped: u64,
     pub sealed_at_max: i64,
     pub repeated: u64,
     pub dropped: u64,
@@ -74,8 +78,9 @@ impl Memory {
         state.captured_max = state.captured_max.max(Some(captured_at));
         let series = state.id;
         let flags = held | if fresh { FRESH } else { 0 };
-        let mut row = StoredRow::of_reading(self.take_id(held != 0), series, reading, flags);
+        let mut row = StoredRow::of_reading(self.take_id(held), series, reading, flags);
         row.captured_at = captured_at;
+        self.note_held(&row);
         row.insert(insert)?;
         if held == 0 {
             self.remember(row);
@@ -98,19 +103,27 @@ impl Memory {
         untrusted: Untrusted,
     ) -> Result<(), OutboxError> {
         let series = self.series_state(connection, &reading.series)?.id;
-        let mut row = StoredRow::of_reading(self.take_id(true), series, reading, held | HELD_CLOCK);
+        let mut row = StoredRow::of_reading(self.take_id(HELD_CLOCK), series, reading, held | HELD_CLOCK);
         row.captured_at = UtcMillis(reading.captured_at.since(untrusted.origin));
         row.body = Some([untrusted.boot.to_be_bytes(), self.sealed_at_max.to_be_bytes()].concat());
+        self.note_held(&row);
         Ok(row.insert(insert)?)
     }
 
     /// The next row's number, noted as unsealed (or held).
-    pub(super) fn take_id(&mut self, held: bool) -> u64 {
+    pub(super) fn take_id(&mut self, held: i64) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let set = if held { &mut self.held } else { &mut self.unsealed };
+        let set = if held != 0 { &mut self.held } else { &mut self.unsealed };
         set.insert(id);
         id
+    }
+
+    /// A row that is about to be written waits, and takes room.
+    pub(super) fn note_held(&mut self, row: &StoredRow) {
+        if is_waiting(row.flags) {
+            self.held_bytes += row_bytes(row.body.as_deref());
+        }
     }
 
     /// What is known of the series, which gets a number if it has none.

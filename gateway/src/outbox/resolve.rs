@@ -7,6 +7,7 @@ use protocols::metering::{Event, UtcMillis};
 use rusqlite::params;
 
 use super::core::{Outbox, OutboxError};
+use super::held::row_bytes;
 use super::rows::{COLUMNS, FRESH, HELD, HELD_CLOCK, INSERT, StoredRow};
 
 /// The log of readings whose instant nobody knows.
@@ -26,6 +27,7 @@ impl Outbox {
         };
         let resolved = waiting.len() as u64;
         for row in waiting {
+            self.forget_held(row_bytes(row.body.as_deref()));
             let bounds = row.body.as_deref().and_then(|body| <[u8; 16]>::try_from(body).ok());
             let (row_boot, after) = bounds.map_or((0, 0), |bytes| {
                 let number = u128::from_be_bytes(bytes);
@@ -78,6 +80,7 @@ impl Outbox {
     fn put_back(&mut self, row: &StoredRow) -> Result<(), OutboxError> {
         self.connection.prepare_cached("DELETE FROM rows WHERE id = ?1")?.execute([row.id as i64])?;
         row.insert(&mut *self.connection.prepare_cached(INSERT)?)?;
+        self.memory.note_held(row);
         if row.flags & HELD == 0 {
             self.memory.held.remove(row.id);
             self.memory.unsealed.insert(row.id);

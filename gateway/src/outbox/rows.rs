@@ -8,7 +8,7 @@ use rusqlite::{Row, Statement};
 pub(super) const STAMPED_BY_GATEWAY: i64 = 1;
 /// Stored with a greater instant than every row of its series then in the file.
 pub(super) const FRESH: i64 = 2;
-/// Read under another identity than configured; waits for `meter accept`.
+/// Read under another identity than configured; waits for `outbox accept`.
 pub(super) const HELD_IDENTITY: i64 = 4;
 /// Stamped by a clock that was not trusted; `captured_at` is uptime in ms, `body` the boot's id. Waits for trust.
 pub(super) const HELD_CLOCK: i64 = 8;

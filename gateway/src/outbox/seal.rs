@@ -1,7 +1,7 @@
 //! Choosing rows and sealing them into a batch.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use protocols::metering::{Event, Quality, Quantity, Series, StampedBy, Unit, UtcMillis};
@@ -379,15 +379,6 @@ impl Outbox {
 
     pub fn unsealed_rows(&self) -> u64 {
         self.memory.unsealed.len()
-    }
-
-    /// Meters of the rows that wait for `meter accept`.
-    pub fn held_identities(&self) -> Result<HashSet<String>, OutboxError> {
-        let mut statement = self.connection.prepare(
-            "SELECT DISTINCT series.meter FROM rows JOIN series ON series.id = rows.series WHERE rows.flags & 4 <> 0",
-        )?;
-        let meters = statement.query_map([], |row| row.get(0))?;
-        Ok(meters.collect::<Result<_, _>>()?)
     }
 }
 

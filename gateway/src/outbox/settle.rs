@@ -5,6 +5,7 @@ use protocols::uplink::{BatchId, IncarnationStatus, Payload, Receipt, SeqSet, Sh
 use rusqlite::{OptionalExtension, params};
 
 use super::core::{Outbox, OutboxError, decode_ranges};
+use super::held::{ROW_BYTES, SET_ASIDE_PART};
 use super::seal::SealedBatch;
 
 /// How long the cloud remembers an incarnation after its last word, and so how long the gateway tells of it.
@@ -18,6 +19,8 @@ pub struct Settled {
     pub refused: Vec<(u64, String)>,
     pub resend: Vec<u64>,
     pub later: Vec<u64>,
+    /// Batches refused earlier, as (incarnation, seq), that had to make room; the cloud's quarantine has them.
+    pub forgotten: Vec<(u64, u64)>,
 }
 
 /// A batch that the cloud refused, kept for inspection.
@@ -134,7 +137,7 @@ impl Outbox {
                 settled.later.push(seq);
             }
         }
-        self.bound_refused()?;
+        settled.forgotten = self.bound_refused()?;
         Ok(settled)
     }
 
@@ -148,14 +151,15 @@ impl Outbox {
     }
 
     /// Refused batches may fill a tenth of the file; beyond it the oldest goes, since the cloud's quarantine has it.
-    fn bound_refused(&mut self) -> Result<(), OutboxError> {
+    fn bound_refused(&mut self) -> Result<Vec<(u64, u64)>, OutboxError> {
+        let mut forgotten = Vec::new();
         while self.memory.refused > 0 {
             let bytes: i64 = self.connection.query_row(
-                "SELECT coalesce(sum(length(payload) + 80 * (readings + events)), 0) FROM batches WHERE refused IS NOT NULL",
-                [],
+                "SELECT coalesce(sum(length(payload) + ?1 * (readings + events)), 0) FROM batches WHERE refused IS NOT NULL",
+                [ROW_BYTES as i64],
                 |row| row.get(0),
             )?;
-            if (bytes as u64) < self.settings.bytes_max / 10 {
+            if (bytes as u64) <= self.settings.bytes_max / SET_ASIDE_PART {
                 break;
             }
             let oldest = self.connection.query_row(
@@ -166,8 +170,11 @@ impl Outbox {
             self.delete_rows(&decode_ranges(&oldest.2))?;
             self.connection.execute("DELETE FROM batches WHERE incarnation = ?1 AND seq = ?2", [oldest.0, oldest.1])?;
             self.memory.refused -= 1;
+            self.memory.refused_dropped += 1;
+            self.put_meta("refused_dropped", self.memory.refused_dropped as i64)?;
+            forgotten.push((oldest.0 as u64, oldest.1 as u64));
         }
-        Ok(())
+        Ok(forgotten)
     }
 
     /// Puts a refused batch's rows back to be sealed anew. False when there is no such refused batch.

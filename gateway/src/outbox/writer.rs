@@ -5,17 +5,19 @@
 //! sent after the fsync of the commit that holds the job. When a commit fails, each of its jobs is tried alone, so that one
 //! cannot spoil another.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocols::metering::UtcMillis;
+use protocols::metering::{MeterId, UtcMillis};
 use protocols::uplink::{IncarnationStatus, Inventory, Receipt};
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tracing::{error, info, warn};
 
-use super::{Outbox, OutboxError, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage, Which};
+use super::{Level, Outbox, OutboxError, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage, Which};
 use crate::clock::SharedClock;
 
 /// How commits are grouped.
@@ -81,6 +83,11 @@ enum Backend {
 #[derive(Default)]
 struct Shared {
     unsealed: AtomicU64,
+    /// A [`Level`].
+    level: AtomicU8,
+    /// The highest that was logged since there was room.
+    told: AtomicU8,
+    held_stopped: AtomicBool,
     /// Told after every commit that changed how many rows are unsealed.
     committed: Notify,
     /// The writer ends after the commit under way.
@@ -94,6 +101,25 @@ impl Shared {
         if self.unsealed.swap(unsealed, Ordering::AcqRel) != unsealed {
             self.committed.notify_one();
         }
+        self.held_stopped.store(outbox.held_stopped(), Ordering::Release);
+        // When the file does not say, what it said last stands.
+        if let Ok(level) = outbox.level() {
+            self.level.store(level as u8, Ordering::Release);
+            self.tell_people(level, outbox.is_relieved().unwrap_or(false));
+        }
+    }
+
+    /// Once on the way up, and once when it is over.
+    fn tell_people(&self, level: Level, is_relieved: bool) {
+        let told = Level::from_u8(self.told.load(Ordering::Acquire));
+        let is_over = told > Level::Free && is_relieved;
+        match level {
+            Level::Free if is_over => info!("there is room in the outbox again: everything is read"),
+            Level::Tight if told < level => warn!("the outbox is nearly full: what is optional is not read"),
+            Level::Full if told < level => error!("the outbox is full: nothing is read until receipts make room"),
+            _ => return,
+        }
+        self.told.store(level as u8, Ordering::Release);
     }
 }
 
@@ -135,6 +161,21 @@ impl OutboxHandle {
     /// Rows stored and not sealed yet, as of the last commit.
     pub fn unsealed_rows(&self) -> u64 {
         self.shared.unsealed.load(Ordering::Acquire)
+    }
+
+    /// How full it is, as of the last commit.
+    pub fn level(&self) -> Level {
+        Level::from_u8(self.shared.level.load(Ordering::Acquire))
+    }
+
+    /// Whether what would have to wait is not to be read, as of the last commit.
+    pub fn held_stopped(&self) -> bool {
+        self.shared.held_stopped.load(Ordering::Acquire)
+    }
+
+    /// Releases what is held under this identity; answers how many rows, and, when there are none, who is held.
+    pub async fn accept(&self, meter: MeterId) -> Result<(u64, BTreeMap<MeterId, u64>), OutboxError> {
+        self.run(0, move |outbox| Ok((outbox.accept(&meter)?, outbox.held_identities()?))).await
     }
 
     /// Returns after the next commit that changes how many rows are unsealed, or at once when there was one since the last call.
@@ -285,7 +326,7 @@ fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shar
         for job in &mut group {
             full.push(match job.run(outbox) {
                 // Refused before anything of it was written: the others go on.
-                Err(error @ OutboxError::Full { .. }) => Some(error),
+                Err(error @ (OutboxError::Full { .. } | OutboxError::HeldFull { .. })) => Some(error),
                 other => other.map(|()| None)?,
             });
         }

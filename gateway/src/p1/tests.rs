@@ -147,3 +147,32 @@ fn hear_after_noise(port: &mut P1Port) -> (Vec<Reading>, Vec<Event>) {
     let request = heard.requests.into_iter().next().unwrap();
     (request.readings, request.events.into_iter().map(|(event, _)| event).collect())
 }
+
+/// Control, seen to fail: `room` not looked at.
+#[test]
+fn without_room_momentary_values_and_strangers_are_left_out_and_come_back() {
+    let mut port = port(settings());
+    port.set_room(Room { for_optional: false, ..Room::default() });
+    let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
+    let kinds: Vec<Kind> = heard.requests[0].readings.iter().map(|reading| reading.series.kind).collect();
+    assert_eq!((kinds, heard.optional_skipped), (vec![Kind::Register, Kind::Register], 1));
+    port.set_room(Room::default());
+    let at = T0.plus_ms(1_000);
+    let (readings, _) = hear(&mut port, telegram(at, T0, "x"), at);
+    assert_eq!(readings.len(), 1, "the momentary value of this minute");
+
+    let inventory = InventoryKeeper::default();
+    let settings = PortSettings { serial: MeterId::new("SIM0002").ok(), ..settings() };
+    let mut port = P1Port::new(Arc::new(settings), inventory.clone());
+    port.set_room(Room { for_strangers: false, ..Room::default() });
+    let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
+    assert_eq!((heard.telegrams, heard.requests.len()), (1, 0));
+    let cause = inventory.snapshot().1.meters[0].cause.clone();
+    assert!(cause.starts_with("expected SIM0002, found SIM0001; not read any more"), "{cause}");
+    let version = inventory.version();
+    port.receive(&mut telegram(at, T0, "x"), at);
+    assert_eq!(inventory.version(), version, "a standing trouble is no news");
+    port.set_room(Room::default());
+    let heard = port.receive(&mut telegram(at, T0, "x"), at);
+    assert_eq!(heard.requests.iter().map(StoreRequest::rows).sum::<usize>(), 5, "nothing counts as stored");
+}

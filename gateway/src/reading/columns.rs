@@ -118,6 +118,8 @@ pub struct Rows {
     /// The label of the first row in the buffer.
     pub first_label: Option<UtcMillis>,
     pub count: usize,
+    /// A label lies beside the grid of the capture period: the captures are not what the period says.
+    pub is_irregular: bool,
     pub problems: Vec<RowError>,
 }
 
@@ -160,7 +162,9 @@ impl RowRules<'_> {
                     continue;
                 }
             };
-            rows.first_label.get_or_insert(row.captured_at);
+            let first_label = *rows.first_label.get_or_insert(row.captured_at);
+            let period_ms = i64::from(self.layout.capture_period_s) * 1000;
+            rows.is_irregular |= period_ms > 0 && row.captured_at.since(first_label) % period_ms != 0;
             if !wanted(row.captured_at) {
                 continue;
             }

@@ -1,11 +1,15 @@
 //! What is known of a meter between its sessions: kept small, since there may be a hundred thousand. All of it can be found out
 //! again.
 
+use std::time::Duration;
+
 use protocols::cosem::profile_generic::{CaptureObject, SortMethod};
 use protocols::cosem::register::ScalerUnit;
-use protocols::metering::{MeterId, ObisCode};
+use protocols::metering::{MeterId, ObisCode, UtcMillis};
+use tokio::sync::oneshot;
 
 use crate::agenda::cursor::{ProfileCursor, Rhythm};
+use crate::held::HeldAnswer;
 
 /// An object whose scaler is known. Scalers differ from device to device and are read, never assumed; a meter that is
 /// parametrised anew closes its link, and a new firmware does too.
@@ -49,12 +53,33 @@ pub enum OnDisk {
     At(ProfileCursor),
 }
 
+/// What became of the question which part of a profile the cloud holds.
+#[derive(Debug)]
+pub enum Asking {
+    /// Until `grace_until`, on the monotonic clock, nothing is read that the answer may spare.
+    Waiting { answer: oneshot::Receiver<HeldAnswer>, grace_until: Duration },
+    /// Not answered: all is read meanwhile.
+    Failed { again_at: Duration },
+}
+
 /// One profile or event log.
 #[derive(Debug, Default)]
 pub struct ProfileMemory {
     pub layout: Option<Box<Layout>>,
     pub cursor: OnDisk,
     pub access: Access,
+    /// One that the meter has delivered: the grid of the others.
+    pub label: Option<UtcMillis>,
+    /// Labels were seen that its capture period does not explain.
+    pub is_irregular: bool,
+    /// `None` unless the cloud is being asked.
+    pub asking: Option<Box<Asking>>,
+}
+
+impl ProfileMemory {
+    fn has_gaps(&self) -> bool {
+        matches!(&self.cursor, OnDisk::At(cursor) if !cursor.gaps().is_empty())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +91,8 @@ pub struct MeterMemory {
     pub profiles: Box<[ProfileMemory]>,
     /// The clock offset that the outbox knows.
     pub offset_ms: Option<i64>,
+    /// It was said that the meter is not read, since what is held of it fills its part of the outbox.
+    pub told_held_stopped: bool,
 }
 
 impl MeterMemory {
@@ -89,10 +116,12 @@ impl MeterMemory {
         }
     }
 
-    /// Whether any profile has a gap that is known of.
-    pub fn has_backlog(&self) -> bool {
-        let has_gaps =
-            |profile: &ProfileMemory| matches!(&profile.cursor, OnDisk::At(cursor) if !cursor.gaps().is_empty());
-        self.profiles.iter().any(has_gaps)
+    /// When, on the monotonic clock, backfill may go on, as far as answers are waited for. `None` when nothing is missing.
+    pub fn backlog_at(&self) -> Option<Duration> {
+        let at = |profile: &ProfileMemory| match profile.asking.as_deref() {
+            Some(Asking::Waiting { grace_until, .. }) => *grace_until,
+            _ => Duration::ZERO,
+        };
+        self.profiles.iter().filter(|profile| profile.has_gaps()).map(at).min()
     }
 }

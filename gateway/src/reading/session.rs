@@ -6,27 +6,26 @@
 
 use std::time::Duration;
 
-use protocols::cosem::clock::{Clock, TIME};
-use protocols::cosem::{InterfaceClass, data_object};
 use protocols::dlms::acse::Diagnostic;
 use protocols::dlms::apdu::CosemAttribute;
-use protocols::dlms::client::{ClientError, Value};
-use protocols::dlms::data::Data;
-use protocols::metering::{Code, Kind, MeterId, ObisCode, UtcMillis};
+use protocols::dlms::client::ClientError;
+use protocols::metering::{Code, Kind};
 use protocols::uplink::MeterState;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::columns::{RowRules, Rows, Stamp, scaled_objects, scaler_attribute, value_columns};
+use super::introduction::{Introduction, introduce, whole_seconds};
 use super::memory::{Access, Layout, MeterMemory, OnDisk};
-use super::profile::{ClockForm, Extent, ProfileError, fetch, read_layout};
+use super::profile::{Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
 use super::talk::{Talk, TalkError};
 use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by, was_set};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
+use crate::held::HeldAsker;
 use crate::inventory::InventoryKeeper;
-use crate::outbox::{OutboxError, OutboxHandle, StoreRequest};
+use crate::outbox::{Level, OutboxError, OutboxHandle, StoreRequest};
 use crate::telemetry::{Metric, Metrics};
 use crate::trust::ClockTrust;
 
@@ -38,6 +37,8 @@ pub struct SessionParts {
     pub trust: ClockTrust,
     pub inventory: InventoryKeeper,
     pub metrics: Metrics,
+    /// `None`: nobody is asked what the cloud holds.
+    pub held: Option<HeldAsker>,
 }
 
 /// Why a session did not do all that it should.
@@ -90,78 +91,17 @@ impl SessionError {
     }
 }
 
-const LOGICAL_DEVICE_NAME: CosemAttribute =
-    CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 42, 0, 0, 255), data_object::VALUE);
-const DEVICE_ID: CosemAttribute =
-    CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 96, 1, 0, 255), data_object::VALUE);
-const CLOCK: CosemAttribute = CosemAttribute::new(Clock::CLASS_ID, Clock::LOGICAL_NAME, TIME);
-
 /// One commit takes milliseconds; a card that hangs for longer than this has failed.
 const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What waits for the end of the live part before it is stored.
 const PENDING_ROWS_MAX: usize = 4_000;
 /// Causes in a meter's state are for people.
 const REFUSALS_NAMED: usize = 3;
+/// Said of a meter that answers in place of another.
+pub(crate) const HELD_STOPPED: &str =
+    "not read any more: what is held fills its tenth of the outbox (`outbox accept` releases it)";
 /// What a grown clock offset has to differ by to be written down.
 const OFFSET_STEP_MS: i64 = 1_000;
-
-/// Who answers, by whose clock.
-#[derive(Debug, Clone)]
-pub struct Introduction {
-    pub meter: MeterId,
-    /// What was expected instead.
-    pub expected: Option<MeterId>,
-    /// Whole seconds.
-    pub clock_offset_ms: Option<i64>,
-    /// What the meter's clock showed; the gateway's, where the meter has none.
-    pub meter_now: UtcMillis,
-    pub clock: ClockForm,
-}
-
-/// Asks who the meter is and what its clock shows.
-pub async fn introduce(
-    talk: &mut Talk<'_>,
-    meter: &MeterSettings,
-    clock: &SharedClock,
-) -> Result<Introduction, SessionError> {
-    let asked_at = clock.wall();
-    let mut results = talk.get_list(&[CLOCK, LOGICAL_DEVICE_NAME, DEVICE_ID]).await?.into_iter();
-    let midway = UtcMillis(asked_at.0.midpoint(clock.wall().0));
-    let mut next = || results.next().and_then(Result::ok);
-    let time = next().and_then(|value| Data::from_bytes(&value.data).ok()?.date_time());
-    let time = time.and_then(|time| time.to_utc(meter.clock_rules).ok());
-    let (name, device) = (next().and_then(identity), next().and_then(identity));
-    let known: Vec<MeterId> = [name, device].into_iter().flatten().collect();
-    let as_expected = meter.serial.iter().find(|serial| known.contains(serial));
-    let (found, expected) = match (&meter.serial, as_expected, known.into_iter().next()) {
-        // Where it does not say who it is, it is believed to be who it should be.
-        (_, Some(serial), _) | (Some(serial), None, None) => (serial.clone(), None),
-        (Some(serial), None, Some(found)) => (found, Some(serial.clone())),
-        (None, None, Some(found)) => (found, None),
-        (None, None, None) => return Err(SessionError::NoIdentity),
-    };
-    Ok(Introduction {
-        meter: found,
-        expected,
-        clock_offset_ms: time.map(|time| whole_seconds(time.utc.since(midway))),
-        meter_now: time.map_or(midway, |time| time.utc),
-        clock: ClockForm { deviation: time.map(|time| time.deviation) },
-    })
-}
-
-/// Finer than that no clock is read.
-fn whole_seconds(ms: i64) -> i64 {
-    (ms as f64 / 1000.0).round() as i64 * 1000
-}
-
-fn identity(value: Value) -> Option<MeterId> {
-    let Value { data, .. } = value;
-    let data = Data::from_bytes(&data).ok()?;
-    match data.octets() {
-        Some(octets) => MeterId::from_device(octets),
-        None => MeterId::new(&data.integer()?.to_string()).ok(),
-    }
-}
 
 /// What is to be done in a session.
 pub struct Order<'a> {
@@ -181,19 +121,21 @@ pub struct Visited {
 }
 
 pub struct Session<'s, 'l> {
-    parts: &'s SessionParts,
-    meter: &'s MeterSettings,
-    memory: &'s mut MeterMemory,
+    pub(super) parts: &'s SessionParts,
+    pub(super) meter: &'s MeterSettings,
+    pub(super) memory: &'s mut MeterMemory,
     talk: &'s mut Talk<'l>,
-    who: Introduction,
+    pub(super) who: Introduction,
     stamp: Stamp,
     /// The cursors as they are after what is pending; the memory has them as they are on the disk.
-    cursors: Vec<Option<ProfileCursor>>,
+    pub(super) cursors: Vec<Option<ProfileCursor>>,
     /// The clock's offset, when it has to be noted.
     offset_ms: Option<i64>,
     pending: StoreRequest,
     refused: Vec<String>,
-    chunks: usize,
+    pub(super) chunks: usize,
+    /// What is held fills its part of the outbox: nothing is read that would have to wait there, too.
+    held_stopped: bool,
 }
 
 /// The rows that one read of a profile brought.
@@ -235,29 +177,42 @@ pub async fn visit(
         pending: StoreRequest::default(),
         refused: Vec::new(),
         chunks: 0,
+        held_stopped: parts.outbox.held_stopped(),
     };
-    session.load_cursors().await?;
-    let mut due = order.due.to_vec();
-    if session.heed_clock() {
-        let others: Vec<usize> =
-            session.profile_places().map(|(place, _)| place).filter(|place| !order.due.contains(place)).collect();
-        due.extend(others);
+    match session.read(order).await {
+        // Nothing is wrong with the outbox: the right meters go on.
+        Err(SessionError::Store(OutboxError::HeldFull { .. })) if session.who.expected.is_some() => {
+            session.held_stopped = true;
+        }
+        outcome => outcome?,
     }
-    let live = session.read_live(&due).await;
-    // What was read before the line broke is kept.
-    session.flush().await?;
-    live?;
-    session.backfill(order).await?;
     Ok(session.conclude())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Which {
+pub(super) enum Which {
     Live,
     Missing,
 }
 
 impl Session<'_, '_> {
+    async fn read(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
+        if self.held_stopped && self.who.expected.is_some() {
+            return Ok(());
+        }
+        self.load_cursors().await?;
+        let mut due = order.due.to_vec();
+        if self.heed_clock() {
+            let places = self.profile_places().map(|(place, _)| place);
+            due.extend(places.filter(|place| !order.due.contains(place)).collect::<Vec<_>>());
+        }
+        let live = self.read_live(&due).await;
+        // What was read before the line broke is kept.
+        self.flush().await?;
+        live?;
+        self.backfill(order).await
+    }
+
     fn cursor_key(&self, read: &ReadSettings) -> String {
         format!("{} {}", self.who.meter, read.profile)
     }
@@ -347,7 +302,7 @@ impl Session<'_, '_> {
     }
 
     /// Everything that is pending, the cursors as they are after it, and the clock's offset, in one transaction.
-    async fn flush(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn flush(&mut self) -> Result<(), SessionError> {
         let mut request = std::mem::take(&mut self.pending);
         request.hold_identity = self.who.expected.is_some();
         request.untrusted = self.parts.trust.untrusted();
@@ -388,15 +343,22 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Registers and instants, those of all sections in one go.
+    /// Registers and instants, those of all sections in one go. All but billing values are optional: left out while the outbox
+    /// is nearly full, so that the room is the profiles'.
     async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
         let mut wanted: Vec<(Code, Kind)> = Vec::new();
+        if self.held_stopped && self.parts.trust.untrusted().is_some() {
+            return Ok(());
+        }
+        let is_tight = self.parts.outbox.level() != Level::Free;
         for read in due.iter().filter_map(|&place| self.meter.reads.get(place)) {
             if matches!(read.source, Source::Registers | Source::Instants) {
                 for code in &read.codes {
                     let kind = read.kind_of(code);
                     self.parts.inventory.expect_series(&self.meter.name, code, kind, 0, read.every_s);
-                    if !wanted.iter().any(|(known, _)| known == code) {
+                    if is_tight && kind != Kind::Billing {
+                        self.parts.metrics.add(Metric::OptionalSkipped, 1);
+                    } else if !wanted.iter().any(|(known, _)| known == code) {
                         wanted.push((code.clone(), kind));
                     }
                 }
@@ -417,7 +379,7 @@ impl Session<'_, '_> {
 
     /// Reads the next span of one profile; what it brings is pending then, and the cursor moved in memory only. False when there
     /// was none, or none could be read.
-    async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
+    pub(super) async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
         let (Some(read), Some(cursor)) = (self.meter.reads.get(place), self.cursors[place].clone()) else {
             return Ok(false);
         };
@@ -449,6 +411,9 @@ impl Session<'_, '_> {
             self.memory.profiles[place].access = found.access;
         }
         let (last_label, meter_now, rhythm) = (found.rows.last_label, self.who.meter_now, layout.rhythm());
+        let profile = &mut self.memory.profiles[place];
+        profile.label = last_label.max(profile.label);
+        profile.is_irregular |= found.rows.is_irregular;
         self.cursors[place] = Some(match (found.is_all, which) {
             (true, _) => cursor.after_all(last_label, meter_now, rhythm),
             (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),
@@ -549,28 +514,6 @@ impl Session<'_, '_> {
         Ok(Ok(layout))
     }
 
-    /// What is missing, newest first, profile by profile, until others are due or the time is half over.
-    async fn backfill(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
-        let begun = Instant::now();
-        let enough = begun + order.deadline.saturating_duration_since(begun) / 2;
-        for place in 0..self.memory.profiles.len() {
-            loop {
-                let has_gaps = self.cursors[place].as_ref().is_some_and(|cursor| !cursor.gaps().is_empty());
-                let is_late = self.parts.clock.monotonic() >= order.yield_at || Instant::now() >= enough;
-                if is_late || !has_gaps {
-                    break;
-                }
-                if !self.read_profile(place, Which::Missing).await? {
-                    break;
-                }
-                self.flush().await?;
-                self.chunks += 1;
-                self.parts.metrics.add(Metric::BackfillChunks, 1);
-            }
-        }
-        Ok(())
-    }
-
     fn refused(&mut self, what: &str, error: &dyn std::fmt::Display) {
         self.parts.metrics.add(Metric::ObjectsRefused, 1);
         debug!(meter = %self.meter.name, obis = %what, %error, "refused");
@@ -584,6 +527,9 @@ impl Session<'_, '_> {
         let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
         let off_by = clock_offset_ms.map_or(0, |offset_ms| offset_ms.unsigned_abs() / 1000);
         let (state, cause) = match (expected, self.meter.clock_off_above_s) {
+            (Some(expected), _) if self.held_stopped => {
+                (MeterState::WrongIdentity, format!("expected {expected}, found {found}; {HELD_STOPPED}"))
+            }
             (Some(expected), _) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
             (None, _) if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
             (None, Some(limit_s)) if off_by > u64::from(limit_s) => {
@@ -594,6 +540,14 @@ impl Session<'_, '_> {
         };
         let read_at = self.stamp.read_at;
         let name = &self.meter.name;
+        let is_stopped = self.held_stopped && expected.is_some();
+        if is_stopped && !self.memory.told_held_stopped {
+            error!(meter = %name, %found, "{HELD_STOPPED}");
+        }
+        self.memory.told_held_stopped = is_stopped;
+        if is_stopped {
+            self.parts.metrics.add(Metric::HeldReadsStopped, 1);
+        }
         self.parts.inventory.session_ended(name, Some(found), read_at, *clock_offset_ms, (state, &cause));
         Visited { chunks: self.chunks, state }
     }

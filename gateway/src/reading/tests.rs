@@ -1,3 +1,5 @@
+pub(crate) mod room;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -36,6 +38,7 @@ pub(crate) fn parts(clock: &SharedClock) -> (SessionParts, Arc<Mutex<Outbox>>) {
         trust,
         inventory: InventoryKeeper::default(),
         metrics: Metrics::default(),
+        held: None,
     };
     (parts, shared)
 }
@@ -210,7 +213,7 @@ async fn a_meter_without_ranges_is_read_by_entries_and_then_whole() {
         let mut memory = MeterMemory::new(meter.reads.len());
         session(&parts, &meter, &mut memory, &body).await.unwrap();
         assert_complete(&stored(&outbox), &body);
-        assert!(!memory.has_backlog(), "one whole read settles all that is missing");
+        assert_eq!(memory.backlog_at(), None, "one whole read settles all that is missing");
         let asked = |body: &SharedBody| body.lock().unwrap().asked.iter().map(Option::is_some).collect::<Vec<_>>();
         let expected = if refuses_entries { vec![false] } else { vec![true, false] };
         assert_eq!(asked(&body), expected);

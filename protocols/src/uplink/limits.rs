@@ -29,3 +29,7 @@ pub const CAPTURED_AT_MIN: crate::metering::UtcMillis = crate::metering::UtcMill
 pub const CAPTURED_AHEAD_MS_MAX: i64 = 12 * 3_600_000;
 /// How far after the arrival of its ref a batch may claim to have been sealed: later claims count as this.
 pub const SEALED_AHEAD_MS_MAX: i64 = 5 * 60_000;
+/// Points of one question for ranges held: 69 days of minutes, 2.8 years of quarter hours.
+pub const HELD_POINTS_MAX: u64 = 100_000;
+/// Ranges of one answer, the newest: what it does not name is read from the meter again.
+pub const HELD_RANGES_MAX: usize = 128;

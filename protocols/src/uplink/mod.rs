@@ -4,6 +4,9 @@
 //! check). The cloud answers with a [`Receipt`] once the batch is in store and log. [`Status`] tells the cloud what the
 //! gateway ever sealed, so that what the cloud forgot, or the gateway lost, is seen.
 //!
+//! Beside it the gateway asks, by HTTP and in JSON, for the cloud's time and for the ranges of a series that the cloud holds
+//! ([`topics::held_path`]): so a gateway that has lost its outbox reads from its meters only what is nowhere else.
+//!
 //! Every message is a CBOR array, specified in `uplink.cddl` beside this file; its first element is the version. A reader
 //! ignores elements it does not know at the end of an array; a message of a greater version than [`VERSION`] is
 //! [`DecodeError::Newer`], which the cloud answers with `later`. Encoding is deterministic: the same value, the same bytes.

@@ -1,6 +1,7 @@
 //! MQTT topics and HTTP paths, made and taken apart in one place.
 
 use super::GatewayId;
+use crate::metering::{Series, UtcMillis};
 
 /// What a gateway and the cloud say to each other over MQTT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,9 +60,67 @@ pub fn payload_path(batch: &super::BatchId) -> String {
     format!("/v1/payloads/{}/{:016x}/{}", batch.gateway, batch.incarnation, batch.seq)
 }
 
+/// Points in time at which readings of a series are looked for: `from`, `from` + `step_s`, ... up to `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldGrid {
+    pub from: UtcMillis,
+    /// Inclusive.
+    pub to: UtcMillis,
+    pub step_s: u32,
+}
+
+impl HeldGrid {
+    /// `None` when it has no points.
+    pub fn points(&self) -> Option<u64> {
+        let step_ms = i64::from(self.step_s) * 1000;
+        let span_ms = u64::try_from(self.to.0.checked_sub(self.from.0)?).ok()?;
+        (step_ms > 0).then(|| span_ms / step_ms.unsigned_abs() + 1)
+    }
+}
+
+/// `/v1/held/{gateway}?...`: which ranges of a grid the cloud holds of a series.
+pub fn held_path(gateway: &GatewayId, series: &Series, grid: &HeldGrid) -> String {
+    let period = if series.kind.has_period() { format!("&period_s={}", series.period_s) } else { String::new() };
+    let HeldGrid { from, to, step_s } = grid;
+    format!(
+        "/v1/held/{gateway}?meter={}&code={}&kind={}{period}&from={}&to={}&step_s={step_s}",
+        encoded(series.meter.as_str()),
+        encoded(&series.code.to_string()),
+        series.kind,
+        encoded(&from.to_string()),
+        encoded(&to.to_string()),
+    )
+}
+
+/// Percent-encoding (RFC 3986) of all but the unreserved characters.
+fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let each = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(each).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_survives_a_query() {
+        let gateway = GatewayId::new("gw-1").unwrap();
+        let series: Series = "KFM:1 1-0:1.29.0 interval 900s".parse().unwrap();
+        let (from, to) = (UtcMillis(1_795_392_000_000), UtcMillis(1_795_392_900_000));
+        let grid = HeldGrid { from, to, step_s: 900 };
+        assert_eq!(
+            held_path(&gateway, &series, &grid),
+            "/v1/held/gw-1?meter=KFM%3A1&code=1-0%3A1.29.0&kind=interval&period_s=900\
+             &from=2026-11-23T00%3A00%3A00Z&to=2026-11-23T00%3A15%3A00Z&step_s=900"
+        );
+        let register: Series = "KFM:1 1-0:1.8.0/5 register".parse().unwrap();
+        assert!(held_path(&gateway, &register, &grid).contains("&code=1-0%3A1.8.0%2F5&kind=register&from="));
+        assert_eq!(grid.points(), Some(2));
+        assert_eq!(HeldGrid { step_s: 0, ..grid }.points(), None);
+        assert_eq!(HeldGrid { to: from.plus_ms(-1), ..grid }.points(), None);
+        assert_eq!(HeldGrid { from: UtcMillis(i64::MIN), to: UtcMillis(i64::MAX), ..grid }.points(), None);
+    }
 
     #[test]
     fn topics_round_trip() {

@@ -64,6 +64,7 @@ pub(crate) fn child(meters: usize) -> Result<()> {
             trust: ClockTrust::new(clock.clone(), 1),
             inventory: inventory.clone(),
             metrics: Metrics::default(),
+            held: None,
         };
         let supervisor = Supervisor::new(clock, session.metrics.clone(), 1).start();
         let parts = LineParts {

@@ -13,6 +13,7 @@ use gateway::actors::port::{Port, PortParts};
 use gateway::actors::supervisor::Supervisor;
 use gateway::cad::CadFeed;
 use gateway::config::{Checked, Config};
+use gateway::held::{HeldAsker, HeldRanges};
 use gateway::outbox::{Outbox, OutboxHandle, OutboxSettings, Usage};
 use gateway::reading::session::SessionParts;
 use gateway::telemetry::Metrics;
@@ -45,6 +46,7 @@ pub(super) struct Around<'a> {
     pub(super) feeds: &'a Arc<FeedBroker>,
     pub(super) meters: &'a Meters,
     pub(super) uploader: Arc<dyn Uploader>,
+    pub(super) held: Arc<dyn HeldRanges>,
 }
 
 impl Edge {
@@ -83,6 +85,7 @@ impl Edge {
             trust: trust.clone(),
             inventory: inventory.clone(),
             metrics: metrics.clone(),
+            held: Some(HeldAsker::new(around.held.clone())),
         };
         let forwarder = ForwarderParts {
             settings: self.settings.clone(),
@@ -155,6 +158,13 @@ impl Edge {
         let outbox = shared.into_inner().map_err(|_| anyhow::anyhow!("the outbox panicked"))?;
         *locked(&self.disk) = Some(outbox);
         Ok(())
+    }
+
+    /// Batches that no receipt has settled yet.
+    pub(super) fn unsettled(&self) -> anyhow::Result<Vec<String>> {
+        let running = locked(&self.running);
+        let outbox = running.as_ref().context("no gateway runs")?;
+        Ok(locked(outbox).unsettled()?.iter().map(|sealed| sealed.id.to_string()).collect())
     }
 
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {

@@ -11,10 +11,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cloud::payloads::{PayloadKey, Payloads};
+use cloud::store::ReadingStore;
+use gateway::held::HeldRanges;
 use gateway::mqtt::{MqttCommand, MqttEvent, MqttLink};
 use gateway::uploader::{UploadError, Uploader};
-use protocols::metering::UtcMillis;
-use protocols::uplink::topics::Topic;
+use protocols::metering::{Series, UtcMillis};
+use protocols::uplink::topics::{HeldGrid, Topic};
 use protocols::uplink::{BatchId, GatewayId, Receipt, Sha256};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -210,10 +212,11 @@ async fn wait_until_up(up: &mut watch::Receiver<bool>, commands: &mut mpsc::Rece
     }
 }
 
-/// The gateway's way to the landing area.
+/// The gateway's way to the landing area and the store.
 pub(super) struct WorldUploader {
     pub(super) net: Arc<Net>,
     pub(super) payloads: Payloads,
+    pub(super) store: Arc<dyn ReadingStore>,
 }
 
 impl WorldUploader {
@@ -241,6 +244,15 @@ impl Uploader for WorldUploader {
     async fn cloud_time(&self) -> Result<UtcMillis, UploadError> {
         self.pass().await?;
         Ok(self.net.clock.now())
+    }
+}
+
+#[async_trait]
+impl HeldRanges for WorldUploader {
+    async fn ranges_held(&self, series: &Series, grid: &HeldGrid) -> Result<Vec<(UtcMillis, UtcMillis)>, UploadError> {
+        self.pass().await?;
+        let ranges = self.store.ranges_held(series, grid.from, grid.to, i64::from(grid.step_s) * 1000).await;
+        ranges.map_err(|error| UploadError::Status { status: 503, body: error.to_string() })
     }
 }
 

@@ -92,21 +92,28 @@ pub async fn a_range_is_read_in_pages(stores: &dyn Stores) {
     assert_eq!(store.read_range(nothing).await.unwrap(), []);
 }
 
-/// Fails when a gap of exactly one step splits a range, or the bounds of the question become bounds of the answer.
+/// Fails when readings beside the grid fill a hole in it, a doubled label counts as two, or the bounds of the question become
+/// bounds of the answer.
 pub async fn ranges_held_end_where_a_step_is_missing(stores: &dyn Stores) {
     let subject = stores.fresh().await;
     let store = subject.store();
     let series = register(1, 1);
     let at = |quarter: i64| T0.plus_ms(quarter * QUARTER_MS);
-    let rows = [0, 1, 2, 5, 6, 9].map(|quarter| row(at(quarter), 1)).to_vec();
+    let mut rows = [0, 1, 2, 5, 6, 9].map(|quarter| row(at(quarter), 1)).to_vec();
+    // Read live in the same series, all the time and some seconds late; and a label that exists twice.
+    rows.extend((-10..20).map(|quarter| row(at(quarter).plus_ms(7_123), 1)));
+    rows.push(BlockRow { nth: 1, ..row(at(1), 2) });
+    rows.sort_by_key(|row| (row.captured_at, row.nth));
     store.upsert(&[stored(&batch("gw-1", 1).block(series.clone(), (0, Unit::WATT), rows).build())]).await.unwrap();
     let held = |from: i64, to: i64, step_ms: i64| store.ranges_held(&series, at(from), at(to), step_ms);
     let wanted = [(at(0), at(2)), (at(5), at(6)), (at(9), at(9))];
     assert_eq!(held(-10, 99, QUARTER_MS).await.unwrap(), wanted);
     assert_eq!(held(1, 5, QUARTER_MS).await.unwrap(), [(at(1), at(2)), (at(5), at(5))]);
-    assert_eq!(held(0, 9, 3 * QUARTER_MS).await.unwrap(), [(at(0), at(9))]);
+    assert_eq!(held(0, 9, 3 * QUARTER_MS).await.unwrap(), [(at(0), at(0)), (at(6), at(9))]);
+    assert_eq!(held(-1, 9, 3 * QUARTER_MS).await.unwrap(), [(at(2), at(5))]);
     assert_eq!(held(3, 4, QUARTER_MS).await.unwrap(), []);
     assert_eq!(store.ranges_held(&register(9, 9), at(0), at(9), QUARTER_MS).await.unwrap(), []);
+    assert!(store.ranges_held(&series, at(0), at(9), 0).await.is_err());
 }
 
 /// Fails when two events of one instant are one, or a revision by an earlier seal wins.

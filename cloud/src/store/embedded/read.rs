@@ -68,11 +68,14 @@ impl StoreCore {
         to: UtcMillis,
         step_ms: i64,
     ) -> Result<Vec<(UtcMillis, UtcMillis)>, StoreError> {
+        if step_ms <= 0 {
+            return Err(StoreError::Refused(format!("a grid of {step_ms} ms has no points")));
+        }
         let Some(id) = self.series_id(series)? else { return Ok(Vec::new()) };
         let sql = "SELECT captured_at FROM readings WHERE series_id = ?1 AND captured_at BETWEEN ?2 AND ?3 \
-                   ORDER BY captured_at";
+                   AND (captured_at - ?2) % ?4 = 0 ORDER BY captured_at";
         let mut statement = self.conn.prepare_cached(sql).map_err(failed)?;
-        let instants = statement.query_map(params![id, from.0, to.0], |row| row.get(0).map(UtcMillis));
+        let instants = statement.query_map(params![id, from.0, to.0, step_ms], |row| row.get(0).map(UtcMillis));
         let mut ranges: Vec<(UtcMillis, UtcMillis)> = Vec::new();
         for at in instants.map_err(failed)? {
             let at = at.map_err(failed)?;

@@ -12,6 +12,7 @@ use crate::link::memory::MemoryMedium;
 use crate::link::{LinkLost, OpenError};
 use crate::outbox::Outbox;
 use crate::reading::testing::{MeterBody, Role, SharedBody, T0, TokioClock, serve_hdlc, serve_host};
+use crate::reading::tests::room::{deliver_all, fill, small_parts};
 use crate::reading::tests::{assert_complete, meters, parts, stored};
 
 struct World {
@@ -26,8 +27,10 @@ fn meter(name: &str, server: u16, extra: &str) -> String {
 
 impl World {
     fn new(text: &str) -> Self {
-        let clock = TokioClock::shared(T0);
-        let (session, outbox) = parts(&clock);
+        Self::over(parts(&TokioClock::shared(T0)), text)
+    }
+
+    fn over((session, outbox): (SessionParts, Arc<Mutex<Outbox>>), text: &str) -> Self {
         let medium = MediumSettings::Tcp { address: "memory:1".to_owned(), connect_timeout: Duration::from_secs(1) };
         let line = crate::config::metering::LineSettings {
             name: "l".into(),
@@ -310,6 +313,22 @@ async fn an_accelerated_meter_is_followed_by_its_own_clock() {
     let last = body.lock().unwrap().now().plus_ms(-2 * 3_600_000);
     body.lock().unwrap().entries.retain(|(label, _)| *label < last);
     assert!(body.lock().unwrap().entries.len() > 400);
+    assert_complete(&stored(&world.outbox), &body);
+    assert_eq!(world.entry("m").state, MeterState::Ok);
+}
+
+/// Control, seen to fail: turns given whatever the level.
+#[tokio::test(start_paused = true)]
+async fn while_the_outbox_is_full_no_meter_is_asked_and_then_all_of_it_is_read() {
+    let world = World::over(small_parts(&TokioClock::shared(T0)), &meter("m", 1, ""));
+    let body = world.body("SIM0001", 2);
+    let roles = [(1, Role::Meter(body.clone()))];
+    fill(&world.session.outbox, Level::Full).await;
+    world.run_for(host(&roles), Duration::from_secs(300)).await;
+    assert_eq!(body.lock().unwrap().associations, 0);
+    assert!(world.session.metrics.value(Metric::LinePauses) >= 3);
+    deliver_all(&world.session.outbox).await;
+    world.run_for(host(&roles), Duration::from_secs(300)).await;
     assert_complete(&stored(&world.outbox), &body);
     assert_eq!(world.entry("m").state, MeterState::Ok);
 }
