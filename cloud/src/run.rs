@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::archive_keeper::ArchiveKeeper;
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
+use crate::actors::landing_sweeper::{LandingSweeper, SweepServices};
 use crate::actors::receipts::ReceiptServices;
 use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
 use crate::api::ApiState;
@@ -31,6 +32,8 @@ use crate::worker::{Budget, Services};
 
 /// A fleet of ten thousand gateways and some more: a receipt is some 200 bytes.
 const RECEIPTS_MAX: usize = 16_384;
+/// In the data directory.
+const LANDING_SWEEP_FILE: &str = "landing-sweep.json";
 /// Together below the five seconds that a service manager may give.
 const PIPELINE_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -129,6 +132,17 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
         Arc::clone(&parts.clock),
     );
     let archiving = archiving.start();
+    let sweeping = LandingSweeper::new(
+        SweepServices {
+            log: Arc::clone(&parts.services.log),
+            payloads: parts.payloads.clone(),
+            clock: Arc::clone(&parts.clock),
+            metrics: Arc::clone(&parts.metrics),
+        },
+        config.keep,
+        config.data_dir.join(LANDING_SWEEP_FILE),
+    );
+    let sweeping = sweeping.start();
     announce(&config, address, json).map_err(io("write to stdout"))?;
 
     let ended = tokio::select! {
@@ -142,7 +156,7 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
     let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
     // A cut under way is finished by the next start, with the same bytes.
-    drop(archiving);
+    drop((archiving, sweeping));
     let (http, pipeline) = tokio::join!(stop_http, stop_pipeline);
     if http.is_err() || !matches!(pipeline, Ok(Ok(()))) {
         tracing::warn!("not everything stopped in time; what was under way is done again at the next start");

@@ -65,6 +65,10 @@ metrics! {
     UploadBytes, Counter, "cloud_upload_bytes_total", "", "Bytes of payloads stored.";
     IntakeConnects, Counter, "cloud_mqtt_connects_total", "connection=\"intake\"", "MQTT connections opened.";
     ReceiptsConnects, Counter, "cloud_mqtt_connects_total", "connection=\"receipts\"", "MQTT connections opened.";
+    LandingDeletedArchived, Counter, "cloud_landing_deleted_total", "why=\"archived\"", "Payloads that left the landing area.";
+    LandingDeletedAged, Counter, "cloud_landing_deleted_total", "why=\"aged\"", "Payloads that left the landing area.";
+    LandingPayloads, Gauge, "cloud_landing_payloads", "", "Payloads in the landing area after the last sweep.";
+    SweepsFailed, Counter, "cloud_landing_sweep_failures_total", "", "Sweeps of the landing area that failed and were tried again.";
     PipelineGeneration, Gauge, "cloud_pipeline_generation", "", "How often the pipeline was started.";
     ActorPanics, Counter, "cloud_actor_panics_total", "", "Actors that died by a panic.";
 }

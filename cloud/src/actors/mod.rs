@@ -6,6 +6,7 @@
 pub mod archive_keeper;
 pub mod archiver;
 pub mod intake;
+pub mod landing_sweeper;
 pub mod partition_worker;
 pub mod receipts;
 pub mod supervisor;

@@ -35,8 +35,8 @@ pub(crate) use self::core::{Head, LogCore, create_partitions};
 use self::core::{NewRef, Taken};
 pub(crate) use self::schema::LOG_FILE;
 use super::{
-    ArchiveAssignment, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership, PartitionCommit,
-    ReadingRecord, RefConsumer, Topic, Uplinked,
+    ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership,
+    PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::embedded::front::{Failure, Front};
 
@@ -248,6 +248,10 @@ impl EventLog for EmbeddedLog {
         max: usize,
     ) -> Result<Vec<(u64, UtcMillis, GatewayId, Uplinked)>, LogError> {
         self.read(move |log| log.read_refs(partition, from, to, (max, usize::MAX)).map(|page| page.refs)).await
+    }
+
+    async fn archived(&self) -> Result<ArchivedEnds, LogError> {
+        self.read(|log| log.archived()).await
     }
 
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError> {

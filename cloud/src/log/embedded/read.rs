@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use super::core::LogCore;
 use super::partition::Partition;
 use super::rows::{BatchRow, column, decode_books, failed, ledger_hash, offset, ref_hash, uplinked_from};
-use crate::log::{BooksRecord, EventRecord, LogError, ReadingRecord, Topic, Uplinked};
+use crate::log::{ArchivedEnds, BooksRecord, EventRecord, LogError, ReadingRecord, Topic, Uplinked};
 use crate::store::StoreBatch;
 
 /// The batch decoded last: a reader that pages through a large batch comes back to it many times.
@@ -34,6 +34,11 @@ impl LogCore {
             Topic::Books => partition.books_end,
         };
         Ok(Partition::all(&self.conn)?.iter().map(end).collect())
+    }
+
+    pub(super) fn archived(&self) -> Result<ArchivedEnds, LogError> {
+        let partitions = Partition::all(&self.conn)?.into_iter();
+        Ok(partitions.filter_map(|partition| Some((partition.number, partition.archived?))).collect())
     }
 
     pub(super) fn read_readings(
