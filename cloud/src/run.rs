@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_web::web::ServiceConfig;
+use actix_web::web::{Data, ServiceConfig};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,7 +20,7 @@ use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
 use crate::api::ApiState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::embedded::{self, OpenError, OpenOutcome, Opened};
+use crate::embedded::{self, OpenError, OpenOutcome, Opened, RenewError};
 use crate::health::{Health, Part};
 use crate::http::{self, BindError, HttpServices};
 use crate::log::EventLog;
@@ -54,6 +54,8 @@ pub enum RunError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Landing(#[from] LocalFolderError),
+    #[error("cannot compare the log with its archive")]
+    Renew(#[from] RenewError),
     #[error("the landing area does not answer")]
     Probe(#[source] PayloadsError),
     #[error("cannot {what}")]
@@ -115,6 +117,7 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
         config.zone.clone(),
     );
     let api = api.start();
+    let streams = Data::clone(&api);
     let pages = move |app: &mut ServiceConfig| {
         app.app_data(api.clone()).configure(crate::api::configure);
     };
@@ -153,6 +156,8 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
         }),
     };
     tracing::info!("stopping");
+    // A stream has no end of its own: the server would wait for those who listen.
+    streams.live.close();
     let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
     let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
     // A cut under way is finished by the next start, with the same bytes.
@@ -175,6 +180,13 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
     health.set(Part::Landing, true);
     health.set(Part::Store, true);
     report(&opened);
+    if let Some(ahead) = embedded::renew_if_behind(&opened.log, &*payloads.objects()).await? {
+        tracing::error!(
+            ?ahead,
+            "the archive holds what the log does not know of: the log was set back; it goes on as a new generation, is \
+             archived again, and gateways and landing area are asked for what is missing"
+        );
+    }
     let Opened { log, store, .. } = opened;
     let (log, store): (Arc<dyn EventLog>, Arc<dyn ReadingStore>) = (Arc::new(log), Arc::new(store));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);

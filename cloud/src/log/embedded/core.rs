@@ -197,9 +197,21 @@ impl LogCore {
 
     pub(super) fn set_generation(&mut self, generation: u64) -> Result<(), LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
-        set_meta(&tx, "generation", generation as i64).map_err(failed)?;
+        begin_generation(&tx, generation as i64).map_err(failed)?;
         commit(tx, &mut self.suspect)
     }
+}
+
+/// From here on nothing of the log counts as archived: what the archive holds of earlier generations may be other rows under the
+/// same offsets. Everything is archived again under the new generation.
+pub(crate) fn begin_generation(tx: &Transaction<'_>, generation: i64) -> rusqlite::Result<()> {
+    set_meta(tx, "generation", generation)?;
+    let damaged = |error: LogError| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
+    for mut found in Partition::all(tx).map_err(damaged)? {
+        (found.archived, found.cut) = (None, None);
+        found.insert(tx)?;
+    }
+    Ok(())
 }
 
 /// The rows of `partitions` of a new log.

@@ -31,7 +31,7 @@ use protocols::uplink::GatewayId;
 use tokio::sync::{oneshot, watch};
 
 use self::consumer::Consumer;
-pub(crate) use self::core::{Head, LogCore, create_partitions};
+pub(crate) use self::core::{Head, LogCore, begin_generation, create_partitions};
 use self::core::{NewRef, Taken};
 pub(crate) use self::schema::LOG_FILE;
 use super::{
