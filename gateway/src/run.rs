@@ -109,7 +109,7 @@ pub fn open_outbox(checked: &Checked) -> Result<Outbox, StartError> {
     Ok(outbox)
 }
 
-fn random_u64() -> u64 {
+pub(crate) fn random_u64() -> u64 {
     getrandom::u64().expect("the system has a source of randomness")
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use firmware_sim::rng::Rng;
 use gateway::outbox::{
-    OpenError, Outbox, OutboxError, OutboxSettings, SealLimits, SealedBatch, StoreRequest, Which, salvage,
+    OpenError, Outbox, OutboxError, OutboxSettings, Resubmitted, SealLimits, SealedBatch, StoreRequest, Which, salvage,
 };
 use protocols::metering::{
     Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
@@ -268,7 +268,15 @@ impl Script {
     fn resubmit(&mut self) -> Result<()> {
         let Some(&(incarnation, seq)) = self.any(&self.refused.clone()) else { return Ok(()) };
         self.refused.remove(&(incarnation, seq));
-        self.batch((incarnation, seq), "resubmitted", |outbox| outbox.resubmit(incarnation, seq).map(drop))
+        let mut again = Resubmitted::Unknown;
+        self.batch((incarnation, seq), "resubmitted", |outbox| {
+            again = outbox.resubmit(incarnation, seq, NOW)?;
+            Ok(())
+        })?;
+        match again {
+            Resubmitted::Sealed(sealed) => self.sealed(&sealed),
+            other => bail!("batch {incarnation}-{seq} was refused, and is {other:?}"),
+        }
     }
 
     fn abandon(&mut self) -> Result<()> {
