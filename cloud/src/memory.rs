@@ -157,6 +157,7 @@ impl MemoryLog {
             sealed_effective,
             committed_at: now,
             books: batch.books.clone(),
+            rows_expired: false,
         });
         drop(partitions);
         let mut ledgers = self.ledgers.lock().unwrap();

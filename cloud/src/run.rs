@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use actix_web::web::{Data, ServiceConfig};
+use object_store::ObjectStore;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::archive_keeper::ArchiveKeeper;
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
 use crate::actors::landing_sweeper::{LandingSweeper, SweepServices};
+use crate::actors::log_pruner::LogPruner;
 use crate::actors::receipts::ReceiptServices;
 use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
 use crate::api::ApiState;
@@ -24,6 +26,7 @@ use crate::embedded::{self, OpenError, OpenOutcome, Opened, RenewError};
 use crate::health::{Health, Part};
 use crate::http::{self, BindError, HttpServices};
 use crate::log::EventLog;
+use crate::log::embedded::EmbeddedLog;
 use crate::payloads::{LocalFolderError, Payloads, PayloadsError};
 use crate::receipt_queue::ReceiptQueue;
 use crate::store::ReadingStore;
@@ -88,6 +91,7 @@ impl RunError {
 /// Everything that the parts of the process share.
 struct Parts {
     services: Services,
+    embedded_log: EmbeddedLog,
     payloads: Payloads,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -146,6 +150,13 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
         config.data_dir.join(LANDING_SWEEP_FILE),
     );
     let sweeping = sweeping.start();
+    let pruning = LogPruner::new(
+        parts.embedded_log.clone(),
+        config.log_keep,
+        Arc::clone(&parts.clock),
+        Arc::clone(&parts.metrics),
+    );
+    let pruning = pruning.start();
     announce(&config, address, json).map_err(io("write to stdout"))?;
 
     let ended = tokio::select! {
@@ -161,7 +172,7 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
     let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
     // A cut under way is finished by the next start, with the same bytes.
-    drop((archiving, sweeping));
+    drop((archiving, sweeping, pruning));
     let (http, pipeline) = tokio::join!(stop_http, stop_pipeline);
     if http.is_err() || !matches!(pipeline, Ok(Ok(()))) {
         tracing::warn!("not everything stopped in time; what was under way is done again at the next start");
@@ -179,7 +190,7 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
     let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
     health.set(Part::Landing, true);
     health.set(Part::Store, true);
-    report(&opened);
+    report(&opened, &payloads.objects());
     if let Some(ahead) = embedded::renew_if_behind(&opened.log, &*payloads.objects()).await? {
         tracing::error!(
             ?ahead,
@@ -188,6 +199,7 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
         );
     }
     let Opened { log, store, .. } = opened;
+    let embedded_log = log.clone();
     let (log, store): (Arc<dyn EventLog>, Arc<dyn ReadingStore>) = (Arc::new(log), Arc::new(store));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let services = Services {
@@ -200,19 +212,19 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
         health: Arc::clone(&health),
         budget: Arc::new(Budget::new(config.decoded_bytes_max)),
     };
-    Ok(Parts { services, payloads, clock, metrics, health })
+    Ok(Parts { services, embedded_log, payloads, clock, metrics, health })
 }
 
 /// Says what was found, and mends what can be mended beside the work.
-fn report(opened: &Opened) {
+fn report(opened: &Opened, objects: &Arc<dyn ObjectStore>) {
     for outcome in &opened.outcomes {
         match outcome {
             OpenOutcome::Created => tracing::info!("a new log and store were made"),
             OpenOutcome::RebuildStore { why } => {
                 tracing::warn!(why, "the store lacks what the log has; it is rebuilt beside the work");
-                let (log, store) = (opened.log.clone(), opened.store.clone());
+                let (log, store, objects) = (opened.log.clone(), opened.store.clone(), Arc::clone(objects));
                 actix::spawn(async move {
-                    match embedded::rebuild_store(&log, &store, |_| {}).await {
+                    match embedded::rebuild_store(&log, &store, Some(&objects), |_| {}).await {
                         Ok(done) => {
                             let (batches, readings, damaged) = (done.batches, done.readings, done.damaged);
                             tracing::info!(batches, readings, damaged, "the store is rebuilt");

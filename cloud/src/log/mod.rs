@@ -126,6 +126,8 @@ pub struct BooksRecord {
     pub sealed_effective: UtcMillis,
     pub committed_at: UtcMillis,
     pub books: Books,
+    /// Retention took the batch's readings and events; they were archived before.
+    pub rows_expired: bool,
 }
 
 /// A range of `readings` and `events` offsets of one partition that becomes archive objects, [start, end).

@@ -16,6 +16,7 @@
 mod consumer;
 mod core;
 mod partition;
+mod prune;
 mod read;
 mod rows;
 pub(crate) mod salvage;
@@ -33,6 +34,7 @@ use tokio::sync::{oneshot, watch};
 use self::consumer::Consumer;
 pub(crate) use self::core::{Head, LogCore, begin_generation, create_partitions};
 use self::core::{NewRef, Taken};
+pub use self::prune::{PruneBefore, Pruned};
 pub(crate) use self::schema::LOG_FILE;
 use super::{
     ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership,
@@ -115,6 +117,11 @@ impl EmbeddedLog {
         self.shared.writer.call(move |log| log.set_generation(generation.0)).await?;
         self.shared.generation.store(generation.0, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Lets go of what is archived and old: one step of at most `max` batches, books and refs of each partition.
+    pub async fn prune(&self, before: PruneBefore, max: usize) -> Result<Pruned, LogError> {
+        self.shared.writer.call(move |log| log.prune(before, max)).await
     }
 
     /// Runs a statement on the connection that writes: how tests fill the disk.
