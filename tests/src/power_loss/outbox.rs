@@ -465,8 +465,6 @@ impl Subject for OutboxFile {
         }
         let found = self.drain(&mut outbox, fresh, &promised)?;
         let (leaving, gone) = (promised.numbers("will-be-applied"), promised.numbers("applied"));
-        // A refused batch no longer holds revisions of its readings back: submitted again, it is sealed behind them.
-        let refused = promised.numbers("will-be-refused");
         // The cursor moves with the readings: what it covers is there, promised or not.
         for number in 1..=cursor {
             ensure!(found.contains_key(&number) || leaving.contains(&number), "number {number} of {cursor} is lost");
@@ -474,8 +472,8 @@ impl Subject for OutboxFile {
         for (&number, &sealed_at) in &found {
             ensure!(number <= cursor, "number {number} was not stored, the cursor is at {cursor}");
             ensure!(!gone.contains(&number), "number {number} had its receipt, and is sent again");
-            let original = revised(number).filter(|original| !refused.contains(original));
-            if let Some(&before) = original.and_then(|original| found.get(&original)) {
+            // Also where the original was refused, and was submitted again after its revision was sealed.
+            if let Some(&before) = revised(number).and_then(|original| found.get(&original)) {
                 ensure!(before < sealed_at, "revision {number} is sealed at {sealed_at}, its original at {before}");
             }
         }
