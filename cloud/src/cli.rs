@@ -179,7 +179,10 @@ fn look(command: &Command) -> Result<u8, CommandError> {
         Ok(match command {
             Command::Run { .. } | Command::CheckConfig { .. } => 0,
             Command::Audit { audit, .. } => {
-                crate::audit::run(audit, &sources, AuditOptions::default(), &mut out).await?
+                // Refs and books older than this have left the log together.
+                let log_expires_before = config.log_keep.books_ms.map(|keep_ms| SystemClock.now().plus_ms(-keep_ms));
+                let base = AuditOptions { log_expires_before, ..AuditOptions::default() };
+                crate::audit::run(audit, &sources, base, &mut out).await?
             }
             Command::Trace { trace, .. } => crate::trace::run(trace, &sources, None, &mut out).await?,
             Command::Completeness { completeness, .. } => {

@@ -29,6 +29,7 @@ pub struct Settings {
     pub worker: WorkerSection,
     pub archive: ArchiveSection,
     pub landing: LandingSection,
+    pub log: LogSection,
     pub logging: LoggingSection,
 }
 
@@ -41,6 +42,7 @@ impl Default for Settings {
             worker: WorkerSection::default(),
             archive: ArchiveSection::default(),
             landing: LandingSection::default(),
+            log: LogSection::default(),
             logging: LoggingSection::default(),
         }
     }
@@ -154,6 +156,41 @@ impl Default for LandingSection {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+pub struct LogSection {
+    /// How long the log of a single machine keeps readings and events that are archived; 0: for ever.
+    pub rows_days: u32,
+    /// How long it keeps books, for the audit, and refs; 0: for ever.
+    pub books_days: u32,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        // As long as a gateway tells of an incarnation.
+        Self { rows_days: 30, books_days: 400 }
+    }
+}
+
+impl LogSection {
+    fn check(&self) -> Result<LogKeep, ConfigError> {
+        let ms = |days: u32| (days > 0).then(|| i64::from(days) * DAY_MS);
+        let keep = LogKeep { rows_ms: ms(self.rows_days), books_ms: ms(self.books_days) };
+        if keep.books_ms.is_some_and(|books| keep.rows_ms.is_none_or(|rows| books < rows)) {
+            let (key, value) = ("log.books_days", self.books_days.to_string());
+            return Err(ConfigError::Value { key, value, problem: "books stay at least as long as rows" });
+        }
+        Ok(keep)
+    }
+}
+
+/// How long the log keeps what is archived; `None`: for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogKeep {
+    pub rows_ms: Option<i64>,
+    pub books_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LoggingSection {
     /// A level, or a filter as `RUST_LOG` takes it, which beats it.
     pub level: String,
@@ -179,6 +216,7 @@ pub struct Config {
     pub decoded_bytes_max: u64,
     pub cut: CutSettings,
     pub keep: Keep,
+    pub log_keep: LogKeep,
 }
 
 /// Why settings cannot be used: the user's to mend.
@@ -266,6 +304,7 @@ impl Settings {
         };
         let viewer = self.http.viewer_token_file.as_deref().map(ViewerToken::read).transpose();
         let viewer = viewer.map_err(|source| ConfigError::ViewerToken { source })?;
+        let log_keep = self.log.check()?;
         let (group_records_max, group_age) =
             (self.worker.group_refs_max, Duration::from_millis(self.worker.group_age_ms));
         Ok(Config {
@@ -294,6 +333,7 @@ impl Settings {
                 replay_ms: i64::from(self.landing.replay_window_days) * DAY_MS,
                 grace_ms: i64::from(self.landing.orphan_grace_days) * DAY_MS,
             },
+            log_keep,
         })
     }
 }
@@ -384,6 +424,17 @@ mod tests {
         settings.mqtt.share_group = Some("cloud".to_owned());
         settings.http.tokens_dir = Some("/etc/meterpost/tokens".into());
         assert_eq!(parse(&settings.to_toml()).unwrap(), settings);
+    }
+
+    #[test]
+    fn books_stay_at_least_as_long_as_rows() {
+        let keep = |text: &str| parse(text).unwrap().check().map(|config| config.log_keep);
+        let days = |days: i64| Some(days * DAY_MS);
+        assert_eq!(keep("").unwrap(), LogKeep { rows_ms: days(30), books_ms: days(400) });
+        assert_eq!(keep("[log]\nrows_days = 0\nbooks_days = 0").unwrap(), LogKeep { rows_ms: None, books_ms: None });
+        assert_eq!(keep("[log]\nbooks_days = 0").unwrap(), LogKeep { rows_ms: days(30), books_ms: None });
+        assert!(keep("[log]\nbooks_days = 29").is_err());
+        assert!(keep("[log]\nrows_days = 0").is_err());
     }
 
     #[test]

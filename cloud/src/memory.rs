@@ -9,8 +9,8 @@ use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, GatewayId, 
 
 use crate::ledger::GatewayLedger;
 use crate::log::{
-    ArchiveAssignment, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership, PartitionCommit,
-    ReadingRecord, RefConsumer, Topic, Uplinked,
+    ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership,
+    PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading, WriteTimestamp};
 
@@ -70,7 +70,7 @@ pub(crate) const GENERATION: LogGeneration = LogGeneration(0xfeed);
 /// Offset, append time, gateway, content.
 pub(crate) type RefRecord = (u64, UtcMillis, GatewayId, Uplinked);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LogPartition {
     pub(crate) refs: Vec<RefRecord>,
     pub(crate) readings: Vec<ReadingRecord>,
@@ -92,12 +92,19 @@ pub(crate) struct MemoryLog {
     partitions: Mutex<Vec<LogPartition>>,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) ledgers: Mutex<BTreeMap<GatewayId, GatewayLedger>>,
+    /// A batch that is committed right after the end of this topic was read, once.
+    pub(crate) after_ends: Mutex<Option<(Topic, Batch)>>,
 }
 
 impl MemoryLog {
     pub(crate) fn new() -> Arc<Self> {
         let partitions = (0..PARTITIONS).map(|_| LogPartition::default()).collect();
-        Arc::new(Self { partitions: Mutex::new(partitions), faults: Mutex::default(), ledgers: Mutex::default() })
+        Arc::new(Self {
+            partitions: Mutex::new(partitions),
+            faults: Mutex::default(),
+            ledgers: Mutex::default(),
+            after_ends: Mutex::default(),
+        })
     }
 
     pub(crate) fn partitions(&self) -> MutexGuard<'_, Vec<LogPartition>> {
@@ -150,6 +157,7 @@ impl MemoryLog {
             sealed_effective,
             committed_at: now,
             books: batch.books.clone(),
+            rows_expired: false,
         });
         drop(partitions);
         let mut ledgers = self.ledgers.lock().unwrap();
@@ -203,7 +211,12 @@ impl EventLog for MemoryLog {
             Topic::Events => partition.events.last().map_or(0, |record| record.offset + 1),
             Topic::Books => partition.books.last().map_or(0, |record| record.offset + 1),
         };
-        Ok(self.partitions().iter().map(end).collect())
+        let ends = self.partitions().iter().map(end).collect();
+        let committed = self.after_ends.lock().unwrap().take_if(|(after, _)| *after == topic);
+        if let Some((_, batch)) = committed {
+            self.apply(&batch, batch.sealed_at, batch.sealed_at);
+        }
+        Ok(ends)
     }
 
     async fn read_readings(
@@ -231,6 +244,11 @@ impl EventLog for MemoryLog {
 
     async fn read_refs(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<RefRecord>, LogError> {
         Ok(page(&self.partitions()[partition as usize].refs, |record| record.0, from, to, max))
+    }
+
+    async fn archived(&self) -> Result<ArchivedEnds, LogError> {
+        let partitions = self.partitions();
+        Ok((0..).zip(partitions.iter()).filter_map(|(n, held)| Some((n, held.archived?))).collect())
     }
 
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError> {

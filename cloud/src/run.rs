@@ -8,21 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_web::web::ServiceConfig;
+use actix_web::web::{Data, ServiceConfig};
+use object_store::ObjectStore;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::actors::archive_keeper::ArchiveKeeper;
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
+use crate::actors::landing_sweeper::{LandingSweeper, SweepServices};
+use crate::actors::log_pruner::LogPruner;
 use crate::actors::receipts::ReceiptServices;
 use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
 use crate::api::ApiState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::embedded::{self, OpenError, OpenOutcome, Opened};
+use crate::embedded::{self, OpenError, OpenOutcome, Opened, RenewError};
 use crate::health::{Health, Part};
 use crate::http::{self, BindError, HttpServices};
 use crate::log::EventLog;
+use crate::log::embedded::EmbeddedLog;
 use crate::payloads::{LocalFolderError, Payloads, PayloadsError};
 use crate::receipt_queue::ReceiptQueue;
 use crate::store::ReadingStore;
@@ -31,6 +35,8 @@ use crate::worker::{Budget, Services};
 
 /// A fleet of ten thousand gateways and some more: a receipt is some 200 bytes.
 const RECEIPTS_MAX: usize = 16_384;
+/// In the data directory.
+const LANDING_SWEEP_FILE: &str = "landing-sweep.json";
 /// Together below the five seconds that a service manager may give.
 const PIPELINE_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
@@ -51,6 +57,8 @@ pub enum RunError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Landing(#[from] LocalFolderError),
+    #[error("cannot compare the log with its archive")]
+    Renew(#[from] RenewError),
     #[error("the landing area does not answer")]
     Probe(#[source] PayloadsError),
     #[error("cannot {what}")]
@@ -83,6 +91,7 @@ impl RunError {
 /// Everything that the parts of the process share.
 struct Parts {
     services: Services,
+    embedded_log: EmbeddedLog,
     payloads: Payloads,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -112,6 +121,7 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
         config.zone.clone(),
     );
     let api = api.start();
+    let streams = Data::clone(&api);
     let pages = move |app: &mut ServiceConfig| {
         app.app_data(api.clone()).configure(crate::api::configure);
     };
@@ -129,6 +139,24 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
         Arc::clone(&parts.clock),
     );
     let archiving = archiving.start();
+    let sweeping = LandingSweeper::new(
+        SweepServices {
+            log: Arc::clone(&parts.services.log),
+            payloads: parts.payloads.clone(),
+            clock: Arc::clone(&parts.clock),
+            metrics: Arc::clone(&parts.metrics),
+        },
+        config.keep,
+        config.data_dir.join(LANDING_SWEEP_FILE),
+    );
+    let sweeping = sweeping.start();
+    let pruning = LogPruner::new(
+        parts.embedded_log.clone(),
+        config.log_keep,
+        Arc::clone(&parts.clock),
+        Arc::clone(&parts.metrics),
+    );
+    let pruning = pruning.start();
     announce(&config, address, json).map_err(io("write to stdout"))?;
 
     let ended = tokio::select! {
@@ -139,10 +167,12 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
         }),
     };
     tracing::info!("stopping");
+    // A stream has no end of its own: the server would wait for those who listen.
+    streams.live.close();
     let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
     let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
     // A cut under way is finished by the next start, with the same bytes.
-    drop(archiving);
+    drop((archiving, sweeping, pruning));
     let (http, pipeline) = tokio::join!(stop_http, stop_pipeline);
     if http.is_err() || !matches!(pipeline, Ok(Ok(()))) {
         tracing::warn!("not everything stopped in time; what was under way is done again at the next start");
@@ -160,8 +190,16 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
     let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
     health.set(Part::Landing, true);
     health.set(Part::Store, true);
-    report(&opened);
+    report(&opened, &payloads.objects());
+    if let Some(ahead) = embedded::renew_if_behind(&opened.log, &*payloads.objects()).await? {
+        tracing::error!(
+            ?ahead,
+            "the archive holds what the log does not know of: the log was set back; it goes on as a new generation, is \
+             archived again, and gateways and landing area are asked for what is missing"
+        );
+    }
     let Opened { log, store, .. } = opened;
+    let embedded_log = log.clone();
     let (log, store): (Arc<dyn EventLog>, Arc<dyn ReadingStore>) = (Arc::new(log), Arc::new(store));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let services = Services {
@@ -174,19 +212,19 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
         health: Arc::clone(&health),
         budget: Arc::new(Budget::new(config.decoded_bytes_max)),
     };
-    Ok(Parts { services, payloads, clock, metrics, health })
+    Ok(Parts { services, embedded_log, payloads, clock, metrics, health })
 }
 
 /// Says what was found, and mends what can be mended beside the work.
-fn report(opened: &Opened) {
+fn report(opened: &Opened, objects: &Arc<dyn ObjectStore>) {
     for outcome in &opened.outcomes {
         match outcome {
             OpenOutcome::Created => tracing::info!("a new log and store were made"),
             OpenOutcome::RebuildStore { why } => {
                 tracing::warn!(why, "the store lacks what the log has; it is rebuilt beside the work");
-                let (log, store) = (opened.log.clone(), opened.store.clone());
+                let (log, store, objects) = (opened.log.clone(), opened.store.clone(), Arc::clone(objects));
                 actix::spawn(async move {
-                    match embedded::rebuild_store(&log, &store, |_| {}).await {
+                    match embedded::rebuild_store(&log, &store, Some(&objects), |_| {}).await {
                         Ok(done) => {
                             let (batches, readings, damaged) = (done.batches, done.readings, done.damaged);
                             tracing::info!(batches, readings, damaged, "the store is rebuilt");

@@ -67,6 +67,12 @@ metrics! {
     HeldNotAnswered, Counter, "cloud_held_questions_total", "outcome=\"refused\"", "Questions of gateways for what is held.";
     IntakeConnects, Counter, "cloud_mqtt_connects_total", "connection=\"intake\"", "MQTT connections opened.";
     ReceiptsConnects, Counter, "cloud_mqtt_connects_total", "connection=\"receipts\"", "MQTT connections opened.";
+    LandingDeletedArchived, Counter, "cloud_landing_deleted_total", "why=\"archived\"", "Payloads that left the landing area.";
+    LandingDeletedAged, Counter, "cloud_landing_deleted_total", "why=\"aged\"", "Payloads that left the landing area.";
+    LandingPayloads, Gauge, "cloud_landing_payloads", "", "Payloads in the landing area after the last sweep.";
+    SweepsFailed, Counter, "cloud_landing_sweep_failures_total", "", "Sweeps of the landing area that failed and were tried again.";
+    LogBatchesRetired, Counter, "cloud_log_batches_retired_total", "", "Batches whose archived rows left the log by its retention.";
+    LogPruneFailures, Counter, "cloud_log_prune_failures_total", "", "Steps of the log's retention that failed and were tried again.";
     PipelineGeneration, Gauge, "cloud_pipeline_generation", "", "How often the pipeline was started.";
     ActorPanics, Counter, "cloud_actor_panics_total", "", "Actors that died by a panic.";
 }

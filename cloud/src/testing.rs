@@ -11,8 +11,8 @@ use protocols::uplink::{Batch, BatchId, BatchRef, BlockRow, Books, GatewayId, In
 
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{
-    ArchiveAssignment, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership, PartitionCommit,
-    ReadingRecord, RefConsumer, Topic, Uplinked,
+    ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership,
+    PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading};
@@ -164,6 +164,10 @@ impl EventLog for FaultyLog {
         max: usize,
     ) -> Result<Vec<(u64, UtcMillis, GatewayId, Uplinked)>, LogError> {
         self.inner.read_refs(p, from, to, max).await
+    }
+
+    async fn archived(&self) -> Result<ArchivedEnds, LogError> {
+        self.inner.archived().await
     }
 
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError> {

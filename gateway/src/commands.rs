@@ -9,9 +9,10 @@ use std::io::Write;
 use anyhow::Context;
 use protocols::metering::MeterId;
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::Checked;
 use crate::http;
-use crate::outbox::{Outbox, OutboxSettings};
+use crate::outbox::{Outbox, OutboxSettings, Resubmitted};
 use crate::run;
 
 fn open(checked: &Checked) -> anyhow::Result<Outbox> {
@@ -22,8 +23,9 @@ fn open(checked: &Checked) -> anyhow::Result<Outbox> {
         path.display()
     );
     let settings: OutboxSettings = run::outbox_settings(checked);
-    let no_seal = Box::new(|| unreachable!("these commands seal nothing"));
-    Ok(Outbox::open(&path, settings, no_seal).with_context(|| format!("cannot open {}", path.display()))?.0)
+    Ok(Outbox::open(&path, settings, Box::new(run::random_u64))
+        .with_context(|| format!("cannot open {}", path.display()))?
+        .0)
 }
 
 pub fn inspect(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
@@ -94,9 +96,17 @@ pub fn resubmit(checked: &Checked, batch: &str, out: &mut impl Write) -> anyhow:
         anyhow::bail!("{batch:?} is no batch\nhint: give it as `outbox inspect` prints it, like 00c0ffee00c0ffee/17");
     };
     let mut outbox = open(checked)?;
-    let found = outbox.transaction(|outbox| outbox.resubmit(incarnation, seq))?;
-    anyhow::ensure!(found, "there is no refused batch {batch}\nhint: `outbox inspect` lists them");
-    writeln!(out, "{batch} will be sealed anew")?;
+    let now = SystemClock::new().wall();
+    match outbox.transaction(|outbox| outbox.resubmit(incarnation, seq, now))? {
+        Resubmitted::Unknown => {
+            anyhow::bail!("there is no refused batch {batch}\nhint: `outbox inspect` lists them");
+        }
+        Resubmitted::Empty => writeln!(out, "{batch} has no row that can be sent")?,
+        Resubmitted::Sealed(sealed) => {
+            let (incarnation, seq) = (sealed.id.incarnation, sealed.id.seq);
+            writeln!(out, "{batch} is sealed anew as {incarnation:016x}/{seq}, and goes out when the gateway runs")?;
+        }
+    }
     Ok(())
 }
 

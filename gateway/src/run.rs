@@ -117,7 +117,7 @@ fn held_asker(checked: &Checked) -> HeldAsker {
     HeldAsker::new(Arc::new(HttpHeld::new(checked.gateway.clone(), http)))
 }
 
-fn random_u64() -> u64 {
+pub(crate) fn random_u64() -> u64 {
     getrandom::u64().expect("the system has a source of randomness")
 }
 

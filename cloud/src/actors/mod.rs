@@ -6,6 +6,8 @@
 pub mod archive_keeper;
 pub mod archiver;
 pub mod intake;
+pub mod landing_sweeper;
+pub mod log_pruner;
 pub mod partition_worker;
 pub mod receipts;
 pub mod supervisor;

@@ -19,6 +19,7 @@ mod tests;
 pub use archiver::{Archiver, ArchiverSnapshot, CutReport, PartitionSnapshot, Progress};
 
 use crate::log::LogError;
+use crate::payloads::PayloadsError;
 
 /// Why the archiver, or a reader of the archive, did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +48,9 @@ pub enum ArchiveError {
         #[source]
         source: parquet::FileError,
     },
-    /// A payload could not be deleted.
-    #[error("batch {batch} could not be deleted from the landing area: {cause}")]
-    Delete { batch: protocols::uplink::BatchId, cause: String },
+    /// The landing area did not do what was asked; the same step may be repeated.
+    #[error("the landing area failed")]
+    Landing(#[source] PayloadsError),
 }
 
 impl From<LogError> for ArchiveError {

@@ -1,48 +1,67 @@
 //! When payloads may leave the landing area: once every batch of them is archived and the replay window is over.
 //!
-//! A sweep reads where `books` ends, *then* where `readings` and `events` end. A batch whose books lie below the first was
-//! committed before the second was read, in the same transaction as its rows: so when the archiver has passed all the noted
-//! ends, every row of every such batch is archived. The other order would let a batch slip in between.
+//! A sweep reads the ledger and where `books` ends, *then* where `readings` and `events` end. A batch whose books lie below the
+//! first was committed before the second was read, in the same transaction as its rows: so when the archiver has passed all
+//! the noted ends, every row of every such batch is archived. The other order would let a batch slip in between.
+//!
+//! What has no books record in this log is found by its age (see [`crate::payloads::gc`]): uploads that no ref named, that were
+//! refused, that came again after their batch was swept. Their time counts from when this generation of the log was first
+//! seen: a log that was set back or made anew has forgotten batches, and applies them from here once it hears of them.
+//! Quarantine is never swept.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 
 use protocols::metering::UtcMillis;
-use protocols::uplink::BatchId;
+use protocols::uplink::{BatchId, GatewayId, SeqSet};
 use serde::{Deserialize, Serialize};
 
 use super::ArchiveError;
-use crate::log::{EventLog, LogGeneration, Topic};
+use crate::ledger::GatewayLedger;
+use crate::log::{ArchivedEnds, EventLog, LogGeneration, Topic};
+use crate::payloads::Payloads;
+use crate::payloads::gc::{Fate, Keep, Swept};
 
-/// How long payloads are kept after they are archived: time to notice that something went wrong and to replay.
-pub const REPLAY_WINDOW_MS: i64 = 7 * 86_400_000;
 /// Books records read at once.
 const PAGE: usize = 1_000;
 
-/// Ends of archived readings and events by partition, as the log knows them (not as the archive looks).
-pub type ArchivedEnds = BTreeMap<u32, (u64, u64)>;
-
-/// The ends of one sweep, by partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is noted at the beginning of a sweep; ends by partition.
+#[derive(Debug)]
 struct Noted {
+    ledgers: Ledgers,
     books: Vec<u64>,
     readings: Vec<u64>,
     events: Vec<u64>,
 }
 
-/// What must survive a restart, or payloads that are long gone are deleted again.
+/// `None`: the record cannot be read, and nothing of the gateway is judged by it.
+type Ledgers = BTreeMap<GatewayId, Option<GatewayLedger>>;
+
+/// What must survive a restart, or payloads that are long gone are looked for again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SweepPositions {
     pub generation: u64,
+    /// When this generation was first seen (ms).
+    pub since_ms: i64,
     /// Payloads of batches with books below these offsets are gone.
     pub books: Vec<u64>,
 }
 
 #[derive(Debug)]
 pub struct LandingSweep {
-    replay_window_ms: i64,
+    keep: Keep,
     positions: SweepPositions,
     noted: Option<Noted>,
+}
+
+/// Batches whose payloads may go, and where the sweep is when they are gone.
+#[derive(Debug)]
+struct Due {
+    batches: BTreeMap<(GatewayId, u64), SeqSet>,
+    positions: Vec<u64>,
+    /// Whether all that was noted is among them.
+    is_all: bool,
+    /// Whether the bound was met and not the end.
+    is_cut: bool,
 }
 
 /// Whether every row of the batches of a sweep is archived.
@@ -54,66 +73,134 @@ fn is_covered(noted: &Noted, archived: &ArchivedEnds) -> bool {
     })
 }
 
+async fn read_ledgers(log: &dyn EventLog) -> Result<Ledgers, ArchiveError> {
+    let decode = |(gateway, bytes): (GatewayId, Vec<u8>)| {
+        let ledger = GatewayLedger::decode(&bytes);
+        if let Err(error) = &ledger {
+            tracing::error!(%gateway, %error, "a ledger record cannot be read; the gateway's payloads stay");
+        }
+        (gateway, ledger.ok())
+    };
+    Ok(log.read_ledger().await?.into_iter().map(decode).collect())
+}
+
+impl Noted {
+    async fn take(log: &dyn EventLog) -> Result<Self, ArchiveError> {
+        // In this order: see the module's text.
+        let ledgers = read_ledgers(log).await?;
+        let books = log.ends(Topic::Books).await?;
+        let readings = log.ends(Topic::Readings).await?;
+        let events = log.ends(Topic::Events).await?;
+        Ok(Self { ledgers, books, readings, events })
+    }
+}
+
+/// `None` when the ledger cannot say.
+fn is_applied(ledgers: &Ledgers, batch: &BatchId) -> Option<bool> {
+    let Some(ledger) = ledgers.get(&batch.gateway) else { return Some(false) };
+    let incarnation = ledger.as_ref()?.incarnation(batch.incarnation);
+    Some(incarnation.is_some_and(|incarnation| incarnation.is_applied(batch.seq)))
+}
+
 impl LandingSweep {
     /// `kept` is what [`Self::positions`] said when the process last ran; positions of another log are of no use.
-    pub fn new(log: &dyn EventLog, replay_window_ms: i64, kept: Option<SweepPositions>) -> Self {
+    pub fn new(log: &dyn EventLog, keep: Keep, kept: Option<SweepPositions>, now: UtcMillis) -> Self {
         let LogGeneration(generation) = log.generation();
         let partitions = log.partitions() as usize;
-        let fresh = SweepPositions { generation, books: vec![0; partitions] };
+        let fresh = SweepPositions { generation, since_ms: now.0, books: vec![0; partitions] };
         let kept = kept.filter(|kept| kept.generation == generation && kept.books.len() == partitions);
-        Self { replay_window_ms, positions: kept.unwrap_or(fresh), noted: None }
+        Self { keep, positions: kept.unwrap_or(fresh), noted: None }
     }
 
     pub fn positions(&self) -> &SweepPositions {
         &self.positions
     }
 
-    /// Deletes the payloads that may go now and returns how many. `archived` must hold every partition of the log, not only
-    /// those of one archiver. After an error the same call may be repeated.
-    pub async fn step<F, Fut>(
+    /// Deletes the payloads of archived batches that may go now, those of at most about `max` batches. True when there may be
+    /// more at once. After an error the same call may be repeated.
+    pub async fn sweep_archived(
         &mut self,
         log: &dyn EventLog,
-        archived: &ArchivedEnds,
+        payloads: &Payloads,
         now: UtcMillis,
-        mut delete: F,
-    ) -> Result<u64, ArchiveError>
-    where
-        F: FnMut(BatchId) -> Fut,
-        Fut: Future<Output = Result<(), ArchiveError>>,
-    {
-        let noted = match self.noted.take() {
-            Some(noted) => noted,
-            None => Noted {
-                books: log.ends(Topic::Books).await?,
-                readings: log.ends(Topic::Readings).await?,
-                events: log.ends(Topic::Events).await?,
-            },
-        };
-        let noted = self.noted.insert(noted);
-        if !is_covered(noted, archived) {
-            return Ok(0);
+        max: usize,
+    ) -> Result<(u64, bool), ArchiveError> {
+        let due = self.due(log, now, max).await?;
+        let mut deleted = 0;
+        for ((gateway, incarnation), seqs) in &due.batches {
+            for landed in payloads.find(gateway, *incarnation, seqs).await.map_err(ArchiveError::Landing)? {
+                payloads.remove(&landed.key).await.map_err(ArchiveError::Landing)?;
+                deleted += 1;
+            }
         }
-        let (mut deleted, mut all_gone) = (0, true);
-        for ((partition, position), &end) in (0u32..).zip(&mut self.positions.books).zip(&noted.books) {
+        self.positions.books = due.positions;
+        if due.is_all {
+            self.noted = None;
+        }
+        Ok((deleted, due.is_cut))
+    }
+
+    async fn due(&mut self, log: &dyn EventLog, now: UtcMillis, max: usize) -> Result<Due, ArchiveError> {
+        if self.noted.is_none() {
+            self.noted = Some(Noted::take(log).await?);
+        }
+        let noted = self.noted.as_ref().expect("noted above");
+        let positions = self.positions.books.clone();
+        let mut due = Due { batches: BTreeMap::new(), positions, is_all: false, is_cut: false };
+        if !is_covered(noted, &log.archived().await?) {
+            return Ok(due);
+        }
+        due.is_all = true;
+        let mut count = 0;
+        for ((partition, position), &end) in (0u32..).zip(&mut due.positions).zip(&noted.books) {
             'partition: while *position < end {
                 let page = log.read_books(partition, *position, end, PAGE).await?;
                 if page.is_empty() {
                     *position = end;
                 }
                 for record in page {
-                    if now.since(record.committed_at) < self.replay_window_ms {
-                        all_gone = false;
+                    if now.since(record.committed_at) < self.keep.replay_ms {
+                        due.is_all = false;
                         break 'partition;
                     }
-                    delete(record.batch).await?;
-                    deleted += 1;
+                    if count >= max {
+                        (due.is_all, due.is_cut) = (false, true);
+                        break 'partition;
+                    }
+                    count += 1;
+                    let BatchId { gateway, incarnation, seq } = record.batch;
+                    due.batches.entry((gateway, incarnation)).or_default().insert(seq);
                     *position = record.offset + 1;
                 }
             }
         }
-        if all_gone {
-            self.noted = None;
-        }
-        Ok(deleted)
+        Ok(due)
+    }
+
+    /// Deletes what no books record leads to, by its age.
+    pub async fn sweep_aged(
+        &self,
+        log: &dyn EventLog,
+        payloads: &Payloads,
+        now: UtcMillis,
+    ) -> Result<Swept, ArchiveError> {
+        let archived = log.archived().await?;
+        let covered = self.noted.as_ref().filter(|noted| is_covered(noted, &archived));
+        // Newer than what is noted: a batch that was committed meanwhile is not taken for one that nobody named.
+        let ledgers = read_ledgers(log).await?;
+        let known_long = now.since(UtcMillis(self.positions.since_ms)) > self.keep.grace_ms;
+        let fate = |batch: &BatchId| match is_applied(&ledgers, batch) {
+            Some(true) if covered.is_some_and(|noted| is_applied(&noted.ledgers, batch) == Some(true)) => {
+                Fate::Archived
+            }
+            Some(false) if known_long => Fate::Unreferenced,
+            _ => Fate::Held,
+        };
+        // An archived one whose books are still to come is the other sweep's, which knows when it was committed.
+        let keep = Keep { replay_ms: self.keep.replay_ms.max(self.keep.grace_ms), ..self.keep };
+        payloads.sweep(fate, keep, now).await.map_err(ArchiveError::Landing)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,13 +6,12 @@ use futures_util::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use protocols::metering::{Day, UtcMillis};
+use protocols::metering::Day;
 
 use super::cut::CutSettings;
 use super::footer::Table;
 use super::objects::{DayRange, list_raw, read_file, read_footer};
 use super::parquet::{read_events, read_readings};
-use super::sweep::LandingSweep;
 use super::*;
 use crate::log::{EventLog, LogError};
 use crate::memory::{MemoryLog, T0, batch};
@@ -206,42 +205,4 @@ async fn a_file_that_is_not_what_its_key_says_is_reported() {
     assert!(matches!(read_file(&store, &listed[0], read_readings).await, Err(ArchiveError::File { .. })));
     listed[0].date = Day(1);
     assert!(matches!(read_footer(&*objects, &listed[0]).await, Err(ArchiveError::File { .. })));
-}
-
-#[tokio::test]
-async fn payloads_leave_the_landing_area_only_archived_and_after_the_window() {
-    let (log, objects) = (log_of(3), Arc::new(InMemory::new()));
-    let mut archiver = archiver(&log, &objects);
-    let mut sweep = LandingSweep::new(&*log, 1000, None);
-    let mut deleted: Vec<u64> = Vec::new();
-    let later = batch(1, 3, 8).sealed_at.plus_ms(999);
-    macro_rules! sweep {
-        ($sweep:expr, $archived:expr, $now:expr) => {
-            $sweep
-                .step(&*log, $archived, $now, |batch| {
-                    deleted.push(batch.seq);
-                    std::future::ready(Ok(()))
-                })
-                .await
-                .unwrap()
-        };
-    }
-    let forever = UtcMillis(i64::MAX);
-    assert_eq!(sweep!(sweep, &archiver.archived(), forever), 0, "nothing is archived");
-    run(&mut archiver).await;
-    let archived = archiver.archived();
-    assert_eq!(sweep!(sweep, &archived, later), 2, "the third is too young");
-    // Committed after the ends were noted: not part of this sweep, although the first three are.
-    let late = batch(1, 4, 8);
-    log.apply(&late, late.sealed_at, later);
-    assert_eq!(sweep!(sweep, &archived, forever), 1);
-    assert_eq!(sweep!(sweep, &archived, forever), 0, "the fourth is not archived");
-    let kept = Some(sweep.positions().clone());
-    run(&mut archiver).await;
-    let mut successor = LandingSweep::new(&*log, 1000, kept);
-    assert_eq!(sweep!(successor, &archiver.archived(), forever), 1);
-    let other_log = super::sweep::SweepPositions { generation: 1, books: vec![99, 99] };
-    let mut fresh = LandingSweep::new(&*log, 1000, Some(other_log));
-    assert_eq!(sweep!(fresh, &archiver.archived(), forever), 4, "positions of another log are not used");
-    assert_eq!(deleted, [1, 2, 3, 4, 1, 2, 3, 4]);
 }

@@ -5,8 +5,8 @@
 //! made on the gateway. Log and archive are added up per batch and UTC day (count and set hash) and must come to the same;
 //! the store must hold the winning revision of every identity of the log.
 //!
-//! Order makes it exact while everything runs: the ledger first, then where `books` ends, then where everything else ends,
-//! then the list of archive objects. Whatever is in the earlier is in the later.
+//! Order makes it exact while everything runs: the ledger first, then where `books` ends, then where everything else ends
+//! and how far the log says it is archived, then the list of archive objects. Whatever is in the earlier is in the later.
 //!
 //! Memory is bounded: batches, and identities, are audited in as many passes over the same sources as it takes to hold one
 //! share of them at a time. A share is chosen by a hash, so nothing has to be sorted.
@@ -39,8 +39,8 @@ pub use run::{AuditArgs, run};
 use crate::archive::ArchiveError;
 use crate::archive::footer::Table;
 use crate::archive::objects::{DayRange, RawObject, list_raw};
-use crate::archive::sweep::ArchivedEnds;
 use crate::embedded::{self, OpenError};
+use crate::log::ArchivedEnds;
 use crate::log::{EventLog, LogError, Topic};
 use crate::payloads::{LocalFolderError, Payloads};
 use crate::store::{ReadingStore, StoreError};
@@ -58,8 +58,7 @@ pub struct AuditOptions {
     pub full: bool,
     /// UTC days of `captured_at`.
     pub days: DayRange,
-    /// Ends of what is archived, by partition, as the *log* knows them (an archiver's snapshot). `None`: taken from the keys of
-    /// the archive, and a missing last object looks like rows that still wait.
+    /// Ends of what is archived, by partition. `None`: as the log knows them.
     pub archived: Option<ArchivedEnds>,
     /// What was committed before this may have left the log.
     pub log_expires_before: Option<UtcMillis>,
@@ -128,21 +127,17 @@ impl Snapshot {
         let books = sources.log.ends(Topic::Books).await?;
         let readings = sources.log.ends(Topic::Readings).await?;
         let events = sources.log.ends(Topic::Events).await?;
+        // Before the list of objects: those of every cut that has ended are in it.
+        let archived = match &options.archived {
+            Some(archived) => archived.clone(),
+            None => sources.log.archived().await?,
+        };
         let mut objects = Vec::new();
         for table in [Table::Readings, Table::Events] {
             let listed = list_raw(&*sources.objects, table, options.days).await?;
             objects.extend(listed.into_iter().map(|object| (table, object)));
         }
         let generation = sources.log.generation();
-        let archived = options.archived.clone().unwrap_or_else(|| {
-            let mut ends = ArchivedEnds::new();
-            for (table, object) in objects.iter().filter(|(_, object)| object.cut.generation == generation) {
-                let (readings, events) = ends.entry(object.cut.partition).or_default();
-                let end = if *table == Table::Readings { readings } else { events };
-                *end = (*end).max(object.cut.end);
-            }
-            ends
-        });
         let mut covered: HashMap<_, Vec<_>> = HashMap::new();
         for (table, object) in objects.iter().filter(|(_, object)| object.cut.generation == generation) {
             let place = (*table, object.cut.partition, object.date);

@@ -13,7 +13,7 @@ use crate::archive::ArchiveError;
 use crate::archive::footer::{BatchSum, Table};
 use crate::archive::objects::{RawObject, read_file, read_footer};
 use crate::archive::parquet::{read_events, read_readings};
-use crate::log::{EventRecord, ReadingRecord};
+use crate::log::{EventRecord, LogGeneration, ReadingRecord};
 use crate::telemetry::chain;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +35,7 @@ impl Sum {
 }
 
 /// One batch on one day in one table.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Entry {
     /// As the gateway sealed it.
     sealed: Sum,
@@ -46,6 +46,29 @@ struct Entry {
     pending: Sum,
     /// Committed so long ago that the log may have dropped it.
     may_have_expired: bool,
+    /// The log says that it dropped the rows: they were archived by the generation of that time.
+    has_expired: bool,
+    /// Files of earlier generations, of a batch that has expired.
+    before: Vec<(LogGeneration, Sum)>,
+}
+
+impl Entry {
+    fn add_before(&mut self, generation: LogGeneration, count: u64, hash: SetHash) {
+        if !self.has_expired {
+            return;
+        }
+        match self.before.iter_mut().find(|(of, _)| *of == generation) {
+            Some((_, sum)) => sum.add(count, hash),
+            None => self.before.push((generation, Sum { count, hash })),
+        }
+    }
+
+    /// What the archive holds of it. Rows that have left the log lie under the generation that archived them.
+    fn in_archive(&self) -> Finding {
+        let now = self.archive.plus(self.pending);
+        let whole_before = now.count == 0 && self.before.iter().any(|(_, sum)| *sum == self.sealed);
+        if whole_before { Finding::Same } else { Finding::of(self.sealed, now) }
+    }
 }
 
 type Entries = HashMap<(Table, BatchId, Day), Entry>;
@@ -94,7 +117,8 @@ impl Share<'_> {
                 return;
             }
             let expires = self.options.log_expires_before;
-            let may_have_expired = expires.is_some_and(|before| record.committed_at < before);
+            let has_expired = record.rows_expired;
+            let may_have_expired = has_expired || expires.is_some_and(|before| record.committed_at < before);
             for (day, books) in record.books.days.iter().filter(|(day, _)| self.options.days.contains(**day)) {
                 for (table, count, hash) in [
                     (Table::Readings, books.readings, books.readings_hash),
@@ -103,7 +127,8 @@ impl Share<'_> {
                     if count > 0 {
                         // A second record of the same batch says the same again; the census has noted it.
                         let entry = entries.entry((table, record.batch.clone(), *day)).or_default();
-                        *entry = Entry { sealed: Sum { count, hash }, may_have_expired, ..*entry };
+                        entry.sealed = Sum { count, hash };
+                        (entry.may_have_expired, entry.has_expired) = (may_have_expired, has_expired);
                     }
                 }
             }
@@ -202,6 +227,7 @@ impl Share<'_> {
                     entry.archive.add(sum.count, sum.hash);
                 } else {
                     report.archived_before += sum.count;
+                    entry.add_before(object.cut.generation, sum.count, sum.hash);
                 }
             }
         }
@@ -254,8 +280,9 @@ impl Share<'_> {
                     found.note("the log", &what, report, |report| (&mut report.lost.log, &mut report.doubled.log));
                 }
             }
-            let found = Finding::of(entry.sealed, entry.archive.plus(entry.pending));
-            found.note("the archive", &what, report, |report| (&mut report.lost.archive, &mut report.doubled.archive));
+            entry
+                .in_archive()
+                .note("the archive", &what, report, |report| (&mut report.lost.archive, &mut report.doubled.archive));
         }
     }
 }

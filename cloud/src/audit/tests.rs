@@ -118,6 +118,20 @@ async fn a_cut_under_way_is_counted_once() {
     assert_eq!(report.readings.pending, 0);
 }
 
+/// The archive itself cannot tell: without the log's word the newest object that is gone would be rows that still wait.
+/// Control: with no ends given (`ArchivedEnds::new()`) in place of the log's, nothing is lost.
+#[tokio::test]
+async fn a_newest_object_that_is_gone_is_lost_and_not_pending() {
+    let world = World::settled().await;
+    for object in list_raw(&*world.objects, Table::Readings, DayRange::default()).await.unwrap() {
+        world.objects.delete(&object.key).await.unwrap();
+    }
+    let report = world.audit(AuditOptions::default()).await;
+    assert_eq!((report.lost.archive, report.readings.pending), (128, 0), "{report}");
+    let unsaid = world.audit(AuditOptions { archived: Some(ArchivedEnds::new()), ..AuditOptions::default() }).await;
+    assert_eq!((unsaid.lost.archive, unsaid.readings.pending), (0, 128), "{unsaid}");
+}
+
 #[tokio::test]
 async fn a_batch_committed_twice_is_doubled() {
     let world = World::settled().await;

@@ -12,7 +12,7 @@ use super::tables::meter_chip;
 use super::{Frame, respond, show};
 use crate::api::fleet::Meter;
 use crate::api::json::{decimal, started_at};
-use crate::api::params::{Params, local, today};
+use crate::api::params::{self, Params, local, today};
 use crate::api::readings::range;
 use crate::api::{ApiError, ApiState, meters};
 use crate::completeness::Window;
@@ -48,12 +48,13 @@ async fn render(request: &HttpRequest, path: &str, state: &ApiState) -> Result<H
     let fleet = state.fleet().await?;
     let meter = meters::find(&fleet, path)?;
     let today = today(now, &zone);
-    let day = params.day(today)?;
-    let window = Window::of_day(day, &zone)?;
     let mut main = Html::default();
     identity(&mut main, meter, (now, &zone));
     let id = meter.id.as_ref().expect("it was found by its id");
-    if let Some((series, cadence_s)) = choose(meter, id, &params)? {
+    let chosen = choose(meter, id, &params)?;
+    let day = params.day(opens_on(meter, chosen.as_ref().map(|(series, _)| series), today, &zone))?;
+    let window = Window::of_day(day, &zone)?;
+    if let Some((series, cadence_s)) = chosen {
         let zone_given = params.text("tz");
         let shown = Shown { meter, id, series, cadence_s, day, today, window, now, zone: &zone, zone_given };
         let rows = state.store.read_range(range(shown.series.clone(), window, None, ROWS_MAX)).await?;
@@ -69,6 +70,16 @@ async fn render(request: &HttpRequest, path: &str, state: &ApiState) -> Result<H
         signed_in: state.viewer.is_some(),
     };
     Ok(respond(StatusCode::OK, &frame, &main))
+}
+
+/// The day shown when none is asked for: that of the newest reading of the series, so that a meter that has been silent for
+/// weeks, or is read weeks late, does not open on nothing.
+fn opens_on(meter: &Meter, series: Option<&Series>, today: Day, zone: &TimeZone) -> Day {
+    let last = meter.last.iter().find(|last| Some(&last.series) == series).or_else(|| meter.last_reading());
+    let Some(last) = last else { return today };
+    // What ends at midnight is of the day that ends.
+    let within = if last.series.kind.has_period() { last.captured_at.plus_ms(-1) } else { last.captured_at };
+    params::today(within, zone).min(today)
 }
 
 /// The series asked for, or the one that says most; with how often a reading is expected, 0 where nobody said.
@@ -155,9 +166,8 @@ impl Shown<'_> {
         if series.period_s != 0 {
             link.put(format_args!("&amp;period_s={}", series.period_s));
         }
-        if day != self.today {
-            link.put(format_args!("&amp;day={day}"));
-        }
+        // Always: without it the page opens on another day, that of the newest reading.
+        link.put(format_args!("&amp;day={day}"));
         if let Some(zone) = self.zone_given {
             link.put(format_args!("&amp;tz={}", query(zone)));
         }

@@ -1,5 +1,7 @@
 //! The first page: is yesterday complete, who needs attention, how the gateways and meters are.
 
+use std::collections::BTreeMap;
+
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
@@ -19,6 +21,9 @@ use crate::seen::TWO_GATEWAYS;
 const KNOWN: [&str; 6] = ["tz", "q", "gateways", "meters", "attention", "day"];
 const REFRESH_S: u32 = 10;
 const ATTENTION_MAX: usize = 25;
+const DAY_MS: i64 = 86_400_000;
+/// A day may pass before a meter that is read once a day is read again.
+const BEHIND_DAYS_MIN: i64 = 2;
 
 pub(super) async fn page(request: HttpRequest, state: Data<ApiState>) -> HttpResponse {
     show(&request, render(&request, &state)).await
@@ -35,7 +40,7 @@ async fn render(request: &HttpRequest, state: &ApiState) -> Result<HttpResponse,
     let mut main = Html::default();
     let when = if day == yesterday { "yesterday".to_owned() } else { day.to_string() };
     headline(&mut main, &report, &when, &zone);
-    attention(&mut main, (&report, &fleet), params.text("attention") == Some("all"), &pages, &zone);
+    attention(&mut main, (&report, &fleet), now, params.text("attention") == Some("all"), &pages, &zone);
     tiles(&mut main, &fleet, state, now, &zone);
     search(&mut main, &pages);
     tables::gateways(&mut main, &fleet, &state.live, &pages, (now, &zone));
@@ -85,6 +90,7 @@ fn floored(percent: f64) -> String {
 fn attention(
     main: &mut Html,
     (report, fleet): (&CompletenessReport, &Fleet),
+    now: UtcMillis,
     all: bool,
     pages: &Pages,
     zone: &TimeZone,
@@ -96,6 +102,21 @@ fn attention(
     main.raw(
         "<section aria-labelledby=\"attention\"><h2 id=\"attention\">Needs attention</h2><ul class=\"attention\">",
     );
+    let behind = if all { None } else { days_behind(fleet, now) };
+    if let Some(behind) = behind {
+        for (days, meters) in behind.into_iter().rev() {
+            main.put(format_args!(
+                "<li>{}<div class=\"who\"><strong>last reading {days} days ago: {meters} {}</strong></div></li>",
+                chip(Chip::Bad, "fleet behind"),
+                if meters == 1 { "meter" } else { "meters" },
+            ));
+        }
+        main.put(format_args!(
+            "</ul><p><a href=\"/?attention=all{}\">Show each of {count}</a></p></section>",
+            pages.zone("&amp;")
+        ));
+        return;
+    }
     let shown = if all { count } else { ATTENTION_MAX };
     let mut listed: Vec<_> = report.need_attention().map(|meter| (reason(meter, fleet), meter)).collect();
     // What delivers nothing stands before what delivers not all.
@@ -121,6 +142,21 @@ fn attention(
         main.put(format_args!("<p><a href=\"/?attention=all{}\">Show all {count}</a></p>", pages.zone("&amp;")));
     }
     main.raw("</section>");
+}
+
+/// When the newest reading of every meter is days old, one cause is behind all of them (an import of old data, a feed that
+/// stopped), and the same alarm for each would hide it: how many meters by how many days. `None` while any meter is up to
+/// date or has never delivered.
+fn days_behind(fleet: &Fleet, now: UtcMillis) -> Option<BTreeMap<i64, usize>> {
+    let mut behind = BTreeMap::new();
+    for meter in &fleet.meters {
+        let days = now.since(meter.last_reading()?.captured_at) / DAY_MS;
+        if days < BEHIND_DAYS_MIN {
+            return None;
+        }
+        *behind.entry(days).or_insert(0) += 1;
+    }
+    (fleet.meters.len() > 1).then_some(behind)
 }
 
 /// The cause in a word or two.

@@ -3,9 +3,11 @@ use actix_web::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HeaderMap, LOCATION, SET_COOKIE,
 };
 use actix_web::test::TestRequest;
+use protocols::metering::Kind;
+use protocols::uplink::{Inventory, MeterState};
 
 use super::assets::{ICON, SCRIPT, STYLE};
-use crate::api::testing::{TOKEN, World, call, fleet, get};
+use crate::api::testing::{HALF_HOUR_S, TOKEN, World, batch, block, call, entry, fleet, get, half_hours, now, series};
 
 const PAGES: [&str; 4] = [
     "/?tz=Europe/Berlin",
@@ -143,4 +145,31 @@ async fn signing_in_makes_a_session_that_no_script_can_read() {
     }
     let (_, headers, _) = call(&state, TestRequest::post().uri("/logout")).await;
     assert!(header(&headers, &SET_COOKIE).contains("Max-Age=0"));
+}
+
+/// Controls: with `today` in place of `opens_on` the page opens on an empty day; with `None` from `days_behind` there is one
+/// alarm a meter.
+#[actix_web::test]
+async fn a_fleet_that_is_weeks_behind_is_one_line_and_its_meters_open_where_they_are() {
+    let world = World::new().await;
+    let names = ["KFM:1", "KFM:2"];
+    let inventory =
+        Inventory { meters: names.map(|name| entry(name, Some(name), MeterState::Ok, "")).into_iter().collect() };
+    let rows = |name: &str| {
+        block(series(name, "1-0:1.29.0", Kind::Interval, HALF_HOUR_S), half_hours("2026-10-03T00:00:00Z", 48))
+    };
+    world.deliver(batch("gw-1", 1, names.map(rows).into_iter().collect(), Some(inventory)), now()).await;
+    let state = world.state(None);
+    let (_, text) = get(&state, "/").await;
+    assert!(text.contains("<h1>0 of 2 meters complete for yesterday, 2 need attention</h1>"), "{text}");
+    assert!(text.contains("last reading 22 days ago: 2 meters"), "{text}");
+    assert_eq!(text.matches("fleet behind").count(), 1);
+    assert!(!get(&state, "/?attention=all").await.1.contains("fleet behind"), "each by itself");
+    // What ends at midnight is of the day before.
+    let (_, text) = get(&state, "/meters/KFM:1").await;
+    assert!(text.contains("2026-10-03 <span class=\"faint\">24 h</span>"), "{text}");
+    assert_eq!(text.matches("<tr data-at=").count(), 48);
+    assert!(text.contains("day=2026-10-02") && text.contains("day=2026-10-04"));
+    // A fleet of which one meter is up to date has its own causes.
+    assert!(!get(&fleet().await.state(None), "/").await.1.contains("fleet behind"));
 }

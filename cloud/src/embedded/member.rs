@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::sqlite::{self, FileKind, begin, is_damage, meta, migrate, open_writer, set_meta};
 use super::{OpenError, aside};
 use crate::log::LogGeneration;
-use crate::log::embedded::create_partitions;
+use crate::log::embedded::{begin_generation, create_partitions};
 
 pub(super) struct Member {
     pub(super) path: PathBuf,
@@ -138,6 +138,18 @@ impl Member {
 
     pub(super) fn set(&mut self, numbers: &[(&str, i64)]) -> Result<(), OpenError> {
         self.transact(|tx| numbers.iter().try_for_each(|(name, value)| set_meta(tx, name, *value)))
+    }
+
+    /// Begins a new generation of a log, and sets other numbers with it.
+    pub(super) fn begin_generation(
+        &mut self,
+        generation: LogGeneration,
+        numbers: &[(&str, i64)],
+    ) -> Result<(), OpenError> {
+        self.transact(|tx| {
+            numbers.iter().try_for_each(|(name, value)| set_meta(tx, name, *value))?;
+            begin_generation(tx, generation.0 as i64)
+        })
     }
 
     /// Brings the schema up to date and does `work`, in one transaction.

@@ -63,7 +63,7 @@ pub(super) fn log(
     let renewed = (!salvaged.is_complete()).then_some(generation);
     if let Some(generation) = renewed {
         // The salvage copied the old one.
-        new.set(&[("generation", generation.0 as i64)])?;
+        new.begin_generation(generation, &[])?;
     }
     let (path, whole) = (new.close()?, dir.join(LOG_FILE.name));
     let named = std::fs::rename(path, &whole).and_then(|()| aside::sync(dir));

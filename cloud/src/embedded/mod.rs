@@ -11,8 +11,8 @@
 //!   and is rebuilt by replaying the log into it. Rebuilding is noted in the store and survives a restart. (Commit numbers
 //!   would not tell: many commits carry no batch, and a copy may be of the middle of one.)
 //!
-//! One thing cannot be told from a kill between the two transactions: a log that was set back by one commit. The archive,
-//! which has seen its offsets, tells it: [`EmbeddedLog::renew_generation`].
+//! Two things the pair cannot tell: a log that was set back by one commit looks like a kill between the two transactions, and a
+//! pair that was set back together looks whole. The archive, which has seen the offsets, tells both: [`renew_if_behind`].
 //!
 //! | found | becomes |
 //! | --- | --- |
@@ -29,6 +29,7 @@
 //!
 //! One process at a time: an exclusive lock on the file `lock`, held until the last thread of either file has ended.
 
+mod ahead;
 mod aside;
 pub(crate) mod front;
 mod member;
@@ -45,6 +46,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::Connection;
 
+pub use self::ahead::{Ahead, RenewError, renew_if_behind};
 use self::front::{Core, Front};
 use self::member::{Member, NewLog, NewStore};
 pub use self::rebuild::{RebuildError, RebuildProgress, rebuild_store};
@@ -304,7 +306,7 @@ fn compare(log: &mut Member, store: &mut Member, outcomes: &mut Vec<OpenOutcome>
     let (log_commits, store_commit) = (log.number("commits")?, store.number("log_commit")?);
     if store_commit > log_commits + 1 {
         let generation = LogGeneration(draw()?);
-        log.set(&[("generation", generation.0 as i64), ("commits", store_commit)])?;
+        log.begin_generation(generation, &[("commits", store_commit)])?;
         outcomes.push(OpenOutcome::LogSetBack { log_commits, store_commit, generation });
     }
     let (wanted, found) = (log.number("store_writes")?, store.number("writes")?);

@@ -1,9 +1,22 @@
-//! The store made anew from the log: every committed batch is upserted again.
+//! The store made anew from the log: every committed batch is upserted again. Readings and events that have left the log by its
+//! retention come from the archive, before those of the log. (Only a gateway's inventory has no row there; it sends it daily.)
 //!
 //! Upserts are idempotent, so the workers may go on writing meanwhile, and a rebuild that was interrupted begins again.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+use protocols::metering::{Series, UtcMillis};
+use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, SeriesBlock};
+
+use crate::archive::ArchiveError;
+use crate::archive::footer::Table;
+use crate::archive::objects::{DayRange, list_raw, read_file};
+use crate::archive::parquet::{read_events, read_readings};
 use crate::log::LogError;
 use crate::log::embedded::EmbeddedLog;
+use crate::log::{EventRecord, ReadingRecord};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{ReadingStore as _, StoreBatch, StoreError};
 
@@ -25,6 +38,11 @@ pub enum RebuildError {
     Log(#[source] LogError),
     #[error("cannot write the store")]
     Store(#[source] StoreError),
+    #[error("cannot read the archive")]
+    Archive(#[source] ArchiveError),
+    /// Rows have left the log, and nobody said where the archive is.
+    #[error("the log does not hold all readings any more, and there is no archive to take them from")]
+    NoArchive,
 }
 
 /// Batches and readings of one transaction of the store: it must not hold back the workers for long.
@@ -35,8 +53,12 @@ const PAGE: (usize, usize) = (64, 20_000);
 pub async fn rebuild_store(
     log: &EmbeddedLog,
     store: &EmbeddedStore,
+    archive: Option<&Arc<dyn ObjectStore>>,
     mut progress: impl FnMut(RebuildProgress),
 ) -> Result<RebuildProgress, RebuildError> {
+    if log.read(|log| log.has_retired()).await.map_err(RebuildError::Log)? {
+        take_archived(store, archive.ok_or(RebuildError::NoArchive)?).await?;
+    }
     let batches_total = log.read(|log| log.batch_count()).await.map_err(RebuildError::Log)?;
     let mut done = RebuildProgress { batches_total, ..RebuildProgress::default() };
     let mut after = i64::MIN;
@@ -64,4 +86,77 @@ pub async fn rebuild_store(
     }
     store.end_rebuild().await.map_err(RebuildError::Store)?;
     Ok(done)
+}
+
+/// Rows of the archive in one transaction of the store.
+const ARCHIVE_PAGE: usize = 20_000;
+
+/// Every row of the archive, object by object. What the log holds too is written twice, which changes nothing.
+async fn take_archived(store: &EmbeddedStore, objects: &Arc<dyn ObjectStore>) -> Result<(), RebuildError> {
+    for object in list_raw(&**objects, Table::Readings, DayRange::default()).await.map_err(RebuildError::Archive)? {
+        let (_, rows) = read_file(objects, &object, read_readings).await.map_err(RebuildError::Archive)?;
+        for rows in rows.chunks(ARCHIVE_PAGE) {
+            store.upsert(&reading_batches(rows)).await.map_err(RebuildError::Store)?;
+        }
+    }
+    for object in list_raw(&**objects, Table::Events, DayRange::default()).await.map_err(RebuildError::Archive)? {
+        let (_, rows) = read_file(objects, &object, read_events).await.map_err(RebuildError::Archive)?;
+        for rows in rows.chunks(ARCHIVE_PAGE) {
+            store.upsert(&event_batches(rows)).await.map_err(RebuildError::Store)?;
+        }
+    }
+    Ok(())
+}
+
+/// Parts of batches, as far as these rows are of them.
+type Parts = BTreeMap<(BatchId, UtcMillis), Batch>;
+
+fn part<'a>(parts: &'a mut Parts, id: &BatchId, sealed_effective: UtcMillis) -> &'a mut Batch {
+    parts.entry((id.clone(), sealed_effective)).or_insert_with(|| Batch {
+        id: id.clone(),
+        sealed_at: sealed_effective,
+        blocks: Vec::new(),
+        events: Vec::new(),
+        inventory: None,
+        books: Books::default(),
+    })
+}
+
+fn writes(parts: Parts) -> Vec<StoreBatch> {
+    let write = |((_, sealed_effective), batch)| StoreBatch { batch: Arc::new(batch), sealed_effective };
+    parts.into_iter().map(write).collect()
+}
+
+fn reading_batches(rows: &[ReadingRecord]) -> Vec<StoreBatch> {
+    let mut parts = Parts::new();
+    for ReadingRecord { batch, sealed_effective, reading, .. } in rows {
+        let blocks = &mut part(&mut parts, batch, *sealed_effective).blocks;
+        let (unit, scaler, stamped_by) = (reading.quantity.unit, reading.quantity.scaler, reading.stamped_by);
+        let continues = |block: &SeriesBlock, series: &Series| {
+            block.series == *series && (block.unit, block.scaler, block.stamped_by) == (unit, scaler, stamped_by)
+        };
+        // Rows of a series follow each other in a file.
+        if !blocks.last().is_some_and(|block| continues(block, &reading.series)) {
+            blocks.push(SeriesBlock { series: reading.series.clone(), unit, scaler, stamped_by, rows: Vec::new() });
+        }
+        blocks.last_mut().expect("pushed above").rows.push(BlockRow {
+            captured_at: reading.captured_at,
+            nth: reading.nth,
+            mantissa: reading.quantity.mantissa,
+            quality: reading.quality,
+            read_at: reading.read_at,
+            occurred_at: reading.occurred_at,
+            clock_offset_ms: reading.clock_offset_ms,
+        });
+    }
+    writes(parts)
+}
+
+fn event_batches(rows: &[EventRecord]) -> Vec<StoreBatch> {
+    let mut parts = Parts::new();
+    for EventRecord { batch, sealed_effective, event, read_at, .. } in rows {
+        let events = &mut part(&mut parts, batch, *sealed_effective).events;
+        events.push(BatchEvent { event: event.clone(), read_at: *read_at });
+    }
+    writes(parts)
 }

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 
 pub use self::archive::{
     a_recorded_cut_is_taken_over, a_replaced_archiver_is_fenced, another_cut_waits_for_the_recorded_one,
-    ending_a_cut_again_changes_nothing,
+    archived_ends_are_those_of_ended_cuts, ending_a_cut_again_changes_nothing,
 };
 pub use self::commits::{
     a_commit_moves_everything_at_once, a_log_that_takes_nothing_recovers_by_itself,
@@ -88,6 +88,7 @@ pub async fn run_all(logs: &dyn Logs, stores: &dyn Stores) {
     a_replaced_archiver_is_fenced(logs).await;
     ending_a_cut_again_changes_nothing(logs).await;
     another_cut_waits_for_the_recorded_one(logs).await;
+    archived_ends_are_those_of_ended_cuts(logs).await;
 
     two_copies_of_a_ref_in_one_group_commit_are_applied_once(logs, stores).await;
     refs_repeated_and_out_of_order_are_applied_once(logs, stores).await;

@@ -10,6 +10,7 @@
 pub mod conformance;
 pub mod embedded;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -125,6 +126,8 @@ pub struct BooksRecord {
     pub sealed_effective: UtcMillis,
     pub committed_at: UtcMillis,
     pub books: Books,
+    /// Retention took the batch's readings and events; they were archived before.
+    pub rows_expired: bool,
 }
 
 /// A range of `readings` and `events` offsets of one partition that becomes archive objects, [start, end).
@@ -134,6 +137,10 @@ pub struct Cut {
     pub readings: (u64, u64),
     pub events: (u64, u64),
 }
+
+/// Ends of archived readings and events by partition, as the log knows them (not as the archive looks). A partition that is
+/// not in it has nothing archived.
+pub type ArchivedEnds = BTreeMap<u32, (u64, u64)>;
 
 /// How far a partition is archived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +218,8 @@ pub trait EventLog: Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<(u64, UtcMillis, GatewayId, Uplinked)>, LogError>;
 
+    /// The ends of the last ended cuts. For looking: nobody is fenced.
+    async fn archived(&self) -> Result<ArchivedEnds, LogError>;
     /// Takes over archiving of every partition that this process may have; earlier holders are fenced.
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError>;
     /// Makes the cut durable before its first object is written.

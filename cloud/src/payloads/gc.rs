@@ -4,7 +4,6 @@
 //! refer to, and a payload that went too early is uploaded again (`resend`).
 
 use futures_util::TryStreamExt as _;
-use object_store::ObjectStoreExt as _;
 use object_store::path::Path;
 use protocols::metering::UtcMillis;
 use protocols::uplink::BatchId;
@@ -69,10 +68,8 @@ impl Payloads {
                 swept.kept += 1;
                 continue;
             }
-            match self.objects.delete(&meta.location).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => swept.deleted += 1,
-                Err(error) => return Err(PayloadsError::Unavailable(error)),
-            }
+            self.remove(&landed.key).await?;
+            swept.deleted += 1;
         }
         Ok(swept)
     }

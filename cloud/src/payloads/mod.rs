@@ -158,6 +158,14 @@ impl Payloads {
         Ok(found)
     }
 
+    /// Deletes a landed payload. One that is not there is gone already.
+    pub async fn remove(&self, key: &PayloadKey) -> Result<(), PayloadsError> {
+        match self.objects.delete(&key.path(LANDING)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(PayloadsError::Unavailable(error)),
+        }
+    }
+
     /// Keeps a refused payload (when there is one) and why it was refused. Doing it again changes nothing.
     pub async fn quarantine(&self, key: &PayloadKey, bytes: Option<Bytes>, reason: &str) -> Result<(), PayloadsError> {
         if let Some(bytes) = bytes {

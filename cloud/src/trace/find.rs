@@ -12,9 +12,9 @@ use super::{Delivery, Trace, TraceArgs, TraceError};
 use crate::archive::footer::Table;
 use crate::archive::objects::{DayRange, list_raw, read_file};
 use crate::archive::parquet::read_readings;
-use crate::archive::sweep::ArchivedEnds;
 use crate::audit::AuditSources;
 use crate::ledger::GatewayLedger;
+use crate::log::ArchivedEnds;
 use crate::log::{EventLog, ReadingRecord, Topic, Uplinked};
 
 const PAGE: usize = 4_096;
@@ -109,7 +109,7 @@ async fn search_log(
     let archived = match archived {
         _ if args.whole_log => ArchivedEnds::new(),
         Some(archived) => archived,
-        None => archived_by_keys(sources).await?,
+        None => sources.log.archived().await?,
     };
     for (partition, end) in (0u32..).zip(sources.log.ends(Topic::Readings).await?) {
         let mut position = archived.get(&partition).map_or(0, |(readings, _)| *readings);
@@ -126,17 +126,6 @@ async fn search_log(
         }
     }
     Ok(())
-}
-
-async fn archived_by_keys(sources: &AuditSources) -> Result<ArchivedEnds, TraceError> {
-    let mut ends = ArchivedEnds::new();
-    for object in list_raw(&*sources.objects, Table::Readings, DayRange::default()).await? {
-        if object.cut.generation == sources.log.generation() {
-            let (readings, _) = ends.entry(object.cut.partition).or_default();
-            *readings = (*readings).max(object.cut.end);
-        }
-    }
-    Ok(ends)
 }
 
 async fn add_commits(log: &dyn EventLog, deliveries: &mut Deliveries) -> Result<(), TraceError> {

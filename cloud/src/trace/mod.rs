@@ -17,8 +17,8 @@ use protocols::uplink::BatchId;
 pub use find::trace;
 
 use crate::archive::ArchiveError;
-use crate::archive::sweep::ArchivedEnds;
 use crate::audit::AuditSources;
+use crate::log::ArchivedEnds;
 use crate::log::LogError;
 use crate::store::{StoreError, StoredReading};
 

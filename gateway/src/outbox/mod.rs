@@ -10,6 +10,9 @@
 //!    cannot repeat a number.
 //! 3. A batch holds an identity (series, captured_at, nth) once. A row is sealed only when no older row of its identity is
 //!    unsealed or unsettled, so that of two values of one reading the later one is always sealed later, and wins.
+//!    A refused batch holds nobody back, so newer values of its identities may be sealed, and gone, before it is submitted
+//!    again. Its rows are therefore sealed again at once and dated as they were: every sink lets the batch with the later
+//!    `sealed_at` win, whatever comes last.
 //! 4. Nothing is dropped unless the operator chose that, and then it is counted.
 //!
 //! # How
@@ -51,5 +54,5 @@ pub use core::{OpenError, OpenReport, Outbox, OutboxError, OutboxSettings, Store
 pub use level::Level;
 pub use salvage::{SalvageReport, salvage};
 pub use seal::{SealLimits, SealedBatch, Which};
-pub use settle::{RefusedBatch, Settled};
+pub use settle::{RefusedBatch, Resubmitted, Settled};
 pub use writer::{OutboxHandle, WriterSettings};

@@ -114,13 +114,42 @@ impl Outbox {
         limits: SealLimits,
         inventory: Option<Inventory>,
     ) -> Result<Option<SealedBatch>, OutboxError> {
-        let gathered = self.gather(which, limits)?;
+        let rows_max = limits.rows_max.min(limits::READINGS_MAX);
+        let gathered =
+            self.gather(Some(which), &self.candidates(which, rows_max), SealLimits { rows_max, ..limits })?;
         self.settle_leftovers(&gathered)?;
         if gathered.ids.is_empty() && inventory.is_none() {
             return Ok(None);
         }
         let sealed_at = limits.now.0.max(self.memory.sealed_at_max + 1);
-        let (incarnation, seq) = self.next_seq(limits.now)?;
+        self.memory.sealed_at_max = sealed_at;
+        self.seal_gathered(gathered, sealed_at, limits.now, inventory).map(Some)
+    }
+
+    /// Seals the rows of a batch that is gone under another number, dated as that one was: what was stored after them, and may
+    /// be sealed or even settled by now, still wins. `None` when none of the rows can be read.
+    pub(super) fn reseal(
+        &mut self,
+        rows: &SeqSet,
+        sealed_at: i64,
+        now: UtcMillis,
+    ) -> Result<Option<SealedBatch>, OutboxError> {
+        let gathered = self.gather(None, rows, SealLimits { rows_max: limits::READINGS_MAX, now })?;
+        self.settle_leftovers(&gathered)?;
+        if gathered.ids.is_empty() {
+            return Ok(None);
+        }
+        self.seal_gathered(gathered, sealed_at, now, None).map(Some)
+    }
+
+    fn seal_gathered(
+        &mut self,
+        gathered: Gathered,
+        sealed_at: i64,
+        now: UtcMillis,
+        inventory: Option<Inventory>,
+    ) -> Result<SealedBatch, OutboxError> {
+        let (incarnation, seq) = self.next_seq(now)?;
         let id = BatchId { gateway: self.settings.gateway.clone(), incarnation, seq };
         let Gathered { ids, identities, blocks, events, .. } = gathered;
         let mut batch = Batch {
@@ -155,8 +184,7 @@ impl Outbox {
         let mut identities: Vec<u64> = identities.into_keys().collect();
         identities.sort_unstable();
         self.memory.batches.insert((incarnation, seq), BatchState { row_ranges: ids, identities });
-        self.memory.sealed_at_max = sealed_at;
-        Ok(Some(sealed))
+        Ok(sealed)
     }
 
     fn insert_batch(&self, sealed: &SealedBatch, ids: &SeqSet, payload: &[u8]) -> Result<(), OutboxError> {
@@ -181,7 +209,7 @@ impl Outbox {
         self.connection
             .prepare_cached("UPDATE incarnations SET last_sealed = ?2 WHERE incarnation = ?1")?
             .execute(params![sealed.id.incarnation as i64, sealed.id.seq as i64])?;
-        self.put_meta("sealed_at_max", sealed.sealed_at.0)
+        self.put_meta("sealed_at_max", self.memory.sealed_at_max)
     }
 
     /// The number of the next batch; draws the incarnation at the first seal of this opening.
@@ -202,12 +230,13 @@ impl Outbox {
         Ok((incarnation, 1))
     }
 
-    fn gather(&self, which: Which, limits: SealLimits) -> Result<Gathered, OutboxError> {
+    /// Of `ranges`, what may go into one batch. `which` is `None` for rows that were in a batch before: they overtake nothing,
+    /// being dated as that batch was, and so need not wait for others.
+    fn gather(&self, which: Option<Which>, ranges: &SeqSet, limits: SealLimits) -> Result<Gathered, OutboxError> {
         let mut gathered = Gathered::default();
-        let mut left = limits.rows_max.min(limits::READINGS_MAX);
-        let candidates = self.candidates(which, left);
+        let mut left = limits.rows_max;
         let remembered_from = self.memory.recent.front().map_or(u64::MAX, |row| row.id);
-        for &(first, last) in candidates.ranges() {
+        for &(first, last) in ranges.ranges() {
             if first < remembered_from {
                 let stored = (first, last.min(remembered_from - 1));
                 self.gather_stored(&mut gathered, stored, which, limits, &mut left)?;
@@ -228,7 +257,7 @@ impl Outbox {
         &self,
         gathered: &mut Gathered,
         (first, last): (u64, u64),
-        which: Which,
+        which: Option<Which>,
         limits: SealLimits,
         left: &mut usize,
     ) -> Result<(), OutboxError> {
@@ -252,7 +281,7 @@ impl Outbox {
         &self,
         gathered: &mut Gathered,
         (first, last): (u64, u64),
-        which: Which,
+        which: Option<Which>,
         limits: SealLimits,
         left: &mut usize,
     ) -> Result<(), OutboxError> {
@@ -292,13 +321,13 @@ impl Outbox {
     }
 
     /// True when the row went in.
-    fn gather_row(&self, gathered: &mut Gathered, row: &StoredRow, which: Which, now: UtcMillis) -> bool {
-        if which == Which::Live && row.flags & FRESH == 0 {
+    fn gather_row(&self, gathered: &mut Gathered, row: &StoredRow, which: Option<Which>, now: UtcMillis) -> bool {
+        if which == Some(Which::Live) && row.flags & FRESH == 0 {
             return false;
         }
         let identity = identity(row);
         // No older row of a fresh reading's identity exists; events are all stored as fresh.
-        let may_have_older = row.flags & FRESH == 0 || row.is_event();
+        let may_have_older = which.is_some() && (row.flags & FRESH == 0 || row.is_event());
         if may_have_older && self.memory.batches.values().any(|batch| batch.identities.binary_search(&identity).is_ok())
         {
             return false;

@@ -30,6 +30,16 @@ pub struct RefusedBatch {
     pub reason: String,
 }
 
+/// What became of a batch that was to be submitted again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resubmitted {
+    /// There is no such refused batch.
+    Unknown,
+    /// It held an inventory and no rows, or none of its rows can be read: damaged ones are set aside.
+    Empty,
+    Sealed(SealedBatch),
+}
+
 impl Outbox {
     /// Every batch that is sealed and not settled, in the order of sealing.
     pub fn unsettled(&self) -> Result<Vec<SealedBatch>, OutboxError> {
@@ -177,24 +187,23 @@ impl Outbox {
         Ok(forgotten)
     }
 
-    /// Puts a refused batch's rows back to be sealed anew. False when there is no such refused batch.
-    pub fn resubmit(&mut self, incarnation: u64, seq: u64) -> Result<bool, OutboxError> {
+    /// Seals a refused batch's rows anew: another number, a payload made by this program, and the old `sealed_at` (see the
+    /// module's documentation). Inside the open transaction.
+    pub fn resubmit(&mut self, incarnation: u64, seq: u64, now: UtcMillis) -> Result<Resubmitted, OutboxError> {
+        let key = [incarnation as i64, seq as i64];
         let found = self
             .connection
             .query_row(
-                "SELECT row_ranges FROM batches WHERE incarnation = ?1 AND seq = ?2 AND refused IS NOT NULL",
-                [incarnation as i64, seq as i64],
-                |row| row.get::<_, Vec<u8>>(0),
+                "SELECT row_ranges, sealed_at FROM batches WHERE incarnation = ?1 AND seq = ?2 AND refused IS NOT NULL",
+                key,
+                |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, i64>(1)?)),
             )
             .optional()?;
-        let Some(ranges) = found else { return Ok(false) };
-        self.connection
-            .execute("DELETE FROM batches WHERE incarnation = ?1 AND seq = ?2", [incarnation as i64, seq as i64])?;
-        for &(first, last) in decode_ranges(&ranges).ranges() {
-            self.memory.unsealed.insert_range(first, last);
-        }
+        let Some((ranges, sealed_at)) = found else { return Ok(Resubmitted::Unknown) };
+        self.connection.execute("DELETE FROM batches WHERE incarnation = ?1 AND seq = ?2", key)?;
         self.memory.refused -= 1;
-        Ok(true)
+        let sealed = self.reseal(&decode_ranges(&ranges), sealed_at, now)?;
+        Ok(sealed.map_or(Resubmitted::Empty, Resubmitted::Sealed))
     }
 
     /// Lowest seq of the incarnation that is not settled on this disk.

@@ -259,9 +259,46 @@ fn a_refused_batch_is_kept_and_can_be_submitted_again() {
     assert_eq!(outbox.refused().unwrap()[0].reason, "because");
     let (mut outbox, _) = outbox.reopen(incarnations_from(200)).unwrap();
     assert_eq!(seal(&mut outbox, Which::Backlog, 10), None);
-    assert!(outbox.transaction(|outbox| outbox.resubmit(100, 1)).unwrap());
-    let again = seal(&mut outbox, Which::Backlog, 10).unwrap();
-    assert_eq!(values(&outbox, &again), [1]);
+    let resubmit =
+        |outbox: &mut Outbox, now| outbox.transaction(|outbox| outbox.resubmit(100, 1, UtcMillis(now))).unwrap();
+    let Resubmitted::Sealed(again) = resubmit(&mut outbox, T0 + 9_000) else { panic!("it was refused") };
+    assert_eq!((again.id.incarnation, again.id.seq, values(&outbox, &again)), (200, 1, vec![1]));
+    assert_eq!(outbox.unsettled().unwrap(), [again]);
+    assert_eq!(resubmit(&mut outbox, T0 + 9_000), Resubmitted::Unknown, "once");
+    let (mut outbox, _) = outbox.reopen(incarnations_from(300)).unwrap();
+    settle(&mut outbox, &receipt(200, 1));
+    assert_eq!(outbox.usage().unwrap().rows_unsealed + outbox.unsealed_rows(), 0);
+    assert!(outbox.unsettled().unwrap().is_empty() && outbox.refused().unwrap().is_empty());
+}
+
+/// Of two values of one reading the later stored one wins, also when the older one was refused and comes last.
+///
+/// Control: with `now` as the `sealed_at` of what is sealed again (as every other seal has it), the value that was corrected
+/// wins.
+#[test]
+fn a_refused_value_that_is_submitted_again_does_not_win_over_its_correction() {
+    let mut outbox = outbox();
+    store(&mut outbox, vec![reading(1, 0, 1), reading(1, 1, 5)]);
+    let refused = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    let refusal = Receipt { refused: vec![RefusedSeq { seq: 1, reason: "because".to_owned() }], ..receipt(100, 1) };
+    settle(&mut outbox, &refusal);
+    // One correction is settled, and nothing of it is left here; one is still on its way; one is not sealed yet.
+    store(&mut outbox, vec![reading(1, 0, 2)]);
+    let settled = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    settle(&mut outbox, &Receipt { applied: [2].into_iter().collect(), ..receipt(100, 0) });
+    store(&mut outbox, vec![reading(1, 0, 3)]);
+    let underway = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    store(&mut outbox, vec![reading(1, 1, 6)]);
+    let again = outbox.transaction(|outbox| outbox.resubmit(100, 1, UtcMillis(T0 + 9_000))).unwrap();
+    let Resubmitted::Sealed(again) = again else { panic!("{again:?}") };
+    assert_eq!((again.sealed_at, values(&outbox, &again)), (refused.sealed_at, vec![1, 5]));
+    assert!(again.sealed_at < settled.sealed_at && settled.sealed_at < underway.sealed_at);
+    // What was not sealed yet waits as ever, and is dated after everything.
+    assert_eq!(seal(&mut outbox, Which::Backlog, 10), None);
+    settle(&mut outbox, &Receipt { applied: [3, 4].into_iter().collect(), ..receipt(100, 0) });
+    let last = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!(values(&outbox, &last), [6]);
+    assert!(last.sealed_at > underway.sealed_at);
 }
 
 /// Negative control: skip the hash check in `Outbox::payload` and the altered bytes are sent.

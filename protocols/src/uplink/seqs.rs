@@ -117,7 +117,9 @@ impl SeqSet {
             if start > next {
                 missing.insert_range(next, (start - 1).min(last));
             }
-            next = next.max(end.saturating_add(1));
+            // Nothing comes after the greatest number.
+            let Some(after) = end.checked_add(1) else { return missing };
+            next = next.max(after);
         }
         missing.insert_range(next, last);
         missing
@@ -210,6 +212,9 @@ mod tests {
         let mut set = SeqSet::new();
         set.insert_range(u64::MAX - 1, u64::MAX);
         assert!(set.contains(u64::MAX) && !set.insert(u64::MAX));
+        // Control: with a saturating addition in `missing_in` the greatest number counted as missing.
+        assert_eq!(set.missing_in(u64::MAX - 3, u64::MAX).ranges(), [(u64::MAX - 3, u64::MAX - 2)]);
+        assert!(set.missing_in(u64::MAX, u64::MAX).is_empty());
         set.remove_through(u64::MAX);
         assert!(set.is_empty());
     }

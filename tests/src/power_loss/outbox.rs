@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use firmware_sim::rng::Rng;
 use gateway::outbox::{
-    OpenError, Outbox, OutboxError, OutboxSettings, SealLimits, SealedBatch, StoreRequest, Which, salvage,
+    OpenError, Outbox, OutboxError, OutboxSettings, Resubmitted, SealLimits, SealedBatch, StoreRequest, Which, salvage,
 };
 use protocols::metering::{
     Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
@@ -268,7 +268,15 @@ impl Script {
     fn resubmit(&mut self) -> Result<()> {
         let Some(&(incarnation, seq)) = self.any(&self.refused.clone()) else { return Ok(()) };
         self.refused.remove(&(incarnation, seq));
-        self.batch((incarnation, seq), "resubmitted", |outbox| outbox.resubmit(incarnation, seq).map(drop))
+        let mut again = Resubmitted::Unknown;
+        self.batch((incarnation, seq), "resubmitted", |outbox| {
+            again = outbox.resubmit(incarnation, seq, NOW)?;
+            Ok(())
+        })?;
+        match again {
+            Resubmitted::Sealed(sealed) => self.sealed(&sealed),
+            other => bail!("batch {incarnation}-{seq} was refused, and is {other:?}"),
+        }
     }
 
     fn abandon(&mut self) -> Result<()> {
@@ -457,8 +465,6 @@ impl Subject for OutboxFile {
         }
         let found = self.drain(&mut outbox, fresh, &promised)?;
         let (leaving, gone) = (promised.numbers("will-be-applied"), promised.numbers("applied"));
-        // A refused batch no longer holds revisions of its readings back: submitted again, it is sealed behind them.
-        let refused = promised.numbers("will-be-refused");
         // The cursor moves with the readings: what it covers is there, promised or not.
         for number in 1..=cursor {
             ensure!(found.contains_key(&number) || leaving.contains(&number), "number {number} of {cursor} is lost");
@@ -466,8 +472,8 @@ impl Subject for OutboxFile {
         for (&number, &sealed_at) in &found {
             ensure!(number <= cursor, "number {number} was not stored, the cursor is at {cursor}");
             ensure!(!gone.contains(&number), "number {number} had its receipt, and is sent again");
-            let original = revised(number).filter(|original| !refused.contains(original));
-            if let Some(&before) = original.and_then(|original| found.get(&original)) {
+            // Also where the original was refused, and was submitted again after its revision was sealed.
+            if let Some(&before) = revised(number).and_then(|original| found.get(&original)) {
                 ensure!(before < sealed_at, "revision {number} is sealed at {sealed_at}, its original at {before}");
             }
         }

@@ -295,7 +295,7 @@ impl Subject for Stores {
                     OpenOutcome::Created => {}
                     OpenOutcome::RebuildStore { .. } => {
                         mended = true;
-                        rebuild_store(&pair.log, &pair.store, drop).await?;
+                        rebuild_store(&pair.log, &pair.store, None, drop).await?;
                     }
                     // None of these is what a power loss may do.
                     other => bail!("{other:?}"),

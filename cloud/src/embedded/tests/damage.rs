@@ -123,7 +123,7 @@ async fn a_damaged_store_is_set_aside_and_rebuilt() {
         panic!("{:?}", pair.outcomes)
     };
     assert!(aside.join("store.db").exists());
-    rebuild_store(&pair.log, &pair.store, |_| {}).await.unwrap();
+    rebuild_store(&pair.log, &pair.store, None, |_| {}).await.unwrap();
     assert_eq!(stored(&pair, SEQS).await, rows);
     drop(pair);
     assert_eq!(opened(dir.path()).outcomes, []);
@@ -159,7 +159,7 @@ async fn a_changed_value_is_never_answered() {
     assert!(outcomes.iter().any(|outcome| matches!(outcome, OpenOutcome::LogDamaged { .. })), "{outcomes:?}");
     assert!(outcomes.iter().any(|outcome| matches!(outcome, OpenOutcome::StoreSetAside { .. })), "{outcomes:?}");
     assert_eq!(logged(&pair).await.len(), readings.len() - 96);
-    rebuild_store(&pair.log, &pair.store, |_| {}).await.unwrap();
+    rebuild_store(&pair.log, &pair.store, None, |_| {}).await.unwrap();
     assert_eq!(stored(&pair, SEQS).await.len(), rows.len() - 96, "what the log lost the new store cannot have");
 }
 

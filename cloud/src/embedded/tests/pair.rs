@@ -108,7 +108,7 @@ async fn a_store_that_was_set_back_is_rebuilt_from_the_log() {
     }
     let pair = opened(dir.path());
     let mut steps = Vec::new();
-    let done = rebuild_store(&pair.log, &pair.store, |progress| steps.push(progress.batches)).await.unwrap();
+    let done = rebuild_store(&pair.log, &pair.store, None, |progress| steps.push(progress.batches)).await.unwrap();
     assert_eq!((done.batches, done.batches_total, done.readings, done.damaged), (70, 70, 70 * 96, 0));
     assert_eq!(steps, [64, 70]);
     assert_eq!(stored(&pair, 1..=70).await, whole, "row by row what it was");
@@ -173,7 +173,7 @@ async fn files_of_two_pairs_are_refused_and_the_store_can_be_rebuilt() {
         panic!("{:?}", pair.outcomes)
     };
     assert!(aside.join("store.db").exists(), "set aside, not deleted");
-    rebuild_store(&pair.log, &pair.store, |_| {}).await.unwrap();
+    rebuild_store(&pair.log, &pair.store, None, |_| {}).await.unwrap();
     assert_eq!(stored(&pair, 1..=3).await.len(), 288);
 }
 
@@ -187,7 +187,7 @@ async fn a_missing_file_is_made_anew_for_the_one_that_is_there() {
     std::fs::remove_file(dir.path().join("store.db")).unwrap();
     let pair = opened(dir.path());
     assert!(matches!(pair.outcomes.as_slice(), [OpenOutcome::RebuildStore { .. }]), "{:?}", pair.outcomes);
-    rebuild_store(&pair.log, &pair.store, |_| {}).await.unwrap();
+    rebuild_store(&pair.log, &pair.store, None, |_| {}).await.unwrap();
     assert_eq!(stored(&pair, 1..=3).await.len(), 288);
     drop(pair);
     assert_eq!(opened(dir.path()).outcomes, []);
@@ -223,12 +223,28 @@ async fn what_is_not_ours_or_newer_is_refused_and_not_touched() {
     let pragma = |sql: &str| rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     pragma("PRAGMA user_version = 99");
     let error = open(dir.path(), &Options::default()).err().unwrap();
-    assert!(matches!(error, OpenError::Newer { found: 99, known: 1, .. }), "{error}");
-    pragma("PRAGMA user_version = 1; PRAGMA application_id = 7");
+    assert!(matches!(error, OpenError::Newer { found: 99, known: 2, .. }), "{error}");
+    pragma("PRAGMA user_version = 2; PRAGMA application_id = 7");
     let error = open(dir.path(), &Options::default()).err().unwrap();
     assert!(matches!(error, OpenError::Foreign { found: 7, .. }), "{error}");
     pragma(&format!("PRAGMA application_id = {}", LOG_FILE.application_id));
     assert_eq!(opened(dir.path()).outcomes, []);
+}
+
+#[tokio::test]
+async fn a_log_of_the_first_version_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = opened(dir.path());
+    store_and_commit(&pair, [1]).await;
+    let readings = logged(&pair).await;
+    drop(pair);
+    let log = rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
+    log.execute_batch("DROP TABLE retired; PRAGMA user_version = 1").unwrap();
+    drop(log);
+    let pair = opened(dir.path());
+    assert_eq!((pair.outcomes.as_slice(), logged(&pair).await), ([].as_slice(), readings));
+    let books = pair.log.read_books(partition_of(&home(), pair.log.partitions()), 0, 9, 9).await.unwrap();
+    assert_eq!((books.len(), books[0].rows_expired), (1, false));
 }
 
 /// Fails when each ref has a transaction of its own: a transaction writes three pages or more.

@@ -4,7 +4,7 @@ use super::commits::{assigned, commit_of};
 use super::samples::{T0, batch, register};
 use super::worker::two_partitions;
 use super::{LogSubject, Logs};
-use crate::log::{ArchiveAssignment, Cut, EventLog, LogError, Topic};
+use crate::log::{ArchiveAssignment, ArchivedEnds, Cut, EventLog, LogError, Topic};
 
 /// A log with one commit of ten readings and an event, and the partition that has it.
 async fn with_readings(logs: &dyn Logs) -> (Box<dyn LogSubject>, u32) {
@@ -102,4 +102,24 @@ pub async fn another_cut_waits_for_the_recorded_one(logs: &dyn Logs) {
     log.record_cut(owner.ownership, rest).await.unwrap();
     log.end_cut(owner.ownership, rest).await.unwrap();
     assert_eq!(own(&*log, partition).await.archived, Some((whole.readings.1, whole.events.1)));
+}
+
+/// Fails when what looks at the archived ends takes partitions over, or sees a cut that is only recorded, or when an end is
+/// forgotten with the process.
+pub async fn archived_ends_are_those_of_ended_cuts(logs: &dyn Logs) {
+    let (mut subject, partition) = with_readings(logs).await;
+    let cut = {
+        let log = subject.log();
+        let archived = |ends: ArchivedEnds| ends.get(&partition).copied();
+        assert_eq!(archived(log.archived().await.unwrap()), None);
+        let owner = own(&*log, partition).await;
+        let cut = cut(&*log, &owner).await;
+        log.record_cut(owner.ownership, cut).await.unwrap();
+        assert_eq!(archived(log.archived().await.unwrap()), None, "recorded is not archived");
+        log.end_cut(owner.ownership, cut).await.unwrap();
+        cut
+    };
+    subject.reopen().await;
+    let archived = subject.log().archived().await.unwrap();
+    assert_eq!(archived.get(&partition), Some(&(cut.readings.1, cut.events.1)));
 }

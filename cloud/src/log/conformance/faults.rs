@@ -11,8 +11,8 @@ use protocols::metering::{Day, Event, MeterId, Series, UtcMillis};
 use protocols::uplink::{GatewayId, Inventory};
 
 use crate::log::{
-    ArchiveAssignment, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership, PartitionCommit,
-    ReadingRecord, RefConsumer, RefEvent, Topic, Uplinked,
+    ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership,
+    PartitionCommit, ReadingRecord, RefConsumer, RefEvent, Topic, Uplinked,
 };
 use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading};
 
@@ -226,6 +226,11 @@ impl EventLog for FaultyLog {
     ) -> Result<Vec<(u64, UtcMillis, GatewayId, Uplinked)>, LogError> {
         self.read()?;
         self.inner.read_refs(partition, from, to, max).await
+    }
+
+    async fn archived(&self) -> Result<ArchivedEnds, LogError> {
+        self.read()?;
+        self.inner.archived().await
     }
 
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError> {

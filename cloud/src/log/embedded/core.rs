@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::{GatewayId, Payload, limits};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::partition::Partition;
 use super::read::Decoded;
-use super::rows::{BatchRow, column, encode_books, failed, ledger_hash, ref_hash, uplinked_parts};
+use super::rows::{BatchRow, column, encode_books, failed, ledger_hash, offset, ref_hash, uplinked_parts};
 use crate::embedded::Pair;
 use crate::embedded::front::Core;
 use crate::embedded::sqlite::{begin, is_doubtful_commit, meta, set_meta};
@@ -48,7 +48,7 @@ pub(crate) struct LogCore {
     pub(super) decoded: Decoded,
     pair: Arc<Pair>,
     /// A commit failed in a way that leaves its outcome open.
-    suspect: bool,
+    pub(super) suspect: bool,
 }
 
 impl Core for LogCore {
@@ -197,9 +197,27 @@ impl LogCore {
 
     pub(super) fn set_generation(&mut self, generation: u64) -> Result<(), LogError> {
         let tx = begin(&mut self.conn).map_err(failed)?;
-        set_meta(&tx, "generation", generation as i64).map_err(failed)?;
+        begin_generation(&tx, generation as i64).map_err(failed)?;
         commit(tx, &mut self.suspect)
     }
+}
+
+/// From here on nothing of the log counts as archived: what the archive holds of earlier generations may be other rows under the
+/// same offsets. Everything is archived again under the new generation.
+pub(crate) fn begin_generation(tx: &Transaction<'_>, generation: i64) -> rusqlite::Result<()> {
+    set_meta(tx, "generation", generation)?;
+    let damaged = |error: LogError| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
+    for mut found in Partition::all(tx).map_err(damaged)? {
+        // What has left the log was archived before it did, and cannot be again.
+        let sql = "SELECT coalesce((SELECT min(readings_first) FROM batches WHERE partition = ?1 AND readings_count > 0), ?2), \
+                   coalesce((SELECT min(events_first) FROM batches WHERE partition = ?1 AND events_count > 0), ?3) \
+                   WHERE EXISTS (SELECT 1 FROM retired WHERE partition = ?1)";
+        let ends = params![found.number, column(found.readings_end), column(found.events_end)];
+        let left = tx.query_row(sql, ends, |row| Ok((row.get(0).map(offset)?, row.get(1).map(offset)?))).optional()?;
+        (found.archived, found.cut) = (left, None);
+        found.insert(tx)?;
+    }
+    Ok(())
 }
 
 /// The rows of `partitions` of a new log.
@@ -214,7 +232,7 @@ fn execute(tx: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> Re
     tx.prepare_cached(sql).and_then(|mut statement| statement.execute(params)).map(drop).map_err(failed)
 }
 
-fn commit(tx: Transaction<'_>, suspect: &mut bool) -> Result<(), LogError> {
+pub(super) fn commit(tx: Transaction<'_>, suspect: &mut bool) -> Result<(), LogError> {
     tx.commit().map_err(|error| {
         *suspect |= is_doubtful_commit(&error);
         if is_doubtful_commit(&error) { LogError::Doubtful(error.to_string()) } else { failed(error) }

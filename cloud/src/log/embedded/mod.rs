@@ -16,6 +16,7 @@
 mod consumer;
 mod core;
 mod partition;
+mod prune;
 mod read;
 mod rows;
 pub(crate) mod salvage;
@@ -31,12 +32,13 @@ use protocols::uplink::GatewayId;
 use tokio::sync::{oneshot, watch};
 
 use self::consumer::Consumer;
-pub(crate) use self::core::{Head, LogCore, create_partitions};
+pub(crate) use self::core::{Head, LogCore, begin_generation, create_partitions};
 use self::core::{NewRef, Taken};
+pub use self::prune::{PruneBefore, Pruned};
 pub(crate) use self::schema::LOG_FILE;
 use super::{
-    ArchiveAssignment, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership, PartitionCommit,
-    ReadingRecord, RefConsumer, Topic, Uplinked,
+    ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership,
+    PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::embedded::front::{Failure, Front};
 
@@ -115,6 +117,11 @@ impl EmbeddedLog {
         self.shared.writer.call(move |log| log.set_generation(generation.0)).await?;
         self.shared.generation.store(generation.0, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Lets go of what is archived and old: one step of at most `max` batches, books and refs of each partition.
+    pub async fn prune(&self, before: PruneBefore, max: usize) -> Result<Pruned, LogError> {
+        self.shared.writer.call(move |log| log.prune(before, max)).await
     }
 
     /// Runs a statement on the connection that writes: how tests fill the disk.
@@ -248,6 +255,10 @@ impl EventLog for EmbeddedLog {
         max: usize,
     ) -> Result<Vec<(u64, UtcMillis, GatewayId, Uplinked)>, LogError> {
         self.read(move |log| log.read_refs(partition, from, to, (max, usize::MAX)).map(|page| page.refs)).await
+    }
+
+    async fn archived(&self) -> Result<ArchivedEnds, LogError> {
+        self.read(|log| log.archived()).await
     }
 
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError> {

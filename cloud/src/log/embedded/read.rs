@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use super::core::LogCore;
 use super::partition::Partition;
 use super::rows::{BatchRow, column, decode_books, failed, ledger_hash, offset, ref_hash, uplinked_from};
-use crate::log::{BooksRecord, EventRecord, LogError, ReadingRecord, Topic, Uplinked};
+use crate::log::{ArchivedEnds, BooksRecord, EventRecord, LogError, ReadingRecord, Topic, Uplinked};
 use crate::store::StoreBatch;
 
 /// The batch decoded last: a reader that pages through a large batch comes back to it many times.
@@ -34,6 +34,11 @@ impl LogCore {
             Topic::Books => partition.books_end,
         };
         Ok(Partition::all(&self.conn)?.iter().map(end).collect())
+    }
+
+    pub(super) fn archived(&self) -> Result<ArchivedEnds, LogError> {
+        let partitions = Partition::all(&self.conn)?.into_iter();
+        Ok(partitions.filter_map(|partition| Some((partition.number, partition.archived?))).collect())
     }
 
     pub(super) fn read_readings(
@@ -126,16 +131,18 @@ impl LogCore {
         to: u64,
         max: usize,
     ) -> Result<Vec<BooksRecord>, LogError> {
-        let sql = format!(
-            "SELECT {} FROM batches WHERE partition = ?1 AND books_offset >= ?2 AND books_offset < ?3 \
-             ORDER BY books_offset LIMIT ?4",
-            BatchRow::COLUMNS
-        );
+        let of = |table: &str, expired: u8| {
+            let columns = BatchRow::COLUMNS;
+            let range = "partition = ?1 AND books_offset >= ?2 AND books_offset < ?3";
+            format!("SELECT {columns}, {expired} FROM {table} WHERE {range}")
+        };
+        let sql = format!("{} UNION ALL {} ORDER BY books_offset LIMIT ?4", of("retired", 1), of("batches", 0));
         let mut records = Vec::new();
         let mut statement = self.conn.prepare_cached(&sql).map_err(failed)?;
         let range = params![partition, column(from), column(to), column(max.max(1) as u64)];
         let mut rows = statement.query(range).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
+            let rows_expired = row.get(16).map_err(failed)?;
             let row = BatchRow::read(row, 0)?;
             let damaged = || LogError::Damaged(format!("the books of batch {} are none", row.id));
             records.push(BooksRecord {
@@ -146,6 +153,7 @@ impl LogCore {
                 sealed_at: row.sealed_at,
                 sealed_effective: row.sealed_effective,
                 committed_at: row.committed_at,
+                rows_expired,
             });
         }
         Ok(records)
@@ -219,7 +227,12 @@ impl LogCore {
         Ok(batches)
     }
 
-    /// How many batches there are, ever committed.
+    /// Whether the rows of some batches have left the log.
+    pub(crate) fn has_retired(&self) -> Result<bool, LogError> {
+        self.conn.query_row("SELECT EXISTS (SELECT 1 FROM retired)", [], |row| row.get(0)).map_err(failed)
+    }
+
+    /// How many batches there are.
     pub(crate) fn batch_count(&self) -> Result<u64, LogError> {
         let count = self.conn.query_row("SELECT count(*) FROM batches", [], |row| row.get(0));
         count.map(offset).map_err(failed)

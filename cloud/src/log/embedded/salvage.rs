@@ -55,6 +55,7 @@ pub(crate) fn salvage(from: &Connection, into: &mut Connection, partitions: u32)
     let before = found.rows;
     copy_batches(from, into, &mut found)?;
     found.batches = found.rows - before;
+    copy_retired(from, into, &mut found)?;
     copy_ledger(from, into, &mut found)?;
     mend_ends(into)?;
     Ok(found)
@@ -238,6 +239,29 @@ fn copy_batches(from: &Connection, into: &mut Connection, found: &mut Salvaged) 
     groups.flush()
 }
 
+/// The books of batches whose rows have left. A log of an older version has none.
+fn copy_retired(from: &Connection, into: &mut Connection, found: &mut Salvaged) -> rusqlite::Result<()> {
+    let tables = "SELECT count(*) FROM sqlite_schema WHERE name = 'retired'";
+    if matches!(from.query_row(tables, [], |row| row.get::<_, i64>(0)), Ok(0)) {
+        return Ok(());
+    }
+    let columns = format!("id, {}", BatchRow::COLUMNS);
+    let select = format!("SELECT {columns} FROM retired NOT INDEXED WHERE ?1 >= 0 AND id");
+    let scan = Scan {
+        up: &format!("{select} > ?2 ORDER BY id"),
+        down: &format!("{select} > ?2 ORDER BY id DESC"),
+        one: &format!("{select} = ?2"),
+        partition: 0,
+        key_max: None,
+    };
+    let marks = vec!["?"; 17].join(", ");
+    let insert = format!("INSERT OR IGNORE INTO retired ({columns}) VALUES ({marks})");
+    let mut groups = Groups { into, sql: &insert, waiting: Vec::new(), found };
+    let copy = |row: &Row<'_>| if BatchRow::read(row, 1).is_ok() { values(row, 17).map(Some) } else { Ok(None) };
+    scan.run(from, copy, |row| groups.keep(row))?;
+    groups.flush()
+}
+
 /// Keys are names: from both ends, and in between those that refs or batches name.
 fn copy_ledger(from: &Connection, into: &mut Connection, found: &mut Salvaged) -> rusqlite::Result<()> {
     let names = "SELECT gateway FROM refs UNION SELECT gateway FROM batches";
@@ -272,7 +296,11 @@ fn copy_ledger(from: &Connection, into: &mut Connection, found: &mut Salvaged) -
 fn mend_ends(into: &mut Connection) -> rusqlite::Result<()> {
     let tx = begin(into)?;
     let ends = "SELECT (SELECT max(offset) + 1 FROM refs WHERE partition = ?1), max(readings_first + readings_count), \
-                max(events_first + events_count), max(books_offset) + 1 FROM batches WHERE partition = ?1";
+                max(events_first + events_count), max(books_offset) + 1 FROM \
+                (SELECT partition, readings_first, readings_count, events_first, events_count, books_offset FROM batches \
+                 UNION ALL \
+                 SELECT partition, readings_first, readings_count, events_first, events_count, books_offset FROM retired) \
+                WHERE partition = ?1";
     for mut partition in Partition::all(&tx).unwrap_or_default() {
         let end = |row: &Row<'_>, index: usize| row.get::<_, Option<i64>>(index).map(|end| offset(end.unwrap_or(0)));
         tx.query_row(ends, [partition.number], |row| {

@@ -13,7 +13,7 @@ use crate::embedded::sqlite::FileKind;
 pub(crate) const LOG_FILE: FileKind = FileKind {
     name: "log.db",
     application_id: 0x4d50_6c67,
-    migrations: &[CREATE_LOG],
+    migrations: &[CREATE_LOG, CREATE_RETIRED],
     numbers: &["pair_id", "generation", "partitions", "commits", "store_writes"],
     check: super::partition::check,
 };
@@ -90,4 +90,28 @@ CREATE TABLE batches (
 CREATE UNIQUE INDEX batches_by_books ON batches (partition, books_offset);
 CREATE INDEX batches_by_readings ON batches (partition, readings_first) WHERE readings_count > 0;
 CREATE INDEX batches_by_events ON batches (partition, events_first) WHERE events_count > 0;
+";
+
+/// Batches whose rows are archived and have left the log: what remains is their books. The columns are those of `batches`.
+const CREATE_RETIRED: &str = "
+CREATE TABLE retired (
+  id INTEGER PRIMARY KEY,
+  partition INTEGER NOT NULL,
+  books_offset INTEGER NOT NULL,
+  readings_first INTEGER NOT NULL,
+  readings_count INTEGER NOT NULL,
+  events_first INTEGER NOT NULL,
+  events_count INTEGER NOT NULL,
+  gateway TEXT NOT NULL,
+  incarnation INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  sealed_at INTEGER NOT NULL,
+  sealed_effective INTEGER NOT NULL,
+  committed_at INTEGER NOT NULL,
+  books BLOB NOT NULL,
+  row_hash INTEGER NOT NULL,
+  uncompressed_bytes INTEGER NOT NULL,
+  sha256 BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX retired_by_books ON retired (partition, books_offset);
 ";
