@@ -102,8 +102,10 @@ impl HeldAsker {
                 answer.unwrap_or(Err(UploadError::TimedOut(ANSWER_TIMEOUT)))
             };
             let answer = tokio::select! {
-                answer = asked => answer,
+                // First: one that was withdrawn while it waited for its turn is not asked.
+                biased;
                 () = reply.closed() => return,
+                answer = asked => answer,
             };
             // Who asked may be gone by now.
             drop(reply.send(answer));
