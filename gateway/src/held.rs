@@ -102,6 +102,7 @@ impl HeldAsker {
                 answer.unwrap_or(Err(UploadError::TimedOut(ANSWER_TIMEOUT)))
             };
             let answer = tokio::select! {
+                // First: one that was withdrawn while it waited for its turn is not asked.
                 biased;
                 () = reply.closed() => return,
                 answer = asked => answer,

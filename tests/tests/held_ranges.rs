@@ -62,7 +62,7 @@ async fn fill(store: &dyn ReadingStore) {
 fn client(folder: &Path, port: u16, token: &str) -> HttpHeld {
     let file = folder.join("token");
     std::fs::write(&file, token).unwrap();
-    let text = format!("[gateway]\nid = \"gw-new\"\n[cloud]\ntoken_file = {file:?}");
+    let text = format!("[gateway]\nid = \"gw-new\"\n[cloud]\ntoken_file = \"{}\"", file.display());
     let checked = Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).unwrap();
     HttpHeld::new(checked.gateway, HttpUploader::new("127.0.0.1".to_owned(), port, checked.token))
 }
