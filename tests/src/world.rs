@@ -115,9 +115,7 @@ impl World {
 
     /// For whoever replays one life.
     fn tell(&self, what: &str) {
-        if std::env::var_os("METERPOST_SEED").is_some() {
-            println!("{} {what}", self.clock.now());
-        }
+        tracing::info!(at = %self.clock.now(), "{what}");
     }
 
     fn below(&self, bound: u64) -> u64 {
