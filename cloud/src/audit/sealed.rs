@@ -100,6 +100,8 @@ pub(super) async fn compare(
     report: &mut AuditReport,
 ) -> Result<(), AuditError> {
     let mut missing: Vec<BatchId> = Vec::new();
+    // What the ledger itself reports as lost never was in this log, and so cannot have left it.
+    let mut never_here: HashSet<BatchId> = HashSet::new();
     for (gateway, ledger) in ledgers {
         let dropped = ledger.status().map_or(0, |status| status.dropped);
         report.dropped = report.dropped.saturating_add(dropped);
@@ -111,9 +113,14 @@ pub(super) async fn compare(
             report.refused = report.refused.saturating_add(take_common(&mut unknown, &incarnation.refused()).len());
             let abandoned = take_common(&mut unknown, incarnation.abandoned());
             report.abandoned = report.abandoned.saturating_add(abandoned.len());
-            let mut settled = incarnation.lost().clone();
+            let mut gone = take_common(&mut unknown, incarnation.lost());
+            let batch = |seq| BatchId { gateway: gateway.clone(), incarnation: number, seq };
+            never_here.extend(gone.iter().take(SEQS_MAX.saturating_sub(never_here.len())).map(batch));
+            let mut settled = SeqSet::new();
             settled.insert_range(1, incarnation.watermark().max(incarnation.floor().saturating_sub(1)));
-            let mut gone = take_common(&mut unknown, &settled);
+            for seq in take_common(&mut unknown, &settled).iter() {
+                gone.insert(seq);
+            }
             // Applied beyond the watermark.
             let applied: SeqSet = unknown.iter().take(SEQS_MAX).filter(|seq| incarnation.is_applied(*seq)).collect();
             for seq in take_common(&mut unknown, &applied).iter() {
@@ -122,7 +129,7 @@ pub(super) async fn compare(
             report.underway = report.underway.saturating_add(unknown.len());
             let told = gone.iter().take(SEQS_MAX.saturating_sub(missing.len()));
             let before = missing.len();
-            missing.extend(told.map(|seq| BatchId { gateway: gateway.clone(), incarnation: number, seq }));
+            missing.extend(told.map(batch));
             report.lost.log = report.lost.log.saturating_add(gone.len() - (missing.len() - before) as u64);
         }
     }
@@ -133,7 +140,7 @@ pub(super) async fn compare(
     for batch in missing {
         let known = sizes.get(&batch);
         // Refs leave the log together with the batches that they announced.
-        if options.log_expires_before.is_some() && known.is_none() {
+        if options.log_expires_before.is_some() && known.is_none() && !never_here.contains(&batch) {
             report.expired_batches += 1;
             continue;
         }
