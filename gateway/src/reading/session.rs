@@ -266,12 +266,15 @@ impl Session<'_, '_> {
         let Some(offset_ms) = self.who.clock_offset_ms else { return false };
         let meter_now = self.who.meter_now;
         let set_back = rewound_by(self.memory.offset_ms, offset_ms);
+        // A clock that is not looked at, as that of an accelerated meter, runs away all the time.
+        let was_set = self.meter.clock_off_above_s.is_some() && was_set(self.memory.offset_ms, offset_ms);
         for cursor in self.cursors.iter_mut().flatten() {
-            if set_back.is_some() || cursor.is_ahead_of(meter_now) {
+            // Set back by nobody knows how much: the offset from before is not known.
+            let is_behind = set_back.is_none() && cursor.is_ahead_of(meter_now);
+            if set_back.is_some() || is_behind {
                 *cursor = cursor.rewound(set_back, meter_now);
             }
-            // A clock that is not looked at, as that of an accelerated meter, runs away all the time.
-            if self.meter.clock_off_above_s.is_some() && was_set(self.memory.offset_ms, offset_ms) {
+            if was_set || is_behind {
                 *cursor = cursor.doubted();
             }
         }
