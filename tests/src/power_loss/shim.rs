@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -22,9 +23,12 @@ pub struct Shim(PathBuf);
 impl Shim {
     /// Compiles `tests/shim/disk.c` into a folder. `None`, with a line that says so, where there is no C compiler.
     pub fn build(folder: &Path) -> Result<Option<Self>> {
+        // Several tests of several programs may build it at once, each for itself: a library that is just being written is not
+        // loaded, and its test would record nothing.
+        static BUILT: AtomicU32 = AtomicU32::new(0);
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("shim/disk.c");
-        // Several test programs may build it at once: each for itself.
-        let library = folder.join(format!("disk-{}.so", std::process::id()));
+        let number = BUILT.fetch_add(1, Ordering::Relaxed);
+        let library = folder.join(format!("disk-{}-{number}.so", std::process::id()));
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"])
             .arg(&library)
