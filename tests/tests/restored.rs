@@ -73,12 +73,10 @@ async fn verdict(stage: &Stage, done: impl Fn(&Comparison) -> bool) -> (Value, C
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
-    if tokio::time::timeout(QUIET_WITHIN, complete).await.is_err() {
-        panic!("not all is in the log: {:?}", in_log(stage).await);
-    }
+    let is_complete = tokio::time::timeout(QUIET_WITHIN, complete).await.is_ok();
+    assert!(is_complete, "not all is in the log: {:?}", in_log(stage).await);
     stage.wait_until_forwarded(QUIET_WITHIN).await.unwrap();
     let audit = stage.audit(Duration::from_secs(60)).await.unwrap();
-    println!("{audit}");
     (audit, in_log(stage).await)
 }
 
