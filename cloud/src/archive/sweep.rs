@@ -1,13 +1,14 @@
 //! When payloads may leave the landing area: once every batch of them is archived and the replay window is over.
 //!
-//! A sweep reads the ledger and where `books` ends, *then* where `readings` and `events` end. A batch whose books lie below the
+//! A sweep reads where `books` ends, *then* where `readings` and `events` end. A batch whose books lie below the
 //! first was committed before the second was read, in the same transaction as its rows: so when the archiver has passed all
 //! the noted ends, every row of every such batch is archived. The other order would let a batch slip in between.
 //!
-//! What has no books record in this log is found by its age (see [`crate::payloads::gc`]): uploads that no ref named, that were
-//! refused, that came again after their batch was swept. Their time counts from when this generation of the log was first
-//! seen: a log that was set back or made anew has forgotten batches, and applies them from here once it hears of them.
-//! Quarantine is never swept.
+//! Uploads that no ref named, or that were refused, are found by their age (see [`crate::payloads::gc`]). Their time counts from
+//! when this generation of the log was first seen: a log that was set back or made anew has forgotten batches, and applies
+//! them from here once it hears of them. The payload of a batch that the ledger calls applied goes by its books record only. Without
+//! one it stays: it may have come again after its batch was swept, but it may also be the last copy of a batch that damage took
+//! from the log before it was archived. Quarantine is never swept.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,6 @@ const PAGE: usize = 1_000;
 /// What is noted at the beginning of a sweep; ends by partition.
 #[derive(Debug)]
 struct Noted {
-    ledgers: Ledgers,
     books: Vec<u64>,
     readings: Vec<u64>,
     events: Vec<u64>,
@@ -87,11 +87,10 @@ async fn read_ledgers(log: &dyn EventLog) -> Result<Ledgers, ArchiveError> {
 impl Noted {
     async fn take(log: &dyn EventLog) -> Result<Self, ArchiveError> {
         // In this order: see the module's text.
-        let ledgers = read_ledgers(log).await?;
         let books = log.ends(Topic::Books).await?;
         let readings = log.ends(Topic::Readings).await?;
         let events = log.ends(Topic::Events).await?;
-        Ok(Self { ledgers, books, readings, events })
+        Ok(Self { books, readings, events })
     }
 }
 
@@ -177,28 +176,20 @@ impl LandingSweep {
         Ok(due)
     }
 
-    /// Deletes what no books record leads to, by its age.
+    /// Deletes what was never applied, by its age.
     pub async fn sweep_aged(
         &self,
         log: &dyn EventLog,
         payloads: &Payloads,
         now: UtcMillis,
     ) -> Result<Swept, ArchiveError> {
-        let archived = log.archived().await?;
-        let covered = self.noted.as_ref().filter(|noted| is_covered(noted, &archived));
-        // Newer than what is noted: a batch that was committed meanwhile is not taken for one that nobody named.
         let ledgers = read_ledgers(log).await?;
         let known_long = now.since(UtcMillis(self.positions.since_ms)) > self.keep.grace_ms;
         let fate = |batch: &BatchId| match is_applied(&ledgers, batch) {
-            Some(true) if covered.is_some_and(|noted| is_applied(&noted.ledgers, batch) == Some(true)) => {
-                Fate::Archived
-            }
             Some(false) if known_long => Fate::Unreferenced,
             _ => Fate::Held,
         };
-        // An archived one whose books are still to come is the other sweep's, which knows when it was committed.
-        let keep = Keep { replay_ms: self.keep.replay_ms.max(self.keep.grace_ms), ..self.keep };
-        payloads.sweep(fate, keep, now).await.map_err(ArchiveError::Landing)
+        payloads.sweep(fate, self.keep, now).await.map_err(ArchiveError::Landing)
     }
 }
 

@@ -240,4 +240,16 @@ async fn what_left_the_log_is_expired_and_nothing_leaves_that_is_not_archived() 
     // Books go too, once nobody will ask for them.
     let pruned = opened.log.prune(PruneBefore { books: T0.plus_ms(1), ..all }, 10).await.unwrap();
     assert_eq!((pruned.batches, pruned.books), (2, 6));
+    // A store that is lost now still takes from the archive what even the books have forgotten.
+    drop(opened);
+    let opened = open(&dir.path().join("data"), &options).unwrap();
+    let refused = rebuild_store(&opened.log, &opened.store, None, |_| {}).await;
+    assert!(matches!(refused, Err(RebuildError::NoArchive)), "{refused:?}");
+    rebuild_store(&opened.log, &opened.store, Some(&objects), |_| {}).await.unwrap();
+    let meter = batch(1, 1, 1).blocks.remove(0).series.meter;
+    let mut rows = 0;
+    for day in [T0.day(), Day(T0.day().0 + 1)] {
+        rows += opened.store.read_day(&meter, day).await.unwrap().len();
+    }
+    assert!(rows > 0, "the rebuilt store lacks what left the log");
 }

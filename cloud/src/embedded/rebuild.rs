@@ -56,7 +56,7 @@ pub async fn rebuild_store(
     archive: Option<&Arc<dyn ObjectStore>>,
     mut progress: impl FnMut(RebuildProgress),
 ) -> Result<RebuildProgress, RebuildError> {
-    if log.read(|log| log.has_retired()).await.map_err(RebuildError::Log)? {
+    if log.read(|log| log.have_rows_left()).await.map_err(RebuildError::Log)? {
         take_archived(store, archive.ok_or(RebuildError::NoArchive)?).await?;
     }
     let batches_total = log.read(|log| log.batch_count()).await.map_err(RebuildError::Log)?;

@@ -13,9 +13,7 @@ use super::{LANDING, Landed, Payloads, PayloadsError};
 /// What is known of a batch whose payload lies in the landing area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Committed, and the archive covers all of it.
-    Archived,
-    /// Committed and not archived yet, or not known well enough.
+    /// Committed, or not known well enough.
     Held,
     /// Neither applied nor in work: no ref came, or it was refused and lies in quarantine.
     Unreferenced,
@@ -42,7 +40,6 @@ pub struct Swept {
 pub fn may_go(landed: &Landed, fate: Fate, keep: Keep, now: UtcMillis) -> bool {
     let age_ms = now.since(landed.modified_at);
     match fate {
-        Fate::Archived => age_ms > keep.replay_ms,
         Fate::Held => false,
         Fate::Unreferenced => age_ms > keep.grace_ms,
     }

@@ -202,13 +202,11 @@ fn a_payload_goes_only_when_nothing_can_need_it() {
     let landed = Landed { key: key(&reference), bytes: 1, modified_at: T0 };
     let keep = Keep { replay_ms: 100, grace_ms: 1_000 };
     for (fate, age_ms, goes) in [
-        (Fate::Archived, 100, false),
-        (Fate::Archived, 101, true),
         (Fate::Held, i64::MAX, false),
         (Fate::Unreferenced, 1_000, false),
         (Fate::Unreferenced, 1_001, true),
         // A clock set back makes nothing old.
-        (Fate::Archived, -5, false),
+        (Fate::Unreferenced, -5, false),
     ] {
         assert_eq!(may_go(&landed, fate, keep, T0.plus_ms(age_ms)), goes, "{fate:?} after {age_ms} ms");
     }
@@ -223,7 +221,6 @@ async fn a_sweep_deletes_what_may_go_and_leaves_the_rest() {
     }
     std::fs::write(folder.path().join("landing/README"), b"of a person").unwrap();
     let fate = |id: &BatchId| match id.seq {
-        1 => Fate::Archived,
         2 => Fate::Held,
         _ => Fate::Unreferenced,
     };

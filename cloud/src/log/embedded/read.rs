@@ -227,9 +227,21 @@ impl LogCore {
         Ok(batches)
     }
 
-    /// Whether the rows of some batches have left the log.
-    pub(crate) fn has_retired(&self) -> Result<bool, LogError> {
-        self.conn.query_row("SELECT EXISTS (SELECT 1 FROM retired)", [], |row| row.get(0)).map_err(failed)
+    /// Whether the rows of some batches have left the log. Told by the beginning of each partition, which outlives the books of
+    /// what left.
+    pub(crate) fn have_rows_left(&self) -> Result<bool, LogError> {
+        for partition in Partition::all(&self.conn)? {
+            let sql = "SELECT min(books_offset) FROM batches WHERE partition = ?1";
+            let first: Option<i64> = self
+                .conn
+                .prepare_cached(sql)
+                .and_then(|mut statement| statement.query_row([partition.number], |row| row.get(0)))
+                .map_err(failed)?;
+            if first.map_or(partition.books_end, offset) > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// How many batches there are.
