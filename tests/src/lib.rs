@@ -3,4 +3,5 @@
 pub mod checkers;
 pub mod power_loss;
 pub mod random;
+pub mod system;
 pub mod world;
