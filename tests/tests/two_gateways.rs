@@ -14,10 +14,13 @@ async fn what_two_gateways_read_is_stored_once_and_shown_as_repeated() {
     second.meters_toml = stage.meters_toml.clone();
     stage.start_cloud().unwrap();
     stage.start_gateway().unwrap();
-    second.start_gateway().unwrap();
     until_logged(&stage, 200).await.unwrap();
     stage.freeze_simulator().unwrap();
     let truth = fleet.captured().unwrap();
+    everything_arrives(&stage, &truth).await.unwrap();
+    // One after the other: a meter talks to one reader at a time, and the one that it turns away would wait.
+    stage.stop_gateway().unwrap();
+    second.start_gateway().unwrap();
     // As each gateway delivers all, each reading comes twice.
     let is_repeated = async || Ok(stage.audit_now()?["repeated"].as_u64() >= Some(truth.len() as u64));
     until("every reading from both", CATCH_UP_TIMEOUT, is_repeated).await.unwrap();
