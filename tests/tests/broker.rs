@@ -2,8 +2,6 @@
 //!
 //! The load is profiles of DLMS meters: a push to a broker that then forgets it would be in nobody's hands.
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
 use std::time::Duration;
 
 use demo::proxy::Flow;
@@ -13,6 +11,7 @@ use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, in_the_log, stage, sta
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const LOAD: &str = "speed = 3000.0\nhistory_days = 0.5";
 
+/// Negative control: subscribe on the first connection only (`mqtt/connection.rs`): receipts no longer arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_comes_back_without_its_sessions_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -33,6 +32,7 @@ async fn a_broker_that_comes_back_without_its_sessions_loses_nothing() {
     stage.wait_until_forwarded(CATCH_UP_TIMEOUT).await.unwrap();
 }
 
+/// Negative control: the same. A poll without our own deadline alone is survived: the client notices by its pings here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_hangs_is_noticed_within_two_keep_alives_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -102,6 +102,7 @@ fn peak_rss_kb(pid: u32) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// What it survives: a line without a budget for each meter, since a session bounds blocks and bytes by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_meters_keep_nobody_on_their_line_from_being_read() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,5 @@
 //! Are readings lost or doubled when gateway and cloud are killed, again and again, under load and on a bad line?
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
 use std::time::Duration;
 
 use demo::sinks;

@@ -49,6 +49,7 @@ fn copy_outbox(from: &Path, to: &Path) {
 }
 
 /// The copy knows nothing of what was sealed after it, holds as unsettled what was settled since, and must not use their numbers.
+/// Negative control: draw the same incarnation at each open (`open_outbox`): what is sealed anew is taken for known.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outbox_restored_from_an_older_copy_doubles_nothing_and_reuses_no_number() {
     let folder = tempfile::tempdir().unwrap();

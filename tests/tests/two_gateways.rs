@@ -1,7 +1,5 @@
 //! Is a reading there twice when two gateways read the same meter?
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
 use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, stage, start_dlms, until, until_logged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,11 +1,10 @@
 //! Whose readings are they, when another meter than the configured one answers at an address?
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
 use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, outbox, stage, start_dlms, until};
 
 const EXPECTED: &str = "SIM:ELSEWHERE1";
 
+/// Negative control: never hold rows by identity (`reading/session.rs`, `flush`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readings_of_a_meter_that_was_not_expected_stay_on_the_gateway() {
     let folder = tempfile::tempdir().unwrap();
