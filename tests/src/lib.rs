@@ -5,4 +5,5 @@ pub mod household;
 pub mod measure;
 pub mod power_loss;
 pub mod random;
+pub mod system;
 pub mod world;

@@ -1,24 +1,16 @@
 //! Are readings lost or doubled when gateway and cloud are killed, again and again, under load and on a bad line?
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
-use std::path::Path;
 use std::time::Duration;
 
 use demo::sinks;
-use demo::stage::{Binaries, Stage};
+use demo::stage::Stage;
 use demo::verdict::{compare, read_truth};
 use tests::random::Random;
+use tests::system::binaries;
 
 /// One test run of the published figures: 100 kills of the gateway, 50 of the cloud.
 const GATEWAY_KILLS: u64 = 100;
 const CLOUD_KILLS: u64 = 50;
-
-fn binaries() -> Binaries {
-    // target/ci/deps/kill-… → target/ci
-    let test = std::env::current_exe().unwrap();
-    Binaries::in_folder(test.parent().and_then(Path::parent).unwrap()).unwrap()
-}
 
 /// More kills than the default take `METERPOST_KILLS`: so many in all, two thirds of them of the gateway.
 fn kills() -> (u64, u64) {
@@ -35,7 +27,7 @@ async fn gateway_and_cloud_are_killed_under_load() {
     let seed = std::env::var("METERPOST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("seed {seed}, folder {}", folder.path().display());
     let mut random = Random::new(seed);
-    let mut stage = Stage::new(folder.path(), binaries()).await.unwrap();
+    let mut stage = Stage::new(folder.path(), binaries().unwrap()).await.unwrap();
     stage.start_broker().await.unwrap();
     stage.meters_toml = format!("[[feed]]\nname = \"cad\"\nport = {}\n", stage.broker_port());
     stage.start_cloud().unwrap();

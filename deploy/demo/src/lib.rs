@@ -1,10 +1,10 @@
 //! The whole system on one machine, as processes that can be killed: for the demo and for the kill tests.
 //!
-//! [`stage`] starts broker, cloud, gateway and simulator with their real binaries, [`fleet`] the meters; [`proxy`] stands
-//! between gateway and cloud and can be torn; [`verdict`] compares what the simulator captured with what arrived.
+//! [`stage`] starts broker, cloud, gateway and simulator with their real binaries; [`proxy`] stands between gateway and
+//! cloud and can be torn or stalled; [`verdict`] compares what the simulator captured with what arrived.
 
 pub mod broker;
-pub mod fleet;
+pub mod meters;
 pub mod process;
 pub mod proxy;
 pub mod show;

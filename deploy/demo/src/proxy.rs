@@ -1,4 +1,5 @@
-//! A TCP proxy on loopback that can be torn: while it is down, connections are cut and new ones refused.
+//! A TCP proxy on loopback that can be torn (connections are cut and new ones refused) or stalled (they stay open, and nothing
+//! passes).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,10 +8,19 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// What becomes of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    Up,
+    Down,
+    /// As behind a hung process or a silent network: connections open, and nothing is read or answered.
+    Stalled,
+}
+
 #[derive(Clone)]
 pub struct Proxy {
     address: SocketAddr,
-    up: Arc<watch::Sender<bool>>,
+    flow: Arc<watch::Sender<Flow>>,
 }
 
 impl Proxy {
@@ -18,31 +28,39 @@ impl Proxy {
     pub async fn start(target: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (up, watch) = watch::channel(true);
+        let (flow, watch) = watch::channel(Flow::Up);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if *watch.borrow() {
+                if *watch.borrow() != Flow::Down {
                     tokio::spawn(pass(client, target, watch.clone()));
                 }
             }
         });
-        Ok(Self { address, up: Arc::new(up) })
+        Ok(Self { address, flow: Arc::new(flow) })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub fn set_up(&self, up: bool) {
-        self.up.send_replace(up);
+    pub fn set(&self, flow: Flow) {
+        self.flow.send_replace(flow);
     }
 }
 
-async fn pass(mut client: TcpStream, target: SocketAddr, mut up: watch::Receiver<bool>) {
-    let Ok(mut server) = TcpStream::connect(target).await else { return };
-    tokio::select! {
-        // Either end closing ends it, as does an error: that is what a wire does.
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = up.wait_for(|up| !up) => {}
+async fn pass(mut client: TcpStream, target: SocketAddr, mut flow: watch::Receiver<Flow>) {
+    if *flow.borrow() == Flow::Up {
+        let Ok(mut server) = TcpStream::connect(target).await else { return };
+        let stalled = tokio::select! {
+            // Either end closing ends it, as does an error: that is what a wire does.
+            _ = copy_bidirectional(&mut client, &mut server) => false,
+            flow = flow.wait_for(|flow| *flow != Flow::Up) => flow.is_ok_and(|flow| *flow == Flow::Stalled),
+        };
+        if stalled {
+            // Both ends keep their connection. Bytes may be on the way between them: it never passes any again.
+            drop(flow.wait_for(|flow| *flow != Flow::Stalled).await);
+        }
+    } else {
+        drop(flow.wait_for(|flow| *flow != Flow::Stalled).await);
     }
 }

@@ -6,13 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use crate::fleet::Fleet;
+use crate::meters::meter_toml;
 use crate::sinks;
 use crate::stage::{Binaries, Stage};
 use crate::verdict::{Captured, Comparison, Identity, compare, read_truth};
 
-/// A profile entry of a quarter of an hour every 1.5 s.
-const FLEET: Fleet = Fleet { cad: 32, dlms_tcp: 12, dlms_hdlc: 8, p1: 1, speed: 600, history_days: 0.5 };
+const CAD_METERS: usize = 32;
+const TCP_METERS: usize = 12;
+const HDLC_METERS: usize = 8;
+/// One P1 port, with a gas meter behind it.
+const P1_METERS: usize = 1;
+const METERS: usize = CAD_METERS + TCP_METERS + HDLC_METERS + P1_METERS;
+/// Meter time passes so many times faster: a profile entry of a quarter of an hour every 1.5 s.
+const SPEED: u32 = 600;
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Everything captured is in every sink by then, or something is wrong.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(45);
 
@@ -32,13 +39,12 @@ pub async fn run(folder: &Path, binaries: Binaries, once: bool) -> anyhow::Resul
     say(&format!("everything is kept in {}", folder.display()));
     stage.start_broker().await?;
     stage.start_cloud()?;
-    FLEET.start(&mut stage)?;
+    start_meters(&mut stage)?;
     stage.start_gateway()?;
-    let Fleet { cad, dlms_tcp, dlms_hdlc, p1, speed, .. } = FLEET;
     say(&format!(
-        "{} virtual meters run at {speed} times the speed of life: {cad} CAD over MQTT, {dlms_tcp} DLMS over TCP, \
-         {dlms_hdlc} DLMS on one HDLC line, {p1} P1 with a gas meter",
-        FLEET.meters() + p1
+        "{} virtual meters run at {SPEED} times the speed of life: {CAD_METERS} CAD over MQTT, {TCP_METERS} DLMS over TCP, \
+         {HDLC_METERS} DLMS on one HDLC line, {P1_METERS} P1 with a gas meter",
+        METERS + 1
     ));
     say(&format!("the page: {}", stage.page()));
     seconds(8).await;
@@ -76,6 +82,43 @@ pub async fn run(folder: &Path, binaries: Binaries, once: bool) -> anyhow::Resul
     stage.stop_cloud()?;
     Ok(clean)
 }
+
+/// Starts the fleet and writes down for the gateway where each meter is.
+fn start_meters(stage: &mut Stage) -> anyhow::Result<()> {
+    let folder = stage.folder().to_owned();
+    let path = |name: &str| folder.join(name).display().to_string();
+    let password = path("meter-password");
+    std::fs::write(&password, "demo-reader")?;
+    let (rs485, p1) = (path("rs485"), path("p1"));
+    let profile = "profile = { capture_period_s = 900, columns = [\"import-register\", \"import-interval\"] }";
+    let fleet = format!(
+        "seed = 1\nspeed = {SPEED}.0\nhistory_days = 0.5\ntruth = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\n\
+         [[meters]]\ncount = {CAD_METERS}\nprotocol = \"cad\"\nsource = \"uci\"\ninterval_ms = 1000\n\
+         [[meters]]\ncount = {TCP_METERS}\nprotocol = \"dlms-tcp\"\nsource = \"uci\"\nlisten = \"127.0.0.1:0\"\npassword_file = \"{password}\"\n{profile}\n\
+         [[meters]]\ncount = {HDLC_METERS}\nprotocol = \"dlms-hdlc\"\nsource = \"uci\"\nline = \"pty\"\npath = \"{rs485}\"\npassword_file = \"{password}\"\n{profile}\n\
+         [[meters]]\ncount = {P1_METERS}\nprotocol = \"p1\"\nline = \"pty\"\npath = \"{p1}\"\ndsmr = \"5.0\"\ngas = true\n",
+        stage.truth().display(),
+        stage.broker_port(),
+    );
+    let config = path("fleet.toml");
+    std::fs::write(&config, fleet)?;
+    stage.start_simulator(&["fleet", "--config", &config, "--json"])?;
+    let mut toml = vec![
+        format!("[[feed]]\nname = \"cad\"\nport = {}\ncadence_s = {SPEED}\n", stage.broker_port()),
+        format!("[[line]]\nname = \"rs485\"\nserial = \"{rs485}\"\n"),
+        format!("[[port]]\nname = \"p1\"\nserial_port = \"{p1}\"\nevery_s = 1\nregisters_every_s = 1\n"),
+    ];
+    for _ in 0..METERS {
+        let endpoint = stage.simulator_line(ENDPOINT_TIMEOUT)?;
+        toml.push(meter_toml(&endpoint, &password, READS).with_context(|| format!("no endpoint: {endpoint}"))?);
+    }
+    stage.meters_toml = toml.concat();
+    Ok(())
+}
+
+/// Entries come every 1.5 s, and a day's every 2.4 min.
+const READS: &str = "[[meter.read]]\nsource = \"profile\"\nprofile = \"1-0:99.1.0\"\nevery_s = 2\nkinds = { \"1-0:1.29.0\" = \"interval\" }\n\
+                     [[meter.read]]\nsource = \"profile\"\nprofile = \"1-0:99.2.0\"\nevery_s = 5\nkind = \"billing\"\n";
 
 struct Verdict {
     clean: bool,

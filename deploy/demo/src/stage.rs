@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::process::{Process, free_port};
-use crate::proxy::Proxy;
+use crate::proxy::{Flow, Proxy};
 use crate::verdict::Deaf;
 
 /// Where the programs are.
@@ -55,7 +55,8 @@ pub struct Stage {
     broker: Option<Process>,
     cloud: Option<Process>,
     gateway: Option<Process>,
-    simulator: Option<Process>,
+    gateway_id: String,
+    simulators: Vec<Process>,
     /// Appended to the gateway's settings: feeds, lines, meters.
     pub meters_toml: String,
     /// When nobody listened to push feeds.
@@ -75,7 +76,22 @@ fn loopback(port: u16) -> SocketAddr {
 impl Stage {
     /// Prepares folder and ports; nothing runs yet but the two proxies.
     pub async fn new(folder: &Path, binaries: Binaries) -> anyhow::Result<Self> {
-        let (broker_port, cloud_port, gateway_port) = (free_port()?, free_port()?, free_port()?);
+        Self::at(folder, binaries, "demo-gateway", (free_port()?, free_port()?)).await
+    }
+
+    /// Another gateway at the same broker and cloud, which stay with `self`: a stage in a folder within this one, with an
+    /// uplink of its own.
+    pub async fn gateway_beside(&self, id: &str) -> anyhow::Result<Self> {
+        let ports = (self.broker_port, self.cloud_port);
+        Self::at(&self.folder.join(id), self.binaries.clone(), id, ports).await
+    }
+
+    async fn at(
+        folder: &Path,
+        binaries: Binaries,
+        gateway_id: &str,
+        (broker_port, cloud_port): (u16, u16),
+    ) -> anyhow::Result<Self> {
         for part in ["gateway", "cloud", "logs"] {
             std::fs::create_dir_all(folder.join(part))?;
         }
@@ -84,13 +100,14 @@ impl Stage {
             binaries,
             broker_port,
             cloud_port,
-            gateway_port,
+            gateway_port: free_port()?,
             mqtt_uplink: Proxy::start(loopback(broker_port)).await?,
             http_uplink: Proxy::start(loopback(cloud_port)).await?,
             broker: None,
             cloud: None,
             gateway: None,
-            simulator: None,
+            gateway_id: gateway_id.to_owned(),
+            simulators: Vec::new(),
             meters_toml: String::new(),
             deaf: vec![Deaf { from: 0, to: i64::MAX, before_the_first_start: true }],
         })
@@ -116,14 +133,24 @@ impl Stage {
         self.folder.join("cloud")
     }
 
+    pub fn gateway_folder(&self) -> PathBuf {
+        self.folder.join("gateway")
+    }
+
     fn log(&self, name: &str) -> PathBuf {
         self.folder.join("logs").join(name)
     }
 
     /// Both ways from gateway to cloud: MQTT and uploads.
     pub fn set_uplink(&self, up: bool) {
-        self.mqtt_uplink.set_up(up);
-        self.http_uplink.set_up(up);
+        let flow = if up { Flow::Up } else { Flow::Down };
+        self.mqtt_uplink.set(flow);
+        self.http_uplink.set(flow);
+    }
+
+    /// The broker, as the gateway's uplink sees it.
+    pub fn set_broker_flow(&self, flow: Flow) {
+        self.mqtt_uplink.set(flow);
     }
 
     pub async fn start_broker(&mut self) -> anyhow::Result<()> {
@@ -186,11 +213,12 @@ impl Stage {
     /// Time-outs of seconds instead of minutes: a demo is over before a patient gateway would repeat anything.
     fn gateway_toml(&self) -> String {
         format!(
-            "[gateway]\nid = \"demo-gateway\"\ndata_dir = \"{}\"\n[outbox]\ncommit_delay_ms = 20\n\
+            "[gateway]\nid = \"{}\"\ndata_dir = \"{}\"\n[outbox]\ncommit_delay_ms = 20\n\
              [broker]\nport = {}\nkeep_alive_s = 5\n\
              [cloud]\nport = {}\nreceipt_timeout_ms = 1000\nreceipt_timeout_ms_max = 4000\nlater_pause_ms = 2000\nseal_age_ms = 500\n\
              status_interval_ms = 2000\n[http]\nlisten = \"{}\"\n{}",
-            self.folder.join("gateway").display(),
+            self.gateway_id,
+            self.gateway_folder().display(),
             self.mqtt_uplink.address().port(),
             self.http_uplink.address().port(),
             loopback(self.gateway_port),
@@ -209,30 +237,47 @@ impl Stage {
         Ok(())
     }
 
-    /// The simulator's lines on standard output (where each meter listens) until its first that is no endpoint.
+    /// Where the process runs, for whoever watches its memory.
+    pub fn gateway_pid(&self) -> anyhow::Result<u32> {
+        Ok(self.gateway.as_ref().context("no gateway runs")?.id())
+    }
+
+    /// Adds a simulator. Its lines on standard output say where each meter listens.
     pub fn start_simulator(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
-        let process =
-            Process::start("firmware-sim", &self.binaries.simulator, arguments, &self.log("firmware-sim.log"))?;
-        self.simulator = Some(process);
+        let log = self.log("firmware-sim.log");
+        self.simulators.push(Process::start("firmware-sim", &self.binaries.simulator, arguments, &log)?);
         Ok(())
     }
 
+    /// The next line of the simulator that was started last.
     pub fn simulator_line(&self, within: Duration) -> anyhow::Result<Value> {
-        let line = self.simulator.as_ref().context("no simulator runs")?.line(within)?;
+        let line = self.simulators.last().context("no simulator runs")?.line(within)?;
         serde_json::from_str(&line).with_context(|| format!("the simulator said: {line}"))
     }
 
     /// Stops the meters' clocks: nothing new is captured, everything captured can still be read.
     pub fn freeze_simulator(&self) -> anyhow::Result<()> {
-        let pid = self.simulator.as_ref().context("no simulator runs")?.id().to_string();
-        let status = std::process::Command::new("kill").args(["-USR1", &pid]).status()?;
-        ensure!(status.success(), "the simulator cannot be told to stop its clocks");
+        ensure!(!self.simulators.is_empty(), "no simulator runs");
+        for simulator in &self.simulators {
+            let pid = simulator.id().to_string();
+            let status = std::process::Command::new("kill").args(["-USR1", &pid]).status()?;
+            ensure!(status.success(), "the simulator cannot be told to stop its clocks");
+        }
         Ok(())
     }
 
-    /// Ends when every push is acknowledged and the truth file is complete.
+    /// Ends when every push is acknowledged and the truth files are complete.
     pub fn stop_simulator(&mut self) -> anyhow::Result<()> {
-        let status = self.simulator.take().context("no simulator runs")?.stop(STOP_TIMEOUT)?;
+        ensure!(!self.simulators.is_empty(), "no simulator runs");
+        while !self.simulators.is_empty() {
+            self.stop_last_simulator()?;
+        }
+        Ok(())
+    }
+
+    /// The same, of the one that was started last.
+    pub fn stop_last_simulator(&mut self) -> anyhow::Result<()> {
+        let status = self.simulators.pop().context("no simulator runs")?.stop(STOP_TIMEOUT)?;
         ensure!(status.success(), "the simulator ended with {status}");
         Ok(())
     }

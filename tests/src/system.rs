@@ -1,0 +1,160 @@
+//! What the tests on the real binaries share: a fleet that remembers what it captured, and waiting until all of it has arrived.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use demo::meters::meter_toml;
+use demo::sinks::{self, Sink};
+use demo::stage::{Binaries, Stage};
+use demo::verdict::{Captured, Comparison, Identity, compare, read_truth};
+use serde_json::Value;
+
+pub type Truth = BTreeMap<Identity, Captured>;
+
+const STEP: Duration = Duration::from_millis(300);
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Whatever a test does: by then it is there, or something is wrong.
+pub const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
+/// A profile of quarter-hours with a register and an interval, and no other profile: all that such a meter captures is read.
+const PROFILE: &str = "profile = { capture_period_s = 900, columns = [\"import-register\", \"import-interval\"], \
+                       daily_depth_entries = 0, monthly_depth_entries = 0 }\n";
+pub const READS: &str = "[[meter.read]]\nsource = \"profile\"\nprofile = \"1-0:99.1.0\"\nevery_s = 1\n\
+                         kinds = { \"1-0:1.29.0\" = \"interval\" }\n";
+
+/// Of the build that this test belongs to: target/ci/deps/kill-… → target/ci.
+pub fn binaries() -> anyhow::Result<Binaries> {
+    let test = std::env::current_exe()?;
+    Binaries::in_folder(test.parent().and_then(Path::parent).context("a test lies in a folder of its build")?)
+}
+
+/// A stage whose broker runs.
+pub async fn stage(folder: &Path) -> anyhow::Result<Stage> {
+    let mut stage = Stage::new(folder, binaries()?).await?;
+    stage.start_broker().await?;
+    Ok(stage)
+}
+
+/// Meters of one simulator, and the file of what they captured.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    pub truth: PathBuf,
+    /// The simulator's lines, one a meter.
+    pub endpoints: Vec<Value>,
+    pub password: String,
+}
+
+impl Fleet {
+    pub fn captured(&self) -> anyhow::Result<Truth> {
+        read_truth(&self.truth)
+    }
+
+    /// The gateway's sections for all of them.
+    pub fn toml(&self) -> anyhow::Result<String> {
+        let sections = self.endpoints.iter().map(|endpoint| meter_toml(endpoint, &self.password, READS));
+        sections.collect::<Option<Vec<_>>>().map(|all| all.concat()).context("no endpoint")
+    }
+}
+
+/// DLMS meters, each at a TCP address of its own. `settings` are lines of the fleet file: speed, start, history.
+pub fn start_dlms(stage: &mut Stage, first_number: u32, count: usize, settings: &str) -> anyhow::Result<Fleet> {
+    start_dlms_line(stage, first_number, count, 1, settings)
+}
+
+/// The same, so many behind each address, by wPort.
+pub fn start_dlms_line(
+    stage: &mut Stage,
+    first_number: u32,
+    count: usize,
+    per_line: usize,
+    settings: &str,
+) -> anyhow::Result<Fleet> {
+    let password = stage.folder().join("meter-password").display().to_string();
+    std::fs::write(&password, "reader")?;
+    let meters = format!(
+        "[[meters]]\ncount = {count}\nfirst_number = {first_number}\nprotocol = \"dlms-tcp\"\nlisten = \"127.0.0.1:0\"\n\
+         meters_per_line = {per_line}\npassword_file = \"{password}\"\n{PROFILE}"
+    );
+    let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
+    let endpoints = (0..count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
+    Ok(Fleet { truth, endpoints, password })
+}
+
+/// CAD meters that publish twice a second to the stage's broker.
+pub fn start_cad(stage: &mut Stage, first_number: u32, count: usize) -> anyhow::Result<Fleet> {
+    let broker =
+        format!("[mqtt]\nbroker = \"127.0.0.1:{}\"\nclient_id = \"cad-{first_number}\"\n", stage.broker_port());
+    let meters =
+        format!("[[meters]]\ncount = {count}\nfirst_number = {first_number}\nprotocol = \"cad\"\ninterval_ms = 500\n");
+    let truth = start_fleet(stage, first_number, "", &format!("{broker}{meters}"))?;
+    let endpoints = (0..count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
+    Ok(Fleet { truth, endpoints, password: String::new() })
+}
+
+fn start_fleet(stage: &mut Stage, number: u32, settings: &str, meters: &str) -> anyhow::Result<PathBuf> {
+    let truth = stage.folder().join(format!("truth-{number}.jsonl"));
+    let config = stage.folder().join(format!("fleet-{number}.toml"));
+    std::fs::write(&config, format!("seed = {number}\ntruth = \"{}\"\n{settings}{meters}", truth.display()))?;
+    stage.start_simulator(&["fleet", "--config", &config.display().to_string(), "--json"])?;
+    Ok(truth)
+}
+
+/// Asks until the answer is yes.
+pub async fn until(
+    what: &str,
+    within: Duration,
+    mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
+    let asked = async {
+        while !is_so().await? {
+            tokio::time::sleep(STEP).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(within, asked).await.with_context(|| format!("not within {within:?}: {what}"))?
+}
+
+/// What the log holds by now; a cloud that has not written anything holds nothing.
+pub async fn in_the_log(stage: &Stage) -> Sink {
+    let all = sinks::read_all(&stage.cloud_folder()).await;
+    all.map_or_else(|_| Sink::new(), |[(_, log), ..]| log)
+}
+
+/// Waits until so many readings are in the log.
+pub async fn until_logged(stage: &Stage, count: usize) -> anyhow::Result<()> {
+    let what = format!("{count} readings in the log");
+    until(&what, CATCH_UP_TIMEOUT, async || Ok(in_the_log(stage).await.len() >= count)).await
+}
+
+/// What lies in the outbox.
+pub async fn outbox(stage: &Stage, what: &str) -> u64 {
+    stage.gateway_status().await.ok().and_then(|status| status["outbox"][what].as_u64()).unwrap_or(0)
+}
+
+/// Waits until log, store and archive hold all of `truth`, and compares once more: nothing may be in them that was not captured.
+/// What was captured and did not arrive within [`CATCH_UP_TIMEOUT`] is in the comparisons as lost.
+pub async fn catch_up(stage: &Stage, truth: &Truth) -> anyhow::Result<[(&'static str, Comparison); 3]> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let comparisons =
+            sinks::read_all(&stage.cloud_folder()).await?.map(|(name, sink)| (name, compare(truth, &sink, &[])));
+        if comparisons.iter().all(|(_, one)| one.is_clean()) || waited >= CATCH_UP_TIMEOUT {
+            return Ok(comparisons);
+        }
+        tokio::time::sleep(STEP).await;
+        waited += STEP;
+    }
+}
+
+/// All of `truth` is in every sink, nothing else is, and the books close.
+pub async fn everything_arrives(stage: &Stage, truth: &Truth) -> anyhow::Result<Value> {
+    anyhow::ensure!(!truth.is_empty(), "nothing was captured: a test of nothing");
+    for (name, comparison) in catch_up(stage, truth).await? {
+        anyhow::ensure!(comparison.is_clean(), "{name}: {comparison:?}");
+    }
+    let audit = stage.audit(CATCH_UP_TIMEOUT).await?;
+    let faults = ["lost", "doubled", "pending"].map(|column| audit[column].as_u64());
+    anyhow::ensure!(faults == [Some(0); 3], "{audit}");
+    Ok(audit)
+}

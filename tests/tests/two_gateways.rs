@@ -1,0 +1,33 @@
+//! Is a reading there twice when two gateways read the same meter?
+
+use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, stage, start_dlms, until, until_logged};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_gateways_read_is_stored_once_and_shown_as_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stage = stage(folder.path()).await.unwrap();
+    let mut second = stage.gateway_beside("second").await.unwrap();
+    let fleet = start_dlms(&mut stage, 1, 2, "speed = 1200.0\nhistory_days = 0.5").unwrap();
+    stage.meters_toml = fleet.toml().unwrap();
+    second.meters_toml = stage.meters_toml.clone();
+    stage.start_cloud().unwrap();
+    stage.start_gateway().unwrap();
+    until_logged(&stage, 200).await.unwrap();
+    stage.freeze_simulator().unwrap();
+    let truth = fleet.captured().unwrap();
+    everything_arrives(&stage, &truth).await.unwrap();
+    // One after the other: a meter talks to one reader at a time, and the one that it turns away would wait.
+    stage.stop_gateway().unwrap();
+    second.start_gateway().unwrap();
+    // The second is told what the cloud holds; the end of it, where labels may have been used twice, it reads all the same.
+    let is_repeated = async || Ok(stage.audit_now()?["repeated"].as_u64() > Some(0));
+    until("a reading from both", CATCH_UP_TIMEOUT, is_repeated).await.unwrap();
+    let audit = everything_arrives(&stage, &truth).await.unwrap();
+    println!("{audit}");
+    assert_eq!(
+        (&audit["gateways"], &audit["revised"], &audit["doubled"]),
+        (&2.into(), &0.into(), &0.into()),
+        "{audit}"
+    );
+    assert_eq!((&audit["store"], &audit["log"]), (&truth.len().into(), &truth.len().into()), "{audit}");
+}
