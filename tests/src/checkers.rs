@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::{Context, ensure};
 use cloud::audit::{AuditOptions, AuditReport, AuditSources, audit};
 use cloud::log::{ReadingRecord, Topic};
-use demo::sinks::Sink;
+use demo::sinks::{Sink, log_records};
 use demo::verdict::{Captured, Comparison, Deaf, Identity, compare};
 use firmware_sim::truth::TruthLine;
 use protocols::metering::{Series, UtcMillis};
@@ -68,7 +68,7 @@ pub async fn each_batch_is_committed_once_and_in_order(sources: &AuditSources) -
         }
     }
     let (mut places, mut newest) = (HashSet::new(), HashMap::<_, (u32, (UtcMillis, u8))>::new());
-    for record in readings(sources).await? {
+    for record in log_records(sources).await? {
         let ReadingRecord { batch, index, reading, .. } = record;
         ensure!(batches.contains(&batch), "a reading of {batch}, which is not in the books");
         ensure!(places.insert((batch.clone(), index)), "row {index} of {batch} is in the log twice");
@@ -83,7 +83,7 @@ pub async fn each_batch_is_committed_once_and_in_order(sources: &AuditSources) -
 /// Of several values of one reading, the store has the one that was sealed last.
 pub async fn the_store_has_the_last_sealed_revision(sources: &AuditSources) -> anyhow::Result<()> {
     let mut winners: HashMap<(Series, UtcMillis, u8), ReadingRecord> = HashMap::new();
-    for record in readings(sources).await? {
+    for record in log_records(sources).await? {
         let key = (record.reading.series.clone(), record.reading.captured_at, record.reading.nth);
         let winner = winners.entry(key).or_insert_with(|| record.clone());
         if winner.sealed_effective < record.sealed_effective {
@@ -109,19 +109,4 @@ pub async fn the_store_has_the_last_sealed_revision(sources: &AuditSources) -> a
         );
     }
     Ok(())
-}
-
-/// By partition and offset: so that rows of one batch come in their order.
-async fn readings(sources: &AuditSources) -> anyhow::Result<Vec<ReadingRecord>> {
-    let mut all = Vec::new();
-    for (partition, end) in (0..).zip(sources.log.ends(Topic::Readings).await?) {
-        let mut from = 0;
-        while from < end {
-            let page = sources.log.read_readings(partition, from, end, 10_000).await?;
-            let Some(last) = page.last() else { break };
-            from = last.offset + 1;
-            all.extend(page);
-        }
-    }
-    Ok(all)
 }

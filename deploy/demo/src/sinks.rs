@@ -52,10 +52,15 @@ pub async fn read_all(data_dir: &Path) -> anyhow::Result<[(&'static str, Sink); 
 
 /// The same, of sinks that are open already.
 pub async fn read_sources(sources: &AuditSources) -> anyhow::Result<[(&'static str, Sink); 3]> {
-    Ok([("log", read_log(sources).await?), ("store", read_store(sources).await?), read_archive(sources).await?])
+    Ok([
+        ("log", newest(log_records(sources).await?)),
+        ("store", read_store(sources).await?),
+        read_archive(sources).await?,
+    ])
 }
 
-async fn read_log(sources: &AuditSources) -> anyhow::Result<Sink> {
+/// Every committed reading, revisions and repeats too, by partition and offset: rows of one batch come in their order.
+pub async fn log_records(sources: &AuditSources) -> anyhow::Result<Vec<ReadingRecord>> {
     let mut records = Vec::new();
     for (partition, end) in (0..).zip(sources.log.ends(Topic::Readings).await?) {
         let mut from = 0;
@@ -66,7 +71,7 @@ async fn read_log(sources: &AuditSources) -> anyhow::Result<Sink> {
             records.extend(page);
         }
     }
-    Ok(newest(records))
+    Ok(records)
 }
 
 async fn read_store(sources: &AuditSources) -> anyhow::Result<Sink> {
