@@ -67,13 +67,16 @@ async fn archive(opened: &Opened, objects: &Arc<dyn ObjectStore>) -> ArchivedEnd
 }
 
 async fn close(opened: &Opened, objects: &Arc<dyn ObjectStore>, archived: ArchivedEnds) -> AuditReport {
+    close_with(opened, objects, AuditOptions { archived: Some(archived), ..AuditOptions::default() }).await
+}
+
+async fn close_with(opened: &Opened, objects: &Arc<dyn ObjectStore>, options: AuditOptions) -> AuditReport {
     let sources = AuditSources {
         log: Arc::new(opened.log.clone()),
         store: Arc::new(opened.store.clone()),
         objects: objects.clone(),
     };
-    let options = AuditOptions { full: true, archived: Some(archived), ..AuditOptions::default() };
-    audit(&sources, &options).await.unwrap()
+    audit(&sources, &AuditOptions { full: true, ..options }).await.unwrap()
 }
 
 #[tokio::test]
@@ -185,7 +188,8 @@ async fn a_pair_that_was_set_back_together_writes_no_key_twice_and_its_books_clo
 ///
 /// Controls: without the check of the archived ends in `may_retire` rows leave that are nowhere else, and the archive lacks
 /// them; without `rows_expired` the audit calls what left the log lost; without the archive the rebuilt store lacks it;
-/// without `Entry::before` what a former generation archived is called lost.
+/// without `Entry::before` what a former generation archived is called lost; with a new generation that begins at 0 while the log
+/// does not, the archiver starts over rows that are gone.
 #[tokio::test]
 async fn what_left_the_log_is_expired_and_nothing_leaves_that_is_not_archived() {
     let dir = tempfile::tempdir().unwrap();
@@ -240,6 +244,16 @@ async fn what_left_the_log_is_expired_and_nothing_leaves_that_is_not_archived() 
     // Books go too, once nobody will ask for them.
     let pruned = opened.log.prune(PruneBefore { books: T0.plus_ms(1), ..all }, 10).await.unwrap();
     assert_eq!((pruned.batches, pruned.books), (2, 6));
+    // Nor does a new generation archive from before where the log now begins.
+    opened.log.renew_generation(crate::log::LogGeneration(8)).await.unwrap();
+    deliver(&opened, &[batch(1, 5, 8)]).await;
+    let ends = opened.log.archived().await.unwrap();
+    let kept: u64 = ends.values().map(|(readings, _)| readings).sum();
+    assert_eq!(kept, 96, "{ends:?}");
+    let archived = Some(archive(&opened, &objects).await);
+    let expires = AuditOptions { archived, log_expires_before: Some(T0.plus_ms(1)), ..AuditOptions::default() };
+    let report = close_with(&opened, &objects, expires).await;
+    assert!(report.is_closed() && report.problems.is_empty(), "{report}");
     // A store that is lost now still takes from the archive what even the books have forgotten.
     drop(opened);
     let opened = open(&dir.path().join("data"), &options).unwrap();

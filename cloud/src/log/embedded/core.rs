@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::{GatewayId, Payload, limits};
-use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
 use super::partition::Partition;
 use super::read::Decoded;
@@ -208,13 +208,13 @@ pub(crate) fn begin_generation(tx: &Transaction<'_>, generation: i64) -> rusqlit
     set_meta(tx, "generation", generation)?;
     let damaged = |error: LogError| rusqlite::Error::ToSqlConversionFailure(Box::new(error));
     for mut found in Partition::all(tx).map_err(damaged)? {
-        // What has left the log was archived before it did, and cannot be again.
+        // What has left the log was archived before it did, and cannot be again: archiving starts with what is there. Told by the
+        // beginning of the partition, which outlives the books of what left.
         let sql = "SELECT coalesce((SELECT min(readings_first) FROM batches WHERE partition = ?1 AND readings_count > 0), ?2), \
-                   coalesce((SELECT min(events_first) FROM batches WHERE partition = ?1 AND events_count > 0), ?3) \
-                   WHERE EXISTS (SELECT 1 FROM retired WHERE partition = ?1)";
+                   coalesce((SELECT min(events_first) FROM batches WHERE partition = ?1 AND events_count > 0), ?3)";
         let ends = params![found.number, column(found.readings_end), column(found.events_end)];
-        let left = tx.query_row(sql, ends, |row| Ok((row.get(0).map(offset)?, row.get(1).map(offset)?))).optional()?;
-        (found.archived, found.cut) = (left, None);
+        let start = tx.query_row(sql, ends, |row| Ok((row.get(0).map(offset)?, row.get(1).map(offset)?)))?;
+        (found.archived, found.cut) = ((start != (0, 0)).then_some(start), None);
         found.insert(tx)?;
     }
     Ok(())
