@@ -16,8 +16,9 @@ use super::footer::{CutRange, Table};
 use super::keys::raw_key;
 use super::parquet::{WriteRows, write_events, write_readings};
 use super::resume::find_resumes;
-use crate::log::ArchivedEnds;
-use crate::log::{ArchiveAssignment, Cut, EventLog, EventRecord, LogError, Ownership, ReadingRecord, Topic};
+use crate::log::{
+    ArchiveAssignment, ArchivedEnds, Cut, EventLog, EventRecord, LogError, Ownership, ReadingRecord, Topic,
+};
 use crate::offload::offload;
 
 /// Records read from the log at once.

@@ -40,8 +40,7 @@ use crate::archive::ArchiveError;
 use crate::archive::footer::Table;
 use crate::archive::objects::{DayRange, RawObject, list_raw};
 use crate::embedded::{self, OpenError};
-use crate::log::ArchivedEnds;
-use crate::log::{EventLog, LogError, Topic};
+use crate::log::{ArchivedEnds, EventLog, LogError, Topic};
 use crate::payloads::{LocalFolderError, Payloads};
 use crate::store::{ReadingStore, StoreError};
 

@@ -14,8 +14,7 @@ use crate::archive::objects::{DayRange, list_raw, read_file};
 use crate::archive::parquet::read_readings;
 use crate::audit::AuditSources;
 use crate::ledger::GatewayLedger;
-use crate::log::ArchivedEnds;
-use crate::log::{EventLog, ReadingRecord, Topic, Uplinked};
+use crate::log::{ArchivedEnds, EventLog, ReadingRecord, Topic, Uplinked};
 
 const PAGE: usize = 4_096;
 

@@ -18,8 +18,7 @@ pub use find::trace;
 
 use crate::archive::ArchiveError;
 use crate::audit::AuditSources;
-use crate::log::ArchivedEnds;
-use crate::log::LogError;
+use crate::log::{ArchivedEnds, LogError};
 use crate::store::{StoreError, StoredReading};
 
 /// Follows one reading from its seal to the archive.
