@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::meters::meter_toml;
 use crate::sinks;
@@ -33,13 +34,53 @@ async fn seconds(count: u64) {
     tokio::time::sleep(Duration::from_secs(count)).await;
 }
 
-/// Runs the show in `folder`. True when nothing was lost or doubled.
+/// Ctrl-C, or whoever ends this process.
+struct End {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl End {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn asked_for(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Runs the show in `folder`. True when nothing was lost or doubled; false also when it was ended before the verdict.
 pub async fn run(folder: &Path, binaries: Binaries, once: bool) -> anyhow::Result<bool> {
+    let mut end = End::new()?;
     let mut stage = Stage::new(folder, binaries).await?;
-    say(&format!("everything is kept in {}", folder.display()));
+    let clean = tokio::select! {
+        biased;
+        () = end.asked_for() => {
+            say("ended before the verdict");
+            return Ok(false);
+        }
+        clean = play(&mut stage, once) => clean?,
+    };
+    if !once {
+        say("it goes on until Ctrl-C");
+        end.asked_for().await;
+    }
+    stage.stop_simulator()?;
+    stage.stop_gateway()?;
+    stage.stop_cloud()?;
+    Ok(clean)
+}
+
+/// From the first start to the verdict: true when nothing was lost or doubled.
+async fn play(stage: &mut Stage, once: bool) -> anyhow::Result<bool> {
+    say(&format!("everything is kept in {}", stage.folder().display()));
     stage.start_broker().await?;
     stage.start_cloud()?;
-    start_meters(&mut stage)?;
+    start_meters(stage)?;
     stage.start_gateway()?;
     say(&format!(
         "{} virtual meters run at {SPEED} times the speed of life: {CAD_METERS} CAD over MQTT, {TCP_METERS} DLMS over TCP, \
@@ -69,18 +110,10 @@ pub async fn run(folder: &Path, binaries: Binaries, once: bool) -> anyhow::Resul
         seconds(2).await;
     }
     say("catching up, then closing the books over every sink");
-    let verdict = verdict(&stage, once).await?;
-    let clean = verdict.clean;
+    let verdict = verdict(stage, once).await?;
     say(&verdict.text);
     drop(writeln!(std::io::stdout(), "{}", verdict.line));
-    if !once {
-        say("it goes on until Ctrl-C");
-        tokio::signal::ctrl_c().await?;
-    }
-    stage.stop_simulator()?;
-    stage.stop_gateway()?;
-    stage.stop_cloud()?;
-    Ok(clean)
+    Ok(verdict.clean)
 }
 
 /// Starts the fleet and writes down for the gateway where each meter is.
