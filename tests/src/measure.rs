@@ -8,6 +8,7 @@ mod table;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::time::{ClockId, clock_gettime};
 
 pub use table::{Reach, Row, note};
 
@@ -15,15 +16,22 @@ pub use table::{Reach, Row, note};
 pub const ROUNDS: usize = 9;
 
 /// What this thread has spent.
-pub fn thread_cpu() -> Result<Duration> {
-    // The kernel adds up at ticks and when a thread leaves the processor: this makes it leave.
-    std::thread::yield_now();
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").context("this kernel keeps no schedstat")?;
-    let nanoseconds = text.split_whitespace().next().context("an empty schedstat")?.parse()?;
-    Ok(Duration::from_nanos(nanoseconds))
+pub fn thread_cpu() -> Duration {
+    cpu(ClockId::ThreadCPUTime)
 }
 
-/// What a process has spent, all its threads together, those that have ended too. In steps of 10 ms.
+/// What this process has spent, all its threads together, those that have ended too.
+pub fn own_cpu() -> Duration {
+    cpu(ClockId::ProcessCPUTime)
+}
+
+fn cpu(clock: ClockId) -> Duration {
+    let spent = clock_gettime(clock);
+    // Neither part of a CPU time is negative.
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
+}
+
+/// What another process has spent. In steps of 10 ms.
 pub fn process_cpu(pid: u32) -> Result<Duration> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The second field is the program's name in parentheses, and may hold blanks.
@@ -32,11 +40,6 @@ pub fn process_cpu(pid: u32) -> Result<Duration> {
     let (user, system) = (ticks.next().context("no user time")??, ticks.next().context("no system time")??);
     // USER_HZ is 100 on every Linux architecture that is still supported.
     Ok(Duration::from_millis((user + system) * 10))
-}
-
-/// What this process has spent.
-pub fn own_cpu() -> Result<Duration> {
-    process_cpu(std::process::id())
 }
 
 /// Memory of a process that lies in RAM.
@@ -143,11 +146,11 @@ pub fn run_named(parts: &[Part<'_>]) -> Result<()> {
 
 /// CPU seconds of this thread that `work` takes, done `times` times.
 pub fn cpu_of(times: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    let before = thread_cpu()?;
+    let before = thread_cpu();
     for _ in 0..times {
         work()?;
     }
-    Ok(thread_cpu()?.saturating_sub(before).as_secs_f64())
+    Ok(thread_cpu().saturating_sub(before).as_secs_f64())
 }
 
 #[cfg(test)]
@@ -181,8 +184,8 @@ mod tests {
     #[test]
     fn work_takes_cpu_time_and_waiting_takes_none() {
         let spent = cpu_of(1, || {
-            let begun = own_cpu()?;
-            while own_cpu()? < begun + Duration::from_millis(30) {}
+            let begun = own_cpu();
+            while own_cpu() < begun + Duration::from_millis(30) {}
             Ok(())
         });
         assert!(spent.unwrap() > 0.0);

@@ -3,16 +3,18 @@
 //! Owns: the [`Window`]. Fed by: the outbox (commits), the uplink broker (receipts). Feeds: landing area and broker. Bound: at most
 //! eight uploads under way, by the window. On failure: everything it knows is in the outbox; a new one goes on from there.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use protocols::metering::UtcMillis;
 use protocols::uplink::topics::Topic;
-use protocols::uplink::{GatewayId, Receipt, Status};
+use protocols::uplink::{GatewayId, Inventory, Receipt, Status};
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -98,15 +100,21 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         blocked: None,
         inventory_sent: None,
         status_due: Duration::ZERO,
+        uploads: FuturesUnordered::new(),
+        uploaded: VecDeque::new(),
         parts,
     };
-    let mut uploads = FuturesUnordered::new();
     loop {
         let now = forwarding.parts.clock.monotonic();
         forwarding.seal_what_may_go(now).await?;
+        while let Some((key, outcome)) = forwarding.uploaded.pop_front() {
+            forwarding.on_upload(key, outcome)?;
+        }
         for action in forwarding.window.poll(now) {
             match action {
-                Action::Upload(sealed) => uploads.push(upload(forwarding.parts.clone(), sealed)),
+                Action::Upload(sealed) => {
+                    forwarding.uploads.push(upload(forwarding.parts.clone(), sealed).boxed_local());
+                }
                 Action::Publish(sealed) => forwarding.publish_ref(&sealed).await?,
             }
         }
@@ -119,7 +127,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
                 Some(event) => forwarding.on_mqtt(event).await?,
                 None => return Ok(()),
             },
-            Some((key, outcome)) = uploads.next() => forwarding.on_upload(key, outcome)?,
+            Some((key, outcome)) = forwarding.uploads.next() => forwarding.on_upload(key, outcome)?,
             () = committed.committed(), if forwarding.wants_commits() => {}
             () = tokio::time::sleep(pause) => {}
         }
@@ -133,7 +141,9 @@ enum Upload {
     Failed(UploadError),
 }
 
-async fn upload(parts: ForwarderParts, sealed: SealedBatch) -> (BatchKey, Result<Upload, OutboxError>) {
+type Uploaded = (BatchKey, Result<Upload, OutboxError>);
+
+async fn upload(parts: ForwarderParts, sealed: SealedBatch) -> Uploaded {
     let key = (sealed.id.incarnation, sealed.id.seq);
     let outcome = match parts.outbox.payload(key.0, key.1).await {
         Err(error) => Err(error),
@@ -159,6 +169,9 @@ struct Forwarding {
     /// The version of the inventory that was last sealed, and when.
     inventory_sent: Option<(u64, Duration)>,
     status_due: Duration,
+    uploads: FuturesUnordered<LocalBoxFuture<'static, Uploaded>>,
+    /// Those that ended while something was sealed.
+    uploaded: VecDeque<Uploaded>,
 }
 
 impl Forwarding {
@@ -202,10 +215,10 @@ impl Forwarding {
             let Some(now_utc) = self.parts.trust.now() else { return Ok(()) };
             let limits = SealLimits { rows_max, now: now_utc };
             let entries = inventory.as_ref().map(|(_, inventory)| inventory.clone());
-            let mut sealed = self.parts.outbox.seal(which, limits, entries.clone()).await?;
+            let mut sealed = self.seal(which, limits, entries.clone()).await?;
             if sealed.is_none() && which == Which::Live && self.window.room(false) == Some(Which::Backlog) {
                 which = Which::Backlog;
-                sealed = self.parts.outbox.seal(which, limits, entries).await?;
+                sealed = self.seal(which, limits, entries).await?;
             }
             if let Some((version, _)) = inventory {
                 self.inventory_sent = Some((version, now));
@@ -222,7 +235,24 @@ impl Forwarding {
         }
     }
 
-    fn inventory_due(&self, now: Duration) -> Option<(u64, protocols::uplink::Inventory)> {
+    /// Uploads go on while the commit of the seal is waited for: under load there is always something to seal.
+    async fn seal(
+        &mut self,
+        which: Which,
+        limits: SealLimits,
+        inventory: Option<Inventory>,
+    ) -> Result<Option<SealedBatch>, OutboxError> {
+        let mut seal = std::pin::pin!(self.parts.outbox.seal(which, limits, inventory));
+        loop {
+            tokio::select! {
+                biased;
+                sealed = &mut seal => return sealed,
+                Some(uploaded) = self.uploads.next() => self.uploaded.push_back(uploaded),
+            }
+        }
+    }
+
+    fn inventory_due(&self, now: Duration) -> Option<(u64, Inventory)> {
         let version = self.parts.inventory.version();
         let due = match self.inventory_sent {
             None => version > 0,

@@ -40,11 +40,12 @@ pub(super) struct Memory {
     pub held: SeqSet,
     /// Of the rows that wait for something that comes; damaged ones do not.
     pub held_bytes: u64,
-    /// The place in `states`.
-    pub series: HashMap<Series, usize>,
+    /// The place in `states`. Looked up for every row, so by a hash that is fast for short texts.
+    pub series: HashMap<Series, usize, foldhash::fast::RandomState>,
     pub states: Vec<SeriesState>,
     pub series_by_id: HashMap<i64, Series>,
-    /// The last rows that this process has stored and that are not held, ascending by number: sealing need not read them back.
+    /// The last rows that this process has stored and that are neither held nor sealed, ascending by number: sealing need not
+    /// read them back. Behind the first there may be some that are sealed already.
     pub recent: VecDeque<StoredRow>,
     pub batches: BTreeMap<(u64, u64), BatchState>,
     pub refused: u64,
@@ -151,6 +152,16 @@ impl Memory {
 
     pub(super) fn state_of(&mut self, series: &Series) -> Option<&mut SeriesState> {
         self.series.get(series).and_then(|place| self.states.get_mut(*place))
+    }
+
+    /// The rows of a batch are sealed.
+    pub(super) fn note_sealed(&mut self, ids: &SeqSet) {
+        for &(first, last) in ids.ranges() {
+            self.unsealed.remove_range(first, last);
+        }
+        while self.recent.front().is_some_and(|row| !self.unsealed.contains(row.id)) {
+            self.recent.pop_front();
+        }
     }
 
     fn remember(&mut self, row: StoredRow) {

@@ -178,9 +178,7 @@ impl Outbox {
             last_at,
         };
         self.insert_batch(&sealed, &ids, &payload.bytes)?;
-        for &(first, last) in ids.ranges() {
-            self.memory.unsealed.remove_range(first, last);
-        }
+        self.memory.note_sealed(&ids);
         let mut identities: Vec<u64> = identities.into_keys().collect();
         identities.sort_unstable();
         self.memory.batches.insert((incarnation, seq), BatchState { row_ranges: ids, identities });
@@ -235,6 +233,7 @@ impl Outbox {
     fn gather(&self, which: Option<Which>, ranges: &SeqSet, limits: SealLimits) -> Result<Gathered, OutboxError> {
         let mut gathered = Gathered::default();
         let mut left = limits.rows_max;
+        gathered.identities.reserve(left.min(usize::try_from(ranges.len()).unwrap_or(left)));
         let remembered_from = self.memory.recent.front().map_or(u64::MAX, |row| row.id);
         for &(first, last) in ranges.ranges() {
             if first < remembered_from {

@@ -114,6 +114,19 @@ fn a_sealed_payload_opens_to_the_same_batch() {
     assert_eq!(Payload::seal(&golden()), payload, "sealing is deterministic");
 }
 
+/// The compressor is used again by every batch of a thread.
+#[test]
+fn what_a_thread_sealed_or_failed_to_open_before_changes_no_byte() {
+    let mut larger = golden();
+    let row = larger.blocks[0].rows[0];
+    larger.blocks[0].rows.extend((1..5_000).map(|n| BlockRow { mantissa: n * n % 7_919, ..row }));
+    Payload::seal(&larger);
+    assert!(Payload::open_unclaimed(b"no frame", crate::uplink::Sha256::of(b"no frame")).is_err());
+    let payload = Payload::seal(&golden());
+    assert_eq!(Payload::open_unclaimed(&payload.bytes, payload.sha256), Ok(golden()));
+    assert_eq!(std::thread::spawn(|| Payload::seal(&golden())).join().unwrap(), payload);
+}
+
 #[test]
 fn elements_at_the_end_that_this_version_does_not_know_are_ignored() {
     let mut bytes = golden().encode();

@@ -84,9 +84,9 @@ pub struct Took {
 impl Took {
     pub fn of(work: impl FnOnce() -> Result<()>) -> Result<Self> {
         let clock = SystemClock::new();
-        let cpu = own_cpu()?;
+        let cpu = own_cpu();
         work()?;
-        Ok(Self { wall: clock.monotonic(), cpu: own_cpu()?.saturating_sub(cpu) })
+        Ok(Self { wall: clock.monotonic(), cpu: own_cpu().saturating_sub(cpu) })
     }
 }
 
@@ -131,7 +131,15 @@ async fn forward(handle: OutboxHandle, storing: &AtomicU32) -> Result<u64> {
         let unsealed = handle.unsealed_rows();
         if in_flight.len() < IN_FLIGHT && (unsealed >= BATCH_READINGS as u64 || (ends && unsealed > 0)) {
             let limits = SealLimits { rows_max: BATCH_READINGS, now: NOW };
-            if let Some(sealed) = handle.seal(Which::Backlog, limits, None).await? {
+            let mut seal = std::pin::pin!(handle.seal(Which::Backlog, limits, None));
+            let sealed = loop {
+                tokio::select! {
+                    biased;
+                    sealed = &mut seal => break sealed?,
+                    Some(delivered) = in_flight.next() => settled += u64::from(delivered?),
+                }
+            };
+            if let Some(sealed) = sealed {
                 in_flight.push(deliver(handle.clone(), sealed));
                 continue;
             }
