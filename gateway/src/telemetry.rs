@@ -18,6 +18,7 @@ metrics! {
     ReadingsStored, "counter", "gateway_readings_stored_total", "Readings and events stored in the outbox";
     ReadingsRepeated, "counter", "gateway_readings_repeated_total", "Readings that said nothing new and were not stored";
     StoreErrors, "counter", "gateway_store_errors_total", "Stores that the outbox did not take";
+    DiskErrors, "counter", "gateway_outbox_disk_errors_total", "Seals and receipts that the disk did not take";
     TelegramsRefused, "counter", "gateway_telegrams_refused_total", "Pushed telegrams of which nothing could be used";
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";

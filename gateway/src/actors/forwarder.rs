@@ -44,6 +44,9 @@ pub struct ForwarderSettings {
 const INVENTORY_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 const TIME_TIMEOUT: Duration = Duration::from_secs(5);
 const STATUS_PAUSE: Duration = Duration::from_secs(2);
+/// Between tries while the disk takes nothing.
+const DISK_PAUSE: Duration = Duration::from_secs(5);
+
 /// Between tries to seal while every row waits for a batch to be settled, and nothing is heard of any.
 const BLOCKED_PAUSE: Duration = Duration::from_secs(5);
 
@@ -100,36 +103,17 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         blocked: None,
         inventory_sent: None,
         status_due: Duration::ZERO,
+        disk_fails: false,
         uploads: FuturesUnordered::new(),
         uploaded: VecDeque::new(),
         parts,
     };
     loop {
-        let now = forwarding.parts.clock.monotonic();
-        forwarding.seal_what_may_go(now).await?;
-        while let Some((key, outcome)) = forwarding.uploaded.pop_front() {
-            forwarding.on_upload(key, outcome)?;
-        }
-        for action in forwarding.window.poll(now) {
-            match action {
-                Action::Upload(sealed) => {
-                    forwarding.uploads.push(upload(forwarding.parts.clone(), sealed).boxed_local());
-                }
-                Action::Publish(sealed) => forwarding.publish_ref(&sealed).await?,
-            }
-        }
-        forwarding.publish_status_when_due(now).await?;
-        let pause = forwarding.pause(now);
-        let committed = forwarding.parts.outbox.clone();
-        tokio::select! {
-            biased;
-            event = events.recv() => match event {
-                Some(event) => forwarding.on_mqtt(event).await?,
-                None => return Ok(()),
-            },
-            Some((key, outcome)) = forwarding.uploads.next() => forwarding.on_upload(key, outcome)?,
-            () = committed.committed(), if forwarding.wants_commits() => {}
-            () = tokio::time::sleep(pause) => {}
+        match forwarding.round(&mut events).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(OutboxError::Disk(cause)) => forwarding.wait_for_the_disk(&cause).await,
+            Err(error) => return Err(error),
         }
     }
 }
@@ -169,12 +153,61 @@ struct Forwarding {
     /// The version of the inventory that was last sealed, and when.
     inventory_sent: Option<(u64, Duration)>,
     status_due: Duration,
+    disk_fails: bool,
     uploads: FuturesUnordered<LocalBoxFuture<'static, Uploaded>>,
     /// Those that ended while something was sealed.
     uploaded: VecDeque<Uploaded>,
 }
 
 impl Forwarding {
+    /// Does what is due, and waits for what happens next. False when the broker link is gone.
+    async fn round(&mut self, events: &mut mpsc::Receiver<MqttEvent>) -> Result<bool, OutboxError> {
+        let now = self.parts.clock.monotonic();
+        self.seal_what_may_go(now).await?;
+        while let Some((key, outcome)) = self.uploaded.pop_front() {
+            self.on_upload(key, outcome)?;
+        }
+        let mut published = Ok(());
+        for action in self.window.poll(now) {
+            match action {
+                Action::Upload(sealed) => self.uploads.push(upload(self.parts.clone(), sealed).boxed_local()),
+                // One that fails here is repeated, as one that was lost on its way.
+                Action::Publish(sealed) => published = published.and(self.publish_ref(&sealed).await),
+            }
+        }
+        published?;
+        self.publish_status_when_due(now).await?;
+        let pause = self.pause(now);
+        let committed = self.parts.outbox.clone();
+        tokio::select! {
+            biased;
+            event = events.recv() => match event {
+                Some(event) => self.on_mqtt(event).await?,
+                None => return Ok(false),
+            },
+            Some((key, outcome)) = self.uploads.next() => self.on_upload(key, outcome)?,
+            () = committed.committed(), if self.wants_commits() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        Ok(true)
+    }
+
+    /// A full, read-only or failing disk heals by itself or not at all: what was not done is due again, and a receipt that was
+    /// not taken comes again with its repeated ref.
+    async fn wait_for_the_disk(&mut self, cause: &rusqlite::Error) {
+        self.parts.metrics.add(Metric::DiskErrors, 1);
+        if !std::mem::replace(&mut self.disk_fails, true) {
+            error!(%cause, "the disk does not take what forwarding writes; it is tried again every {DISK_PAUSE:?}");
+        }
+        tokio::time::sleep(DISK_PAUSE).await;
+    }
+
+    fn disk_works(&mut self) {
+        if std::mem::take(&mut self.disk_fails) {
+            info!("the disk takes what forwarding writes again");
+        }
+    }
+
     /// Commits matter while rows could be sealed at once; otherwise each would wake us for nothing.
     fn wants_commits(&self) -> bool {
         self.connected && self.window.room(false).is_some()
@@ -228,6 +261,7 @@ impl Forwarding {
                 self.blocked = Some((unsealed, now + BLOCKED_PAUSE));
                 return Ok(());
             };
+            self.disk_works();
             debug!(batch = %sealed.id, readings = sealed.readings, bytes = sealed.bytes, "sealed");
             self.parts.metrics.add(Metric::BatchesSealed, 1);
             self.unsealed_since = None;
@@ -377,6 +411,7 @@ impl Forwarding {
         let incarnation = receipt.incarnation;
         debug!(incarnation = format!("{incarnation:016x}"), ?receipt, "receipt");
         let settled = self.parts.outbox.settle(receipt).await?;
+        self.disk_works();
         self.blocked = None;
         let metrics = &self.parts.metrics;
         metrics.add(Metric::BatchesApplied, settled.applied.len() as u64);
@@ -399,7 +434,7 @@ impl Forwarding {
 
     fn on_upload(&mut self, key: BatchKey, outcome: Result<Upload, OutboxError>) -> Result<(), OutboxError> {
         let now = self.parts.clock.monotonic();
-        match outcome? {
+        match outcome.inspect_err(|_| self.window.on_upload_failed(key, now))? {
             Upload::Done => self.window.on_uploaded(key, now),
             Upload::Abandoned => {
                 error!(

@@ -200,6 +200,12 @@ impl Outbox {
         Self::over(Connection::open_in_memory()?, settings, draw_incarnation)
     }
 
+    /// As a disk that is mounted read-only from here on.
+    #[cfg(test)]
+    pub(crate) fn set_read_only(&self, read_only: bool) {
+        self.connection.pragma_update(None, "query_only", read_only).expect("SQLite knows the pragma");
+    }
+
     /// Takes the connection of a stopped (killed) outbox over: what a new process finds on the disk.
     pub fn reopen(self, draw_incarnation: Box<dyn FnMut() -> u64 + Send>) -> Result<(Self, OpenReport), OpenError> {
         let Self { connection, settings, .. } = self;

@@ -1,9 +1,10 @@
 use std::future::poll_fn;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit};
-use protocols::uplink::{BatchId, Sha256};
+use protocols::uplink::{BatchId, SeqSet, Sha256};
 
 use super::*;
 use crate::outbox::{Outbox, OutboxSettings, StoreRequest};
@@ -42,19 +43,19 @@ fn reading(mantissa: i64) -> StoreRequest {
     StoreRequest { readings: vec![reading], ..StoreRequest::default() }
 }
 
-/// A correction may not be sealed before the batch with the first value is settled. Meanwhile there is nothing to do.
-///
-/// Negative control: without `blocked`, or when the writer tells of commits that changed nothing, the forwarder asks again at
-/// once, for ever, and virtual time stands still.
-#[tokio::test(start_paused = true)]
-async fn rows_that_wait_for_a_receipt_cost_nothing_while_they_wait() {
-    let gateway = GatewayId::new("gw").unwrap();
-    let (outbox, _) = Outbox::in_memory(OutboxSettings::new(gateway.clone()), Box::new(|| 1)).unwrap();
-    let (outbox, _) = OutboxHandle::inline(outbox);
+fn gateway() -> GatewayId {
+    GatewayId::new("gw").unwrap()
+}
+
+fn outbox() -> (OutboxHandle, Arc<Mutex<Outbox>>) {
+    let (outbox, _) = Outbox::in_memory(OutboxSettings::new(gateway()), Box::new(|| 1)).unwrap();
+    OutboxHandle::inline(outbox)
+}
+
+fn parts(outbox: &OutboxHandle, uploader: Arc<Mute>) -> ForwarderParts {
     let clock = TokioClock::shared(T0);
-    let uploader = Arc::new(Mute::default());
     let settings = ForwarderSettings {
-        gateway,
+        gateway: gateway(),
         software: "test".to_owned(),
         window: WindowSettings::default(),
         rows_max: 100,
@@ -62,15 +63,26 @@ async fn rows_that_wait_for_a_receipt_cost_nothing_while_they_wait() {
         status_interval: Duration::from_secs(60),
         seed: 1,
     };
-    let parts = ForwarderParts {
+    ForwarderParts {
         settings,
         outbox: outbox.clone(),
-        uploader: uploader.clone(),
+        uploader,
         inventory: InventoryKeeper::default(),
         clock: clock.clone(),
         trust: ClockTrust::new(clock, 1),
         metrics: Metrics::default(),
-    };
+    }
+}
+
+/// A correction may not be sealed before the batch with the first value is settled. Meanwhile there is nothing to do.
+///
+/// Negative control: without `blocked`, or when the writer tells of commits that changed nothing, the forwarder asks again at
+/// once, for ever, and virtual time stands still.
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_for_a_receipt_cost_nothing_while_they_wait() {
+    let (outbox, _) = outbox();
+    let uploader = Arc::new(Mute::default());
+    let parts = parts(&outbox, uploader.clone());
     let (commands, mut published) = mpsc::channel(64);
     let (events, event_receiver) = mpsc::channel(64);
     let mut polls = 0;
@@ -95,4 +107,63 @@ async fn rows_that_wait_for_a_receipt_cost_nothing_while_they_wait() {
     })
     .await;
     assert_eq!((uploader.0.load(Ordering::Relaxed), outbox.unsealed_rows()), (1, 1));
+}
+
+/// A disk that takes nothing for half an hour holds up seals and receipts, and everything goes on by itself when it takes them
+/// again.
+///
+/// Negative control: with `Disk` among the errors that end `run`, forwarding has ended after the first seal.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_fails_for_long_is_waited_for() {
+    let (outbox, file) = outbox();
+    let uploader = Arc::new(Mute::default());
+    let parts = parts(&outbox, uploader.clone());
+    let metrics = parts.metrics.clone();
+    let (commands, mut published) = mpsc::channel(64);
+    let (events, event_receiver) = mpsc::channel(64);
+    let forwarding = tokio::task::LocalSet::new();
+    let ended = forwarding.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
+    forwarding.spawn_local(async move { while published.recv().await.is_some() {} });
+    let disk_takes = |takes: bool| file.lock().unwrap().set_read_only(!takes);
+    let long = Duration::from_secs(1_800);
+    let uploaded = || uploader.0.load(Ordering::Relaxed);
+    forwarding
+        .run_until(async {
+            events.send(MqttEvent::Connected { epoch: 1 }).await.unwrap();
+            outbox.store(reading(1)).await.unwrap();
+            disk_takes(false);
+            tokio::time::sleep(long).await;
+            assert_eq!((uploaded(), outbox.unsealed_rows()), (0, 1));
+            let failed = metrics.value(Metric::DiskErrors);
+            assert!(failed > 100, "{failed}");
+            disk_takes(true);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!((uploaded(), outbox.unsealed_rows()), (1, 0));
+            // The receipt meets a disk that fails again; the next one settles.
+            let receipt = || {
+                let receipt = Receipt {
+                    gateway: gateway(),
+                    incarnation: 1,
+                    applied_through: 1,
+                    applied: SeqSet::new(),
+                    refused: Vec::new(),
+                    resend: SeqSet::new(),
+                    later: SeqSet::new(),
+                    lost: SeqSet::new(),
+                    cloud_time: T0,
+                };
+                let (topic, payload) = (Topic::Receipts.of(&gateway()), Bytes::from(receipt.encode()));
+                MqttEvent::Message { topic, payload, retained: false, epoch: 1, packet: 1 }
+            };
+            disk_takes(false);
+            events.send(receipt()).await.unwrap();
+            tokio::time::sleep(long).await;
+            assert_eq!(file.lock().unwrap().unsettled().unwrap().len(), 1);
+            disk_takes(true);
+            events.send(receipt()).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(file.lock().unwrap().unsettled().unwrap().len(), 0);
+        })
+        .await;
+    assert!(!ended.is_finished());
 }
