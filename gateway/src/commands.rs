@@ -48,6 +48,9 @@ pub fn inspect(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::R
     }
     writeln!(out, "rows not sealed   {}", usage.rows_unsealed)?;
     writeln!(out, "rows held         {}", usage.rows_held)?;
+    if usage.rows_damaged > 0 {
+        writeln!(out, "rows damaged      {}", usage.rows_damaged)?;
+    }
     writeln!(out, "bytes in use      {} of {} ({})", usage.used_bytes, usage.bytes_max, usage.level.name())?;
     writeln!(out, "repeated, dropped {}, {}", usage.repeated, usage.dropped)?;
     writeln!(out, "refused, gone     {}", usage.refused_dropped)?;

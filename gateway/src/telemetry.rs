@@ -18,7 +18,7 @@ metrics! {
     ReadingsStored, "counter", "gateway_readings_stored_total", "Readings and events stored in the outbox";
     ReadingsRepeated, "counter", "gateway_readings_repeated_total", "Readings that said nothing new and were not stored";
     StoreErrors, "counter", "gateway_store_errors_total", "Stores that the outbox did not take";
-    DiskErrors, "counter", "gateway_outbox_disk_errors_total", "Seals and receipts that the disk did not take";
+    DiskErrors, "counter", "gateway_outbox_disk_errors_total", "Seals and receipts that the disk did not take, or a damaged outbox";
     TelegramsRefused, "counter", "gateway_telegrams_refused_total", "Pushed telegrams of which nothing could be used";
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
@@ -46,6 +46,8 @@ metrics! {
     ActorDeaths, "counter", "gateway_actor_deaths_total", "Actors that ended and were started again";
     OutboxRowsUnsealed, "gauge", "gateway_outbox_rows_unsealed", "Rows stored and not sealed yet";
     OutboxRowsHeld, "gauge", "gateway_outbox_rows_held", "Rows that wait for a person or for a trusted clock";
+    OutboxRowsDamaged, "gauge", "gateway_outbox_rows_damaged", "Rows that are not what was stored; they are kept and never sent";
+    OutboxSalvaged, "gauge", "gateway_outbox_salvaged", "How often a damaged outbox was salvaged since the start";
     OutboxBatchesUnsettled, "gauge", "gateway_outbox_batches_unsettled", "Batches sealed and not receipted";
     OutboxBatchesRefused, "gauge", "gateway_outbox_batches_refused", "Batches that the cloud refused, kept for inspection";
     OutboxUsedBytes, "gauge", "gateway_outbox_used_bytes", "Bytes of the outbox in use";

@@ -112,7 +112,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         match forwarding.round(&mut events).await {
             Ok(true) => {}
             Ok(false) => return Ok(()),
-            Err(OutboxError::Disk(cause)) => forwarding.wait_for_the_disk(&cause).await,
+            Err(error @ (OutboxError::Disk(_) | OutboxError::Damaged(_))) => forwarding.wait_for_the_disk(&error).await,
             Err(error) => return Err(error),
         }
     }
@@ -192,19 +192,19 @@ impl Forwarding {
         Ok(true)
     }
 
-    /// A full, read-only or failing disk heals by itself or not at all: what was not done is due again, and a receipt that was
+    /// A full, read-only or failing disk heals by itself or not at all, and damage is mended by the outbox: what was not done is due again, and a receipt that was
     /// not taken comes again with its repeated ref.
-    async fn wait_for_the_disk(&mut self, cause: &rusqlite::Error) {
+    async fn wait_for_the_disk(&mut self, error: &OutboxError) {
         self.parts.metrics.add(Metric::DiskErrors, 1);
         if !std::mem::replace(&mut self.disk_fails, true) {
-            error!(%cause, "the disk does not take what forwarding writes; it is tried again every {DISK_PAUSE:?}");
+            error!(%error, "forwarding waits for the disk, and tries again every {DISK_PAUSE:?}");
         }
         tokio::time::sleep(DISK_PAUSE).await;
     }
 
     fn disk_works(&mut self) {
         if std::mem::take(&mut self.disk_fails) {
-            info!("the disk takes what forwarding writes again");
+            info!("the disk takes it again: forwarding goes on");
         }
     }
 
@@ -346,6 +346,8 @@ impl Forwarding {
         let metrics = &self.parts.metrics;
         metrics.set(Metric::OutboxRowsUnsealed, usage.rows_unsealed as i64);
         metrics.set(Metric::OutboxRowsHeld, usage.rows_held as i64);
+        metrics.set(Metric::OutboxRowsDamaged, usage.rows_damaged as i64);
+        metrics.set(Metric::OutboxSalvaged, usage.salvaged as i64);
         metrics.set(Metric::OutboxBatchesUnsettled, usage.batches_unsettled as i64);
         metrics.set(Metric::OutboxBatchesRefused, usage.batches_refused as i64);
         metrics.set(Metric::OutboxUsedBytes, usage.used_bytes as i64);

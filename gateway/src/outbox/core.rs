@@ -1,6 +1,6 @@
 //! Opening the file, storing rows, and what is known of the file in memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocols::metering::{Event, Reading, StampedBy, UtcMillis};
@@ -75,8 +75,12 @@ pub enum OutboxError {
     /// Disk full, read-only, or failing; nothing of the request was stored.
     #[error("the disk does not take it")]
     Disk(#[source] rusqlite::Error),
+    /// Salvaged by the writer; nothing of the request was stored.
     #[error("the outbox is damaged: {0}")]
     Damaged(String),
+    /// A bug of ours: the file is as it was before.
+    #[error("panic in the writer of the outbox: {0}")]
+    Panicked(String),
     /// The writer is gone: the gateway is stopping.
     #[error("the outbox is closed")]
     Closed,
@@ -99,6 +103,8 @@ pub struct StoreRequest {
     pub events: Vec<(Event, UtcMillis)>,
     /// How far profiles are read with this.
     pub cursors: Vec<(String, i64)>,
+    /// The [`Outbox::cursors_epoch`] that they rest on; in a later one they are not taken, and what they tell of is read again.
+    pub cursors_as_of: u64,
     /// Read under another identity than configured: stored, but not sealed before `accept`.
     pub hold_identity: bool,
     /// The gateway's clock is not trusted: what it stamped waits, as uptime, until it is.
@@ -125,6 +131,10 @@ pub struct StoreOutcome {
 pub struct Usage {
     pub rows_unsealed: u64,
     pub rows_held: u64,
+    /// Set aside, since they are not what was stored.
+    pub rows_damaged: u64,
+    /// How often the file was salvaged since the start.
+    pub salvaged: u64,
     /// Roughly, of those that wait for a person or for a trusted clock.
     pub held_bytes: u64,
     /// They fill their part: what would have to wait, too, is no longer read.
@@ -159,6 +169,9 @@ pub struct Outbox {
     pub(super) incarnation: Option<u64>,
     /// See [`Self::held_stopped`]. Not in [`Memory`]: the refusal that sets it is rolled back.
     pub(super) held_stopped: bool,
+    /// See [`Self::forget_cursors`].
+    pub(super) cursors_epoch: u64,
+    pub(super) salvaged: u64,
     pub(super) draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
 }
 
@@ -204,6 +217,12 @@ impl Outbox {
     #[cfg(test)]
     pub(crate) fn set_read_only(&self, read_only: bool) {
         self.connection.pragma_update(None, "query_only", read_only).expect("SQLite knows the pragma");
+    }
+
+    /// As flash that forgets: the row's value changes, its CRC does not.
+    #[cfg(test)]
+    pub(crate) fn damage_row(&self, id: u64) {
+        self.connection.execute("UPDATE rows SET mantissa = mantissa + 1 WHERE id = ?1", [id as i64]).expect("a row");
     }
 
     /// Takes the connection of a stopped (killed) outbox over: what a new process finds on the disk.
@@ -258,6 +277,8 @@ impl Outbox {
             memory: Memory::default(),
             incarnation: None,
             held_stopped: false,
+            cursors_epoch: 0,
+            salvaged: 0,
             draw_incarnation,
         };
         outbox.reload()?;
@@ -323,7 +344,8 @@ impl Outbox {
             outcome.stored += 1;
         }
         drop(insert);
-        for (key, value) in &request.cursors {
+        let cursors = request.cursors.iter().filter(|_| request.cursors_as_of == self.cursors_epoch);
+        for (key, value) in cursors {
             self.connection
                 .prepare_cached("INSERT INTO cursors VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")?
                 .execute(params![key, value])?;
@@ -378,6 +400,23 @@ impl Outbox {
         Ok(statement.query_row([key], |row| row.get(0)).optional()?)
     }
 
+    /// `None` in memory.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.connection.path().filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    /// Counts how often [`Self::forget_cursors`] was needed.
+    pub fn cursors_epoch(&self) -> u64 {
+        self.cursors_epoch
+    }
+
+    /// Rows are gone that a cursor says were read: every profile is read again, as far as its meter has it and the cloud has not.
+    pub(super) fn forget_cursors(&mut self) -> Result<(), OutboxError> {
+        self.connection.execute("DELETE FROM cursors", [])?;
+        self.cursors_epoch += 1;
+        Ok(())
+    }
+
     pub fn usage(&self) -> Result<Usage, OutboxError> {
         let oldest = |id: Option<u64>| -> Result<Option<i64>, OutboxError> {
             let Some(id) = id else { return Ok(None) };
@@ -388,7 +427,9 @@ impl Outbox {
         let first = [self.memory.unsealed.first(), sealed].into_iter().flatten().min();
         Ok(Usage {
             rows_unsealed: self.memory.unsealed.len(),
-            rows_held: self.memory.held.len(),
+            rows_held: self.memory.held.len() - self.memory.damaged,
+            rows_damaged: self.memory.damaged,
+            salvaged: self.salvaged,
             held_bytes: self.memory.held_bytes,
             held_stopped: self.held_stopped,
             batches_unsettled: self.memory.batches.len() as u64,

@@ -9,7 +9,7 @@ use rusqlite::OptionalExtension;
 use super::core::{Outbox, decode_ranges};
 use super::held::{ROW_BYTES, is_waiting};
 use super::memory::{BatchState, Memory, SeriesState, identity};
-use super::rows::{COLUMNS, HELD, StoredRow};
+use super::rows::{COLUMNS, DAMAGED, HELD, StoredRow};
 
 impl Outbox {
     /// Rebuilds what is in memory from the file.
@@ -58,6 +58,7 @@ impl Outbox {
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             let set = if flags & HELD == 0 { &mut memory.unsealed } else { &mut memory.held };
             set.insert(id as u64);
+            memory.damaged += u64::from(flags & DAMAGED != 0);
             if is_waiting(flags) {
                 memory.held_bytes += ROW_BYTES + row.get::<_, i64>(4)? as u64;
             }

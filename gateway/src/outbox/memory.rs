@@ -38,6 +38,8 @@ pub(super) struct Memory {
     pub next_id: u64,
     pub unsealed: SeqSet,
     pub held: SeqSet,
+    /// How many of them are damaged.
+    pub damaged: u64,
     /// Of the rows that wait for something that comes; damaged ones do not.
     pub held_bytes: u64,
     /// The place in `states`. Looked up for every row, so by a hash that is fast for short texts.

@@ -24,8 +24,10 @@
 //! than every row of their series then in the file; for these no older row of the same identity can exist.
 //!
 //! Each row carries a CRC-32 of its content, each payload its SHA-256: flash damages pages silently, and SQLite would not
-//! notice. A damaged payload is abandoned (reported, its rows sealed anew); a damaged row is set aside and reported. The last
-//! rows are still in memory as they were stored, and are sealed from there; the file is read for what is older.
+//! notice. A damaged payload is abandoned (reported, its rows sealed anew); a damaged row is set aside and reported, and
+//! profiles are read again, since their cursors count it as read. The last rows are still in memory as they were stored, and are
+//! sealed from there; the file is read for what is older. A file that SQLite finds damaged is salvaged, at open and under the
+//! running writer.
 //!
 //! # Files
 //!

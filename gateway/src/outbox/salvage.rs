@@ -42,6 +42,20 @@ const FILLING: &str = ".salvaging";
 /// A fresh file that holds everything, until it has taken the damaged one's place. While it is there, nothing else counts.
 const COMPLETE: &str = ".salvaged";
 
+impl Outbox {
+    /// Salvages the file under a running writer. After an error there is no file to work on, and this is to be tried again.
+    pub(super) fn mend(&mut self, path: &Path) -> Result<SalvageReport, OpenError> {
+        // While the file is set aside nobody may have it open.
+        self.connection = Connection::open_in_memory()?;
+        let report = salvage(path, self.settings.clone())?;
+        let (fresh, _) = Self::open(path, self.settings.clone(), Box::new(|| 0))?;
+        (self.connection, self.memory, self.incarnation) = (fresh.connection, fresh.memory, None);
+        self.cursors_epoch += 1;
+        self.salvaged += 1;
+        Ok(report)
+    }
+}
+
 /// Saves what can be read of `path` into a fresh file, which takes its place; the damaged one (and its WAL) is set aside as
 /// `path.damaged-N`.
 ///
@@ -109,6 +123,10 @@ fn fill(path: &Path, fresh: &Path, settings: OutboxSettings) -> Result<SalvageRe
             "batches" => report.batches = saved,
             _ => {}
         }
+    }
+    if report.unreadable > 0 {
+        // They tell of rows that may be gone.
+        transaction.execute("DELETE FROM cursors", [])?;
     }
     transaction.pragma_update(None, "user_version", schema::VERSION)?;
     transaction.commit()?;

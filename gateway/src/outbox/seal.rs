@@ -9,6 +9,7 @@ use protocols::uplink::{
     Batch, BatchEvent, BatchId, BatchRef, BlockRow, Books, Inventory, Payload, SeqSet, SeriesBlock, Sha256, limits,
 };
 use rusqlite::params;
+use tracing::error;
 
 use super::core::{Outbox, OutboxError, encode_ranges};
 use super::memory::{BatchState, identity};
@@ -375,6 +376,12 @@ impl Outbox {
             self.delete_rows(&gathered.repeats)?;
             self.memory.repeated += gathered.repeats.len();
             self.put_meta("repeated", self.memory.repeated as i64)?;
+        }
+        if !gathered.damaged.is_empty() {
+            let rows = gathered.damaged.len();
+            error!(rows, "rows of the outbox are not what was stored: they are set aside, and profiles are read again");
+            self.memory.damaged += rows;
+            self.forget_cursors()?;
         }
         for id in gathered.damaged.iter() {
             self.connection.execute("UPDATE rows SET flags = flags | ?2 WHERE id = ?1", params![id as i64, DAMAGED])?;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +18,10 @@ use protocols::uplink::{IncarnationStatus, Inventory, Receipt};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tracing::{error, info, warn};
 
-use super::{Level, Outbox, OutboxError, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage, Which};
+use super::{
+    Level, Outbox, OutboxError, SalvageReport, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage,
+    Which,
+};
 use crate::clock::SharedClock;
 
 /// How commits are grouped.
@@ -88,6 +92,7 @@ struct Shared {
     /// The highest that was logged since there was room.
     told: AtomicU8,
     held_stopped: AtomicBool,
+    cursors_epoch: AtomicU64,
     /// Told after every commit that changed how many rows are unsealed.
     committed: Notify,
     /// The writer ends after the commit under way.
@@ -102,6 +107,7 @@ impl Shared {
             self.committed.notify_one();
         }
         self.held_stopped.store(outbox.held_stopped(), Ordering::Release);
+        self.cursors_epoch.store(outbox.cursors_epoch(), Ordering::Release);
         // When the file does not say, what it said last stands.
         if let Ok(level) = outbox.level() {
             self.level.store(level as u8, Ordering::Release);
@@ -171,6 +177,11 @@ impl OutboxHandle {
     /// Whether what would have to wait is not to be read, as of the last commit.
     pub fn held_stopped(&self) -> bool {
         self.shared.held_stopped.load(Ordering::Acquire)
+    }
+
+    /// The [`Outbox::cursors_epoch`] as of the last commit.
+    pub fn cursors_epoch(&self) -> u64 {
+        self.shared.cursors_epoch.load(Ordering::Acquire)
     }
 
     /// Releases what is held under this identity; answers how many rows, and, when there are none, who is held.
@@ -271,6 +282,7 @@ impl OutboxHandle {
 
     fn commit_inline(&self, outbox: &Mutex<Outbox>, job: Box<dyn Job>) {
         let mut outbox = outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        // A database in memory is never damaged.
         commit_alone(&mut outbox, job);
         self.shared.tell(&outbox);
     }
@@ -284,6 +296,7 @@ fn write_until_closed(
     shared: &Shared,
 ) {
     let mut waiting = None;
+    let mut mending = Mending::of(&outbox);
     while let Some(first) = waiting.take().or_else(|| jobs.recv().ok()) {
         let mut patient = first.rows() > 0;
         let mut rows = first.rows();
@@ -311,15 +324,57 @@ fn write_until_closed(
                 waiting = Some(job);
             }
         }
-        commit_group(&mut outbox, group, shared);
+        if mending.is_whole(&mut outbox, clock, shared) {
+            mending.is_damaged = commit_group(&mut outbox, group, shared);
+            mending.is_whole(&mut outbox, clock, shared);
+        } else {
+            refuse(group, "it is not mended yet");
+        }
         if shared.closing.load(Ordering::Acquire) {
             return;
         }
     }
 }
 
-/// Everybody is answered after `shared` says what came of it.
-fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shared) {
+/// Between two tries to salvage, whatever came of the first: each keeps a copy of the file.
+const MENDING_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is done about damage that shows while the gateway runs.
+struct Mending {
+    /// `None` for an outbox in memory.
+    path: Option<PathBuf>,
+    is_damaged: bool,
+    next_at: Duration,
+}
+
+impl Mending {
+    fn of(outbox: &Outbox) -> Self {
+        Self { path: outbox.path(), is_damaged: false, next_at: Duration::ZERO }
+    }
+
+    /// Salvages a damaged file, where it is time for that. False while there is no whole one.
+    fn is_whole(&mut self, outbox: &mut Outbox, clock: &SharedClock, shared: &Shared) -> bool {
+        let Some(path) = self.path.as_ref().filter(|_| self.is_damaged) else { return true };
+        let now = clock.monotonic();
+        if now < self.next_at {
+            return false;
+        }
+        self.next_at = now + MENDING_PAUSE;
+        error!("the outbox is damaged: it is set aside, and what can be read is saved");
+        match outbox.mend(path) {
+            Ok(SalvageReport { set_aside, rows, batches, unreadable }) => {
+                error!(set_aside = %set_aside.display(), rows, batches, unreadable, "salvaged");
+                self.is_damaged = false;
+                shared.tell(outbox);
+            }
+            Err(error) => error!(%error, "the outbox cannot be salvaged; it is tried again in {MENDING_PAUSE:?}"),
+        }
+        !self.is_damaged
+    }
+}
+
+/// Everybody is answered after `shared` says what came of it. True when the file turned out to be damaged.
+fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shared) -> bool {
     let mut full: Vec<Option<OutboxError>> = Vec::new();
     let committed = guarded(outbox, |outbox| {
         full.clear();
@@ -337,12 +392,23 @@ fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shar
         for (job, full) in group.into_iter().zip(full) {
             job.finish(full.map_or(Ok(()), Err));
         }
-        return;
+        return false;
+    }
+    if let Err(OutboxError::Damaged(cause)) = committed {
+        refuse(group, &cause);
+        return true;
     }
     for job in group {
         commit_alone(outbox, job);
     }
     shared.tell(outbox);
+    false
+}
+
+fn refuse(group: Vec<Box<dyn Job>>, cause: &str) {
+    for job in group {
+        job.finish(Err(OutboxError::Damaged(cause.to_owned())));
+    }
 }
 
 fn commit_alone(outbox: &mut Outbox, mut job: Box<dyn Job>) {
@@ -350,14 +416,13 @@ fn commit_alone(outbox: &mut Outbox, mut job: Box<dyn Job>) {
     job.finish(committed);
 }
 
-/// One transaction. A panic in it is a bug of ours, and is answered as damage: the file is as it was before, and what is in
-/// memory is rebuilt from it.
+/// One transaction. After a panic in it, a bug of ours, the file is as it was before, and what is in memory is rebuilt from it.
 fn guarded(outbox: &mut Outbox, work: impl FnOnce(&mut Outbox) -> Result<(), OutboxError>) -> Result<(), OutboxError> {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| outbox.transaction(work)));
     outcome.unwrap_or_else(|panic| {
         outbox.recover()?;
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(OutboxError::Damaged(format!("panic in the writer: {}", text.unwrap_or_default())))
+        Err(OutboxError::Panicked(text.unwrap_or_default()))
     })
 }

@@ -91,6 +91,8 @@ pub struct MeterMemory {
     pub profiles: Box<[ProfileMemory]>,
     /// The clock offset that the outbox knows.
     pub offset_ms: Option<i64>,
+    /// The outbox's epoch of cursors that those here are of.
+    pub cursors_epoch: u64,
     /// It was said that the meter is not read, since what is held of it fills its part of the outbox.
     pub told_held_stopped: bool,
 }

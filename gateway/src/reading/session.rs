@@ -228,6 +228,10 @@ impl Session<'_, '_> {
 
     /// Asks the outbox how far each profile is read, where that is not known.
     async fn load_cursors(&mut self) -> Result<(), SessionError> {
+        let epoch = self.parts.outbox.cursors_epoch();
+        if std::mem::replace(&mut self.memory.cursors_epoch, epoch) != epoch {
+            self.memory.profiles.iter_mut().for_each(|profile| profile.cursor = OnDisk::Unknown);
+        }
         let is_unknown = |place: usize| matches!(self.memory.profiles[place].cursor, OnDisk::Unknown);
         let unknown: Vec<(usize, String)> = self
             .profile_places()
@@ -309,6 +313,7 @@ impl Session<'_, '_> {
         let mut request = std::mem::take(&mut self.pending);
         request.hold_identity = self.who.expected.is_some();
         request.untrusted = self.parts.trust.untrusted();
+        request.cursors_as_of = self.memory.cursors_epoch;
         let mut moved = Vec::new();
         for (place, read) in self.profile_places() {
             let Some(cursor) = &self.cursors[place] else { continue };

@@ -201,6 +201,30 @@ async fn an_outage_is_read_back_after_a_restart() {
     assert_eq!(body.lock().unwrap().asked.len(), 6);
 }
 
+/// Negative control: without `forget_cursors` in `settle_leftovers`, or without the epoch in `load_cursors`, the entry stays lost.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_the_disk_has_changed_is_read_again() {
+    let clock = TokioClock::shared(T0);
+    let (parts, outbox) = parts(&clock);
+    let meter = meters(METER).remove(0);
+    let body = MeterBody::shared(&clock, "SIM0001", 1);
+    let mut memory = MeterMemory::new(meter.reads.len());
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    {
+        // Nothing of the rows is in memory.
+        let mut held = outbox.lock().unwrap();
+        let nothing =
+            Outbox::in_memory(OutboxSettings::new(GatewayId::new("gw-1").unwrap()), Box::new(|| 1)).unwrap().0;
+        *held = std::mem::replace(&mut *held, nothing).reopen(Box::new(|| 2)).unwrap().0;
+        held.damage_row(7);
+    }
+    let limits = crate::outbox::SealLimits { rows_max: 50, now: clock.wall() };
+    parts.outbox.seal(crate::outbox::Which::Backlog, limits, None).await.unwrap().unwrap();
+    assert_eq!(parts.outbox.usage().await.unwrap().rows_damaged, 1);
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    assert_complete(&stored(&outbox), &body);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_meter_without_ranges_is_read_by_entries_and_then_whole() {
     for refuses_entries in [false, true] {
