@@ -348,7 +348,7 @@ impl Outbox {
             Entry::Vacant(vacant) => drop(vacant.insert(Some((row.quantity, row.quality)))),
         }
         if row.is_event() {
-            let Some(event) = row.event() else {
+            let Some(event) = row.event().map(cut_to_size) else {
                 gathered.damaged.insert(row.id);
                 return false;
             };
@@ -427,6 +427,18 @@ fn block_row(row: &StoredRow) -> BlockRow {
         occurred_at: row.occurred_at,
         clock_offset_ms: row.clock_offset_ms,
     }
+}
+
+/// No cloud takes an event with more octets, and none of the logs that meters keep has one.
+fn cut_to_size(mut event: Event) -> Event {
+    let bytes = event.raw.len();
+    if bytes > limits::EVENT_BYTES_MAX {
+        event.raw.truncate(limits::EVENT_BYTES_MAX);
+        event.text = format!("cut from {bytes} octets; {}", event.text);
+    }
+    let text_bytes = event.text.floor_char_boundary(limits::EVENT_BYTES_MAX);
+    event.text.truncate(text_bytes);
+    event
 }
 
 /// One wrong meter clock must not spoil a batch: what no cloud would take as a reading travels as an event. The row's number

@@ -3,7 +3,7 @@ mod room;
 use protocols::metering::{
     Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
-use protocols::uplink::{Batch, GatewayId, Payload, Receipt, RefusedSeq, SeqSet};
+use protocols::uplink::{Batch, GatewayId, Payload, Receipt, RefusedSeq, SeqSet, limits};
 
 use super::*;
 
@@ -315,6 +315,29 @@ fn a_damaged_payload_is_abandoned_and_its_rows_are_sealed_anew() {
     let status = &outbox.incarnations(UtcMillis(T0)).unwrap()[0];
     assert!(status.abandoned.contains(1));
     assert_eq!((status.last_sealed, status.floor), (2, 2));
+}
+
+/// Negative control: without `cut_to_size` the writer panics at every seal.
+#[test]
+fn an_event_beyond_every_limit_spoils_no_batch() {
+    let mut outbox = outbox();
+    let event = Event {
+        meter: MeterId::new("M:1").unwrap(),
+        log: "0-0:99.98.0".to_owned(),
+        at: UtcMillis(T0),
+        nth: 0,
+        code: 1,
+        raw: vec![7; limits::EVENT_BYTES_MAX + 1],
+        text: "ä".repeat(limits::EVENT_BYTES_MAX),
+    };
+    let request = StoreRequest { events: vec![(event, UtcMillis(T0))], ..StoreRequest::default() };
+    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    let batch = opened(&outbox, &sealed);
+    assert_eq!(batch.check(), Ok(()));
+    let event = &batch.events[0].event;
+    assert_eq!(event.raw.len(), limits::EVENT_BYTES_MAX);
+    assert!(event.text.starts_with("cut from 65537 octets; ä"), "{}", event.text.len());
 }
 
 #[test]

@@ -114,6 +114,24 @@ fn a_sealed_payload_opens_to_the_same_batch() {
     assert_eq!(Payload::seal(&golden()), payload, "sealing is deterministic");
 }
 
+/// Negative control: without `pad` the cloud takes it for a bomb.
+#[test]
+fn what_compresses_beyond_the_limit_is_sealed_so_that_it_opens() {
+    let mut batch = golden();
+    for len in [60_000, EVENT_BYTES_MAX] {
+        batch.events[0].event.text = "x".repeat(len);
+        batch.events[0].event.raw = vec![0; len];
+        batch.books = batch.compute_books();
+        assert_eq!(batch.check(), Ok(()));
+        let payload = Payload::seal(&batch);
+        assert!(payload.bytes.len() < 1_000);
+        let opened = Payload::open(&payload.bytes, payload.sha256, payload.uncompressed_bytes);
+        // Two of them do not fit a terminal.
+        assert!(opened.as_ref() == Ok(&batch), "{:?}", opened.err());
+        assert!(Payload::open_unclaimed(&payload.bytes, payload.sha256).as_ref() == Ok(&batch));
+    }
+}
+
 /// The compressor is used again by every batch of a thread.
 #[test]
 fn what_a_thread_sealed_or_failed_to_open_before_changes_no_byte() {
