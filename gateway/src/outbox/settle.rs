@@ -1,5 +1,7 @@
 //! What happens to a batch after it was sealed: receipts, refusals, damage, and what the gateway says of it all.
 
+use std::fmt::Write as _;
+
 use protocols::metering::UtcMillis;
 use protocols::uplink::{BatchId, IncarnationStatus, Payload, Receipt, SeqSet, Sha256};
 use rusqlite::{OptionalExtension, params};
@@ -275,7 +277,8 @@ impl Outbox {
             line(&match (row.event(), self.memory.series_by_id.get(&row.series)) {
                 (Some(event), _) => serde_json::json!({
                     "row": row.id, "meter": event.meter.as_str(), "log": event.log, "at": event.at.to_string(),
-                    "code": event.code, "text": event.text, "intact": row.is_intact(),
+                    "nth": event.nth, "code": event.code, "raw": hex(&event.raw), "text": event.text,
+                    "intact": row.is_intact(),
                 }),
                 (None, series) => serde_json::json!({
                     "row": row.id, "meter": series.map(|series| series.meter.as_str()),
@@ -288,6 +291,13 @@ impl Outbox {
         }
         Ok(())
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes every write");
+        text
+    })
 }
 
 fn parse_ranges(text: &str) -> SeqSet {

@@ -7,7 +7,10 @@ use protocols::dlms::axdr::AxdrError;
 use protocols::dlms::data::Data;
 use protocols::dlms::datetime::ClockRules;
 use protocols::dlms::value::DataValue;
-use protocols::metering::{Code, Event, Kind, MeterId, Quality, Quantity, Reading, Series, StampedBy, UtcMillis};
+use protocols::metering::{
+    Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, UtcMillis,
+};
+use protocols::uplink::limits;
 
 use super::memory::{Layout, MeterMemory};
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
@@ -17,6 +20,11 @@ pub(super) const CLASS_REGISTER: u16 = 3;
 pub(super) const CLASS_EXTENDED_REGISTER: u16 = 4;
 pub(super) const CLASS_DEMAND_REGISTER: u16 = 5;
 const CLASS_CLOCK: u16 = 8;
+
+/// The log of answers that hold rows which cannot be read, before the profile's code.
+const ROWS_UNREAD_LOG: &str = "meterpost:rows-unread";
+/// Of one answer.
+const PROBLEMS_TOLD: usize = 5;
 
 /// The attribute that holds scaler and unit; `None` for classes without.
 pub(super) const fn scaler_attribute(class_id: u16) -> Option<i8> {
@@ -252,6 +260,28 @@ impl Stamp {
             clock_offset_ms: self.clock_offset_ms,
             stamped_by: StampedBy::Meter,
         }
+    }
+
+    /// The answer that rows could not be read from, in as many events as its length takes.
+    pub fn events_of_unread(
+        &self,
+        profile: &ObisCode,
+        rows: &Rows,
+        buffer: &[u8],
+        at: UtcMillis,
+    ) -> impl Iterator<Item = Event> {
+        let told = rows.problems.iter().take(PROBLEMS_TOLD).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (log, code) = (format!("{ROWS_UNREAD_LOG} {profile}"), rows.problems.len() as i64);
+        // More parts than `nth` counts are beyond what a meter is believed to send.
+        (0..=u8::MAX).zip(buffer.chunks(limits::EVENT_BYTES_MAX)).map(move |(nth, part)| Event {
+            meter: self.meter.clone(),
+            log: log.clone(),
+            at,
+            nth,
+            code,
+            raw: part.to_vec(),
+            text: told.clone(),
+        })
     }
 
     /// A value that is no number, kept as delivered.

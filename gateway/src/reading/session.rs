@@ -145,6 +145,8 @@ struct Found {
     /// How they had to be asked for.
     access: Access,
     rows: Rows,
+    /// As the meter sent it.
+    buffer: Vec<u8>,
 }
 
 /// Does what is ordered, after the association. The state in the inventory is set at the end.
@@ -391,7 +393,7 @@ impl Session<'_, '_> {
         let (Some(read), Some(cursor)) = (self.meter.reads.get(place), self.cursors[place].clone()) else {
             return Ok(false);
         };
-        let layout = match self.layout(place, read).await? {
+        let mut layout = match self.layout(place, read).await? {
             Ok(layout) => layout,
             Err(error) => {
                 self.refused(&read.profile.to_string(), &error);
@@ -408,13 +410,26 @@ impl Session<'_, '_> {
             (Access::Entry, Which::Missing) => Access::Whole,
             (access, _) => access,
         };
-        let found = match self.read_rows(read, &layout, access, span, &cursor).await? {
+        let mut found = self.read_rows(read, &layout, access, span, &cursor).await?;
+        if found.as_ref().is_ok_and(|found| !found.rows.problems.is_empty()) {
+            // The columns may have been changed, or the row was spoiled on its way.
+            layout = match self.layout(place, read).await? {
+                Ok(layout) => layout,
+                Err(error) => {
+                    self.refused(&read.profile.to_string(), &error);
+                    return Ok(false);
+                }
+            };
+            found = self.read_rows(read, &layout, access, span, &cursor).await?;
+        }
+        let found = match found {
             Ok(found) => found,
             Err(error) => {
                 self.refused(&read.profile.to_string(), &error);
                 return Ok(false);
             }
         };
+        self.keep_unread(read, span, &found);
         if found.access != access {
             self.memory.profiles[place].access = found.access;
         }
@@ -432,6 +447,20 @@ impl Session<'_, '_> {
         // A row that does not fit the columns: they may have been changed.
         self.memory.profiles[place].layout = found.rows.problems.is_empty().then_some(layout);
         Ok(true)
+    }
+
+    /// Rows that cannot be read are kept with all of their answer, as the meter sent it: it delivers them no better next time.
+    fn keep_unread(&mut self, read: &ReadSettings, span: Span, Found { rows, buffer, .. }: &Found) {
+        if rows.problems.is_empty() {
+            return;
+        }
+        for problem in &rows.problems {
+            self.parts.metrics.add(Metric::FieldProblems, 1);
+            warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be read; it is kept as an event");
+        }
+        let read_at = self.stamp.read_at;
+        let events = self.stamp.events_of_unread(&read.profile, rows, buffer, rows.first_label.unwrap_or(span.from));
+        self.pending.events.extend(events.map(|event| (event, read_at)));
     }
 
     /// The rows that the cursor lacks.
@@ -469,13 +498,9 @@ impl Session<'_, '_> {
                 asked = Access::Whole;
                 continue;
             }
-            for problem in &rows.problems {
-                self.parts.metrics.add(Metric::FieldProblems, 1);
-                warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be used");
-            }
             let (from, to) = (span.from, span.to);
             debug!(meter = %self.meter.name, obis = %read.profile, %from, %to, rows = rows.count, "profile read");
-            return Ok(Ok(Found { is_all, access, rows }));
+            return Ok(Ok(Found { is_all, access, rows, buffer: buffer.data }));
         }
     }
 

@@ -72,6 +72,8 @@ pub(crate) struct MeterBody {
     pub(crate) refuses_ranges: bool,
     pub(crate) refuses_entries: bool,
     pub(crate) password: Option<&'static str>,
+    /// So many more answers of the profile have a cell too many in their last row.
+    pub(crate) spoiled: usize,
     /// Selections of the profile that were served: for what was asked.
     pub(crate) asked: Vec<Option<Selection>>,
     pub(crate) associations: usize,
@@ -93,6 +95,7 @@ impl MeterBody {
             refuses_ranges: false,
             refuses_entries: false,
             password: None,
+            spoiled: 0,
             asked: Vec::new(),
             associations: 0,
         };
@@ -155,7 +158,15 @@ impl MeterBody {
         let row = |(at, value): (UtcMillis, DataValue)| {
             DataValue::Structure(vec![DataValue::octets_of(DateTime::from_utc(at, 60, ClockStatus::GOOD)), value])
         };
-        Ok(DataValue::Array(rows.into_iter().map(row).collect()).to_vec())
+        let mut rows: Vec<DataValue> = rows.into_iter().map(row).collect();
+        if obis == PROFILE
+            && self.spoiled > 0
+            && let Some(DataValue::Structure(cells)) = rows.last_mut()
+        {
+            self.spoiled -= 1;
+            cells.push(DataValue::Unsigned(0));
+        }
+        Ok(DataValue::Array(rows).to_vec())
     }
 }
 

@@ -24,7 +24,7 @@ use crate::inventory::InventoryKeeper;
 use crate::link::Medium;
 use crate::link::memory::MemoryMedium;
 use crate::outbox::{Outbox, OutboxHandle, OutboxSettings};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metric, Metrics};
 use crate::trust::ClockTrust;
 
 pub(crate) fn parts(clock: &SharedClock) -> (SessionParts, Arc<Mutex<Outbox>>) {
@@ -199,6 +199,47 @@ async fn an_outage_is_read_back_after_a_restart() {
     session(&parts, &meter, &mut MeterMemory::new(meter.reads.len()), &body).await.unwrap();
     assert_complete(&stored(&outbox), &body);
     assert_eq!(body.lock().unwrap().asked.len(), 6);
+}
+
+/// A row that is spoiled on its way is asked for again; one that the meter always sends so is kept as it came, and what lies round it
+/// is read all the same.
+///
+/// Negative controls: without the second `read_rows` the row of the first half is lost; without `keep_unread` that of the second.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_cannot_be_read_is_asked_for_again_and_then_kept_as_it_came() {
+    let clock = TokioClock::shared(T0);
+    let (parts, outbox) = parts(&clock);
+    let meter = meters(METER).remove(0);
+    let body = MeterBody::shared(&clock, "SIM0001", 1);
+    body.lock().unwrap().spoiled = 1;
+    let mut memory = MeterMemory::new(meter.reads.len());
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    assert_complete(&stored(&outbox), &body);
+
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    {
+        let mut body = body.lock().unwrap();
+        let (before, now) = (body.entries.len(), body.now());
+        body.capture(T0, now);
+        assert_eq!(body.entries.len() - before, 4);
+        body.spoiled = usize::MAX;
+    }
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    let unread = parts.metrics.value(Metric::FieldProblems);
+    assert!(unread > 0);
+    let kept: Vec<_> = stored(&outbox).into_keys().filter(|(.., what)| what.contains("rows-unread")).collect();
+    let last = body.lock().unwrap().entries.pop().unwrap();
+    assert!(!kept.is_empty() && kept[0].2.contains("3 cells instead of 2"), "{kept:?}");
+    assert_complete(&stored(&outbox), &body);
+    // Its value is in the raw answer.
+    let outbox = outbox.lock().unwrap();
+    let mut raw = String::new();
+    let each = |row: &serde_json::Value| {
+        raw.push_str(row["raw"].as_str().unwrap_or_default());
+        Ok(())
+    };
+    outbox.export(each).unwrap();
+    assert!(raw.contains(&format!("06{:08x}", last.1)), "{raw}");
 }
 
 /// Negative control: without `forget_cursors` in `settle_leftovers`, or without the epoch in `load_cursors`, the entry stays lost.
