@@ -56,6 +56,7 @@ metrics! {
     OutboxOldestAge, "gauge", "gateway_outbox_oldest_age_seconds", "Age of the oldest reading that the cloud has not receipted";
     UplinkConnected, "gauge", "gateway_uplink_connected", "1 while the uplink broker is connected";
     CloudClockOffset, "gauge", "gateway_cloud_clock_offset_ms", "Cloud clock minus gateway clock";
+    ClockUntrusted, "gauge", "gateway_clock_untrusted", "1 while the system clock is more than 5 min from the cloud's time";
 }
 
 /// Counters and gauges; clones share them.

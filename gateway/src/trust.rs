@@ -2,6 +2,9 @@
 //!
 //! A gateway without a clock battery starts in the past. Values that it must stamp itself are kept as uptime of this boot until
 //! the cloud has told the time, and are given their instant then ([`crate::outbox::Outbox::resolve_clock`]).
+//!
+//! Between two words of the cloud its time goes on by the monotonic clock, which nobody can set: a system clock that is set meanwhile
+//! loses its trust at once, and not only when the uplink is there again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,20 +28,20 @@ pub struct Untrusted {
 pub struct ClockTrust {
     clock: SharedClock,
     boot: u64,
-    /// Cloud clock minus ours; `None` before the first word from the cloud.
-    offset_ms: Arc<Mutex<Option<i64>>>,
+    /// What the cloud's clock showed at uptime 0, by its last word; `None` before the first.
+    cloud_origin: Arc<Mutex<Option<UtcMillis>>>,
 }
 
 impl ClockTrust {
     /// `boot` is drawn at random by each process.
     pub fn new(clock: SharedClock, boot: u64) -> Self {
-        Self { clock, boot, offset_ms: Arc::default() }
+        Self { clock, boot, cloud_origin: Arc::default() }
     }
 
     /// The cloud's clock, just heard. Answers the true start of this boot, for resolving what was stamped by uptime.
     pub fn on_cloud_time(&self, cloud: UtcMillis) -> UtcMillis {
         let offset_ms = cloud.since(self.clock.wall());
-        *self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset_ms);
+        *self.cloud_origin.lock().unwrap_or_else(PoisonError::into_inner) = Some(cloud.plus_ms(-self.uptime_ms()));
         if offset_ms.abs() <= TRUSTED_WITHIN_MS { self.origin() } else { self.origin().plus_ms(offset_ms) }
     }
 
@@ -52,8 +55,10 @@ impl ClockTrust {
         self.offset_ms().map(|offset_ms| if offset_ms.abs() <= TRUSTED_WITHIN_MS { 0 } else { offset_ms })
     }
 
+    /// Cloud clock minus ours; `None` before the first word from the cloud.
     pub fn offset_ms(&self) -> Option<i64> {
-        *self.offset_ms.lock().unwrap_or_else(PoisonError::into_inner)
+        let cloud_origin = *self.cloud_origin.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(cloud_origin?.plus_ms(self.uptime_ms()).since(self.clock.wall()))
     }
 
     /// `None` when stamps of the system clock are good.
@@ -67,7 +72,11 @@ impl ClockTrust {
     }
 
     fn origin(&self) -> UtcMillis {
-        self.clock.wall().plus_ms(-i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX))
+        self.clock.wall().plus_ms(-self.uptime_ms())
+    }
+
+    fn uptime_ms(&self) -> i64 {
+        i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX)
     }
 }
 
@@ -75,22 +84,35 @@ impl ClockTrust {
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
     use std::time::Duration;
 
-    struct Fixed(i64);
+    /// Wall clock and uptime, in ms.
+    struct Hands(AtomicI64, AtomicU64);
 
-    impl Clock for Fixed {
+    impl Hands {
+        fn at(wall: i64, uptime: u64) -> Arc<Self> {
+            Arc::new(Self(wall.into(), uptime.into()))
+        }
+
+        fn show(&self, wall: i64, uptime: u64) {
+            self.0.store(wall, Ordering::Relaxed);
+            self.1.store(uptime, Ordering::Relaxed);
+        }
+    }
+
+    impl Clock for Hands {
         fn wall(&self) -> UtcMillis {
-            UtcMillis(self.0)
+            UtcMillis(self.0.load(Ordering::Relaxed))
         }
         fn monotonic(&self) -> Duration {
-            Duration::from_millis(100)
+            Duration::from_millis(self.1.load(Ordering::Relaxed))
         }
     }
 
     #[test]
     fn a_clock_is_trusted_only_near_the_clouds() {
-        let trust = ClockTrust::new(Arc::new(Fixed(1_000)), 7);
+        let trust = ClockTrust::new(Hands::at(1_000, 100), 7);
         assert_eq!(trust.untrusted(), Some(Untrusted { boot: 7, origin: UtcMillis(900) }));
         assert_eq!(trust.now(), None);
         let far = 1_795_400_000_000;
@@ -99,5 +121,23 @@ mod tests {
         assert_eq!(trust.now(), Some(UtcMillis(far)));
         assert_eq!(trust.on_cloud_time(UtcMillis(2_000)), UtcMillis(900));
         assert_eq!((trust.untrusted(), trust.now()), (None, Some(UtcMillis(1_000))));
+    }
+    /// Negative control: keep the offset as it was at the cloud's last word.
+    #[test]
+    fn a_clock_that_is_set_between_two_words_of_the_cloud_is_not_trusted() {
+        let true_time = 1_795_400_000_000;
+        let clock = Hands::at(true_time, 0);
+        let trust = ClockTrust::new(clock.clone(), 7);
+        trust.on_cloud_time(UtcMillis(true_time));
+        clock.show(true_time + 60_000, 60_000);
+        assert_eq!((trust.untrusted(), trust.now()), (None, Some(UtcMillis(true_time + 60_000))));
+        for step in [-3_600_000, 3_600_000] {
+            clock.show(true_time + 60_000 + step, 60_000);
+            assert!(trust.untrusted().is_some(), "{step}");
+            assert_eq!(trust.now(), Some(UtcMillis(true_time + 60_000)));
+        }
+        // Set right again, or the cloud agrees.
+        clock.show(true_time + 70_000, 70_000);
+        assert_eq!(trust.untrusted(), None);
     }
 }

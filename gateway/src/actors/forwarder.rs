@@ -104,6 +104,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         inventory_sent: None,
         status_due: Duration::ZERO,
         disk_fails: false,
+        clock_is_wrong: false,
         uploads: FuturesUnordered::new(),
         uploaded: VecDeque::new(),
         parts,
@@ -154,6 +155,7 @@ struct Forwarding {
     inventory_sent: Option<(u64, Duration)>,
     status_due: Duration,
     disk_fails: bool,
+    clock_is_wrong: bool,
     uploads: FuturesUnordered<LocalBoxFuture<'static, Uploaded>>,
     /// Those that ended while something was sealed.
     uploaded: VecDeque<Uploaded>,
@@ -310,15 +312,11 @@ impl Forwarding {
     }
 
     async fn on_cloud_time(&mut self, cloud: UtcMillis) -> Result<(), OutboxError> {
-        let trust = &self.parts.trust;
-        let first_word = trust.offset_ms().is_none();
+        let trust = self.parts.trust.clone();
         let was_untrusted = trust.untrusted().is_some();
         let origin = trust.on_cloud_time(cloud);
         let is_untrusted = trust.untrusted().is_some();
-        self.parts.metrics.set(Metric::CloudClockOffset, trust.offset_ms().unwrap_or(0));
-        if is_untrusted && (first_word || !was_untrusted) {
-            error!(offset_ms = trust.offset_ms(), "the system clock is not to be trusted: the cloud's time is used");
-        }
+        self.tell_of_the_clock();
         if was_untrusted || is_untrusted {
             let resolved = self.parts.outbox.resolve_clock(trust.boot(), origin, cloud).await?;
             if resolved > 0 {
@@ -326,6 +324,23 @@ impl Forwarding {
             }
         }
         Ok(())
+    }
+
+    /// Before the cloud's first word nothing is known of the clock.
+    fn tell_of_the_clock(&mut self) {
+        let Self { parts: ForwarderParts { trust, metrics, .. }, clock_is_wrong, .. } = self;
+        let Some(offset_ms) = trust.offset_ms() else { return };
+        let is_wrong = trust.untrusted().is_some();
+        metrics.set(Metric::CloudClockOffset, offset_ms);
+        metrics.set(Metric::ClockUntrusted, i64::from(is_wrong));
+        match (std::mem::replace(clock_is_wrong, is_wrong), is_wrong) {
+            (false, true) => error!(
+                offset_ms,
+                "the system clock is wrong: the cloud's time is used, and what is stamped here waits for it"
+            ),
+            (true, false) => info!(offset_ms, "the system clock is right again"),
+            _ => {}
+        }
     }
 
     async fn publish_ref(&mut self, sealed: &SealedBatch) -> Result<(), OutboxError> {
@@ -341,6 +356,7 @@ impl Forwarding {
             return Ok(());
         }
         self.status_due = now + self.parts.settings.status_interval;
+        self.tell_of_the_clock();
         let usage = self.parts.outbox.usage().await?;
         let wall = self.parts.clock.wall();
         let metrics = &self.parts.metrics;

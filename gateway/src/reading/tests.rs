@@ -353,6 +353,46 @@ async fn a_gateway_that_thinks_it_is_1970_does_not_take_the_meters_clock_for_wro
     assert_eq!(profiles.sum::<usize>(), 0);
 }
 
+/// The system clock is set back an hour while the uplink is gone. What the gateway stamps then waits, and gets its true instant with
+/// the cloud's next word.
+///
+/// Negative control: keep the offset as it was at the cloud's last word; the value is dated an hour early.
+#[tokio::test(start_paused = true)]
+async fn what_is_stamped_by_a_clock_that_was_set_waits_for_the_cloud() {
+    struct Stepped(SharedClock, std::sync::atomic::AtomicI64);
+
+    impl crate::clock::Clock for Stepped {
+        fn wall(&self) -> UtcMillis {
+            self.0.wall().plus_ms(self.1.load(std::sync::atomic::Ordering::Relaxed))
+        }
+        fn monotonic(&self) -> Duration {
+            self.0.monotonic()
+        }
+    }
+
+    let true_clock = TokioClock::shared(T0);
+    let stepped = Arc::new(Stepped(true_clock.clone(), 0.into()));
+    let clock: SharedClock = stepped.clone();
+    let (parts, outbox) = parts(&clock);
+    let reads = "[[meter.read]]\nsource = \"registers\"\ncodes = [\"1-0:1.8.0\"]\n";
+    let meter = meters(&format!("{METER}{reads}")).remove(0);
+    let body = MeterBody::shared(&true_clock, "SIM0001", 0);
+    let mut memory = MeterMemory::new(meter.reads.len());
+    tokio::time::advance(Duration::from_secs(60)).await;
+    stepped.1.store(-3_600_000, std::sync::atomic::Ordering::Relaxed);
+    let read_from = true_clock.wall();
+    session(&parts, &meter, &mut memory, &body).await.unwrap();
+    let usage = parts.outbox.usage().await.unwrap();
+    assert_eq!((usage.rows_unsealed, usage.rows_held), (0, 1), "{usage:?}");
+    let read_by = true_clock.wall();
+    tokio::time::advance(Duration::from_secs(600)).await;
+    let cloud = true_clock.wall();
+    let origin = parts.trust.on_cloud_time(cloud);
+    assert_eq!(parts.outbox.resolve_clock(parts.trust.boot(), origin, cloud).await.unwrap(), 1);
+    let (at, ..) = stored(&outbox).into_keys().next().unwrap();
+    assert!((read_from..=read_by).contains(&UtcMillis(at)), "{}", UtcMillis(at));
+}
+
 #[tokio::test(start_paused = true)]
 async fn another_meter_than_expected_is_held_under_its_own_name() {
     let clock = TokioClock::shared(T0);
