@@ -7,7 +7,7 @@ use protocols::metering::{MeterId, Reading, UtcMillis};
 use protocols::uplink::MeterState;
 
 use crate::config::Dialect;
-use crate::inventory::InventoryKeeper;
+use crate::inventory::{CAD, InventoryKeeper};
 
 /// One feed's knowledge of its meters.
 pub struct CadFeed {
@@ -33,6 +33,11 @@ pub struct Decoded {
 impl CadFeed {
     pub fn new(dialect: Dialect, cadence_s: u32, inventory: InventoryKeeper) -> Self {
         Self { dialect, cadence_s, inventory, names: HashMap::new() }
+    }
+
+    /// Says in the inventory who has fallen silent since `since`, at the earliest.
+    pub fn find_silent(&self, since: UtcMillis, now: UtcMillis) {
+        self.inventory.find_silent(since, now);
     }
 
     /// `Ok(None)` for a topic that carries no readings.
@@ -66,7 +71,7 @@ impl CadFeed {
                 name: name.clone(),
                 meter: Some(telegram.meter.clone()),
                 metering_point: telegram.metering_point.clone(),
-                protocol: "cad".to_owned(),
+                protocol: CAD.to_owned(),
                 expected: Vec::new(),
                 last_read_at: None,
                 clock_offset_ms: None,

@@ -1,4 +1,7 @@
 //! What the gateway knows of its meters, kept in one place and sent to the cloud when it changed.
+//!
+//! What was sent last is in the outbox, and is recalled at the start: a meter that died before is still one of which so much is
+//! expected, and was last read then.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -6,6 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocols::metering::{Code, Kind, MeterId, UtcMillis};
 use protocols::uplink::{ExpectedSeries, Inventory, MeterEntry, MeterState};
+
+/// The protocol of meters that push over MQTT, as it stands in their entries.
+pub const CAD: &str = "cad";
+/// A telegram may be late, and one may be lost.
+const CADENCES_MISSED: i64 = 3;
+const SILENT_MS_MIN: i64 = 60_000;
 
 /// Shared by everything that reads meters; the forwarder takes snapshots.
 #[derive(Clone, Default)]
@@ -16,6 +25,8 @@ pub struct InventoryKeeper {
 #[derive(Default)]
 struct State {
     meters: BTreeMap<String, MeterEntry>,
+    /// Of earlier processes, until they are entered.
+    recalled: BTreeMap<String, MeterEntry>,
     /// Grows with every change that the cloud should know of soon; a later read alone is none.
     version: u64,
 }
@@ -25,9 +36,26 @@ impl InventoryKeeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters a configured meter, which may never answer.
-    pub fn enter(&self, entry: MeterEntry) {
+    /// What an earlier process knew. Meters that push are nowhere configured: those heard of since `pushing_since` are entered.
+    pub fn recall(&self, inventory: Inventory, pushing_since: UtcMillis) {
+        let recalled = inventory.meters.into_iter().map(|entry| (entry.name.clone(), entry));
+        self.state().recalled.extend(recalled);
+        let is_heard = |entry: &&MeterEntry| entry.last_read_at.is_some_and(|at| at >= pushing_since);
+        let pushing = |entry: &&MeterEntry| entry.protocol == CAD && is_heard(entry);
+        let pushing: Vec<_> = self.state().recalled.values().filter(pushing).cloned().collect();
+        for entry in pushing {
+            self.enter(MeterEntry { state: MeterState::Unknown, cause: String::new(), ..entry });
+        }
+    }
+
+    /// Enters a meter, which may never answer.
+    pub fn enter(&self, mut entry: MeterEntry) {
         let mut state = self.state();
+        if let Some(known) = state.recalled.remove(&entry.name).filter(|known| known.protocol == entry.protocol) {
+            entry.meter = entry.meter.or(known.meter);
+            (entry.expected, entry.last_read_at) = (known.expected, known.last_read_at);
+            entry.clock_offset_ms = known.clock_offset_ms;
+        }
         if let Entry::Vacant(vacant) = state.meters.entry(entry.name.clone()) {
             vacant.insert(entry);
             state.version += 1;
@@ -89,6 +117,24 @@ impl InventoryKeeper {
         }
     }
 
+    /// Meters that push and have not been heard of for three of their cadences, or since `since` where that was later.
+    pub fn find_silent(&self, since: UtcMillis, now: UtcMillis) {
+        let mut state = self.state();
+        let mut found = 0;
+        for entry in
+            state.meters.values_mut().filter(|entry| entry.protocol == CAD && entry.state != MeterState::Silent)
+        {
+            let cadence_s = entry.expected.iter().map(|series| series.cadence_s).max().unwrap_or(0);
+            let silent_ms = now.since(entry.last_read_at.map_or(since, |at| at.max(since)));
+            if silent_ms > (i64::from(cadence_s) * 1000 * CADENCES_MISSED).max(SILENT_MS_MIN) {
+                entry.state = MeterState::Silent;
+                entry.cause = format!("no telegram for {} s", silent_ms / 1000);
+                found += 1;
+            }
+        }
+        state.version += found;
+    }
+
     /// A series that the meter was seen to deliver.
     pub fn expect_series(&self, name: &str, code: &Code, kind: Kind, period_s: u32, cadence_s: u32) {
         let mut state = self.state();
@@ -117,21 +163,66 @@ impl InventoryKeeper {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_later_read_alone_is_no_change() {
-        let keeper = InventoryKeeper::default();
-        let entry = MeterEntry {
-            name: "flat 1".to_owned(),
+    fn entry(name: &str, protocol: &str) -> MeterEntry {
+        MeterEntry {
+            name: name.to_owned(),
             meter: None,
             metering_point: None,
-            protocol: "cad".to_owned(),
+            protocol: protocol.to_owned(),
             expected: Vec::new(),
             last_read_at: None,
             clock_offset_ms: None,
             state: MeterState::Unknown,
             cause: String::new(),
+        }
+    }
+
+    /// Negative controls: without `recall` the meters are as new; with entries that only telegrams make, the dead one is gone.
+    #[test]
+    fn a_restart_forgets_no_meter_and_a_dead_one_is_said_to_be_silent() {
+        let code = Code::Source("cad:power".into());
+        let before = InventoryKeeper::default();
+        for (name, protocol) in [("heard", CAD), ("gone", CAD), ("cellar", "dlms-hdlc"), ("sold", "dlms-hdlc")] {
+            before.enter(entry(name, protocol));
+            before.expect_series(name, &code, Kind::Instant, 0, 10);
+            before.read(
+                name,
+                &MeterId::new(name).unwrap(),
+                UtcMillis(if name == "gone" { 5_000 } else { 90_000 }),
+                None,
+            );
+        }
+        let keeper = InventoryKeeper::default();
+        keeper.recall(before.snapshot().1, UtcMillis(6_000));
+        keeper.enter(entry("cellar", "dlms-hdlc"));
+        let names = |keeper: &InventoryKeeper| {
+            keeper.snapshot().1.meters.into_iter().map(|entry| entry.name).collect::<Vec<_>>()
         };
-        keeper.enter(entry);
+        assert_eq!(
+            names(&keeper),
+            ["cellar", "heard"],
+            "what is not configured any more is gone, and so is what was silent long"
+        );
+        for entry in keeper.snapshot().1.meters {
+            let known = (entry.meter, entry.expected.len(), entry.last_read_at, entry.state);
+            let meter = Some(MeterId::new(&entry.name).unwrap());
+            assert_eq!(known, (meter, 1, Some(UtcMillis(90_000)), MeterState::Unknown));
+        }
+        let state = || keeper.snapshot().1.meters[1].state;
+        keeper.find_silent(UtcMillis(100_000), UtcMillis(160_000));
+        assert_eq!(state(), MeterState::Unknown, "not before it had its time since the start");
+        let version = keeper.version();
+        keeper.find_silent(UtcMillis(100_000), UtcMillis(161_000));
+        assert_eq!((state(), keeper.version()), (MeterState::Silent, version + 1));
+        keeper.read("heard", &MeterId::new("heard").unwrap(), UtcMillis(200_000), None);
+        keeper.find_silent(UtcMillis(100_000), UtcMillis(260_000));
+        assert_eq!(state(), MeterState::Ok);
+    }
+
+    #[test]
+    fn a_later_read_alone_is_no_change() {
+        let keeper = InventoryKeeper::default();
+        keeper.enter(entry("flat 1", CAD));
         let meter = MeterId::new("SIM:1").unwrap();
         keeper.read("flat 1", &meter, UtcMillis(1), None);
         let version = keeper.version();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use protocols::metering::UtcMillis;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -14,6 +15,7 @@ use self::lines::Lines;
 use crate::actors::feed::{Feed, FeedParts};
 use crate::actors::forwarder::{Forwarder, ForwarderParts, ForwarderSettings};
 use crate::actors::supervisor::Supervisor;
+use crate::agenda::cursor::DAY_MS;
 use crate::cad::CadFeed;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::{Checked, FeedSection};
@@ -110,6 +112,23 @@ pub fn open_outbox(checked: &Checked) -> Result<Outbox, StartError> {
     Ok(outbox)
 }
 
+/// How long a meter that pushes and has fallen silent is told of: nothing but its telegrams ever said that it is there.
+const SILENT_DAYS: i64 = 400;
+
+fn recall_inventory(outbox: &Outbox, checked: &Checked, clock: &SharedClock) -> InventoryKeeper {
+    let keeper = InventoryKeeper::default();
+    match outbox.inventory() {
+        Ok(Some(inventory)) => {
+            let has_feeds = !checked.config.feed.is_empty();
+            let pushing_since = if has_feeds { clock.wall().plus_ms(-SILENT_DAYS * DAY_MS) } else { UtcMillis::MAX };
+            keeper.recall(inventory, pushing_since);
+        }
+        Ok(None) => {}
+        Err(error) => warn!(%error, "what was known of the meters cannot be read; it is found out again"),
+    }
+    keeper
+}
+
 /// On connections of its own, which live on the threads of the lines.
 fn held_asker(checked: &Checked) -> HeldAsker {
     let cloud = &checked.config.cloud;
@@ -140,13 +159,13 @@ pub async fn run_reloading(
     let listen = listener.local_addr().map_err(|source| StartError::Listen { listen, source })?;
     let clock: SharedClock = Arc::new(SystemClock::new());
     let outbox = open_outbox(&checked)?;
+    let inventory = recall_inventory(&outbox, &checked, &clock);
     let delay = Duration::from_millis(checked.config.outbox.commit_delay_ms);
     let writer = WriterSettings { delay, ..WriterSettings::default() };
     let data_dir = &checked.config.gateway.data_dir;
     let (outbox, writer) = OutboxHandle::spawn(outbox, writer, clock.clone())
         .map_err(|source| StartError::DataDir { path: data_dir.clone(), source })?;
     let metrics = Metrics::default();
-    let inventory = InventoryKeeper::default();
     let observed = Observed {
         gateway: checked.gateway.to_string(),
         outbox: outbox.clone(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use protocols::metering::{Kind, Reading, UtcMillis};
+use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
 
 use super::supervisor::DeathNotice;
@@ -21,6 +22,7 @@ use crate::trust::ClockTrust;
 
 /// Rows of one store: as many as one commit takes.
 const GATHER_ROWS: usize = 1000;
+const SILENCE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Between tries of a store that the outbox did not take.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
@@ -63,8 +65,18 @@ struct Gathered {
 
 /// Feeds until the link is gone. Without an actor around it, this is what a simulation runs.
 pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
+    let since = parts.clock.wall();
+    let mut check = tokio::time::interval(SILENCE_CHECK_INTERVAL);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let Some(event) = link.events.recv().await else { return };
+        let event = tokio::select! {
+            event = link.events.recv() => event,
+            _ = check.tick() => {
+                feed.find_silent(since, parts.clock.wall());
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
         let mut gathered = Gathered::default();
         gather(&parts, &mut feed, event, &mut gathered);
         // Whatever has arrived by now shares the store.

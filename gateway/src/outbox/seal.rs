@@ -8,7 +8,7 @@ use protocols::metering::{Event, Quality, Quantity, Series, StampedBy, Unit, Utc
 use protocols::uplink::{
     Batch, BatchEvent, BatchId, BatchRef, BlockRow, Books, Inventory, Payload, SeqSet, SeriesBlock, Sha256, limits,
 };
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 use tracing::error;
 
 use super::core::{Outbox, OutboxError, encode_ranges};
@@ -179,11 +179,44 @@ impl Outbox {
             last_at,
         };
         self.insert_batch(&sealed, &ids, &payload.bytes)?;
+        if let Some(inventory) = batch.inventory.take() {
+            self.keep_inventory(batch, inventory)?;
+        }
         self.memory.note_sealed(&ids);
         let mut identities: Vec<u64> = identities.into_keys().collect();
         identities.sort_unstable();
         self.memory.batches.insert((incarnation, seq), BatchState { row_ranges: ids, identities });
         Ok(sealed)
+    }
+
+    /// For the next start: see [`Self::inventory`].
+    fn keep_inventory(&self, batch: Batch, inventory: Inventory) -> Result<(), OutboxError> {
+        let alone = Batch {
+            blocks: Vec::new(),
+            events: Vec::new(),
+            inventory: Some(inventory),
+            books: Books::default(),
+            ..batch
+        };
+        let payload = Payload::seal(&alone);
+        let value = [&payload.sha256.0[..], &payload.bytes].concat();
+        self.connection
+            .prepare_cached(
+                "INSERT INTO meta VALUES ('inventory', ?1) ON CONFLICT DO UPDATE SET value = excluded.value",
+            )?
+            .execute([value])?;
+        Ok(())
+    }
+
+    /// The inventory that was sealed last; `None` when there was none, or the disk has changed it.
+    pub fn inventory(&self) -> Result<Option<Inventory>, OutboxError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM meta WHERE key = 'inventory'")?;
+        let value: Option<Vec<u8>> = statement.query_row([], |row| row.get(0)).optional()?;
+        let opened = value.as_deref().and_then(|value| {
+            let (sha256, payload) = value.split_first_chunk()?;
+            Payload::open_unclaimed(payload, Sha256(*sha256)).ok()
+        });
+        Ok(opened.and_then(|batch| batch.inventory))
     }
 
     fn insert_batch(&self, sealed: &SealedBatch, ids: &SeqSet, payload: &[u8]) -> Result<(), OutboxError> {

@@ -3,7 +3,9 @@ mod room;
 use protocols::metering::{
     Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
-use protocols::uplink::{Batch, GatewayId, Payload, Receipt, RefusedSeq, SeqSet, limits};
+use protocols::uplink::{
+    Batch, GatewayId, Inventory, MeterEntry, MeterState, Payload, Receipt, RefusedSeq, SeqSet, limits,
+};
 
 use super::*;
 
@@ -315,6 +317,35 @@ fn a_damaged_payload_is_abandoned_and_its_rows_are_sealed_anew() {
     let status = &outbox.incarnations(UtcMillis(T0)).unwrap()[0];
     assert!(status.abandoned.contains(1));
     assert_eq!((status.last_sealed, status.floor), (2, 2));
+}
+
+/// Negative control: without `keep_inventory` the next process knows of no meter that it does not hear.
+#[test]
+fn the_inventory_that_was_sealed_last_is_known_after_a_restart() {
+    let mut outbox = outbox();
+    assert_eq!(outbox.inventory().unwrap(), None);
+    let entry = |name: &str| MeterEntry {
+        name: name.to_owned(),
+        meter: Some(series(1).meter),
+        metering_point: None,
+        protocol: "cad".to_owned(),
+        expected: Vec::new(),
+        last_read_at: Some(UtcMillis(T0)),
+        clock_offset_ms: None,
+        state: MeterState::Ok,
+        cause: String::new(),
+    };
+    let limits = SealLimits { rows_max: 10, now: UtcMillis(T0 + 5_000) };
+    for name in ["first", "last"] {
+        store(&mut outbox, vec![reading(1, T0, 7)]);
+        let inventory = Inventory { meters: vec![entry(name)] };
+        let sealed = outbox.transaction(|outbox| outbox.seal(Which::Backlog, limits, Some(inventory.clone()))).unwrap();
+        assert_eq!(opened(&outbox, &sealed.unwrap()).inventory, Some(inventory));
+    }
+    store(&mut outbox, vec![reading(2, T0, 7)]);
+    seal(&mut outbox, Which::Backlog, 10).unwrap();
+    let (outbox, _) = outbox.reopen(incarnations_from(200)).unwrap();
+    assert_eq!(outbox.inventory().unwrap(), Some(Inventory { meters: vec![entry("last")] }));
 }
 
 /// Negative control: without `cut_to_size` the writer panics at every seal.

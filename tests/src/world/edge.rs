@@ -74,11 +74,14 @@ impl Edge {
         self.collect_disk()?;
         let outbox = locked(&self.disk).take().context("two gateways on one disk")?;
         let (outbox, _) = outbox.reopen(draw(&mut random))?;
+        let (inventory, metrics) = (gateway::inventory::InventoryKeeper::default(), Metrics::default());
+        if let Some(known) = outbox.inventory()? {
+            inventory.recall(known, protocols::metering::UtcMillis::MIN);
+        }
         let (outbox, shared) = OutboxHandle::inline(outbox);
         *locked(&self.running) = Some(shared);
         let clock = around.clock.of_gateway();
         let trust = ClockTrust::new(clock.clone(), random.next_u64());
-        let (inventory, metrics) = (gateway::inventory::InventoryKeeper::default(), Metrics::default());
         let session = SessionParts {
             outbox: outbox.clone(),
             clock: clock.clone(),
