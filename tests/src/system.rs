@@ -70,11 +70,22 @@ pub fn start_dlms_line(
     per_line: usize,
     settings: &str,
 ) -> anyhow::Result<Fleet> {
+    start_dlms_of(stage, first_number, count, settings, &format!("meters_per_line = {per_line}\n"))
+}
+
+/// The same; `kind` are lines of the meters' group: zone, quirks.
+pub fn start_dlms_of(
+    stage: &mut Stage,
+    first_number: u32,
+    count: usize,
+    settings: &str,
+    kind: &str,
+) -> anyhow::Result<Fleet> {
     let password = stage.folder().join("meter-password").display().to_string();
     std::fs::write(&password, "reader")?;
     let meters = format!(
         "[[meters]]\ncount = {count}\nfirst_number = {first_number}\nprotocol = \"dlms-tcp\"\nlisten = \"127.0.0.1:0\"\n\
-         meters_per_line = {per_line}\npassword_file = \"{password}\"\n{PROFILE}"
+         {kind}password_file = \"{password}\"\n{PROFILE}"
     );
     let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
     let endpoints = (0..count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
