@@ -92,6 +92,36 @@ pub fn start_dlms_of(
     Ok(Fleet { truth, endpoints, password })
 }
 
+/// DLMS meters on one HDLC line, and one P1 meter with a gas meter behind it, each on a pty of its own.
+pub fn start_serial(stage: &mut Stage, first_number: u32, count: usize, settings: &str) -> anyhow::Result<Fleet> {
+    let password = stage.folder().join("meter-password").display().to_string();
+    std::fs::write(&password, "reader")?;
+    let [line, port] = serial_paths(stage);
+    let last_number = first_number as usize + count;
+    let meters = format!(
+        "[[meters]]\ncount = {count}\nfirst_number = {first_number}\nprotocol = \"dlms-hdlc\"\nline = \"pty\"\npath = \"{line}\"\n\
+         password_file = \"{password}\"\n{PROFILE}\
+         [[meters]]\ncount = 1\nfirst_number = {last_number}\nprotocol = \"p1\"\nline = \"pty\"\npath = \"{port}\"\ndsmr = \"5.0\"\n\
+         gas = true\n"
+    );
+    let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
+    let endpoints = (0..=count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
+    Ok(Fleet { truth, endpoints, password })
+}
+
+/// The gateway's sections for the line and the port of [`start_serial`].
+pub fn serial_toml(stage: &Stage) -> String {
+    let [line, port] = serial_paths(stage);
+    format!(
+        "[[line]]\nname = \"rs485\"\nserial = \"{line}\"\n\
+         [[port]]\nname = \"p1\"\nserial_port = \"{port}\"\nevery_s = 1\nregisters_every_s = 1\n"
+    )
+}
+
+fn serial_paths(stage: &Stage) -> [String; 2] {
+    ["rs485", "p1"].map(|name| stage.folder().join(name).display().to_string())
+}
+
 /// CAD meters that publish twice a second to the stage's broker.
 pub fn start_cad(stage: &mut Stage, first_number: u32, count: usize) -> anyhow::Result<Fleet> {
     let broker =
