@@ -1,0 +1,18 @@
+use protocols::uplink::{Payload, PayloadError, Sha256};
+
+/// Octets that are to be a payload are refused or opened; where a ref claims what comes out, nothing else is taken.
+pub(crate) fn target(data: &[u8]) {
+    let hash = Sha256::of(data);
+    let opened = Payload::open_unclaimed(data, hash);
+    if let Err(error) = &opened {
+        assert!(!error.to_string().is_empty());
+    }
+    let claimed = opened.as_ref().map_or(1_000, |batch| Payload::seal(batch).uncompressed_bytes);
+    match Payload::open(data, hash, claimed) {
+        Ok(batch) => assert_eq!(Ok(batch), opened),
+        // An older writer may have written the same in more octets.
+        Err(error) => assert!(opened.is_err() || matches!(error, PayloadError::Compression { .. }), "{error}"),
+    }
+    let other = Sha256::of(b"another payload");
+    assert_eq!(Payload::open_unclaimed(data, other), Err(PayloadError::Hash { expected: other, found: hash }));
+}
