@@ -195,7 +195,7 @@ fn memory_kb_peak() -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-// Negative control for the memory: reserve in `Data::from_bytes` what an array announces.
+// Negative control for the memory: fill in `Data::decode` what an array announces.
 #[test]
 fn every_target_survives_its_corpus_and_mutations_of_it() {
     let (seed, mutations) = (setting("MUTATIONS_SEED", SEED), setting("MUTATIONS", MUTATIONS));

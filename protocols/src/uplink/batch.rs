@@ -484,4 +484,4 @@ impl EventWire {
 
 #[cfg(test)]
 #[path = "batch_tests.rs"]
-mod tests;
+pub(super) mod tests;
