@@ -242,6 +242,24 @@ fn what_no_message_of_ours_says_is_refused() {
     assert!(of_status(4, incarnation(ranges(&[(1, 2)]))).is_ok());
 }
 
+// A row is refused so as well. Negative control: leave out the check in `EventWire::decode`.
+#[test]
+fn an_event_that_was_read_at_no_instant_is_refused() {
+    let golden = batch::tests::golden();
+    let Value::Array(batch) = ciborium::from_reader(&golden.encode()[..]).unwrap() else { panic!("an array") };
+    let read = |lag_s: i64| {
+        let mut events = batch[6].clone();
+        events.as_array_mut().unwrap()[0].as_array_mut().unwrap()[7] = lag_s.into();
+        Batch::decode(&with(&golden.encode(), 6, events))
+    };
+    let (least, most) = ((UtcMillis::MIN.0 - T0) / 1_000, (UtcMillis::MAX.0 - T0) / 1_000);
+    assert_eq!(read(most).unwrap().events[0].read_at, UtcMillis(UtcMillis::MAX.0 - 999));
+    assert_eq!(read(least).unwrap().events[0].read_at, UtcMillis::MIN);
+    for lag_s in [least - 1, most + 1, i64::MIN, i64::MAX] {
+        says(read(lag_s), "read at no instant");
+    }
+}
+
 /// The golden batch with another meter in its inventory.
 fn with_meter(index: usize, element: Value) -> Result<Batch, DecodeError> {
     let Value::Array(batch) = ciborium::from_reader(&batch::tests::golden().encode()[..]).unwrap() else { panic!() };
