@@ -23,6 +23,8 @@ targets! {
     cad_minimal,
     cad_smets2,
     cosem,
+    dlms_client,
+    dlms_server,
     hdlc_client,
     hdlc_frame,
     hdlc_server,
