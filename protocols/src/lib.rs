@@ -17,6 +17,8 @@
 
 pub mod bytes;
 pub mod cad;
+#[cfg(test)]
+mod captures;
 pub mod cosem;
 pub mod dlms;
 pub mod hdlc;

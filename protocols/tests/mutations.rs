@@ -14,6 +14,9 @@ const SEED: u64 = 0x5eed_0001;
 /// Inputs do not grow beyond this: longer ones only repeat.
 const LEN_MAX: usize = 8 * 1024;
 
+/// What all targets together may ever hold. They need a tenth of it; a count that is believed costs far more.
+const MEMORY_KB_MAX: u64 = 64 * 1024;
+
 /// Values at which lengths and counts go wrong.
 const EDGES: [u8; 12] = [0x00, 0x01, 0x02, 0x0f, 0x10, 0x7f, 0x80, 0x81, 0x82, 0x84, 0xfe, 0xff];
 
@@ -185,6 +188,14 @@ fn run(name: &str, target: fn(&[u8]), seed: u64, mutations: u64) {
     }
 }
 
+/// The most memory that this process ever held, where the system says it.
+fn memory_kb_peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+// Negative control for the memory: fill in `Data::decode` what an array announces.
 #[test]
 fn every_target_survives_its_corpus_and_mutations_of_it() {
     let (seed, mutations) = (setting("MUTATIONS_SEED", SEED), setting("MUTATIONS", MUTATIONS));
@@ -193,6 +204,9 @@ fn every_target_survives_its_corpus_and_mutations_of_it() {
             scope.spawn(move || run(name, target, seed, mutations));
         }
     });
+    let peak_kb = memory_kb_peak().unwrap_or(0);
+    assert!(peak_kb <= MEMORY_KB_MAX, "{peak_kb} kB");
+    println!("{peak_kb} kB at the most");
 }
 
 #[test]

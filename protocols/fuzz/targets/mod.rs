@@ -4,7 +4,9 @@
 //! `protocols/tests/mutations.rs`, which runs each over its corpus and many mutations of it.
 //!
 //! A new target is a file here with `pub(crate) fn target(data: &[u8])`, its name in the list below and in the list of binaries in
-//! `fuzz/Cargo.toml`, and at least one example in `fuzz/corpus/{target}`.
+//! `fuzz/Cargo.toml`, and at least one example in `fuzz/corpus/{target}`. `steps` is no target: it cuts an input into a conversation.
+
+mod steps;
 
 macro_rules! targets {
     ($($name:ident,)*) => {
@@ -15,7 +17,24 @@ macro_rules! targets {
 }
 
 targets! {
+    acse,
+    apdu,
+    axdr,
     cad_minimal,
     cad_smets2,
+    cosem,
+    dlms_client,
+    dlms_server,
+    hdlc_client,
+    hdlc_frame,
+    hdlc_server,
+    notification,
     p1,
+    profile_rows,
+    uplink_batch,
+    uplink_payload,
+    uplink_receipt,
+    uplink_ref,
+    uplink_status,
+    wrapper,
 }

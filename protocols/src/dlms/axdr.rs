@@ -169,7 +169,7 @@ impl Budget {
         Self { limits, values_left: limits.values }
     }
 
-    fn spend(&mut self, values: usize, offset: usize) -> Result<(), AxdrError> {
+    pub(crate) fn spend(&mut self, values: usize, offset: usize) -> Result<(), AxdrError> {
         let left = u32::try_from(values).ok().and_then(|values| self.values_left.checked_sub(values));
         self.values_left = left.ok_or(AxdrError::Values { max: self.limits.values, offset })?;
         Ok(())

@@ -201,7 +201,9 @@ impl<'a> Data<'a> {
     /// Reads one complete value; what follows it stays in `reader`.
     pub fn decode(reader: &mut Reader<'a>, limits: Limits) -> Result<Self, AxdrError> {
         let mut data = Data::Null;
-        tagged(reader, &mut Budget::new(limits), &mut data)?;
+        let mut budget = Budget::new(limits);
+        budget.spend(1, reader.offset())?;
+        tagged(reader, &mut budget, &mut data)?;
         Ok(data)
     }
 

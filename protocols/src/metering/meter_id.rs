@@ -75,6 +75,7 @@ impl FromStr for MeterId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_could_break_a_topic_or_a_path_is_refused() {
@@ -89,5 +90,29 @@ mod tests {
     fn a_device_identity_is_made_safe() {
         assert_eq!(MeterId::from_device(b"  LGZ1030/55#7 ").map(|id| id.to_string()), Some("LGZ1030_55_7".to_owned()));
         assert_eq!(MeterId::from_device(b"   "), None);
+    }
+
+    proptest! {
+        #[test]
+        fn ids_round_trip(text in "[A-Za-z0-9._:@=-]{1,64}") {
+            let id = MeterId::new(&text).unwrap();
+            prop_assert_eq!((id.as_str(), id.to_string().parse()), (&text[..], Ok(id.clone())));
+            prop_assert_eq!(MeterId::from_device(text.as_bytes()), Some(id));
+        }
+
+        #[test]
+        fn no_other_text_is_an_id(text in prop_oneof!["\\PC{0,70}", "[A-Za-z0-9._:@=-]{0,3}[^A-Za-z0-9._:@=-][a-z]{0,3}"]) {
+            let is_sound = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:@=-".contains(&byte));
+            prop_assert_eq!(MeterId::new(&text).is_ok(), is_sound && (1..=64).contains(&text.len()));
+        }
+
+        // Negative control: make an id of what a device sent without cutting it at 64.
+        #[test]
+        fn whatever_a_device_sends_makes_an_id_or_is_blank(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            match MeterId::from_device(&bytes) {
+                Some(id) => prop_assert_eq!(id.as_str().parse(), Ok(id.clone())),
+                None => prop_assert!(bytes.trim_ascii().is_empty(), "{:?} has a name", bytes),
+            }
+        }
     }
 }

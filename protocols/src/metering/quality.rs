@@ -114,6 +114,29 @@ mod tests {
         assert_eq!(Quality::from_amr_status(0x8a), Quality::CLOCK_INVALID.with(Quality::POWER_FAILURE));
     }
 
+    // Negative control: another mask in `from_amr_status`.
+    #[test]
+    fn each_bit_of_the_amr_status_has_its_meaning_and_no_other() {
+        let meanings: [(u8, Option<(Quality, &str)>); 8] = [
+            (0x01, Some((Quality::CRITICAL_ERROR, "critical-error"))),
+            (0x02, Some((Quality::CLOCK_INVALID, "clock-invalid"))),
+            (0x04, Some((Quality::NOT_VALID, "not-valid"))),
+            (0x08, None),
+            (0x10, None),
+            (0x20, Some((Quality::CLOCK_ADJUSTED, "clock-adjusted"))),
+            (0x40, None),
+            (0x80, Some((Quality::POWER_FAILURE, "power-failure"))),
+        ];
+        for status in 0..=u8::MAX {
+            let set = || meanings.iter().filter(|(bit, _)| status & bit != 0).filter_map(|(_, meaning)| *meaning);
+            let expected = set().fold(Quality::GOOD, |quality, (bit, _)| quality.with(bit));
+            let quality = Quality::from_amr_status(status);
+            assert_eq!(quality, expected, "{status:#04x}");
+            let names: Vec<_> = set().map(|(_, name)| name).collect();
+            assert_eq!(quality.to_string(), if names.is_empty() { "good".to_owned() } else { names.join("|") });
+        }
+    }
+
     proptest! {
         #[test]
         fn display_and_parse_round_trip(bits: u32) {

@@ -1,21 +1,14 @@
 //! The protocol as a whole: captures of real meters, another reader, and our own writer.
 
 use std::io::Read as _;
-use std::path::PathBuf;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::metering::{Kind, Quality, Quantity, StampedBy, Unit, UtcMillis};
 
-/// The folder of captures; they are no part of the project, so a test says that it had nothing to read.
 fn capture(name: &str) -> Option<Vec<u8>> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/captures/p1"));
-    let bytes = std::fs::read(folder.join(name)).ok();
-    if bytes.is_none() {
-        println!("no capture {name}: nothing tested");
-    }
-    bytes
+    crate::captures::capture(&format!("p1/{name}"))
 }
 
 fn now() -> UtcMillis {
@@ -237,6 +230,40 @@ fn the_serial_capture_is_read_second_by_second() {
     assert!(seen.is_sorted(), "neither time nor register runs backwards");
     let span = seen[565].0.since(seen[0].0);
     assert!((565_000..600_000).contains(&span), "about one a second: {span} ms");
+}
+
+// Negative control: take a telegram whose end has not come.
+#[test]
+fn the_short_capture_that_is_cut_at_both_ends_has_two_telegrams() {
+    let Some(text) = capture("dsmr5_mini.txt") else { return };
+    for lengths in [&[text.len()][..], &[1], &[1, 7, 64, 500]] {
+        let (mut noise, mut seen) = (0, Vec::new());
+        let left = feed(&text, lengths, |found| match found {
+            Err(FrameError::Noise { len }) => noise += len,
+            Err(error) => panic!("{error}"),
+            Ok(telegram) => {
+                assert_eq!(telegram.crc(), CrcVerdict::Valid);
+                let readout = Readout::decode(telegram, &Settings::default(), now()).unwrap();
+                assert_eq!(readout.problems, []);
+                assert_eq!(meters(&readout), [("E0044007131650618", None)]);
+                seen.push((readout.captured_at.to_string(), values(&readout.meters[0])));
+            }
+        });
+        // Sixteen lines before the first start, fourteen after the last end.
+        let lines: Vec<_> = text.split_inclusive(|&byte| byte == b'\n').collect();
+        assert_eq!((noise, left), (lines[..16].concat().len(), lines[86..].concat().len()));
+        let expected = [("2019-03-24T14:05:19Z", "378", "237.1"), ("2019-03-24T14:05:20Z", "377", "237.2")];
+        assert_eq!(seen.len(), expected.len());
+        for ((at, values), (expected_at, watts, volts)) in seen.iter().zip(expected) {
+            assert_eq!(at, expected_at);
+            assert_eq!(
+                values[..4],
+                ["1-0:1.8.1 3432827 Wh", "1-0:1.8.2 3224632 Wh", "1-0:2.8.1 0 Wh", "1-0:2.8.2 0 Wh"]
+            );
+            assert_eq!(values[4], format!("1-0:1.7.0 {watts} W"));
+            assert!(values.contains(&format!("1-0:32.7.0 {volts} V")), "{values:?}");
+        }
+    }
 }
 
 #[test]

@@ -476,6 +476,9 @@ impl EventWire {
     fn decode(self, sealed_at: UtcMillis) -> Result<BatchEvent, DecodeError> {
         let meter = MeterId::new(&self.meter).map_err(|error| DecodeError::Invalid(error.to_string()))?;
         let read_at = UtcMillis(sealed_at.seconds().saturating_add(self.lag).saturating_mul(1000));
+        if !(UtcMillis::MIN..=UtcMillis::MAX).contains(&read_at) {
+            return Err(DecodeError::Invalid(format!("event of {meter}: read at no instant: {} ms", read_at.0)));
+        }
         let at = sealed_at.plus_ms(self.at);
         let (code, nth, raw) = (self.code, self.nth, self.raw.0);
         Ok(BatchEvent { event: Event { meter, log: self.log, at, nth, code, raw, text: self.text }, read_at })
@@ -484,4 +487,4 @@ impl EventWire {
 
 #[cfg(test)]
 #[path = "batch_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use super::super::{ExpectedSeries, MeterEntry, MeterState, Payload, PayloadError
 use super::*;
 use crate::metering::ObisCode;
 
-fn series(meter: u32, c: u8, kind: Kind, period_s: u32) -> Series {
+pub(crate) fn series(meter: u32, c: u8, kind: Kind, period_s: u32) -> Series {
     Series {
         meter: MeterId::new(&format!("SIM:{meter:06}")).unwrap(),
         code: Code::obis(ObisCode::new(1, 0, c, 8, 0, 255)),
@@ -13,7 +13,7 @@ fn series(meter: u32, c: u8, kind: Kind, period_s: u32) -> Series {
     }
 }
 
-fn row(captured_at: i64, mantissa: i64) -> BlockRow {
+pub(crate) fn row(captured_at: i64, mantissa: i64) -> BlockRow {
     BlockRow {
         captured_at: UtcMillis(captured_at),
         nth: 0,
@@ -25,9 +25,9 @@ fn row(captured_at: i64, mantissa: i64) -> BlockRow {
     }
 }
 
-const T0: i64 = 1_795_400_000_000;
+pub(crate) const T0: i64 = 1_795_400_000_000;
 
-fn batch(blocks: Vec<SeriesBlock>, events: Vec<BatchEvent>) -> Batch {
+pub(crate) fn batch(blocks: Vec<SeriesBlock>, events: Vec<BatchEvent>) -> Batch {
     let mut batch = Batch {
         id: BatchId { gateway: GatewayId::new("gw-1").unwrap(), incarnation: 0x0102_0304_0506_0708, seq: 3 },
         sealed_at: UtcMillis(T0),
@@ -40,16 +40,20 @@ fn batch(blocks: Vec<SeriesBlock>, events: Vec<BatchEvent>) -> Batch {
     batch
 }
 
-fn golden() -> Batch {
+pub(crate) fn event(at: i64) -> BatchEvent {
     let event = Event {
         meter: MeterId::new("SIM:000001").unwrap(),
         log: "0-0:99.98.0".to_owned(),
-        at: UtcMillis(T0 - 5_000),
+        at: UtcMillis(at),
         nth: 0,
         code: 2,
         raw: vec![0x11, 2],
         text: "power up".to_owned(),
     };
+    BatchEvent { event, read_at: UtcMillis(T0 - 1000) }
+}
+
+pub(crate) fn golden() -> Batch {
     let maximum =
         BlockRow { occurred_at: Some(UtcMillis(T0 - 90_000)), clock_offset_ms: Some(-2_000), ..row(T0 - 1000, 42) };
     let blocks = vec![
@@ -68,7 +72,7 @@ fn golden() -> Batch {
             rows: vec![maximum],
         },
     ];
-    let mut golden = batch(blocks, vec![BatchEvent { event, read_at: UtcMillis(T0 - 1000) }]);
+    let mut golden = batch(blocks, vec![event(T0 - 5_000)]);
     golden.inventory = Some(Inventory {
         meters: vec![MeterEntry {
             name: "flat 1".to_owned(),
@@ -90,7 +94,7 @@ fn golden() -> Batch {
     golden
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();

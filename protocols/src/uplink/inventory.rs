@@ -25,7 +25,7 @@ pub enum MeterState {
 }
 
 impl MeterState {
-    const ALL: [Self; 7] =
+    pub(super) const ALL: [Self; 7] =
         [Self::Unknown, Self::Ok, Self::Silent, Self::WrongIdentity, Self::Refusing, Self::ClockOff, Self::Parked];
 
     pub const fn name(self) -> &'static str {

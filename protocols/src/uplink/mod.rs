@@ -13,10 +13,16 @@
 
 mod batch;
 mod books;
+#[cfg(test)]
+mod cddl_tests;
 mod column;
 mod ids;
 mod inventory;
+#[cfg(test)]
+mod limit_tests;
 pub mod limits;
+#[cfg(test)]
+mod message_tests;
 mod payload;
 mod receipt;
 mod reference;

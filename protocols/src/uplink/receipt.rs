@@ -52,10 +52,19 @@ wire_array! {
     struct RefusedWire { seq: u64, reason: String }
 }
 
-pub(super) type Ranges = Capped<(u64, u64), 8_192>;
+wire_array! {
+    #[derive(Debug)]
+    pub(super) struct RangeWire { first: u64, last: u64 }
+}
+
+pub(super) type Ranges = Capped<RangeWire, 8_192>;
 
 pub(super) fn ranges(set: &SeqSet) -> Ranges {
-    Capped(set.ranges().to_vec())
+    Capped(set.ranges().iter().map(|&(first, last)| RangeWire { first, last }).collect())
+}
+
+pub(super) fn seqs(ranges: &Ranges) -> Result<SeqSet, DecodeError> {
+    SeqSet::from_wire(ranges.0.iter().map(|range| (range.first, range.last)))
 }
 
 impl Receipt {
@@ -82,11 +91,11 @@ impl Receipt {
             gateway: GatewayId::new(&wire.gateway).map_err(|error| DecodeError::Invalid(error.to_string()))?,
             incarnation: wire.incarnation,
             applied_through: wire.applied_through,
-            applied: SeqSet::from_wire(&wire.applied.0)?,
+            applied: seqs(&wire.applied)?,
             refused: wire.refused.0.into_iter().map(refused).collect(),
-            resend: SeqSet::from_wire(&wire.resend.0)?,
-            later: SeqSet::from_wire(&wire.later.0)?,
-            lost: SeqSet::from_wire(&wire.lost.0)?,
+            resend: seqs(&wire.resend)?,
+            later: seqs(&wire.later)?,
+            lost: seqs(&wire.lost)?,
             cloud_time: UtcMillis(wire.cloud_time),
         })
     }

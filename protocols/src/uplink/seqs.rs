@@ -125,9 +125,9 @@ impl SeqSet {
         missing
     }
 
-    pub(super) fn from_wire(ranges: &[(u64, u64)]) -> Result<Self, DecodeError> {
+    pub(super) fn from_wire(ranges: impl Iterator<Item = (u64, u64)>) -> Result<Self, DecodeError> {
         let mut set = Self::new();
-        for &(first, last) in ranges {
+        for (first, last) in ranges {
             if first == 0 || first > last || set.last().is_some_and(|previous| previous >= first) {
                 return Err(DecodeError::Invalid(format!("{first}..{last} is out of order in a list of ranges")));
             }

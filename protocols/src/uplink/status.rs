@@ -1,7 +1,7 @@
 //! What the gateway says of itself, retained at the broker and appended to the cloud's log.
 
 use super::limits::STATUS_BYTES_MAX;
-use super::receipt::{Ranges, ranges};
+use super::receipt::{Ranges, ranges, seqs};
 use super::wire::{self, Capped, wire_array};
 use super::{DecodeError, GatewayId, SeqSet, VERSION};
 use crate::metering::UtcMillis;
@@ -84,7 +84,7 @@ impl Status {
                 incarnation: wire.incarnation,
                 last_sealed: wire.last_sealed,
                 floor: wire.floor,
-                abandoned: SeqSet::from_wire(&wire.abandoned.0)?,
+                abandoned: seqs(&wire.abandoned)?,
             })
         };
         Ok(Self {

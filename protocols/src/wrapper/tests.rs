@@ -195,35 +195,6 @@ fn a_server_that_says_nothing_is_given_up() {
     assert_eq!(pair.run(&exchange).error, Some(LinkError::Silent { attempts: 1, timeout_ms: 1_000 }));
 }
 
-// 100,000 mutations: nothing panics, and no more is kept than one APDU.
-#[test]
-fn mutated_streams_do_no_harm() {
-    let mut random = Random::seeded(4059);
-    let valid = [wpdu(16, 1, &[0xc0; 20]), wpdu(16, ALL_STATION, &[]), wpdu(17, 1, &[0xc4; 300])].concat();
-    for round in 0..100_000 {
-        let mut server = WrapperServer::new(WrapperConfig { apdu_octets_max: 400, ..config() });
-        server.connect(Duration::ZERO);
-        let mut stream = valid.clone();
-        for _ in 0..random.below(5) {
-            // The headers are where it hurts.
-            let at =
-                [random.below(8), 28 + random.below(16), random.below(stream.len() as u64)][random.below(3) as usize];
-            match random.below(3) {
-                0 => stream[at as usize] = random.draw() as u8,
-                1 => drop(stream.remove(at as usize)),
-                _ => stream.insert(at as usize, random.draw() as u8),
-            }
-        }
-        let (first, second) = stream.split_at(random.below(stream.len() as u64) as usize);
-        for part in [first, second] {
-            if receive(&mut server, part).is_err() {
-                assert!(!server.stream.is_up);
-            }
-        }
-        assert!(server.stream.octets.len() <= 8 + 400, "round {round}");
-    }
-}
-
 proptest! {
     #[test]
     fn wpdus_round_trip(source: u16, destination: u16, apdu in prop::collection::vec(any::<u8>(), 0..3000)) {

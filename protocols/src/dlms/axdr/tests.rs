@@ -1,4 +1,5 @@
 use super::*;
+use crate::dlms::data::Data;
 use proptest::prelude::*;
 
 fn skipped(bytes: &[u8]) -> Result<usize, AxdrError> {
@@ -31,6 +32,21 @@ fn no_limit_allows_more_depth_than_recursion_may_have() {
     let limits = Limits { depth: 200, ..Limits::DEFAULT };
     let error = skip_value(&mut Reader::new(&bytes), limits);
     assert_eq!(error, Err(AxdrError::Depth { max: 16, offset: 32 }));
+}
+
+// Negative control: leave out `spend` in `Data::decode`.
+#[test]
+fn the_outermost_value_counts_whoever_counts() {
+    // An array of a structure of one value, and a compact array of two values: its type is looked at twice.
+    for (bytes, values) in [(&[0x01, 0x01, 0x02, 0x01, 0x11, 0x07][..], 3), (&[0x13, 0x11, 0x02, 0x07, 0x08], 4)] {
+        let most = Limits { values, ..Limits::DEFAULT };
+        assert_eq!(skip_value(&mut Reader::new(bytes), most), Ok(bytes));
+        assert!(Data::decode(&mut Reader::new(bytes), most).is_ok());
+        let less = Limits { values: values - 1, ..Limits::DEFAULT };
+        let skipped = skip_value(&mut Reader::new(bytes), less);
+        assert!(matches!(skipped, Err(AxdrError::Values { .. })), "{skipped:?}");
+        assert_eq!(Data::decode(&mut Reader::new(bytes), less).map(drop), skipped.map(drop));
+    }
 }
 
 proptest! {

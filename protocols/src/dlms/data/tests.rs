@@ -222,10 +222,11 @@ fn a_count_beyond_the_limit_is_refused_before_anything_is_done() {
         Data::from_bytes(&[0x01, 0x84, 0xff, 0xff, 0xff, 0xff]),
         Err(AxdrError::Values { max: Limits::VALUES_MAX, offset: 6 })
     );
-    let two = Limits { values: 2, ..Limits::DEFAULT };
-    let decode = |bytes| Data::decode(&mut Reader::new(bytes), two).map(|data| data.tag());
+    // The array itself is one.
+    let three = Limits { values: 3, ..Limits::DEFAULT };
+    let decode = |bytes| Data::decode(&mut Reader::new(bytes), three).map(|data| data.tag());
     assert_eq!(decode(&[0x01, 0x02, 0x00, 0x00]), Ok(tag::ARRAY));
-    assert_eq!(decode(&[0x01, 0x03, 0x00, 0x00, 0x00]), Err(AxdrError::Values { max: 2, offset: 2 }));
+    assert_eq!(decode(&[0x01, 0x03, 0x00, 0x00, 0x00]), Err(AxdrError::Values { max: 3, offset: 2 }));
 }
 
 #[test]

@@ -1,38 +1,23 @@
 use super::*;
 use crate::bytes::Truncated;
+use crate::captures::{capture, logged};
 use crate::dlms::datetime::ClockStatus;
+use crate::hdlc::{PushListener, UiReassembler};
 use crate::metering::UtcMillis;
 use proptest::prelude::*;
 use std::fmt::Write as _;
-
-/// Recorded pushes of real meters lie outside of this repository; without them there is nothing to compare.
-const CAPTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/captures/dlms_push");
+use std::time::Duration;
 
 /// The octets of a log and the expected values beside it.
-fn capture(name: &str) -> Option<(Vec<u8>, String)> {
-    let read = |suffix: &str| std::fs::read_to_string(format!("{CAPTURES}/{name}{suffix}"));
-    let (Ok(log), Ok(expected)) = (read(".log"), read("_decoded.xml")) else {
-        println!("{name}: no capture in {CAPTURES}, skipped");
-        return None;
-    };
-    let digits: Vec<u8> = log.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
-    Some((digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect(), expected))
+fn pushed(name: &str) -> Option<(Vec<u8>, String)> {
+    let expected = capture(&format!("dlms_push/{name}_decoded.xml"))?;
+    Some((logged(&format!("dlms_push/{name}.log"))?, String::from_utf8(expected).unwrap()))
 }
 
-/// The information fields of well-formed HDLC frames, LLC octets removed; enough for these files.
-fn without_frames(mut octets: &[u8]) -> Vec<u8> {
-    let mut apdu = Vec::new();
-    while let [0x7e, high, low, rest @ ..] = octets {
-        let length = usize::from(high & 0x07) << 8 | usize::from(*low);
-        let (frame, after) = rest.split_at(length - 2);
-        let address = |octets: &[u8]| octets.iter().position(|octet| octet & 1 == 1).unwrap() + 1;
-        let destination = address(frame);
-        let source = address(&frame[destination..]);
-        let information = &frame[destination + source + 3..frame.len() - 2];
-        apdu.extend(information.strip_prefix(&[0xe6, 0xe7, 0x00]).unwrap_or(information));
-        octets = after.strip_prefix(&[0x7e]).unwrap();
-    }
-    apdu
+/// The APDUs of a line on which a meter pushes, heard in pieces of this length.
+fn heard(octets: &[u8], length: usize) -> Vec<Vec<u8>> {
+    let mut listener = PushListener::new(UiReassembler::new(4096, Duration::from_secs(2)), Duration::from_millis(400));
+    octets.chunks(length).flat_map(|piece| listener.receive(Duration::ZERO, piece)).collect()
 }
 
 /// What the decoded file says, one line per element, without what it adds for readers (names, units, comments).
@@ -120,16 +105,31 @@ fn notification_lines(notification: &DataNotification<'_>) -> Vec<String> {
     lines
 }
 
+/// What the APDU says is what is known of it.
+fn compare(name: &str, apdu: &[u8], expected: &str) {
+    let notification = decode_data_notification(apdu).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(notification_lines(&notification), expected_lines(expected), "{name}");
+    assert_eq!(notification.surplus, [0; 0], "{name}");
+}
+
 #[test]
 fn recorded_pushes_have_the_values_that_are_known_for_them() {
-    let plain = ["raw_salzburg_netz", "raw_egd_example"];
-    let framed = ["hdlc_iskra550", "hdlc_kaifa_ma304h3e", "hdlc_norway_han_1phase"];
-    for name in plain.into_iter().chain(framed) {
-        let Some((octets, expected)) = capture(name) else { continue };
-        let apdu = if name.starts_with("hdlc") { without_frames(&octets) } else { octets };
-        let notification = decode_data_notification(&apdu).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(notification_lines(&notification), expected_lines(&expected), "{name}");
-        assert_eq!(notification.surplus, [0; 0], "{name}");
+    for name in ["raw_salzburg_netz", "raw_egd_example"] {
+        let Some((octets, expected)) = pushed(name) else { continue };
+        compare(name, &octets, &expected);
+    }
+}
+
+// Negative control: keep the LLC octets, or drop the segments of a push but the last.
+#[test]
+fn recorded_lines_have_the_values_that_are_known_for_them() {
+    for name in ["hdlc_iskra550", "hdlc_kaifa_ma304h3e", "hdlc_norway_han_1phase"] {
+        let Some((octets, expected)) = pushed(name) else { continue };
+        for length in [octets.len(), 1, 17] {
+            let apdus = heard(&octets, length);
+            assert_eq!(apdus.len(), 1, "{name}");
+            compare(name, &apdus[0], &expected);
+        }
     }
 }
 

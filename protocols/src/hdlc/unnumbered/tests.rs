@@ -1,11 +1,10 @@
-use std::path::Path;
-
 use proptest::prelude::*;
 
 use super::super::address::ClientAddress;
 use super::super::frame::{Scan, scan};
 use super::super::transfer::LLC_COMMAND;
 use super::*;
+use crate::captures::logged;
 
 fn reassembler() -> UiReassembler {
     UiReassembler::new(4096, Duration::from_secs(2))
@@ -18,17 +17,6 @@ fn meter() -> HdlcAddress {
 fn frame(information: &[u8], segmented: bool) -> Frame<'_> {
     let control = Control::Ui.encode(!segmented);
     Frame { segmented, destination: ClientAddress::PUBLIC.into(), source: meter(), control, information }
-}
-
-/// The octets of a capture log: hexadecimal digits, whatever stands between them.
-fn capture(name: &str) -> Option<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/captures/dlms_push");
-    let Ok(text) = std::fs::read_to_string(Path::new(folder).join(name)) else {
-        println!("skipped: no capture {name} in {folder}");
-        return None;
-    };
-    let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|digit| digit as u8).collect();
-    Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 /// Frames, and the APDUs in them, of a capture in which every octet belongs to a frame.
@@ -61,7 +49,7 @@ fn captures_of_real_meters_reassemble_to_apdus() {
         ("hdlc_norway_han_1phase.log", 1, 0x0f, 197),
     ];
     for (name, frames, tag, octets) in expected {
-        let Some(bytes) = capture(name) else { continue };
+        let Some(bytes) = logged(&format!("dlms_push/{name}")) else { continue };
         let (found, apdus) = deframe(&bytes);
         let shape: Vec<(u8, usize)> = apdus.iter().map(|apdu| (apdu[0], apdu.len())).collect();
         assert_eq!((found, shape), (frames, vec![(tag, octets)]), "{name}");

@@ -269,6 +269,30 @@ fn the_status_of_the_meter_wins_over_that_of_a_channel() {
     assert_eq!(quality(&[CaptureObject::CLOCK, channel, ENERGY]), Quality::NOT_VALID);
 }
 
+// Negative control: take the status of `Data::Unsigned` only, or its low octet where it has more.
+#[test]
+fn an_amr_status_is_the_quality_of_its_row_whatever_integer_holds_it() {
+    let quality = |status: DataValue| {
+        let rows = buffer(vec![vec![clock(START), status, energy(1)]]);
+        read_all(&COLUMNS, ProfileRules::new(PERIOD_S), &rows)[0].as_ref().unwrap().2
+    };
+    for status in 0..=u8::MAX {
+        let held = [
+            DataValue::Unsigned(status),
+            DataValue::LongUnsigned(status.into()),
+            DataValue::Long(status.into()),
+            DataValue::DoubleLongUnsigned(status.into()),
+            DataValue::Long64Unsigned(status.into()),
+        ];
+        for value in held {
+            assert_eq!(quality(value.clone()), Quality::from_amr_status(status), "{value:?}");
+        }
+    }
+    for none in [DataValue::LongUnsigned(0x182), DataValue::Integer(-1), DataValue::OctetString(vec![0x82])] {
+        assert_eq!(quality(none.clone()), Quality::GOOD, "{none:?}");
+    }
+}
+
 #[test]
 fn the_rows_before_a_cut_are_read() {
     let rows = vec![vec![clock(START), DataValue::Unsigned(0), energy(1)]; 3];

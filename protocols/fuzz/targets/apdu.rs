@@ -1,0 +1,47 @@
+use protocols::dlms::apdu::{
+    AttributeReference, ConfirmedServiceError, ExceptionResponse, GetRequest, GetResponse, InitiateRequest, InitiateResponse, read_results,
+    write_results,
+};
+
+/// What can be read of an APDU is written so that it reads the same.
+pub(crate) fn target(data: &[u8]) {
+    if let Ok(request) = GetRequest::decode(data) {
+        assert_eq!(GetRequest::decode(&request.encode()), Ok(request.clone()));
+        if let GetRequest::WithList { references, .. } = request {
+            let octets: usize = references.iter().map(AttributeReference::encoded_len).sum();
+            assert!(octets < data.len(), "{} references", references.len());
+        }
+    }
+    if let Ok(response) = GetResponse::decode(data) {
+        assert_eq!(GetResponse::decode(&response.encode()), Ok(response));
+        if let GetResponse::WithList { results, .. } = response {
+            list(results);
+        }
+    }
+    if let Ok(request) = InitiateRequest::decode(data) {
+        assert_eq!(InitiateRequest::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(response) = InitiateResponse::decode(data) {
+        assert_eq!(InitiateResponse::decode(&response.encode()), Ok(response));
+    }
+    if let Ok(exception) = ExceptionResponse::decode(data) {
+        assert_eq!(ExceptionResponse::decode(&exception.encode()), Ok(exception));
+        assert!(!exception.to_string().is_empty());
+    }
+    if let Ok(error) = ConfirmedServiceError::decode(data) {
+        assert_eq!(ConfirmedServiceError::decode(&error.encode()), Ok(error));
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+fn list(octets: &[u8]) {
+    for expected in 0..4 {
+        let Ok((results, surplus)) = read_results(octets, expected) else { continue };
+        assert_eq!(results.len(), expected);
+        let owned: Vec<_> = results.iter().map(|result| result.map(<[u8]>::to_vec)).collect();
+        let again = write_results(&owned);
+        // The count may have been written longer than it must be.
+        assert!(again.len() + surplus <= octets.len());
+        assert_eq!(read_results(&again, expected), Ok((results, 0)));
+    }
+}
