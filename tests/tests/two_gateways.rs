@@ -1,6 +1,7 @@
 //! Is a reading there twice when two gateways read the same meter?
 
-use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, stage, start_dlms, until, until_logged};
+use demo::stage::http_body;
+use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, stage, start_cad, start_dlms, until, until_logged};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_two_gateways_read_is_stored_once_and_shown_as_repeated() {
@@ -30,4 +31,41 @@ async fn what_two_gateways_read_is_stored_once_and_shown_as_repeated() {
         "{audit}"
     );
     assert_eq!((&audit["store"], &audit["log"]), (&truth.len().into(), &truth.len().into()), "{audit}");
+}
+
+/// What meters push, two gateways hear at the same time; whoever looks at the cloud is told.
+///
+/// Negative control: without `seen::alarm` nobody is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_gateways_hear_at_once_is_stored_once_and_is_an_alarm() {
+    const METERS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let mut stage = stage(folder.path()).await.unwrap();
+    let mut second = stage.gateway_beside("second").await.unwrap();
+    stage.meters_toml = format!("[[feed]]\nname = \"cad\"\nport = {}\n", stage.broker_port());
+    second.meters_toml = stage.meters_toml.clone();
+    stage.start_cloud().unwrap();
+    stage.start_gateway().unwrap();
+    second.start_gateway().unwrap();
+    let fleet = start_cad(&mut stage, 1, METERS).unwrap();
+    until_logged(&stage, 200).await.unwrap();
+    let api = stage.page().trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+    let all_are_seen_twice = async || {
+        let answer: serde_json::Value = serde_json::from_str(&http_body(api, "/v1/meters").await?)?;
+        let meters = answer["meters"].as_array().cloned().unwrap_or_default();
+        let cause = "seen by gateways demo-gateway and second";
+        Ok(meters.len() == METERS && meters.iter().all(|meter| meter["cause"] == cause))
+    };
+    until("an alarm for each meter", CATCH_UP_TIMEOUT, all_are_seen_twice).await.unwrap();
+    stage.stop_simulator().unwrap();
+    let truth = fleet.captured().unwrap();
+    second.wait_until_forwarded(CATCH_UP_TIMEOUT).await.unwrap();
+    let audit = everything_arrives(&stage, &truth).await.unwrap();
+    println!("{audit}");
+    let of_both = 2 * truth.len() as u64;
+    assert!(
+        audit["repeated"].as_u64() > Some(truth.len() as u64 / 2) && audit["sealed"].as_u64() <= Some(of_both),
+        "{audit}"
+    );
+    assert_eq!((&audit["gateways"], &audit["revised"]), (&2.into(), &0.into()), "{audit}");
 }
