@@ -72,8 +72,9 @@ pub enum OutboxError {
     /// What waits for a person or for a trusted clock fills its part; nothing of the request was stored.
     #[error("what is held in the outbox fills its part: {held_bytes} of {bytes_max} bytes")]
     HeldFull { held_bytes: u64, bytes_max: u64 },
-    /// Disk full, read-only, or failing; nothing of the request was stored.
-    #[error("the disk does not take it")]
+    /// Disk full, read-only, or failing; nothing of the request was stored. The cause is in the message: logs print no more,
+    /// and what is to be done differs.
+    #[error("the disk does not take it: {}", disk_cause(.0))]
     Disk(#[source] rusqlite::Error),
     #[error("the outbox is damaged: {0}")]
     Damaged(String),
@@ -88,6 +89,14 @@ impl From<rusqlite::Error> for OutboxError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
             _ => Self::Disk(error),
         }
+    }
+}
+
+/// SQLite's own text, and the call that failed where only the extended code says which.
+fn disk_cause(error: &rusqlite::Error) -> String {
+    match error.sqlite_error() {
+        Some(code) => format!("{error} (SQLite code {})", code.extended_code),
+        None => error.to_string(),
     }
 }
 

@@ -409,6 +409,21 @@ fn files_that_are_not_this_gateways_are_refused_with_the_reason() {
     assert!(matches!(refusal(settings()), OpenError::NotAnOutbox { found: 5 }));
 }
 
+/// Controls, seen to fail: the cause left out of the message.
+#[test]
+fn a_disk_that_fails_is_told_from_one_that_is_full_or_read_only() {
+    let mut outbox = outbox();
+    outbox.connection.pragma_update(None, "query_only", true).unwrap();
+    let request = StoreRequest { readings: vec![reading(1, 0, 1)], ..StoreRequest::default() };
+    let refusal = outbox.transaction(|outbox| outbox.store(&request)).unwrap_err().to_string();
+    assert_eq!(refusal, "the disk does not take it: attempt to write a readonly database (SQLite code 8)");
+    let texts = [rusqlite::ffi::SQLITE_FULL, rusqlite::ffi::SQLITE_IOERR_FSYNC].map(|code| {
+        OutboxError::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)).to_string()
+    });
+    let expected = ["database or disk is full (SQLite code 13)", "disk I/O error (SQLite code 1034)"];
+    assert!(texts.iter().zip(expected).all(|(text, expected)| text.ends_with(expected)), "{texts:?}");
+}
+
 #[test]
 fn a_damaged_file_is_set_aside_and_salvaged() {
     let folder = tempfile::tempdir().unwrap();
