@@ -147,7 +147,7 @@ impl Host {
     }
 }
 
-/// Negative control: end the line in `run` of `actors/line.rs` while a turn is under way (`select!` over the turn and the plan).
+/// Negative control: stop the thread of a line that is gone at once in `Lines::follow`, and with it the session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_meter_that_goes_from_the_settings_in_mid_session_is_read_to_the_end() {
     const IN_MID_SESSION: usize = 12;
@@ -264,8 +264,7 @@ async fn what_takes_a_restart_is_named_and_the_rest_is_followed() {
 
 /// `stop_gateway` fails when the gateway takes more than its 5 s, or ends with another code than 0.
 ///
-/// Negative controls: go on in `run_reloading` until nothing is left in the outbox; acknowledge pushes in `actors/feed.rs` before
-/// they are stored.
+/// Negative control: go on in `run_reloading` until nothing is left in the outbox.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_reads_and_uploads_stops_in_time_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
