@@ -53,6 +53,14 @@ impl StartError {
             Self::Line(error) if error.source.raw_os_error() == Some(TOO_MANY_OPEN_FILES) => {
                 Some("raise the limit with ulimit -n, or set meters_per_line so that more meters share a line")
             }
+            Self::Line(error) => match error.source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    Some("another program has the port (`ss -ltnp` says which); set another, or 0 for any that is free")
+                }
+                io::ErrorKind::AddrNotAvailable => Some("listen on an address of this machine, such as 127.0.0.1"),
+                io::ErrorKind::PermissionDenied => Some("ports below 1024 are for root: set a greater one"),
+                _ => None,
+            },
             _ => None,
         }
     }

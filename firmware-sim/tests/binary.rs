@@ -300,10 +300,22 @@ fn wrong_input_ends_with_one_and_a_hint() {
     assert_eq!(lost.status.code(), Some(1));
 }
 
+/// Negative control: answer no hint for `AddrInUse` in `StartError::hint`.
+#[test]
+fn a_port_in_use_is_named_with_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let run = output(&["meter", "--protocol", "dlms-tcp", "--listen", &address]);
+    assert_eq!(run.status.code(), Some(1));
+    let (stderr, expected) = (text(&run.stderr), format!("error: line {address} cannot be opened: "));
+    assert!(stderr.contains(&expected) && stderr.contains("hint: another program has the port"), "{stderr}");
+}
+
 #[test]
 fn a_truth_that_cannot_be_written_ends_the_run_with_two() {
     if !Path::new("/dev/full").exists() {
-        return println!("skipped: no /dev/full");
+        // To stderr itself: what a test that passes prints by macro is not shown.
+        return std::io::stderr().write_all(b"skipped: no /dev/full\n").unwrap();
     }
     let run = output(&["meter", "--protocol", "none", "--truth", "/dev/full", "--duration-s", "30"]);
     assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));

@@ -5,6 +5,7 @@ mod read;
 pub use read::read;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use protocols::metering::MeterId;
@@ -15,21 +16,34 @@ use crate::http;
 use crate::outbox::{Outbox, OutboxSettings, Resubmitted};
 use crate::run;
 
-fn open(checked: &Checked) -> anyhow::Result<Outbox> {
+/// Where the outbox lies, if there is one: a command makes none.
+fn existing(checked: &Checked) -> anyhow::Result<PathBuf> {
     let path = run::outbox_path(checked);
     anyhow::ensure!(
         path.exists(),
         "there is no outbox at {}\nhint: the gateway has not run with these settings",
         path.display()
     );
+    Ok(path)
+}
+
+/// For changing it: the gateway must be stopped, and `_lock` held.
+fn open(checked: &Checked, _lock: &std::fs::File) -> anyhow::Result<Outbox> {
+    let path = existing(checked)?;
     let settings: OutboxSettings = run::outbox_settings(checked);
-    Ok(Outbox::open(&path, settings, Box::new(run::random_u64))
-        .with_context(|| format!("cannot open {}", path.display()))?
-        .0)
+    let opened = Outbox::open(&path, settings, Box::new(run::random_u64));
+    Ok(opened.map_err(|source| run::StartError::Outbox { path, source })?.0)
+}
+
+/// For looking into it, whether the gateway runs or not.
+fn look_into(checked: &Checked) -> anyhow::Result<Outbox> {
+    let path = existing(checked)?;
+    let opened = Outbox::look_into(&path, run::outbox_settings(checked));
+    Ok(opened.map_err(|source| run::StartError::Outbox { path, source })?)
 }
 
 pub fn inspect(checked: &Checked, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let outbox = open(checked)?;
+    let outbox = look_into(checked)?;
     let (usage, unsettled, refused) = (outbox.usage()?, outbox.unsettled()?, outbox.refused()?);
     let held = outbox.held_identities()?;
     let name = |id: &protocols::uplink::BatchId| format!("{:016x}/{}", id.incarnation, id.seq);
@@ -78,7 +92,7 @@ fn held_json(held: &std::collections::BTreeMap<MeterId, u64>) -> serde_json::Val
 
 /// False when something is damaged.
 pub fn verify(checked: &Checked, out: &mut impl Write) -> anyhow::Result<bool> {
-    let (batches, rows, damage) = open(checked)?.verify()?;
+    let (batches, rows, damage) = look_into(checked)?.verify()?;
     for line in &damage {
         writeln!(out, "{line}")?;
     }
@@ -87,18 +101,19 @@ pub fn verify(checked: &Checked, out: &mut impl Write) -> anyhow::Result<bool> {
 }
 
 pub fn export(checked: &Checked, out: &mut impl Write) -> anyhow::Result<()> {
-    open(checked)?.export(|line| writeln!(out, "{line}"))
+    look_into(checked)?.export(|line| writeln!(out, "{line}"))
 }
 
 pub fn resubmit(checked: &Checked, batch: &str, out: &mut impl Write) -> anyhow::Result<()> {
-    let _lock = run::lock(checked)?;
+    existing(checked)?;
+    let lock = run::lock(checked)?;
     let parsed = batch
         .split_once('/')
         .and_then(|(incarnation, seq)| Some((u64::from_str_radix(incarnation, 16).ok()?, seq.parse().ok()?)));
     let Some((incarnation, seq)) = parsed else {
         anyhow::bail!("{batch:?} is no batch\nhint: give it as `outbox inspect` prints it, like 00c0ffee00c0ffee/17");
     };
-    let mut outbox = open(checked)?;
+    let mut outbox = open(checked, &lock)?;
     let now = SystemClock::new().wall();
     match outbox.transaction(|outbox| outbox.resubmit(incarnation, seq, now))? {
         Resubmitted::Unknown => {
@@ -117,9 +132,10 @@ pub fn resubmit(checked: &Checked, batch: &str, out: &mut impl Write) -> anyhow:
 pub async fn accept(checked: &Checked, meter: &str, out: &mut impl Write) -> anyhow::Result<()> {
     let hint = "hint: give the identity that was found, as `status` shows it";
     let meter = MeterId::new(meter).map_err(|error| anyhow::anyhow!("{error}\n{hint}"))?;
+    existing(checked)?;
     let (released, held) = match run::lock(checked) {
-        Ok(_lock) => {
-            let mut outbox = open(checked)?;
+        Ok(lock) => {
+            let mut outbox = open(checked, &lock)?;
             let released = outbox.transaction(|outbox| outbox.accept(&meter))?;
             (released, outbox.held_identities()?.into_keys().map(|id| id.to_string()).collect())
         }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use metering::{LinePlan, LineSection, MeterSection, PortSection, PortSettings};
 
 /// A bearer token, read from a file. It has no `Debug` that shows it and is never logged.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
 impl Token {
@@ -62,7 +62,7 @@ pub struct Config {
     pub port: Vec<PortSection>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewaySection {
     /// This gateway's name at the cloud: 1 to 64 letters, digits, - _ and .
@@ -77,7 +77,7 @@ impl Default for GatewaySection {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutboxSection {
     /// The file never grows beyond this; keep it below the free space of the disk.
@@ -98,7 +98,7 @@ impl Default for OutboxSection {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BrokerSection {
     /// The broker that carries references up and receipts down.
@@ -117,7 +117,7 @@ impl Default for BrokerSection {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CloudSection {
     /// Where payloads are uploaded.
@@ -159,7 +159,7 @@ impl Default for CloudSection {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpSection {
     /// Health, metrics and status; loopback only.
@@ -181,7 +181,7 @@ pub enum Dialect {
     Smets2,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FeedSection {
     /// Unique; with the gateway's id it names the session at the broker.
@@ -222,6 +222,24 @@ pub struct Checked {
     pub config: Config,
     pub lines: Vec<LinePlan>,
     pub ports: Vec<Arc<PortSettings>>,
+}
+
+impl Checked {
+    /// The sections, as they are written, in which `next` is other than what runs: lines, meters and ports are taken over while
+    /// the gateway runs, these at its next start.
+    pub fn waits_for_a_start(&self, next: &Self) -> Vec<&'static str> {
+        let (now, then) = (&self.config, &next.config);
+        let sections = [
+            ("[gateway]", now.gateway == then.gateway),
+            ("[outbox]", now.outbox == then.outbox),
+            ("[broker]", now.broker == then.broker),
+            // The token may be another in the same file.
+            ("[cloud]", now.cloud == then.cloud && self.token == next.token),
+            ("[http]", now.http == then.http),
+            ("[[feed]]", now.feed == then.feed),
+        ];
+        sections.into_iter().filter(|(_, is_same)| !is_same).map(|(section, _)| section).collect()
+    }
 }
 
 impl Config {
@@ -374,6 +392,20 @@ mod tests {
         assert!(parse("[gateway]\nid = \"a/b\"").is_err());
         let twice = "[gateway]\nid = \"gw\"\n[[feed]]\nname = \"a\"\n[[feed]]\nname = \"a\"";
         assert!(parse(twice).unwrap_err().to_string().contains("two feeds"));
+    }
+
+    /// Negative control: leave the token out of the comparison.
+    #[test]
+    fn sections_that_wait_for_a_start_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "one\n").unwrap();
+        let text = format!("[gateway]\nid = \"gw\"\n[cloud]\ntoken_file = {path:?}\n");
+        let running = parse(&text).unwrap();
+        let port = "[[port]]\nname = \"p\"\ntcp = \"localhost:4059\"\n";
+        assert_eq!(running.waits_for_a_start(&parse(&format!("{text}{port}")).unwrap()), [""; 0]);
+        std::fs::write(&path, "two\n").unwrap();
+        assert_eq!(running.waits_for_a_start(&parse(&text).unwrap()), ["[cloud]"]);
     }
 
     #[test]

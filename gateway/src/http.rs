@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -27,6 +28,9 @@ pub const COMMAND_HEADER: &str = "x-meterpost-command";
 /// `POST` it, with a meter id behind it.
 pub const ACCEPT_PATH: &str = "/accept/";
 
+/// Whoever asks for the health of a gateway whose disk hangs wants an answer too. Less than the wait for a locked file, 5 s.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What the pages show.
 #[derive(Clone)]
 pub struct Observed {
@@ -45,7 +49,7 @@ pub async fn serve(listener: TcpListener, observed: Observed) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             // Out of descriptors: others will free some.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let observed = observed.clone();
@@ -60,9 +64,13 @@ pub async fn serve(listener: TcpListener, observed: Observed) {
 
 async fn answer(request: Request<Incoming>, observed: Observed) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/healthz") => match observed.outbox.usage().await {
-            Ok(_) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
-            Err(error) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{error}\n")),
+        (&Method::GET, "/healthz") => match tokio::time::timeout(HEALTH_TIMEOUT, observed.outbox.usage()).await {
+            Ok(Ok(_)) => (StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{error}\n")),
+            Err(_) => {
+                let text = format!("the outbox does not answer within {} s\n", HEALTH_TIMEOUT.as_secs());
+                (StatusCode::SERVICE_UNAVAILABLE, "text/plain", text)
+            }
         },
         (&Method::GET, "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", observed.metrics.render()),
         (&Method::GET, "/status") => match status(&observed).await {

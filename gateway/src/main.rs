@@ -16,7 +16,14 @@ const USER: u8 = 1;
 
 fn main() -> ExitCode {
     telemetry::set_up_logging();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; where printing fails, nobody is left to tell.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { USER } else { OK });
+        }
+    };
     match actix::System::new().block_on(execute(cli.command)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

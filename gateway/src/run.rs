@@ -2,6 +2,7 @@
 
 mod lines;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,14 +35,25 @@ use crate::window::WindowSettings;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    #[error("cannot use the data directory {path}: {source}")]
+    #[error(
+        "cannot use the data directory {path}: {source}\n\
+         hint: create it for the user that runs the gateway, or set [gateway] data_dir to a folder which that user may write to"
+    )]
     DataDir { path: PathBuf, source: std::io::Error },
     #[error("another gateway is running on {path}\nhint: stop it, or give this one a data_dir of its own")]
     Locked { path: PathBuf },
-    #[error("{path}: {source}{hint}")]
-    Outbox { path: PathBuf, source: OpenError, hint: &'static str },
-    #[error("cannot listen on {listen}: {source}\nhint: another program has the port; choose another in [http] listen")]
-    Listen { listen: std::net::SocketAddr, source: std::io::Error },
+    #[error("{path}: {source}\nhint: {}", .source.hint())]
+    Outbox { path: PathBuf, source: OpenError },
+    #[error("cannot listen on {listen}: {source}\nhint: {}", listen_hint(.source))]
+    Listen { listen: SocketAddr, source: std::io::Error },
+}
+
+fn listen_hint(error: &std::io::Error) -> &'static str {
+    if error.kind() == std::io::ErrorKind::AddrInUse {
+        "another program has the port (`ss -ltnp` says which); choose another in [http] listen"
+    } else {
+        "choose another address in [http] listen"
+    }
 }
 
 /// Largest MQTT packet either way: receipts and status fit with room.
@@ -92,17 +104,7 @@ pub fn open_outbox(checked: &Checked) -> Result<Outbox, StartError> {
         }
         other => other,
     };
-    let (outbox, report) = opened.map_err(|source| {
-        let hint = match &source {
-            OpenError::OtherGateway { .. } => {
-                "\nhint: set [gateway] id back, or give this gateway a data_dir of its own"
-            }
-            OpenError::Newer { .. } => "\nhint: run the newer version again; an older one cannot read its outbox",
-            OpenError::NotDurable { .. } => "\nhint: put data_dir on a local file system",
-            _ => "",
-        };
-        StartError::Outbox { path, source, hint }
-    })?;
+    let (outbox, report) = opened.map_err(|source| StartError::Outbox { path, source })?;
     info!(
         created = report.created,
         rows = report.usage_rows,
@@ -196,6 +198,9 @@ pub async fn run_reloading(
         tokio::select! {
             () = &mut stop => break,
             Some(next) = reloaded.recv() => {
+                for section in parts.checked.waits_for_a_start(&next) {
+                    warn!(section, "has changed, which takes a restart: until then it is as it was at the start");
+                }
                 lines.follow(&next.lines, &next.ports).await;
                 info!(lines = next.lines.len(), ports = next.ports.len(), "lines, meters and ports are as in the settings");
             }

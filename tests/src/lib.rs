@@ -3,6 +3,7 @@
 pub mod checkers;
 pub mod household;
 pub mod measure;
+pub mod outbox_file;
 pub mod power_loss;
 pub mod random;
 pub mod system;

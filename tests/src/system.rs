@@ -50,6 +50,12 @@ impl Fleet {
         read_truth(&self.truth)
     }
 
+    /// Some of them, by place.
+    #[must_use]
+    pub fn part(&self, places: &[usize]) -> Self {
+        Self { endpoints: places.iter().map(|&place| self.endpoints[place].clone()).collect(), ..self.clone() }
+    }
+
     /// The gateway's sections for all of them.
     pub fn toml(&self) -> anyhow::Result<String> {
         let sections = self.endpoints.iter().map(|endpoint| meter_toml(endpoint, &self.password, READS));
@@ -171,6 +177,40 @@ pub async fn until_logged(stage: &Stage, count: usize) -> anyhow::Result<()> {
 /// What lies in the outbox.
 pub async fn outbox(stage: &Stage, what: &str) -> u64 {
     stage.gateway_status().await.ok().and_then(|status| status["outbox"][what].as_u64()).unwrap_or(0)
+}
+
+/// A command of the gateway on the settings of the stage: exit code, standard output, standard error.
+pub fn command(stage: &Stage, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String, String)> {
+    let output = stage.gateway_command(arguments)?;
+    Ok((output.status.code(), String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?))
+}
+
+/// A gateway that is to refuse its start, and does so within [`CATCH_UP_TIMEOUT`]: its exit code and its last words.
+pub fn refused_start(stage: &Stage) -> anyhow::Result<(Option<i32>, String)> {
+    let mut gateway = std::process::Command::new(binaries()?.gateway)
+        .args(["run", "--config"])
+        .arg(stage.gateway_config())
+        .env_remove("RUST_LOG")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    let mut waited = Duration::ZERO;
+    let status = loop {
+        match gateway.try_wait()? {
+            Some(status) => break status,
+            None if waited >= CATCH_UP_TIMEOUT => {
+                gateway.kill()?;
+                gateway.wait()?;
+                anyhow::bail!("it runs, and was to refuse");
+            }
+            None => std::thread::sleep(STEP),
+        }
+        waited += STEP;
+    };
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut gateway.stderr.take().context("its words")?, &mut said)?;
+    let (_, error) = said.split_once("error: ").with_context(|| format!("no error in: {said}"))?;
+    Ok((status.code(), error.to_owned()))
 }
 
 /// Waits until log, store and archive hold all of `truth`, and compares once more: nothing may be in them that was not captured.

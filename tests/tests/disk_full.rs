@@ -135,6 +135,7 @@ fn a_full_disk_stops_storing_and_nothing_else() {
     disk.fill(8 * MIB, MIB);
     let (next, error) = store_until_refused(&mut outbox, 10);
     assert!(matches!(error, OutboxError::Disk(_)), "{error:?}");
+    assert!(error.to_string().contains("database or disk is full"), "logs print no more than this: {error}");
     assert!(next > 10, "some went in before");
     // Asked again and again: refused, and what is there stays readable.
     for _ in 0..20 {

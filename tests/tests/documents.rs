@@ -69,7 +69,7 @@ fn gateway_sections() -> Vec<Section> {
 
 fn cloud_sections() -> Vec<Section> {
     use cloud::config::{
-        ArchiveSection, HttpSection, LandingSection, LoggingSection, MqttSection, Settings, WorkerSection,
+        ArchiveSection, HttpSection, LandingSection, LogSection, LoggingSection, MqttSection, Settings, WorkerSection,
     };
     let config = "cloud/src/config.rs";
     vec![
@@ -79,6 +79,7 @@ fn cloud_sections() -> Vec<Section> {
         section("[worker]", "WorkerSection", config, WorkerSection::default()),
         section("[archive]", "ArchiveSection", config, ArchiveSection::default()),
         section("[landing]", "LandingSection", config, LandingSection::default()),
+        section("[log]", "LogSection", config, LogSection::default()),
         section("[logging]", "LoggingSection", config, LoggingSection::default()),
     ]
 }
@@ -156,6 +157,34 @@ fn the_reference_of_settings_is_what_the_code_says() {
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(written == text, "{} is old\nhint: METERPOST_WRITE=1 cargo test -p tests --test documents", path.display());
+}
+
+/// Each table of a default configuration, and each within one of them, has a section in the reference.
+///
+/// Negative control: leave a section out above.
+#[test]
+fn no_section_is_missing_in_the_reference() {
+    let programs = [
+        (Value::try_from(gateway::config::Config::default()).unwrap(), gateway_sections()),
+        (Value::try_from(cloud::config::Settings::default()).unwrap(), cloud_sections()),
+        (Value::try_from(firmware_sim::config::FleetFile::default()).unwrap(), simulator_sections()),
+    ];
+    for (defaults, sections) in programs {
+        let keys = defaults.as_table().unwrap().iter();
+        // At the top, every list is one of tables.
+        let mut tables: BTreeSet<String> =
+            keys.filter(|(_, value)| value.is_table() || value.is_array()).map(|(key, _)| key.clone()).collect();
+        let mut described = BTreeSet::new();
+        for Section { heading, structure, source, .. } in &sections {
+            if heading.starts_with('[') {
+                let name = heading.trim_matches(['[', ']']);
+                described.insert(name.to_owned());
+                let fields = fields(&read(source), structure).into_iter();
+                tables.extend(fields.filter(|(_, of, _)| is_table(of)).map(|(key, ..)| format!("{name}.{key}")));
+            }
+        }
+        assert_eq!(described, tables);
+    }
 }
 
 /// Negative control: misspell a key in one of the files.

@@ -42,6 +42,8 @@ impl Binaries {
 const GROUP_COMMIT: i64 = 1_000;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a gateway promises, whatever it is doing.
+const GATEWAY_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The running system. Dropping it kills what still runs.
 pub struct Stage {
@@ -153,6 +155,11 @@ impl Stage {
         self.mqtt_uplink.set(flow);
     }
 
+    /// The cloud's HTTP, as the gateway's uplink sees it.
+    pub fn set_upload_flow(&self, flow: Flow) {
+        self.http_uplink.set(flow);
+    }
+
     pub async fn start_broker(&mut self) -> anyhow::Result<()> {
         let port = self.broker_port.to_string();
         let process =
@@ -194,9 +201,8 @@ impl Stage {
     }
 
     pub fn start_gateway(&mut self) -> anyhow::Result<()> {
-        let config = self.folder.join("gateway.toml");
-        std::fs::write(&config, self.gateway_toml())?;
-        let config = config.to_string_lossy().into_owned();
+        self.write_gateway_config(&self.gateway_toml())?;
+        let config = self.gateway_config().to_string_lossy().into_owned();
         let program = &self.binaries.gateway;
         let process = Process::start("gateway", program, &["run", "--config", &config], &self.log("gateway.log"))?;
         process.line(START_TIMEOUT).context("the gateway did not start")?;
@@ -210,8 +216,40 @@ impl Stage {
         Ok(())
     }
 
+    pub fn gateway_config(&self) -> PathBuf {
+        self.folder.join("gateway.toml")
+    }
+
+    pub fn write_gateway_config(&self, toml: &str) -> anyhow::Result<()> {
+        std::fs::write(self.gateway_config(), toml).context("the gateway's settings cannot be written")
+    }
+
+    /// SIGHUP: the gateway reads its settings again, whatever lies there now.
+    pub fn reload_gateway(&self) -> anyhow::Result<()> {
+        let pid = self.gateway_pid()?.to_string();
+        let status = std::process::Command::new("kill").args(["-HUP", &pid]).status()?;
+        ensure!(status.success(), "the gateway cannot be told to read its settings");
+        Ok(())
+    }
+
+    /// What the gateway has logged, in all its lives.
+    pub fn gateway_log(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(self.log("gateway.log")).context("the gateway has no log")
+    }
+
+    pub fn gateway_address(&self) -> SocketAddr {
+        loopback(self.gateway_port)
+    }
+
+    /// Runs a command of the gateway's program on this stage's settings, to its end.
+    pub fn gateway_command(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
+        let mut command = std::process::Command::new(&self.binaries.gateway);
+        command.args(arguments).arg("--config").arg(self.gateway_config()).env_remove("RUST_LOG");
+        command.output().context("the gateway's program does not start")
+    }
+
     /// Time-outs of seconds instead of minutes: a demo is over before a patient gateway would repeat anything.
-    fn gateway_toml(&self) -> String {
+    pub fn gateway_toml(&self) -> String {
         format!(
             "[gateway]\nid = \"{}\"\ndata_dir = \"{}\"\n[outbox]\ncommit_delay_ms = 20\n\
              [broker]\nport = {}\nkeep_alive_s = 5\n\
@@ -232,7 +270,7 @@ impl Stage {
     }
 
     pub fn stop_gateway(&mut self) -> anyhow::Result<()> {
-        let status = self.gateway.take().context("no gateway runs")?.stop(STOP_TIMEOUT)?;
+        let status = self.gateway.take().context("no gateway runs")?.stop(GATEWAY_STOP_TIMEOUT)?;
         ensure!(status.success(), "the gateway ended with {status}");
         Ok(())
     }
@@ -344,6 +382,13 @@ async fn wait_for_port(port: u16) -> anyhow::Result<()> {
 
 /// The body of a small answer to a GET.
 pub async fn http_body(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let (head, body) = http_answer(address, path).await?;
+    ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {}", head.lines().next().unwrap_or_default());
+    Ok(body)
+}
+
+/// Head and body of a small answer to a GET, whatever its status.
+pub async fn http_answer(address: SocketAddr, path: &str) -> anyhow::Result<(String, String)> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let exchange = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
@@ -355,6 +400,5 @@ pub async fn http_body(address: SocketAddr, path: &str) -> anyhow::Result<String
     };
     let answer = tokio::time::timeout(Duration::from_secs(5), exchange).await.context("no answer within 5 s")??;
     let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-    ensure!(head.starts_with("HTTP/1.1 200"), "{path}: {}", head.lines().next().unwrap_or_default());
-    Ok(body.to_owned())
+    Ok((head.to_owned(), body.to_owned()))
 }

@@ -183,3 +183,6 @@ impl Handler<Dismiss> for Supervisor {
         self.children.remove(&name);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ async fn accept_releases_in_the_running_gateway_and_in_the_file_of_a_stopped_one
     let text = accepted(&checked, "KFM:8").await.unwrap();
     assert!(text.starts_with("2 rows of KFM:8 are released"), "{text}");
     assert_eq!(accepted(&checked, "KFM:8").await.unwrap_err(), "nothing is held of KFM:8\nhint: no meter is held");
-    let usage = open(&checked).unwrap().usage().unwrap();
+    let usage = look_into(&checked).unwrap().usage().unwrap();
     assert_eq!((usage.rows_held, usage.rows_unsealed), (0, 4));
 }
 

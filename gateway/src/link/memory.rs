@@ -33,7 +33,7 @@ impl Medium for MemoryMedium {
         let (ours, theirs) = tokio::io::duplex(PIPE_OCTETS);
         match self.openings.send(theirs) {
             Ok(()) => Ok(Box::new(StreamLink(ours))),
-            Err(_) => Err(OpenError::Absent { what: self.name.clone() }),
+            Err(_) => Err(OpenError::Absent { what: self.name.clone(), advice: "nobody plays it".to_owned() }),
         }
     }
 

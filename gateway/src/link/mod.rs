@@ -16,18 +16,21 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::metering::MediumSettings;
 
-/// Why a medium could not be opened. The display ends with what to do about it.
+/// Why a medium could not be opened. The display ends with what to do about it, on the same line: it is the cause in a meter's
+/// state, too.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    #[error("there is no {what}")]
-    Absent { what: String },
-    #[error("{what} is in use by another program")]
-    Busy { what: String },
+    #[error("there is no {what}: {advice}")]
+    Absent { what: String, advice: String },
+    #[error("{what} is in use by another program: {holder}")]
+    Busy { what: String, holder: String },
     #[error("{what} may not be used: is the user in the group dialout?")]
     Denied { what: String },
-    #[error("{what} did not answer within {timeout_ms} ms")]
+    #[error("{what} did not answer within {timeout_ms} ms: is the address right, and the device on?")]
     TimedOut { what: String, timeout_ms: u64 },
+    #[error("{what} refuses connections: is the port right, and does the device take another client?")]
+    ConnectionRefused { what: String },
     #[error("{what} cannot be opened: {cause}")]
     Other { what: String, cause: String },
 }

@@ -4,6 +4,7 @@
 //! without end), and so the port is closed before it is opened again: while an old handle lives, a replugged adapter gets a new
 //! name. `flush` is never called: it blocks the thread until the last bit has left.
 
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,7 +36,7 @@ impl Medium for SerialMedium {
     async fn open(&self) -> Result<Box<dyn ByteLink>, OpenError> {
         let what = self.describe();
         let MediumSettings::Serial { path, baud, data_bits, parity, stop_bits } = &self.settings else {
-            return Err(OpenError::Absent { what });
+            return Err(OpenError::Other { what, cause: "it is no serial port".to_owned() });
         };
         let builder = tokio_serial::new(path.to_string_lossy(), *baud)
             .data_bits(if *data_bits == 7 { DataBits::Seven } else { DataBits::Eight })
@@ -50,9 +51,11 @@ impl Medium for SerialMedium {
             let cause = error.to_string();
             match error.kind() {
                 ErrorKind::NoDevice | ErrorKind::Io(Io::WouldBlock | Io::ResourceBusy) if path.exists() => {
-                    OpenError::Busy { what }
+                    OpenError::Busy { what, holder: holder_of(path) }
                 }
-                ErrorKind::NoDevice | ErrorKind::Io(Io::NotFound) => OpenError::Absent { what },
+                ErrorKind::NoDevice | ErrorKind::Io(Io::NotFound) => {
+                    OpenError::Absent { what, advice: absent_advice(&ports_in(Path::new(BY_ID))) }
+                }
                 ErrorKind::Io(Io::PermissionDenied) => OpenError::Denied { what },
                 _ => OpenError::Other { what, cause },
             }
@@ -71,6 +74,45 @@ impl Medium for SerialMedium {
         let bits = 1 + u32::from(*data_bits) + u32::from(*parity != Parity::None) + u32::from(*stop_bits);
         bits * 1_000_000 / baud.max(&1)
     }
+}
+
+/// Where Linux names ports by what is plugged in: such a name stays when the adapters are plugged in in another order.
+const BY_ID: &str = "/dev/serial/by-id";
+/// In a message for people.
+const PORTS_NAMED: usize = 4;
+
+fn ports_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut ports: Vec<String> = entries.map(|entry| entry.path().display().to_string()).collect();
+    ports.sort();
+    ports
+}
+
+fn absent_advice(ports: &[String]) -> String {
+    match ports {
+        [] => "is it plugged in, and its name right?".to_owned(),
+        all if all.len() <= PORTS_NAMED => format!("there is {}", all.join(", ")),
+        [first @ .., _] => format!("there is {} and more in {BY_ID}", first[..PORTS_NAMED].join(", ")),
+    }
+}
+
+/// Who holds a port, as far as this user may see that.
+fn holder_of(path: &Path) -> String {
+    let found = std::fs::canonicalize(path).ok().and_then(|port| find_holder(&port));
+    found.unwrap_or_else(|| format!("`fuser {}` says which", path.display()))
+}
+
+fn find_holder(port: &Path) -> Option<String> {
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let name = process.file_name();
+        let Some(pid) = name.to_str().filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
+        let Ok(open) = std::fs::read_dir(process.path().join("fd")) else { continue };
+        if open.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|held| held == port)) {
+            let program = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            return Some(format!("{} (process {pid})", program.trim_end()));
+        }
+    }
+    None
 }
 
 struct SerialLink {
@@ -122,7 +164,26 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_does_not_exist_is_named() {
         let error = medium("/dev/no-such-port", 8, Parity::None).open().await.err().unwrap();
-        assert!(matches!(&error, OpenError::Absent { what } if what == "/dev/no-such-port"), "{error}");
+        assert!(matches!(&error, OpenError::Absent { what, .. } if what == "/dev/no-such-port"), "{error}");
+        assert!(error.to_string().starts_with("there is no /dev/no-such-port: "), "{error}");
+    }
+
+    /// Negative control: leave the names out of the advice.
+    #[test]
+    fn who_names_an_absent_port_is_told_which_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(absent_advice(&ports_in(&folder.path().join("none"))), "is it plugged in, and its name right?");
+        for name in ["usb-FTDI-2", "usb-FTDI-1"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let there = folder.path().display();
+        let advice = absent_advice(&ports_in(folder.path()));
+        assert_eq!(advice, format!("there is {there}/usb-FTDI-1, {there}/usb-FTDI-2"));
+        for number in 3..9 {
+            std::fs::write(folder.path().join(format!("usb-FTDI-{number}")), "").unwrap();
+        }
+        let advice = absent_advice(&ports_in(folder.path()));
+        assert!(advice.contains("usb-FTDI-4 and more in /dev/serial/by-id") && !advice.contains("FTDI-5"), "{advice}");
     }
 
     /// Both ends of a pty: the one that plays the meter, and the path of the other.
@@ -157,7 +218,11 @@ mod tests {
         let (_meter, path) = pty();
         let first = medium(&path, 8, Parity::None).open().await.unwrap();
         let error = medium(&path, 8, Parity::None).open().await.err().unwrap();
-        assert!(matches!(&error, OpenError::Busy { what } if *what == path), "{error}");
+        assert!(matches!(&error, OpenError::Busy { what, .. } if *what == path), "{error}");
+        // This test holds it.
+        let holder = format!("(process {})", std::process::id());
+        assert!(error.to_string().ends_with(&holder), "{error}");
+        assert_eq!(holder_of(Path::new("/dev/no-such-port")), "`fuser /dev/no-such-port` says which");
         drop(first);
         assert!(medium(&path, 8, Parity::None).open().await.is_ok(), "free again");
     }

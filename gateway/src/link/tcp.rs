@@ -32,6 +32,9 @@ impl Medium for TcpMedium {
                 drop(stream.set_nodelay(true));
                 Ok(Box::new(StreamLink(stream)))
             }
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                Err(OpenError::ConnectionRefused { what })
+            }
             Ok(Err(error)) => Err(OpenError::Other { what, cause: error.to_string() }),
             Err(_) => Err(OpenError::TimedOut { what, timeout_ms: self.connect_timeout.as_millis() as u64 }),
         }

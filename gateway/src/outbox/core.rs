@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use protocols::metering::{Event, Reading, StampedBy, UtcMillis};
 use protocols::uplink::{GatewayId, SeqSet};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::level::{FULL_PERCENT, Level};
@@ -46,11 +47,32 @@ pub enum OpenError {
     /// Salvage it: see [`super::salvage()`].
     #[error("the outbox is damaged: {0}")]
     Damaged(String),
+    /// Nobody who only reads brings it up to date.
+    #[error("the outbox was written by an older version ({found} instead of {known})")]
+    Older { found: i32, known: i32 },
     /// A salvaged file could not take the damaged one's place; the next opening tries again.
     #[error("the damaged outbox cannot be set aside")]
     SetAside(#[source] std::io::Error),
     #[error("the outbox cannot be opened")]
     Sqlite(#[source] rusqlite::Error),
+}
+
+impl OpenError {
+    /// What an operator can do about it.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::OtherGateway { .. } => "set [gateway] id back, or give this gateway a data_dir of its own",
+            Self::Newer { .. } => "run the newer version again; an older one cannot read its outbox",
+            Self::Older { .. } => "start the gateway: it brings its outbox up to date",
+            Self::NotAnOutbox { .. } => {
+                "it belongs to another program: move it away, or give this gateway a data_dir of its own"
+            }
+            Self::NotDurable { .. } => "put data_dir on a local file system",
+            Self::Damaged(_) => "start the gateway: it sets the file aside and saves what can be read",
+            Self::SetAside(_) => "is there room in data_dir, and may this user write to it?",
+            Self::Sqlite(_) => "may this user write to data_dir, and is its file system neither full nor read-only?",
+        }
+    }
 }
 
 impl From<rusqlite::Error> for OpenError {
@@ -72,8 +94,9 @@ pub enum OutboxError {
     /// What waits for a person or for a trusted clock fills its part; nothing of the request was stored.
     #[error("what is held in the outbox fills its part: {held_bytes} of {bytes_max} bytes")]
     HeldFull { held_bytes: u64, bytes_max: u64 },
-    /// Disk full, read-only, or failing; nothing of the request was stored.
-    #[error("the disk does not take it")]
+    /// Disk full, read-only, or failing; nothing of the request was stored. The cause is in the message: logs print no more,
+    /// and what is to be done differs.
+    #[error("the disk does not take it: {}", disk_cause(.0))]
     Disk(#[source] rusqlite::Error),
     /// Salvaged by the writer; nothing of the request was stored.
     #[error("the outbox is damaged: {0}")]
@@ -92,6 +115,14 @@ impl From<rusqlite::Error> for OutboxError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
             _ => Self::Disk(error),
         }
+    }
+}
+
+/// SQLite's own text, and the call that failed where only the extended code says which.
+fn disk_cause(error: &rusqlite::Error) -> String {
+    match error.sqlite_error() {
+        Some(code) => format!("{error} (SQLite code {})", code.extended_code),
+        None => error.to_string(),
     }
 }
 
@@ -178,17 +209,16 @@ pub struct Outbox {
 const PAGE_BYTES: u64 = 4096;
 
 impl Outbox {
-    /// Opens or creates the file; everything is read back and refused if the disk does not promise what was asked.
+    /// Opens or creates the file; everything is read back and refused if the disk does not promise what was asked. A file that
+    /// is refused is left as it was.
     pub fn open(
         path: &Path,
         settings: OutboxSettings,
         draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<(Self, OpenReport), OpenError> {
         super::salvage::put_into_place(path).map_err(OpenError::SetAside)?;
-        let connection = Connection::open_with_flags(
-            path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        judge(&connection, &settings.gateway)?;
         connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "journal_mode", "wal")?;
@@ -202,7 +232,28 @@ impl Outbox {
             let found = synchronous.to_string();
             return Err(OpenError::NotDurable { setting: "synchronous", found, wanted: "full (2)" });
         }
-        Self::over(connection, settings, draw_incarnation)
+        let opened = Self::over(connection, settings, draw_incarnation)?;
+        opened.0.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        Ok(opened)
+    }
+
+    /// Opens a file that is there for looking into it, beside a running gateway too: nothing of it is changed, not even at the
+    /// end, and all answers are of one instant.
+    pub fn look_into(path: &Path, settings: OutboxSettings) -> Result<Self, OpenError> {
+        let connection = connect(path, OpenFlags::empty())?;
+        connection.pragma_update(None, "query_only", true)?;
+        connection.execute_batch("BEGIN")?;
+        let version = judge(&connection, &settings.gateway)?;
+        if version < schema::VERSION {
+            return Err(OpenError::Older { found: version, known: schema::VERSION });
+        }
+        check(&connection)?;
+        let draw_incarnation = Box::new(|| -> u64 { unreachable!("a connection that only reads seals nothing") });
+        let memory = Memory::default();
+        let mut outbox =
+            Self { connection, settings, memory, incarnation: None, held_stopped: false, draw_incarnation };
+        outbox.reload()?;
+        Ok(outbox)
     }
 
     /// The same statements over a database in memory, for simulations.
@@ -239,38 +290,17 @@ impl Outbox {
         settings: OutboxSettings,
         draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
     ) -> Result<(Self, OpenReport), OpenError> {
-        connection.busy_timeout(Duration::from_secs(5))?;
-        connection.set_prepared_statement_cache_capacity(32);
-        for (pragma, value) in [("temp_store", "memory"), ("trusted_schema", "off"), ("cell_size_check", "on")] {
-            connection.pragma_update(None, pragma, value)?;
-        }
-        connection.pragma_update(None, "mmap_size", 0)?;
+        let version = judge(&connection, &settings.gateway)?;
+        set_up(&connection)?;
         connection.pragma_update(None, "wal_autocheckpoint", 1000)?;
         connection.pragma_update(None, "journal_size_limit", 4 * 1024 * 1024)?;
         connection.pragma_update(None, "max_page_count", (settings.bytes_max / PAGE_BYTES) as i64)?;
-        let application_id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-        let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        let created = version == 0 && application_id == 0;
-        if !created && application_id != schema::APPLICATION_ID {
-            return Err(OpenError::NotAnOutbox { found: application_id });
-        }
-        if version > schema::VERSION {
-            return Err(OpenError::Newer { found: version, known: schema::VERSION });
-        }
-        let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(OpenError::Damaged(verdict));
-        }
+        check(&connection)?;
         if version < schema::VERSION {
             schema::migrate(&mut connection, version)?;
         }
         connection
             .execute("INSERT INTO meta VALUES ('gateway', ?1) ON CONFLICT DO NOTHING", [settings.gateway.as_str()])?;
-        let owner: String =
-            connection.query_row("SELECT value FROM meta WHERE key = 'gateway'", [], |row| row.get(0))?;
-        if owner != settings.gateway.as_str() {
-            return Err(OpenError::OtherGateway { found: owner, expected: settings.gateway });
-        }
         let mut outbox = Self {
             connection,
             settings,
@@ -283,7 +313,7 @@ impl Outbox {
         };
         outbox.reload()?;
         let report = OpenReport {
-            created,
+            created: version == 0,
             usage_rows: outbox.memory.unsealed.len() + outbox.memory.held.len(),
             unsettled_batches: outbox.memory.batches.len() as u64,
         };
@@ -450,6 +480,62 @@ impl Outbox {
             .execute(params![key, value])?;
         Ok(())
     }
+}
+
+/// A connection that writes nothing by itself when it is closed: what a killed process left in the WAL stays there until the file
+/// is known to be ours. Where there is nothing in a WAL, closing leaves no file behind.
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, OpenError> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let has_wal = std::fs::metadata(wal_of(path)).is_ok_and(|wal| wal.len() > 0);
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_wal)?;
+    set_up(&connection)?;
+    Ok(connection)
+}
+
+fn wal_of(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+/// What is of the connection and not of the file.
+fn set_up(connection: &Connection) -> Result<(), OpenError> {
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    for (pragma, value) in [("temp_store", "memory"), ("trusted_schema", "off"), ("cell_size_check", "on")] {
+        connection.pragma_update(None, pragma, value)?;
+    }
+    connection.pragma_update(None, "mmap_size", 0)?;
+    Ok(())
+}
+
+/// Whose file it is, without changing it. Answers its version; 0: there is nothing in it yet.
+fn judge(connection: &Connection, gateway: &GatewayId) -> Result<i32, OpenError> {
+    let application_id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let version: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // Most programs number neither their files nor their versions: only what holds nothing may become an outbox.
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if version == 0 && application_id == 0 && tables == 0 {
+        return Ok(0);
+    }
+    if application_id != schema::APPLICATION_ID {
+        return Err(OpenError::NotAnOutbox { found: application_id });
+    }
+    if version > schema::VERSION {
+        return Err(OpenError::Newer { found: version, known: schema::VERSION });
+    }
+    let sql = "SELECT value FROM meta WHERE key = 'gateway'";
+    let owner: Option<String> = connection.query_row(sql, [], |row| row.get(0)).optional()?;
+    match owner {
+        Some(found) if found != gateway.as_str() => Err(OpenError::OtherGateway { found, expected: gateway.clone() }),
+        _ => Ok(version),
+    }
+}
+
+fn check(connection: &Connection) -> Result<(), OpenError> {
+    let verdict: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
+    if verdict == "ok" { Ok(()) } else { Err(OpenError::Damaged(verdict)) }
 }
 
 pub(super) fn encode_ranges(ids: &SeqSet) -> Vec<u8> {

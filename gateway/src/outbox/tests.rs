@@ -464,6 +464,43 @@ fn files_that_are_not_this_gateways_are_refused_with_the_reason() {
     assert!(matches!(refusal(settings()), OpenError::NotAnOutbox { found: 5 }));
 }
 
+/// A database in memory has no journal that survives anything.
+///
+/// Control, seen to fail: what was set not read back in `Outbox::open`.
+#[test]
+fn what_does_not_promise_to_be_durable_is_refused() {
+    let refusal = Outbox::open(std::path::Path::new(":memory:"), settings(), incarnations_from(1)).err().unwrap();
+    assert!(matches!(&refusal, OpenError::NotDurable { setting: "journal_mode", wanted: "wal", .. }), "{refusal:?}");
+    let text = "the disk does not promise what was asked: journal_mode is memory instead of wal";
+    assert_eq!((refusal.to_string().as_str(), refusal.hint()), (text, "put data_dir on a local file system"));
+}
+
+/// Control, seen to fail: `judge` left out of `look_into`.
+#[test]
+fn what_is_not_an_outbox_yet_is_not_looked_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox.db");
+    std::fs::write(&path, "").unwrap();
+    let refusal = Outbox::look_into(&path, settings()).err().unwrap();
+    assert!(matches!(refusal, OpenError::Older { found: 0, .. }), "{refusal}");
+    assert_eq!(std::fs::read(&path).unwrap(), b"");
+}
+
+/// Controls, seen to fail: the cause left out of the message.
+#[test]
+fn a_disk_that_fails_is_told_from_one_that_is_full_or_read_only() {
+    let mut outbox = outbox();
+    outbox.connection.pragma_update(None, "query_only", true).unwrap();
+    let request = StoreRequest { readings: vec![reading(1, 0, 1)], ..StoreRequest::default() };
+    let refusal = outbox.transaction(|outbox| outbox.store(&request)).unwrap_err().to_string();
+    assert_eq!(refusal, "the disk does not take it: attempt to write a readonly database (SQLite code 8)");
+    let texts = [rusqlite::ffi::SQLITE_FULL, rusqlite::ffi::SQLITE_IOERR_FSYNC].map(|code| {
+        OutboxError::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)).to_string()
+    });
+    let expected = ["database or disk is full (SQLite code 13)", "disk I/O error (SQLite code 1034)"];
+    assert!(texts.iter().zip(expected).all(|(text, expected)| text.ends_with(expected)), "{texts:?}");
+}
+
 #[test]
 fn a_damaged_file_is_set_aside_and_salvaged() {
     let folder = tempfile::tempdir().unwrap();

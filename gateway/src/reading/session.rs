@@ -6,9 +6,7 @@
 
 use std::time::Duration;
 
-use protocols::dlms::acse::Diagnostic;
 use protocols::dlms::apdu::CosemAttribute;
-use protocols::dlms::client::ClientError;
 use protocols::metering::{Code, Kind};
 use protocols::uplink::MeterState;
 use tokio::time::Instant;
@@ -59,13 +57,7 @@ pub enum SessionError {
 impl SessionError {
     /// A wrong password: trying again soon may lock the meter.
     pub fn is_wrong_password(&self) -> bool {
-        matches!(
-            self,
-            Self::Talk(TalkError::Session(ClientError::Rejected {
-                diagnostic: Diagnostic::AUTHENTICATION_FAILURE | Diagnostic::AUTHENTICATION_REQUIRED,
-                ..
-            }))
-        )
+        matches!(self, Self::Talk(error) if error.is_wrong_password())
     }
 
     pub fn is_storage(&self) -> bool {

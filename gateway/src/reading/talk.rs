@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use protocols::dlms::acse::Diagnostic;
 use protocols::dlms::apdu::CosemAttribute;
 use protocols::dlms::client::{
     Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, Quirks, ReadError, RequestId,
@@ -36,13 +37,27 @@ impl TalkError {
         matches!(self, Self::Link(_))
     }
 
-    /// With all its causes, for people.
+    /// The meter does not take the password, or wants one.
+    pub fn is_wrong_password(&self) -> bool {
+        matches!(
+            self,
+            Self::Session(ClientError::Rejected {
+                diagnostic: Diagnostic::AUTHENTICATION_FAILURE | Diagnostic::AUTHENTICATION_REQUIRED,
+                ..
+            })
+        )
+    }
+
+    /// With all its causes, and what to do where that is known, for people. On one line: it is the cause in a meter's state, too.
     pub fn text(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             text = format!("{text}: {error}");
             cause = error.source();
+        }
+        if self.is_wrong_password() {
+            text.push_str(": is password_file of its section right?");
         }
         text
     }

@@ -450,7 +450,7 @@ async fn event_logs_become_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_password_is_a_refusal_and_not_tried_again_soon() {
+async fn a_wrong_password_is_a_refusal_and_its_file_is_named() {
     let clock = TokioClock::shared(T0);
     let (parts, _) = parts(&clock);
     let folder = tempfile::tempdir().unwrap();
@@ -467,6 +467,7 @@ async fn a_wrong_password_is_a_refusal_and_not_tried_again_soon() {
             Err(error) => {
                 assert!(!works && error.is_wrong_password(), "{error:?}");
                 assert_eq!(error.state(), Some(MeterState::Refusing));
+                assert!(error.text().ends_with(": is password_file of its section right?"), "{}", error.text());
             }
         }
     }

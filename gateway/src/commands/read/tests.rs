@@ -55,7 +55,7 @@ async fn what_cannot_be_read_is_told_with_a_hint() {
     let error = read(&checked("127.0.0.1:1"), "x", &[], false, &mut out).await.unwrap_err().to_string();
     assert!(error.contains("there is no meter \"x\"") && error.contains("hint: known meters: m"), "{error}");
     let error = read(&checked("127.0.0.1:1"), "m", &[], false, &mut out).await.unwrap_err().to_string();
-    assert!(error.contains("cannot be opened") && error.contains("hint:"), "{error}");
+    assert!(error.contains("refuses connections") && error.contains("hint:"), "{error}");
     let error = read(&checked("127.0.0.1:1"), "m", &["x".to_owned()], false, &mut out).await.unwrap_err();
     assert!(format!("{error:#}").contains("is no code"), "{error:#}");
     assert!(out.is_empty());
