@@ -249,9 +249,7 @@ impl Outbox {
         }
         check(&connection)?;
         let draw_incarnation = Box::new(|| -> u64 { unreachable!("a connection that only reads seals nothing") });
-        let memory = Memory::default();
-        let mut outbox =
-            Self { connection, settings, memory, incarnation: None, held_stopped: false, draw_incarnation };
+        let mut outbox = Self::unloaded(connection, settings, draw_incarnation);
         outbox.reload()?;
         Ok(outbox)
     }
@@ -285,6 +283,23 @@ impl Outbox {
         Self::over(connection, settings, draw_incarnation)
     }
 
+    fn unloaded(
+        connection: Connection,
+        settings: OutboxSettings,
+        draw_incarnation: Box<dyn FnMut() -> u64 + Send>,
+    ) -> Self {
+        Self {
+            connection,
+            settings,
+            memory: Memory::default(),
+            incarnation: None,
+            held_stopped: false,
+            cursors_epoch: 0,
+            salvaged: 0,
+            draw_incarnation,
+        }
+    }
+
     fn over(
         mut connection: Connection,
         settings: OutboxSettings,
@@ -301,16 +316,7 @@ impl Outbox {
         }
         connection
             .execute("INSERT INTO meta VALUES ('gateway', ?1) ON CONFLICT DO NOTHING", [settings.gateway.as_str()])?;
-        let mut outbox = Self {
-            connection,
-            settings,
-            memory: Memory::default(),
-            incarnation: None,
-            held_stopped: false,
-            cursors_epoch: 0,
-            salvaged: 0,
-            draw_incarnation,
-        };
+        let mut outbox = Self::unloaded(connection, settings, draw_incarnation);
         outbox.reload()?;
         let report = OpenReport {
             created: version == 0,
