@@ -93,11 +93,12 @@ fn serve(file: &FleetFile, args: &RunArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        // SIGUSR1: the meters' clocks stop, so that somebody can read the last of what they captured. Before anybody is told that
+        // there are meters: unheard, it ends the process.
+        let mut freeze = signal(SignalKind::user_defined1())?;
         let until = args.until();
         let running = RunningFleet::start(fleet, until.pushes).await?;
         print_endpoints(running.endpoints(), args.json)?;
-        // SIGUSR1: the meters' clocks stop, so that somebody can read the last of what they captured.
-        let mut freeze = signal(SignalKind::user_defined1())?;
         let ended = loop {
             tokio::select! {
                 ended = running.wait(until) => break Some(ended),
