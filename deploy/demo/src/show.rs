@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use protocols::metering::UtcMillis;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::meters::meter_toml;
@@ -77,7 +78,7 @@ pub async fn run(folder: &Path, binaries: Binaries, once: bool) -> anyhow::Resul
 
 /// From the first start to the verdict: true when nothing was lost or doubled.
 async fn play(stage: &mut Stage, once: bool) -> anyhow::Result<bool> {
-    say(&format!("everything is kept in {}", stage.folder().display()));
+    say(&format!("everything is in {}; `--keep DIR` keeps it", stage.folder().display()));
     stage.start_broker().await?;
     stage.start_cloud()?;
     start_meters(stage)?;
@@ -195,11 +196,16 @@ async fn judge(
     let number = |key: &str| audit[key].as_u64().with_context(|| format!("the audit has no {key}: {audit}"));
     let (lost, doubled) = (worst(|one| one.lost).max(number("lost")?), number("doubled")?);
     let captured = worst(|one| one.captured);
-    let everywhere = comparisons.iter().all(|(_, held, one)| *held == captured && one.is_clean());
+    let everywhere = captured > 0 && comparisons.iter().all(|(_, held, one)| *held == captured && one.is_clean());
     let mut lines = Vec::new();
     for (name, held, one) in &comparisons {
         let Comparison { captured, unread, lost, .. } = one;
         lines.push(format!("{name:<8} {held} of {captured} captured readings, {unread} unread, {lost} lost"));
+        let mut times: Vec<String> = one.unread_at.iter().map(|at| UtcMillis(*at).to_string()).collect();
+        times.dedup();
+        if !times.is_empty() {
+            lines.push(format!("         unread: pushed while nobody listened, at {}", times.join(", ")));
+        }
         lines.extend(one.examples.iter().map(|example| format!("         {example}")));
     }
     let held = |name: &str| {

@@ -78,6 +78,8 @@ pub struct Comparison {
     pub captured: u64,
     /// Captured, not in the sink, and pushed while nobody could listen.
     pub unread: u64,
+    /// When they were pushed, wall clock in ms.
+    pub unread_at: Vec<i64>,
     pub lost: u64,
     /// In the sink with another value.
     pub different: u64,
@@ -111,6 +113,7 @@ pub fn compare(truth: &BTreeMap<Identity, Captured>, sink: &BTreeMap<Identity, S
             }
             None if deaf.iter().any(|deaf| deaf.excuses(captured)) => {
                 comparison.unread += 1;
+                comparison.unread_at.extend(captured.pushed_at);
             }
             None => {
                 comparison.captured += 1;
