@@ -55,6 +55,14 @@ enum Command {
         #[command(flatten)]
         trace: TraceArgs,
     },
+    /// Set the store aside and make it anew from log and archive, while no cloud runs on them; exit 1 when a batch cannot be read
+    RebuildStore {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// Print one line of JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Expected against held readings of a local day; exit 1 below the target
     Completeness {
         #[command(flatten)]
@@ -136,22 +144,10 @@ pub fn main() -> u8 {
             return u8::from(error.use_stderr());
         }
     };
-    let done = match &cli.command {
-        Command::Run { settings, json } => {
-            settings.load().map_err(CommandError::from).and_then(|(settings, config)| {
-                telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
-                Ok(run::run(config, *json)?)
-            })
-        }
-        Command::CheckConfig { settings } => settings.load().map_err(CommandError::from).and_then(|(settings, _)| {
-            std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)
-        }),
-        looking => match look(looking) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
+    let error = match execute(&cli.command) {
+        Ok(code) => return code,
+        Err(error) => error,
     };
-    let Err(error) = done else { return 0 };
     let mut text = format!("error: {}\n", telemetry::chain(&error));
     if let Some(hint) = error.hint() {
         text.push_str("hint: ");
@@ -163,21 +159,37 @@ pub fn main() -> u8 {
     if error.is_the_users() { 1 } else { 2 }
 }
 
+/// Answers the exit code.
+fn execute(command: &Command) -> Result<u8, CommandError> {
+    match command {
+        Command::Run { settings, json } => {
+            let config = settings.load_with_logging()?;
+            run::run(config, *json)?;
+        }
+        Command::CheckConfig { settings } => {
+            let (settings, _) = settings.load()?;
+            std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)?;
+        }
+        Command::RebuildStore { settings, json } => {
+            let config = settings.load_with_logging()?;
+            let mut out = std::io::stdout();
+            return Ok(actix::System::new().block_on(run::rebuild_store(&config, *json, &mut out))?);
+        }
+        Command::Audit { settings, .. } | Command::Trace { settings, .. } | Command::Completeness { settings, .. } => {
+            return look(command, &settings.load_with_logging()?);
+        }
+    }
+    Ok(0)
+}
+
 /// The commands that look into the data directory, beside the process that works with it. Answers the exit code.
-fn look(command: &Command) -> Result<u8, CommandError> {
-    let (Command::Run { settings, .. }
-    | Command::CheckConfig { settings }
-    | Command::Audit { settings, .. }
-    | Command::Trace { settings, .. }
-    | Command::Completeness { settings, .. }) = command;
-    let (settings, config) = settings.load()?;
-    telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+fn look(command: &Command, config: &Config) -> Result<u8, CommandError> {
     let failed = |source| CommandError::Look { dir: config.data_dir.clone(), source };
     let sources = AuditSources::look(&config.data_dir).map_err(failed)?;
     let mut out = std::io::stdout();
     actix::System::new().block_on(async {
         Ok(match command {
-            Command::Run { .. } | Command::CheckConfig { .. } => 0,
+            Command::Run { .. } | Command::CheckConfig { .. } | Command::RebuildStore { .. } => 0,
             Command::Audit { audit, .. } => {
                 // Refs and books older than this have left the log together.
                 let log_expires_before = config.log_keep.books_ms.map(|keep_ms| SystemClock.now().plus_ms(-keep_ms));
@@ -193,6 +205,12 @@ fn look(command: &Command) -> Result<u8, CommandError> {
 }
 
 impl SettingsArgs {
+    fn load_with_logging(&self) -> Result<Config, CommandError> {
+        let (settings, config) = self.load()?;
+        telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+        Ok(config)
+    }
+
     fn load(&self) -> Result<(Settings, Config), ConfigError> {
         let mut settings = self.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
         if let Some(data) = &self.data {

@@ -22,7 +22,7 @@ use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
 use crate::api::ApiState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::embedded::{self, OpenError, OpenOutcome, Opened, RenewError};
+use crate::embedded::{self, OpenError, OpenOutcome, Opened, RebuildError, RenewError};
 use crate::health::{Health, Part};
 use crate::http::{self, BindError, HttpServices};
 use crate::log::EventLog;
@@ -30,7 +30,7 @@ use crate::log::embedded::EmbeddedLog;
 use crate::payloads::{LocalFolderError, Payloads, PayloadsError};
 use crate::receipt_queue::ReceiptQueue;
 use crate::store::ReadingStore;
-use crate::telemetry::{Metrics, chain};
+use crate::telemetry::{Metric, Metrics, chain};
 use crate::worker::{Budget, Services};
 
 /// A fleet of ten thousand gateways and some more: a receipt is some 200 bytes.
@@ -67,6 +67,10 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    #[error("there is no log in {}", dir.display())]
+    NoLog { dir: PathBuf },
+    #[error("the store is not rebuilt")]
+    Rebuild(#[from] RebuildError),
     #[error("cannot draw a random number: {0}")]
     Random(String),
     #[error("the HTTP server ended")]
@@ -75,13 +79,14 @@ pub enum RunError {
 
 impl RunError {
     pub fn is_the_users(&self) -> bool {
-        matches!(self, Self::Bind(_) | Self::DataDir { .. } | Self::Open(_) | Self::Landing(_))
+        matches!(self, Self::Bind(_) | Self::DataDir { .. } | Self::Open(_) | Self::Landing(_) | Self::NoLog { .. })
     }
 
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Bind(error) => error.hint().map(str::to_owned),
             Self::Open(error) => error.hint().map(str::to_owned),
+            Self::NoLog { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
             Self::Landing(_) | Self::DataDir { .. } => Some("choose another directory with --data".to_owned()),
             _ => None,
         }
@@ -190,7 +195,7 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
     let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
     health.set(Part::Landing, true);
     health.set(Part::Store, true);
-    report(&opened, &payloads.objects());
+    report(&opened, &payloads.objects(), &metrics);
     if let Some(ahead) = embedded::renew_if_behind(&opened.log, &*payloads.objects()).await? {
         tracing::error!(
             ?ahead,
@@ -215,9 +220,49 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
     Ok(Parts { services, embedded_log, payloads, clock, metrics, health })
 }
 
+/// `meterpost-cloud rebuild-store`. Returns the exit code: 1 when a batch of the log cannot be read.
+pub async fn rebuild_store(config: &Config, json: bool, out: &mut (dyn std::io::Write + Send)) -> Result<u8, RunError> {
+    let data = &config.data_dir;
+    // Opening would make one.
+    if !data.join("log.db").exists() {
+        return Err(RunError::NoLog { dir: data.clone() });
+    }
+    let objects = Payloads::local(&data.join("objects"))?.objects();
+    let opened = embedded::open(data, &embedded::Options { rebuild_store: true, ..embedded::Options::default() })?;
+    let set_aside = opened.outcomes.iter().find_map(|outcome| match outcome {
+        OpenOutcome::StoreSetAside { aside, .. } => Some(aside.display().to_string()),
+        _ => None,
+    });
+    let done = embedded::rebuild_store(&opened.log, &opened.store, Some(&objects), |done| {
+        tracing::info!(batches = done.batches, of = done.batches_total, "rebuilding");
+    })
+    .await?;
+    let (batches, readings, damaged) = (done.batches, done.readings, done.damaged);
+    let text = if json {
+        json!({"set_aside": set_aside, "batches": batches, "readings": readings, "damaged": damaged}).to_string()
+    } else {
+        let aside = set_aside.map_or_else(String::new, |aside| format!("; the old one lies in {aside}"));
+        let damaged =
+            if damaged > 0 { format!(", {damaged} batches cannot be read: see the log") } else { String::new() };
+        format!(
+            "the store holds the {readings} readings of {batches} batches of the log, and what the archive alone has{damaged}{aside}"
+        )
+    };
+    let written = writeln!(out, "{text}");
+    written.map_err(|source| RunError::Io { what: "write to stdout", source })?;
+    Ok(u8::from(damaged > 0))
+}
+
 /// Says what was found, and mends what can be mended beside the work.
-fn report(opened: &Opened, objects: &Arc<dyn ObjectStore>) {
+fn report(opened: &Opened, objects: &Arc<dyn ObjectStore>, metrics: &Metrics) {
     for outcome in &opened.outcomes {
+        match outcome {
+            OpenOutcome::Created => {}
+            OpenOutcome::RebuildStore { .. } | OpenOutcome::StoreSetAside { .. } => metrics.add(Metric::StoreMended, 1),
+            OpenOutcome::LogDamaged { .. } | OpenOutcome::LogSetBack { .. } | OpenOutcome::LogMissing { .. } => {
+                metrics.add(Metric::LogMended, 1);
+            }
+        }
         match outcome {
             OpenOutcome::Created => tracing::info!("a new log and store were made"),
             OpenOutcome::RebuildStore { why } => {
@@ -233,7 +278,15 @@ fn report(opened: &Opened, objects: &Arc<dyn ObjectStore>) {
                     }
                 });
             }
-            other => tracing::error!(outcome = ?other, "the log has lost commits; gateways and landing area are asked"),
+            OpenOutcome::StoreSetAside { aside, cause } => {
+                tracing::error!(aside = %aside.display(), cause, "the store was damaged: it is set aside");
+            }
+            OpenOutcome::LogDamaged { aside, cause, generation: None, .. } => {
+                tracing::error!(aside = %aside.display(), cause, "the log was damaged: it is set aside, and all of it was saved");
+            }
+            OpenOutcome::LogDamaged { .. } | OpenOutcome::LogSetBack { .. } | OpenOutcome::LogMissing { .. } => {
+                tracing::error!(?outcome, "the log has lost commits; gateways and landing area are asked");
+            }
         }
     }
 }

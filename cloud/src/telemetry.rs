@@ -73,6 +73,8 @@ metrics! {
     SweepsFailed, Counter, "cloud_landing_sweep_failures_total", "", "Sweeps of the landing area that failed and were tried again.";
     LogBatchesRetired, Counter, "cloud_log_batches_retired_total", "", "Batches whose archived rows left the log by its retention.";
     LogPruneFailures, Counter, "cloud_log_prune_failures_total", "", "Steps of the log's retention that failed and were tried again.";
+    LogMended, Counter, "cloud_open_faults_total", "file=\"log\"", "Faults found in log and store at the start: damaged, set back, missing.";
+    StoreMended, Counter, "cloud_open_faults_total", "file=\"store\"", "Faults found in log and store at the start: damaged, set back, missing.";
     PipelineGeneration, Gauge, "cloud_pipeline_generation", "", "How often the pipeline was started.";
     ActorPanics, Counter, "cloud_actor_panics_total", "", "Actors that died by a panic.";
 }

@@ -85,7 +85,7 @@ impl Pair {
 pub struct Options {
     /// Partitions of a new log; checked against one that exists. `None`: as it is, [`PARTITIONS`] for a new one.
     pub partitions: Option<u32>,
-    /// Set the store aside and make a new one from the log: what `rebuild store` does.
+    /// Set the store aside and make a new one from the log: what `rebuild-store` does.
     pub rebuild_store: bool,
 }
 
@@ -154,7 +154,9 @@ impl OpenError {
     /// What the operator can do.
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Pairs { .. } => Some("rebuild store"),
+            Self::Pairs { .. } => {
+                Some("`meterpost-cloud rebuild-store` with the same settings sets store.db aside and makes it anew")
+            }
             Self::InUse { .. } => Some("stop the other process, or give this one a directory of its own"),
             Self::Newer { .. } => Some("install the version that wrote it, or a newer one"),
             _ => None,
