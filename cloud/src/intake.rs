@@ -1,7 +1,7 @@
 //! Judging what arrives by MQTT before it goes into the log.
 //!
 //! The topic is what the broker vouches for; the message must name the same gateway. A message of a newer version is let
-//! through: whoever runs that version will read it from the log.
+//! through: the worker answers what it cannot judge.
 
 use std::borrow::Cow;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::limits::{READINGS_MAX, SEALED_AHEAD_MS_MAX, UNCOMPRESSED_BYTES_MAX};
-use protocols::uplink::{Batch, BatchRef, GatewayId, SeqSet, Status};
+use protocols::uplink::{Batch, BatchId, BatchRef, GatewayId, SeqSet, Status};
 
 use super::Held;
 use crate::ledger::{Answers, GatewayLedger, Verdict};
@@ -32,7 +32,9 @@ pub(super) struct Record {
 pub(super) enum Said {
     Ref(BatchRef),
     Status(Status),
-    /// Of a newer version, or nothing that intake lets through.
+    /// A ref of a newer version: who wrote that version has to judge it.
+    Newer(BatchId),
+    /// A status of a newer version, or nothing that intake lets through.
     Unreadable(String),
 }
 
@@ -41,7 +43,10 @@ impl Said {
         let (said, named) = match uplinked {
             Uplinked::Ref(bytes) => match BatchRef::decode(bytes) {
                 Ok(reference) => (Self::Ref(reference.clone()), reference.id.gateway),
-                Err(error) => return Self::Unreadable(error.to_string()),
+                Err(error) => match BatchRef::id_of_newer(bytes) {
+                    Some(id) => (Self::Newer(id.clone()), id.gateway),
+                    None => return Self::Unreadable(error.to_string()),
+                },
             },
             Uplinked::Status(bytes) => match Status::decode(bytes) {
                 Ok(status) => (Self::Status(status.clone()), status.gateway),
@@ -117,6 +122,7 @@ impl Staged {
             match &record.said {
                 Said::Ref(reference) => part.take_ref(record, reference, held, openings),
                 Said::Status(status) => part.take_status(record, status, held),
+                Said::Newer(id) => part.take_newer(id, held),
                 Said::Unreadable(error) => {
                     tracing::warn!(gateway = %record.gateway, offset = record.offset, error, "a message cannot be read");
                     part.count_one(Metric::RefsUnreadable);
@@ -226,6 +232,17 @@ impl StagedPartition {
             }
         };
         self.count_one(outcome);
+    }
+
+    /// Nothing of it is known but its number: the gateway keeps it, and asks again.
+    fn take_newer(&mut self, id: &BatchId, held: &Held) {
+        tracing::error!(batch = %id, "a gateway sends what a newer version wrote, and keeps it; update the cloud");
+        // Receipts say what the ledger knows.
+        self.ledger(&id.gateway, held);
+        let answers = self.answers.entry((id.gateway.clone(), id.incarnation)).or_default();
+        answers.asked.insert(id.seq);
+        answers.later.insert(id.seq);
+        self.count_one(Metric::RefsLater);
     }
 
     fn take_status(&mut self, record: &Record, status: &Status, held: &Held) {

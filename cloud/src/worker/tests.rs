@@ -265,12 +265,40 @@ async fn a_ref_that_the_gateway_has_settled_is_dropped_and_counted() {
 async fn what_cannot_be_read_is_passed_and_counted() {
     let world = World::new();
     let named_other = sealed(&batch(2, 1, 1), 1).0.encode();
-    for bytes in [b"\x82\x02\x00".to_vec(), vec![0xff], named_other] {
+    let newer_of_another = newer(&sealed(&batch(2, 1, 1), 1).0);
+    for bytes in [b"\x82\x02\x00".to_vec(), vec![0xff], named_other, newer_of_another] {
         world.log.append_ref(&gateway(1), Uplinked::Ref(bytes), T0).await.unwrap();
     }
     world.send(&batch(1, 1, 1), 1).await;
     world.run_to(Metric::RefsApplied, 1).await;
-    assert_eq!(world.value(Metric::RefsUnreadable), 3);
+    assert_eq!(world.value(Metric::RefsUnreadable), 4);
+}
+
+/// As a version 2 would write it: what follows the number is nobody's business here.
+fn newer(reference: &BatchRef) -> Vec<u8> {
+    let mut bytes = reference.encode();
+    assert_eq!(bytes[1], 1, "the version");
+    bytes[1] = 2;
+    // An array of one element more, and of another kind.
+    bytes[0] += 1;
+    bytes.extend_from_slice(b"\x61x");
+    bytes
+}
+
+/// Control: as unreadable, it is passed, and the gateway repeats its ref for ever without an answer.
+#[tokio::test]
+async fn a_ref_of_a_newer_version_is_answered_later() {
+    let world = World::new();
+    let (reference, _) = sealed(&batch(1, 1, 1), 1);
+    world.log.append_ref(&gateway(1), Uplinked::Ref(newer(&reference)), T0).await.unwrap();
+    world.run_to(Metric::RefsLater, 1).await;
+    let receipt = world.receipt().await;
+    assert_eq!((receipt.incarnation, receipt.later.iter().collect::<Vec<_>>()), (reference.id.incarnation, vec![1]));
+    assert!(!receipt.says_applied(1));
+    // The cloud that knows the version takes it.
+    world.send(&batch(1, 1, 1), 1).await;
+    world.run_to(Metric::RefsApplied, 1).await;
+    assert!(world.receipt().await.says_applied(1));
 }
 
 /// Control: without the faults the same batch is committed once (`a_batch_is_in_store_and_log_before_its_receipt`).

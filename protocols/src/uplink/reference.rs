@@ -39,7 +39,24 @@ wire_array! {
     }
 }
 
+wire_array! {
+    /// The first elements of a ref of any version, for ever: whoever cannot judge it can still answer it.
+    #[derive(Debug)]
+    struct AnyRefWire {
+        version: u64,
+        gateway: String,
+        incarnation: u64,
+        seq: u64,
+    }
+}
+
 impl BatchRef {
+    /// Which batch a ref of a newer version announces; `None` when these are no such ref's bytes.
+    pub fn id_of_newer(bytes: &[u8]) -> Option<BatchId> {
+        let AnyRefWire { gateway, incarnation, seq, .. } = wire::decode_newer(bytes, REF_BYTES_MAX)?;
+        (seq > 0).then_some(BatchId { gateway: GatewayId::new(&gateway).ok()?, incarnation, seq })
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         wire::encode(&RefWire {
             version: VERSION,
