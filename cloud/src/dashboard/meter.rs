@@ -36,7 +36,6 @@ struct Shown<'a> {
     day: Day,
     today: Day,
     window: Window,
-    now: UtcMillis,
     zone: &'a TimeZone,
     /// As given; links carry it on.
     zone_given: Option<&'a str>,
@@ -56,7 +55,7 @@ async fn render(request: &HttpRequest, path: &str, state: &ApiState) -> Result<H
     let window = Window::of_day(day, &zone)?;
     if let Some((series, cadence_s)) = chosen {
         let zone_given = params.text("tz");
-        let shown = Shown { meter, id, series, cadence_s, day, today, window, now, zone: &zone, zone_given };
+        let shown = Shown { meter, id, series, cadence_s, day, today, window, zone: &zone, zone_given };
         let rows = state.store.read_range(range(shown.series.clone(), window, None, ROWS_MAX)).await?;
         shown.series_list(&mut main);
         shown.day(&mut main, &rows);
@@ -229,10 +228,9 @@ impl Shown<'_> {
     }
 
     fn curve(&self, main: &mut Html, rows: &[StoredReading]) {
-        let live = if self.now < self.window.to { " data-live" } else { "" };
         let unit = rows.last().map(|row| row.quantity.unit.to_string()).unwrap_or_default();
         main.put(format_args!(
-            "<figure class=\"curve\" id=\"curve\"{live} data-src=\"{}\" data-meter=\"{}\" data-code=\"{}\" data-kind=\"{}\" \
+            "<figure class=\"curve\" id=\"curve\" data-src=\"{}\" data-meter=\"{}\" data-code=\"{}\" data-kind=\"{}\" \
              data-period-s=\"{}\" data-cadence-s=\"{}\" data-from=\"{}\" data-to=\"{}\" data-tz=\"{}\" data-unit=\"{}\">\
              <figcaption><span class=\"mono\">{}</span> {}<output class=\"probe\" id=\"probe\"></output>\
              <button type=\"button\" id=\"reset\" hidden>Whole day</button></figcaption>\

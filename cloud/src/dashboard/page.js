@@ -398,6 +398,7 @@ const figure = document.getElementById("curve");
 if (figure) {
   const curve = new Curve(figure);
   curve.load().catch(() => say("off", "the readings cannot be loaded"));
-  if ("live" in figure.dataset) follow(curve);
+  // A day that is over is filled too: by a meter that is read late, by a backlog, by one whose clock is behind.
+  follow(curve);
 }
 keepFresh();
