@@ -11,6 +11,7 @@ use crate::audit::{AuditArgs, AuditError, AuditOptions, AuditSources, LookError}
 use crate::clock::{Clock as _, SystemClock};
 use crate::completeness::{CompletenessArgs, CompletenessError};
 use crate::config::{Config, ConfigError, Settings};
+use crate::rebuild_store::{self, RebuildStoreArgs, RebuildStoreError};
 use crate::run::{self, RunError};
 use crate::telemetry;
 use crate::trace::{TraceArgs, TraceError};
@@ -48,20 +49,12 @@ enum Command {
         #[command(flatten)]
         audit: AuditArgs,
     },
-    /// Where is my reading: sealed, uploaded, referenced, committed, in store, archived
+    /// Where is my reading: sealed, uploaded, referenced, refused, committed, in store, archived
     Trace {
         #[command(flatten)]
         settings: SettingsArgs,
         #[command(flatten)]
         trace: TraceArgs,
-    },
-    /// Set the store aside and make it anew from log and archive, while no cloud runs on them; exit 1 when a batch cannot be read
-    RebuildStore {
-        #[command(flatten)]
-        settings: SettingsArgs,
-        /// Print one line of JSON
-        #[arg(long)]
-        json: bool,
     },
     /// Expected against held readings of a local day; exit 1 below the target
     Completeness {
@@ -69,6 +62,13 @@ enum Command {
         settings: SettingsArgs,
         #[command(flatten)]
         completeness: CompletenessArgs,
+    },
+    /// Make the store anew from archive and log, while no cloud runs; the old one is set aside; exit 1 when not all could be read
+    RebuildStore {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        rebuild: RebuildStoreArgs,
     },
 }
 
@@ -110,6 +110,8 @@ enum CommandError {
     Trace(#[from] TraceError),
     #[error(transparent)]
     Completeness(#[from] CompletenessError),
+    #[error(transparent)]
+    RebuildStore(#[from] RebuildStoreError),
     #[error("cannot write to stdout")]
     Stdout(#[source] std::io::Error),
 }
@@ -119,6 +121,7 @@ impl CommandError {
         match self {
             Self::Config(_) | Self::Logging(_) | Self::Look { .. } => true,
             Self::Run(error) => error.is_the_users(),
+            Self::RebuildStore(error) => error.is_the_users(),
             Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => false,
         }
     }
@@ -128,6 +131,7 @@ impl CommandError {
             Self::Config(error) => error.hint(),
             Self::Logging(_) => Some("give a level: error, warn, info, debug or trace".to_owned()),
             Self::Run(error) => error.hint(),
+            Self::RebuildStore(error) => error.hint(),
             Self::Look { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
             Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => None,
         }
@@ -144,10 +148,26 @@ pub fn main() -> u8 {
             return u8::from(error.use_stderr());
         }
     };
-    let error = match execute(&cli.command) {
-        Ok(code) => return code,
-        Err(error) => error,
+    let done = match &cli.command {
+        Command::Run { settings, json } => {
+            settings.load().map_err(CommandError::from).and_then(|(settings, config)| {
+                telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+                Ok(run::run(config, *json)?)
+            })
+        }
+        Command::CheckConfig { settings } => settings.load().map_err(CommandError::from).and_then(|(settings, _)| {
+            std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)
+        }),
+        Command::RebuildStore { settings, rebuild } => match make_store_anew(settings, *rebuild) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        looking => match look(looking) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
     };
+    let Err(error) = done else { return 0 };
     let mut text = format!("error: {}\n", telemetry::chain(&error));
     if let Some(hint) = error.hint() {
         text.push_str("hint: ");
@@ -160,30 +180,23 @@ pub fn main() -> u8 {
 }
 
 /// Answers the exit code.
-fn execute(command: &Command) -> Result<u8, CommandError> {
-    match command {
-        Command::Run { settings, json } => {
-            let config = settings.load_with_logging()?;
-            run::run(config, *json)?;
-        }
-        Command::CheckConfig { settings } => {
-            let (settings, _) = settings.load()?;
-            std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)?;
-        }
-        Command::RebuildStore { settings, json } => {
-            let config = settings.load_with_logging()?;
-            let mut out = std::io::stdout();
-            return Ok(actix::System::new().block_on(run::rebuild_store(&config, *json, &mut out))?);
-        }
-        Command::Audit { settings, .. } | Command::Trace { settings, .. } | Command::Completeness { settings, .. } => {
-            return look(command, &settings.load_with_logging()?);
-        }
-    }
-    Ok(0)
+fn make_store_anew(settings: &SettingsArgs, args: RebuildStoreArgs) -> Result<u8, CommandError> {
+    let (settings, config) = settings.load()?;
+    telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+    let mut out = std::io::stdout();
+    Ok(actix::System::new().block_on(rebuild_store::run(args, &config.data_dir, &mut out))?)
 }
 
 /// The commands that look into the data directory, beside the process that works with it. Answers the exit code.
-fn look(command: &Command, config: &Config) -> Result<u8, CommandError> {
+fn look(command: &Command) -> Result<u8, CommandError> {
+    let (Command::Run { settings, .. }
+    | Command::CheckConfig { settings }
+    | Command::Audit { settings, .. }
+    | Command::Trace { settings, .. }
+    | Command::Completeness { settings, .. }
+    | Command::RebuildStore { settings, .. }) = command;
+    let (settings, config) = settings.load()?;
+    telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
     let failed = |source| CommandError::Look { dir: config.data_dir.clone(), source };
     let sources = AuditSources::look(&config.data_dir).map_err(failed)?;
     let mut out = std::io::stdout();
@@ -205,12 +218,6 @@ fn look(command: &Command, config: &Config) -> Result<u8, CommandError> {
 }
 
 impl SettingsArgs {
-    fn load_with_logging(&self) -> Result<Config, CommandError> {
-        let (settings, config) = self.load()?;
-        telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
-        Ok(config)
-    }
-
     fn load(&self) -> Result<(Settings, Config), ConfigError> {
         let mut settings = self.config.as_deref().map_or_else(|| Ok(Settings::default()), Settings::read)?;
         if let Some(data) = &self.data {

@@ -21,6 +21,7 @@ mod memory;
 pub mod mqtt;
 pub mod offload;
 pub mod payloads;
+pub mod rebuild_store;
 pub mod receipt_queue;
 pub mod run;
 pub mod seen;

@@ -22,7 +22,7 @@ use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
 use crate::api::ApiState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::embedded::{self, OpenError, OpenOutcome, Opened, RebuildError, RenewError};
+use crate::embedded::{self, OpenError, OpenOutcome, Opened, RenewError};
 use crate::health::{Health, Part};
 use crate::http::{self, BindError, HttpServices};
 use crate::log::EventLog;
@@ -30,6 +30,7 @@ use crate::log::embedded::EmbeddedLog;
 use crate::payloads::{LocalFolderError, Payloads, PayloadsError};
 use crate::receipt_queue::ReceiptQueue;
 use crate::store::ReadingStore;
+use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::{Metric, Metrics, chain};
 use crate::worker::{Budget, Services};
 
@@ -67,10 +68,6 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
-    #[error("there is no log in {}", dir.display())]
-    NoLog { dir: PathBuf },
-    #[error("the store is not rebuilt")]
-    Rebuild(#[from] RebuildError),
     #[error("cannot draw a random number: {0}")]
     Random(String),
     #[error("the HTTP server ended")]
@@ -79,14 +76,13 @@ pub enum RunError {
 
 impl RunError {
     pub fn is_the_users(&self) -> bool {
-        matches!(self, Self::Bind(_) | Self::DataDir { .. } | Self::Open(_) | Self::Landing(_) | Self::NoLog { .. })
+        matches!(self, Self::Bind(_) | Self::DataDir { .. } | Self::Open(_) | Self::Landing(_))
     }
 
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Bind(error) => error.hint().map(str::to_owned),
-            Self::Open(error) => error.hint().map(str::to_owned),
-            Self::NoLog { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
+            Self::Open(error) => error.hint(),
             Self::Landing(_) | Self::DataDir { .. } => Some("choose another directory with --data".to_owned()),
             _ => None,
         }
@@ -197,6 +193,7 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
     health.set(Part::Store, true);
     report(&opened, &payloads.objects(), &metrics);
     if let Some(ahead) = embedded::renew_if_behind(&opened.log, &*payloads.objects()).await? {
+        metrics.add(Metric::OpenedLogSetBack, 1);
         tracing::error!(
             ?ahead,
             "the archive holds what the log does not know of: the log was set back; it goes on as a new generation, is \
@@ -220,75 +217,30 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
     Ok(Parts { services, embedded_log, payloads, clock, metrics, health })
 }
 
-/// `meterpost-cloud rebuild-store`. Returns the exit code: 1 when a batch of the log cannot be read.
-pub async fn rebuild_store(config: &Config, json: bool, out: &mut (dyn std::io::Write + Send)) -> Result<u8, RunError> {
-    let data = &config.data_dir;
-    // Opening would make one.
-    if !data.join("log.db").exists() {
-        return Err(RunError::NoLog { dir: data.clone() });
+/// Says and counts what was found, and mends what can be mended beside the work.
+fn report(opened: &Opened, objects: &Arc<dyn ObjectStore>, metrics: &Arc<Metrics>) {
+    for outcome in &opened.outcomes {
+        outcome.tell();
+        metrics.add(outcome.metric(), 1);
+        if matches!(outcome, OpenOutcome::RebuildStore { .. }) {
+            let (log, store) = (opened.log.clone(), opened.store.clone());
+            actix::spawn(rebuild(log, store, Arc::clone(objects), Arc::clone(metrics)));
+        }
     }
-    let objects = Payloads::local(&data.join("objects"))?.objects();
-    let opened = embedded::open(data, &embedded::Options { rebuild_store: true, ..embedded::Options::default() })?;
-    let set_aside = opened.outcomes.iter().find_map(|outcome| match outcome {
-        OpenOutcome::StoreSetAside { aside, .. } => Some(aside.display().to_string()),
-        _ => None,
-    });
-    let done = embedded::rebuild_store(&opened.log, &opened.store, Some(&objects), |done| {
-        tracing::info!(batches = done.batches, of = done.batches_total, "rebuilding");
-    })
-    .await?;
-    let (batches, readings, damaged) = (done.batches, done.readings, done.damaged);
-    let text = if json {
-        json!({"set_aside": set_aside, "batches": batches, "readings": readings, "damaged": damaged}).to_string()
-    } else {
-        let aside = set_aside.map_or_else(String::new, |aside| format!("; the old one lies in {aside}"));
-        let damaged =
-            if damaged > 0 { format!(", {damaged} batches cannot be read: see the log") } else { String::new() };
-        format!(
-            "the store holds the {readings} readings of {batches} batches of the log, and what the archive alone has{damaged}{aside}"
-        )
-    };
-    let written = writeln!(out, "{text}");
-    written.map_err(|source| RunError::Io { what: "write to stdout", source })?;
-    Ok(u8::from(damaged > 0))
 }
 
-/// Says what was found, and mends what can be mended beside the work.
-fn report(opened: &Opened, objects: &Arc<dyn ObjectStore>, metrics: &Metrics) {
-    for outcome in &opened.outcomes {
-        match outcome {
-            OpenOutcome::Created => {}
-            OpenOutcome::RebuildStore { .. } | OpenOutcome::StoreSetAside { .. } => metrics.add(Metric::StoreMended, 1),
-            OpenOutcome::LogDamaged { .. } | OpenOutcome::LogSetBack { .. } | OpenOutcome::LogMissing { .. } => {
-                metrics.add(Metric::LogMended, 1);
-            }
+async fn rebuild(log: EmbeddedLog, store: EmbeddedStore, objects: Arc<dyn ObjectStore>, metrics: Arc<Metrics>) {
+    let metric = match embedded::rebuild_store(&log, &store, Some(&objects), |_| {}).await {
+        Ok(done) => {
+            tracing::info!(?done, "the store is rebuilt");
+            if done.is_complete() { Metric::StoreRebuilt } else { Metric::StoreRebuiltInPart }
         }
-        match outcome {
-            OpenOutcome::Created => tracing::info!("a new log and store were made"),
-            OpenOutcome::RebuildStore { why } => {
-                tracing::warn!(why, "the store lacks what the log has; it is rebuilt beside the work");
-                let (log, store, objects) = (opened.log.clone(), opened.store.clone(), Arc::clone(objects));
-                actix::spawn(async move {
-                    match embedded::rebuild_store(&log, &store, Some(&objects), |_| {}).await {
-                        Ok(done) => {
-                            let (batches, readings, damaged) = (done.batches, done.readings, done.damaged);
-                            tracing::info!(batches, readings, damaged, "the store is rebuilt");
-                        }
-                        Err(error) => tracing::error!(error = %chain(&error), "the store is not rebuilt"),
-                    }
-                });
-            }
-            OpenOutcome::StoreSetAside { aside, cause } => {
-                tracing::error!(aside = %aside.display(), cause, "the store was damaged: it is set aside");
-            }
-            OpenOutcome::LogDamaged { aside, cause, generation: None, .. } => {
-                tracing::error!(aside = %aside.display(), cause, "the log was damaged: it is set aside, and all of it was saved");
-            }
-            OpenOutcome::LogDamaged { .. } | OpenOutcome::LogSetBack { .. } | OpenOutcome::LogMissing { .. } => {
-                tracing::error!(?outcome, "the log has lost commits; gateways and landing area are asked");
-            }
+        Err(error) => {
+            tracing::error!(error = %chain(&error), "the store is not rebuilt; the next start tries again");
+            Metric::StoreNotRebuilt
         }
-    }
+    };
+    metrics.add(metric, 1);
 }
 
 fn http_services(config: &Config, parts: &Parts) -> HttpServices {

@@ -31,6 +31,15 @@ macro_rules! metrics {
 
 // Metrics of one name stand together: the text format wants that.
 metrics! {
+    OpenedNew, Counter, "cloud_openings_total", "found=\"nothing\"", "What was found when log and store were opened.";
+    OpenedLogSetBack, Counter, "cloud_openings_total", "found=\"log_set_back\"", "What was found when log and store were opened.";
+    OpenedLogMissing, Counter, "cloud_openings_total", "found=\"log_missing\"", "What was found when log and store were opened.";
+    OpenedLogDamaged, Counter, "cloud_openings_total", "found=\"log_damaged\"", "What was found when log and store were opened.";
+    OpenedStoreSetAside, Counter, "cloud_openings_total", "found=\"store_set_aside\"", "What was found when log and store were opened.";
+    OpenedStoreBehind, Counter, "cloud_openings_total", "found=\"store_behind\"", "What was found when log and store were opened.";
+    StoreRebuilt, Counter, "cloud_store_rebuilds_total", "outcome=\"done\"", "Rebuilds of the store from archive and log.";
+    StoreRebuiltInPart, Counter, "cloud_store_rebuilds_total", "outcome=\"in_part\"", "Rebuilds of the store from archive and log.";
+    StoreNotRebuilt, Counter, "cloud_store_rebuilds_total", "outcome=\"failed\"", "Rebuilds of the store from archive and log.";
     IntakeAppended, Counter, "cloud_intake_messages_total", "outcome=\"appended\"", "Refs and statuses that arrived by MQTT.";
     IntakeForeign, Counter, "cloud_intake_messages_total", "outcome=\"foreign\"", "Refs and statuses that arrived by MQTT.";
     IntakeMalformed, Counter, "cloud_intake_messages_total", "outcome=\"malformed\"", "Refs and statuses that arrived by MQTT.";
@@ -43,6 +52,8 @@ metrics! {
     RefsStale, Counter, "cloud_refs_total", "outcome=\"stale\"", "Refs settled, by what became of them.";
     RefsUnreadable, Counter, "cloud_refs_total", "outcome=\"unreadable\"", "Refs settled, by what became of them.";
     Statuses, Counter, "cloud_statuses_total", "", "Gateway statuses taken over.";
+    RefsNewer, Counter, "cloud_newer_messages_total", "message=\"ref\"", "Messages of a version that only a newer cloud reads.";
+    StatusesNewer, Counter, "cloud_newer_messages_total", "message=\"status\"", "Messages of a version that only a newer cloud reads.";
     BatchesRecovered, Counter, "cloud_batches_recovered_total", "", "Batches the ledger had forgotten, applied from the landing area.";
     BatchesLost, Counter, "cloud_batches_lost_total", "", "Batches the ledger had forgotten and the landing area does not have.";
     ReadingsCommitted, Counter, "cloud_readings_committed_total", "", "Readings committed to the log.";
@@ -73,8 +84,6 @@ metrics! {
     SweepsFailed, Counter, "cloud_landing_sweep_failures_total", "", "Sweeps of the landing area that failed and were tried again.";
     LogBatchesRetired, Counter, "cloud_log_batches_retired_total", "", "Batches whose archived rows left the log by its retention.";
     LogPruneFailures, Counter, "cloud_log_prune_failures_total", "", "Steps of the log's retention that failed and were tried again.";
-    LogMended, Counter, "cloud_open_faults_total", "file=\"log\"", "Faults found in log and store at the start: damaged, set back, missing.";
-    StoreMended, Counter, "cloud_open_faults_total", "file=\"store\"", "Faults found in log and store at the start: damaged, set back, missing.";
     PipelineGeneration, Gauge, "cloud_pipeline_generation", "", "How often the pipeline was started.";
     ActorPanics, Counter, "cloud_actor_panics_total", "", "Actors that died by a panic.";
 }

@@ -39,6 +39,11 @@ pub(super) fn resume(dir: &Path, name: &str) -> Result<Option<PathBuf>, OpenErro
     }
 }
 
+/// Whether a setting aside was begun and not finished.
+pub(super) fn is_underway(dir: &Path, name: &str) -> bool {
+    note(dir, name).exists()
+}
+
 /// The replacement is complete.
 pub(super) fn finish(dir: &Path, name: &str) -> Result<(), OpenError> {
     for path in [suspect(&dir.join(name)), note(dir, name)] {

@@ -20,7 +20,7 @@
 //! | no log | a new log of the same pair, new generation, empty ledger |
 //! | no store, or a store that is behind | [`OpenOutcome::RebuildStore`] |
 //! | store more than one commit ahead | [`OpenOutcome::LogSetBack`] |
-//! | two pairs | [`OpenError::Pairs`]: `rebuild store` decides for the log |
+//! | two pairs | [`OpenError::Pairs`]: `meterpost-cloud rebuild-store` decides for the log |
 //! | a damaged log | set aside, salvaged row by row: [`OpenOutcome::LogDamaged`] |
 //! | a damaged store | set aside, made anew: [`OpenOutcome::StoreSetAside`] and `RebuildStore` |
 //!
@@ -34,6 +34,7 @@ mod aside;
 pub(crate) mod front;
 mod member;
 mod mend;
+mod outcome;
 mod rebuild;
 pub(crate) mod sqlite;
 #[cfg(test)]
@@ -85,7 +86,7 @@ impl Pair {
 pub struct Options {
     /// Partitions of a new log; checked against one that exists. `None`: as it is, [`PARTITIONS`] for a new one.
     pub partitions: Option<u32>,
-    /// Set the store aside and make a new one from the log: what `rebuild-store` does.
+    /// Set the store aside and make a new one: what `meterpost-cloud rebuild-store` does.
     pub rebuild_store: bool,
 }
 
@@ -152,13 +153,15 @@ pub enum OpenError {
 
 impl OpenError {
     /// What the operator can do.
-    pub const fn hint(&self) -> Option<&'static str> {
+    pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Pairs { .. } => {
-                Some("`meterpost-cloud rebuild-store` with the same settings sets store.db aside and makes it anew")
-            }
-            Self::InUse { .. } => Some("stop the other process, or give this one a directory of its own"),
-            Self::Newer { .. } => Some("install the version that wrote it, or a newer one"),
+            Self::Pairs { dir, .. } => Some(format!(
+                "put back the file that belongs to the other, or keep the log and make the store anew: \
+                 meterpost-cloud rebuild-store --data {}",
+                dir.display()
+            )),
+            Self::InUse { .. } => Some("stop the other process, or give this one a directory of its own".to_owned()),
+            Self::Newer { .. } => Some("install the version that wrote it, or a newer one".to_owned()),
             _ => None,
         }
     }
@@ -169,6 +172,11 @@ pub struct Opened {
     pub log: EmbeddedLog,
     pub store: EmbeddedStore,
     pub outcomes: Vec<OpenOutcome>,
+}
+
+/// Whether a log lies in `dir`, or one is being set aside there.
+pub fn has_log(dir: &Path) -> bool {
+    dir.join(LOG_FILE.name).exists() || aside::is_underway(dir, LOG_FILE.name)
 }
 
 /// Opens the pair in `dir`, and makes what is missing. Blocks on the disk.

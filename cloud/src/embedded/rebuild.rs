@@ -1,5 +1,6 @@
-//! The store made anew from the log: every committed batch is upserted again. Readings and events that have left the log by its
-//! retention come from the archive, before those of the log. (Only a gateway's inventory has no row there; it sends it daily.)
+//! The store made anew: first every row of the archive, which also holds what left the log by its retention and what a log
+//! that was lost knew, then every batch committed to the log. (Only a gateway's inventory has no row in the archive; it sends it
+//! daily.)
 //!
 //! Upserts are idempotent, so the workers may go on writing meanwhile, and a rebuild that was interrupted begins again.
 
@@ -11,7 +12,7 @@ use protocols::metering::{Series, UtcMillis};
 use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, SeriesBlock};
 
 use crate::archive::ArchiveError;
-use crate::archive::footer::Table;
+use crate::archive::footer::{Footer, Table};
 use crate::archive::objects::{DayRange, list_raw, read_file};
 use crate::archive::parquet::{read_events, read_readings};
 use crate::log::LogError;
@@ -19,6 +20,7 @@ use crate::log::embedded::EmbeddedLog;
 use crate::log::{EventRecord, ReadingRecord};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{ReadingStore as _, StoreBatch, StoreError};
+use crate::telemetry::chain;
 
 /// How far a rebuild is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +31,17 @@ pub struct RebuildProgress {
     pub readings: u64,
     /// Batches that the log cannot read back; they are in the error log by name, and may still be in the landing area.
     pub damaged: u64,
+    /// Rows taken from the archive; most are in the log too.
+    pub archived: u64,
+    /// Objects of the archive that cannot be read; they are in the error log by name.
+    pub archived_damaged: u64,
+}
+
+impl RebuildProgress {
+    /// Whether everything that was there could be read back.
+    pub const fn is_complete(&self) -> bool {
+        self.damaged == 0 && self.archived_damaged == 0
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +61,7 @@ pub enum RebuildError {
 /// Batches and readings of one transaction of the store: it must not hold back the workers for long.
 const PAGE: (usize, usize) = (64, 20_000);
 
-/// Replays the log into the store and, at the end, takes the store's note that it needs it back. `progress` is called after
+/// Replays archive and log into the store and, at the end, takes the store's note that it needs it back. `progress` is called after
 /// every transaction.
 pub async fn rebuild_store(
     log: &EmbeddedLog,
@@ -56,11 +69,15 @@ pub async fn rebuild_store(
     archive: Option<&Arc<dyn ObjectStore>>,
     mut progress: impl FnMut(RebuildProgress),
 ) -> Result<RebuildProgress, RebuildError> {
-    if log.read(|log| log.have_rows_left()).await.map_err(RebuildError::Log)? {
-        take_archived(store, archive.ok_or(RebuildError::NoArchive)?).await?;
+    let mut done = RebuildProgress::default();
+    match archive {
+        Some(archive) => take_archived(store, archive, &mut done, &mut progress).await?,
+        None if log.read(|log| log.have_rows_left()).await.map_err(RebuildError::Log)? => {
+            return Err(RebuildError::NoArchive);
+        }
+        None => {}
     }
-    let batches_total = log.read(|log| log.batch_count()).await.map_err(RebuildError::Log)?;
-    let mut done = RebuildProgress { batches_total, ..RebuildProgress::default() };
+    done.batches_total = log.read(|log| log.batch_count()).await.map_err(RebuildError::Log)?;
     let mut after = i64::MIN;
     loop {
         let page = log.read(move |log| log.batches_after(after, PAGE)).await.map_err(RebuildError::Log)?;
@@ -92,20 +109,45 @@ pub async fn rebuild_store(
 const ARCHIVE_PAGE: usize = 20_000;
 
 /// Every row of the archive, object by object. What the log holds too is written twice, which changes nothing.
-async fn take_archived(store: &EmbeddedStore, objects: &Arc<dyn ObjectStore>) -> Result<(), RebuildError> {
+async fn take_archived(
+    store: &EmbeddedStore,
+    objects: &Arc<dyn ObjectStore>,
+    done: &mut RebuildProgress,
+    progress: &mut impl FnMut(RebuildProgress),
+) -> Result<(), RebuildError> {
     for object in list_raw(&**objects, Table::Readings, DayRange::default()).await.map_err(RebuildError::Archive)? {
-        let (_, rows) = read_file(objects, &object, read_readings).await.map_err(RebuildError::Archive)?;
-        for rows in rows.chunks(ARCHIVE_PAGE) {
+        let read = read_file(objects, &object, read_readings).await;
+        for rows in rows_of(read, done)?.chunks(ARCHIVE_PAGE) {
             store.upsert(&reading_batches(rows)).await.map_err(RebuildError::Store)?;
+            done.archived += rows.len() as u64;
+            progress(*done);
         }
     }
     for object in list_raw(&**objects, Table::Events, DayRange::default()).await.map_err(RebuildError::Archive)? {
-        let (_, rows) = read_file(objects, &object, read_events).await.map_err(RebuildError::Archive)?;
-        for rows in rows.chunks(ARCHIVE_PAGE) {
+        let read = read_file(objects, &object, read_events).await;
+        for rows in rows_of(read, done)?.chunks(ARCHIVE_PAGE) {
             store.upsert(&event_batches(rows)).await.map_err(RebuildError::Store)?;
+            done.archived += rows.len() as u64;
+            progress(*done);
         }
     }
     Ok(())
+}
+
+/// One bad object must not keep the others out of the store: it is told and counted, as a batch of the log is.
+fn rows_of<T>(
+    read: Result<(Footer, Vec<T>), ArchiveError>,
+    done: &mut RebuildProgress,
+) -> Result<Vec<T>, RebuildError> {
+    match read {
+        Ok((_, rows)) => Ok(rows),
+        Err(error @ ArchiveError::File { .. }) => {
+            tracing::error!(error = %chain(&error), "an object of the archive is not rebuilt");
+            done.archived_damaged += 1;
+            Ok(Vec::new())
+        }
+        Err(error) => Err(RebuildError::Archive(error)),
+    }
 }
 
 /// Parts of batches, as far as these rows are of them.

@@ -367,7 +367,10 @@ impl Stage {
             .lines()
             .last()
             .with_context(|| format!("the audit said nothing: {}", String::from_utf8_lossy(&output.stderr)))?;
-        serde_json::from_str(last).with_context(|| format!("the audit said: {last}"))
+        let audit: Value = serde_json::from_str(last).with_context(|| format!("the audit said: {last}"))?;
+        let expected = i32::from(audit["closed"] != true);
+        ensure!(output.status.code() == Some(expected), "the audit ended with {}: {audit}", output.status);
+        Ok(audit)
     }
 }
 

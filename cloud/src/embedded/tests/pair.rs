@@ -167,7 +167,8 @@ async fn files_of_two_pairs_are_refused_and_the_store_can_be_rebuilt() {
     std::fs::copy(other.path().join("store.db"), one.path().join("store.db")).unwrap();
     let error = open(one.path(), &Options::default()).err().unwrap();
     assert!(matches!(error, OpenError::Pairs { .. }), "{error}");
-    assert!(error.hint().is_some_and(|hint| hint.contains("meterpost-cloud rebuild-store")));
+    let hint = error.hint().unwrap();
+    assert!(hint.ends_with(&format!("meterpost-cloud rebuild-store --data {}", one.path().display())), "{hint}");
     let pair = open(one.path(), &Options { rebuild_store: true, ..Options::default() }).unwrap();
     let [OpenOutcome::StoreSetAside { aside, .. }, OpenOutcome::RebuildStore { .. }] = pair.outcomes.as_slice() else {
         panic!("{:?}", pair.outcomes)
