@@ -1,7 +1,7 @@
 //! Judging what arrives by MQTT before it goes into the log.
 //!
 //! The topic is what the broker vouches for; the message must name the same gateway. A message of a newer version is let
-//! through: the worker answers what it cannot judge.
+//! through: the worker answers the ref with `later`, and the gateway repeats it until the cloud is updated.
 
 use std::borrow::Cow;
 
@@ -55,7 +55,11 @@ pub fn judge(topic: &str, payload: &[u8]) -> Result<(GatewayId, Uplinked), Dropp
         return Err(Dropped::Oversize { len: payload.len(), max });
     }
     let (named, uplinked) = if topic == Topic::Refs {
-        (BatchRef::decode(payload).map(|reference| reference.id.gateway), Uplinked::Ref(payload.to_vec()))
+        let named = match BatchRef::decode(payload) {
+            Err(DecodeError::Newer { .. }) => BatchRef::decode_id(payload).map(|id| id.gateway),
+            decoded => decoded.map(|reference| reference.id.gateway),
+        };
+        (named, Uplinked::Ref(payload.to_vec()))
     } else {
         (Status::decode(payload).map(|status| status.gateway), Uplinked::Status(payload.to_vec()))
     };
@@ -86,9 +90,15 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_for_whoever_reads_it() {
-        let newer = b"\x82\x02\x00";
-        assert_eq!(judge(&Topic::Refs.of(&gateway(1)), newer), Ok((gateway(1), Uplinked::Ref(newer.to_vec()))));
+    fn a_newer_version_passes_when_it_names_its_gateway_and_batch() {
+        let newer = b"\x85\x02\x64gw-1\x01\x01\xf7".to_vec();
+        let (own, other) = (Topic::Refs.of(&gateway(1)), Topic::Refs.of(&gateway(2)));
+        assert_eq!(judge(&own, &newer), Ok((gateway(1), Uplinked::Ref(newer.clone()))));
+        assert!(matches!(judge(&other, &newer), Err(Dropped::Foreign { .. })));
+        assert!(matches!(judge(&own, b"\x82\x02\x00"), Err(Dropped::Malformed(_))));
+        let status = b"\x82\x02\x00";
+        let passed = judge(&Topic::Status.of(&gateway(1)), status);
+        assert_eq!(passed, Ok((gateway(1), Uplinked::Status(status.to_vec()))));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::limits::{READINGS_MAX, SEALED_AHEAD_MS_MAX, UNCOMPRESSED_BYTES_MAX};
-use protocols::uplink::{Batch, BatchId, BatchRef, GatewayId, SeqSet, Status};
+use protocols::uplink::{Batch, BatchId, BatchRef, DecodeError, GatewayId, SeqSet, Status};
 
 use super::Held;
 use crate::ledger::{Answers, GatewayLedger, Verdict};
@@ -32,9 +32,16 @@ pub(super) struct Record {
 pub(super) enum Said {
     Ref(BatchRef),
     Status(Status),
-    /// A ref of a newer version: who wrote that version has to judge it.
-    Newer(BatchId),
-    /// A status of a newer version, or nothing that intake lets through.
+    /// A ref of a version that only a newer cloud reads: the gateway keeps the batch and asks again.
+    NewerRef {
+        id: BatchId,
+        version: u64,
+    },
+    /// A status of such a version. The gateway says it again, and more than waiting is nobody's loss.
+    NewerStatus {
+        version: u64,
+    },
+    /// Nothing that intake lets through.
     Unreadable(String),
 }
 
@@ -43,13 +50,15 @@ impl Said {
         let (said, named) = match uplinked {
             Uplinked::Ref(bytes) => match BatchRef::decode(bytes) {
                 Ok(reference) => (Self::Ref(reference.clone()), reference.id.gateway),
-                Err(error) => match BatchRef::id_of_newer(bytes) {
-                    Some(id) => (Self::Newer(id.clone()), id.gateway),
-                    None => return Self::Unreadable(error.to_string()),
+                Err(DecodeError::Newer { version }) => match BatchRef::decode_id(bytes) {
+                    Ok(id) => (Self::NewerRef { id: id.clone(), version }, id.gateway),
+                    Err(error) => return Self::Unreadable(error.to_string()),
                 },
+                Err(error) => return Self::Unreadable(error.to_string()),
             },
             Uplinked::Status(bytes) => match Status::decode(bytes) {
                 Ok(status) => (Self::Status(status.clone()), status.gateway),
+                Err(DecodeError::Newer { version }) => return Self::NewerStatus { version },
                 Err(error) => return Self::Unreadable(error.to_string()),
             },
         };
@@ -100,6 +109,8 @@ pub(super) struct StagedPartition {
     batches: Vec<(Claim, AppliedBatch)>,
     pub(super) answers: BTreeMap<(GatewayId, u64), Answers>,
     counts: Vec<(Metric, u64)>,
+    /// Who sent a message of a newer version, and of which: one of them.
+    pub(super) newer: Option<(GatewayId, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +133,8 @@ impl Staged {
             match &record.said {
                 Said::Ref(reference) => part.take_ref(record, reference, held, openings),
                 Said::Status(status) => part.take_status(record, status, held),
-                Said::Newer(id) => part.take_newer(id, held),
+                Said::NewerRef { id, version } => part.take_newer_ref(record, id, *version),
+                Said::NewerStatus { version } => part.take_newer(record, *version, Metric::StatusesNewer),
                 Said::Unreadable(error) => {
                     tracing::warn!(gateway = %record.gateway, offset = record.offset, error, "a message cannot be read");
                     part.count_one(Metric::RefsUnreadable);
@@ -234,17 +246,6 @@ impl StagedPartition {
         self.count_one(outcome);
     }
 
-    /// Nothing of it is known but its number: the gateway keeps it, and asks again.
-    fn take_newer(&mut self, id: &BatchId, held: &Held) {
-        tracing::error!(batch = %id, "a gateway sends what a newer version wrote, and keeps it; update the cloud");
-        // Receipts say what the ledger knows.
-        self.ledger(&id.gateway, held);
-        let answers = self.answers.entry((id.gateway.clone(), id.incarnation)).or_default();
-        answers.asked.insert(id.seq);
-        answers.later.insert(id.seq);
-        self.count_one(Metric::RefsLater);
-    }
-
     fn take_status(&mut self, record: &Record, status: &Status, held: &Held) {
         let ledger = self.ledger(&record.gateway, held);
         ledger.hear_status(status, record.appended_at);
@@ -254,6 +255,20 @@ impl StagedPartition {
             self.answers.entry((record.gateway.clone(), incarnation)).or_default();
         }
         self.count_one(Metric::Statuses);
+    }
+
+    /// Nothing is known of it but its name: not even whether its payload is there.
+    fn take_newer_ref(&mut self, record: &Record, id: &BatchId, version: u64) {
+        let answers = self.answers.entry((record.gateway.clone(), id.incarnation)).or_default();
+        answers.asked.insert(id.seq);
+        answers.later.insert(id.seq);
+        self.count_one(Metric::RefsLater);
+        self.take_newer(record, version, Metric::RefsNewer);
+    }
+
+    fn take_newer(&mut self, record: &Record, version: u64, metric: Metric) {
+        self.newer = Some((record.gateway.clone(), version));
+        self.count_one(metric);
     }
 
     fn report_lost(&mut self, gateway: &GatewayId, incarnation: u64, lost: &SeqSet) {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use protocols::metering::UtcMillis;
 use protocols::uplink::{BatchRef, GatewayId};
 use tokio::time::Instant;
 
@@ -42,6 +43,8 @@ use retry::Retry;
 const OPENINGS_AT_ONCE: usize = 4;
 /// Of undecoded messages in one group: statuses may be long.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
+/// How often it is said that gateways send what only a newer cloud reads; the metric counts each message.
+const NEWER_TOLD_EVERY_MS: i64 = 3_600_000;
 
 /// Everything the worker works with.
 #[derive(Clone)]
@@ -117,11 +120,12 @@ pub struct Worker {
     services: Services,
     settings: WorkerSettings,
     held: HashMap<u32, Held>,
+    newer_told_at: Option<UtcMillis>,
 }
 
 impl Worker {
     pub fn new(services: Services, settings: WorkerSettings) -> Self {
-        Self { services, settings, held: HashMap::new() }
+        Self { services, settings, held: HashMap::new(), newer_told_at: None }
     }
 
     /// Works until it is dropped, or cannot go on. Dropping it at any point is safe.
@@ -416,15 +420,29 @@ impl Worker {
         let now = self.services.clock.now();
         for (partition, part) in staged.partitions {
             part.count(&self.services.metrics);
+            if let Some((gateway, version)) = &part.newer {
+                self.tell_newer(gateway, *version, now);
+            }
             let Some(held) = self.held.get_mut(&partition) else { continue };
             held.position = part.position;
             held.ledgers.extend(part.ledgers);
             for ((gateway, incarnation), answers) in part.answers {
-                if let Some(ledger) = held.ledgers.get(&gateway) {
-                    self.services.receipts.put(ledger.receipt(&gateway, incarnation, &answers, now));
-                }
+                // Of a gateway that has only sent what cannot be read nothing is known.
+                let unknown = GatewayLedger::default();
+                let ledger = held.ledgers.get(&gateway).unwrap_or(&unknown);
+                self.services.receipts.put(ledger.receipt(&gateway, incarnation, &answers, now));
             }
         }
+    }
+
+    /// True when it was time to say it.
+    fn tell_newer(&mut self, gateway: &GatewayId, version: u64, now: UtcMillis) -> bool {
+        if self.newer_told_at.is_some_and(|at| (0..NEWER_TOLD_EVERY_MS).contains(&now.since(at))) {
+            return false;
+        }
+        self.newer_told_at = Some(now);
+        tracing::error!(%gateway, version, "a gateway sends a newer version, its batches wait: update the cloud");
+        true
     }
 
     fn retry(&self, part: Part, metric: Metric) -> Retry {

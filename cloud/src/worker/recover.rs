@@ -30,7 +30,7 @@ impl Worker {
             Said::Status(status) => {
                 status.incarnations.iter().map(|said| (said.incarnation, ledger.forgotten_by_status(said))).collect()
             }
-            Said::Ref(_) | Said::Newer(_) | Said::Unreadable(_) => Vec::new(),
+            Said::Ref(_) | Said::NewerRef { .. } | Said::NewerStatus { .. } | Said::Unreadable(_) => Vec::new(),
         };
         forgotten.into_iter().filter(|(_, seqs)| !seqs.is_empty()).collect()
     }

@@ -265,40 +265,66 @@ async fn a_ref_that_the_gateway_has_settled_is_dropped_and_counted() {
 async fn what_cannot_be_read_is_passed_and_counted() {
     let world = World::new();
     let named_other = sealed(&batch(2, 1, 1), 1).0.encode();
-    let newer_of_another = newer(&sealed(&batch(2, 1, 1), 1).0);
-    for bytes in [b"\x82\x02\x00".to_vec(), vec![0xff], named_other, newer_of_another] {
+    let newer_of_other = b"\x84\x02\x64gw-2\x01\x01".to_vec();
+    for bytes in [b"\x82\x02\x00".to_vec(), vec![0xff], named_other, newer_of_other] {
         world.log.append_ref(&gateway(1), Uplinked::Ref(bytes), T0).await.unwrap();
     }
     world.send(&batch(1, 1, 1), 1).await;
     world.run_to(Metric::RefsApplied, 1).await;
-    assert_eq!(world.value(Metric::RefsUnreadable), 4);
+    assert_eq!((world.value(Metric::RefsUnreadable), world.value(Metric::RefsNewer)), (4, 0));
 }
 
-/// As a version 2 would write it: what follows the number is nobody's business here.
-fn newer(reference: &BatchRef) -> Vec<u8> {
-    let mut bytes = reference.encode();
-    assert_eq!(bytes[1], 1, "the version");
-    bytes[1] = 2;
-    // An array of one element more, and of another kind.
-    bytes[0] += 1;
-    bytes.extend_from_slice(b"\x61x");
+/// A ref of version 2, of which this cloud knows the first four elements.
+fn newer_ref(gateway_n: u8, seq: u8) -> Vec<u8> {
+    let mut bytes = b"\x86\x02\x64gw-_\x1a\x00\xc0\xff\xee__\xf7".to_vec();
+    (bytes[6], bytes[12], bytes[13]) = (b'0' + gateway_n, seq, 0xa0);
     bytes
 }
 
-/// Control: as unreadable, it is passed, and the gateway repeats its ref for ever without an answer.
+/// Negative control: decode a newer ref as `Said::Unreadable`. No receipt comes, and the gateway asks for ever.
 #[tokio::test]
-async fn a_ref_of_a_newer_version_is_answered_later() {
+async fn a_ref_of_a_newer_version_is_answered_later_and_applied_when_it_can_be_read() {
     let world = World::new();
-    let (reference, _) = sealed(&batch(1, 1, 1), 1);
-    world.log.append_ref(&gateway(1), Uplinked::Ref(newer(&reference)), T0).await.unwrap();
-    world.run_to(Metric::RefsLater, 1).await;
-    let receipt = world.receipt().await;
-    assert_eq!((receipt.incarnation, receipt.later.iter().collect::<Vec<_>>()), (reference.id.incarnation, vec![1]));
-    assert!(!receipt.says_applied(1));
-    // The cloud that knows the version takes it.
-    world.send(&batch(1, 1, 1), 1).await;
-    world.run_to(Metric::RefsApplied, 1).await;
+    world.send(&batch(1, 1, 4), 1).await;
+    for bytes in [newer_ref(1, 2), newer_ref(1, 1), newer_ref(2, 1)] {
+        let id = BatchRef::decode_id(&bytes).unwrap();
+        world.log.append_ref(&id.gateway, Uplinked::Ref(bytes), T0).await.unwrap();
+    }
+    world.run_to(Metric::RefsNewer, 3).await;
+    let mut receipts = [world.receipt().await, world.receipt().await];
+    receipts.sort_by(|a, b| a.gateway.cmp(&b.gateway));
+    let [known, unknown] = receipts;
+    assert_eq!(known.later.iter().collect::<Vec<_>>(), [2], "and not 1, which is applied");
+    assert!(known.says_applied(1) && known.resend.is_empty());
+    assert_eq!((unknown.gateway.clone(), unknown.incarnation), (gateway(2), INCARNATION));
+    assert_eq!((unknown.later.iter().collect::<Vec<_>>(), unknown.applied_through), (vec![1], 0));
+    assert_eq!((world.value(Metric::RefsLater), world.value(Metric::RefsUnreadable)), (3, 0));
+    // The updated cloud reads the same batch's ref.
+    world.send(&batch(2, 1, 4), 1).await;
+    world.run_to(Metric::RefsApplied, 2).await;
     assert!(world.receipt().await.says_applied(1));
+}
+
+/// Negative control: let a newer status become `Said::Unreadable`.
+#[tokio::test]
+async fn a_status_of_a_newer_version_is_counted_and_changes_nothing() {
+    let world = World::new();
+    let newer = Uplinked::Status(b"\x83\x02\x64gw-1\xf7".to_vec());
+    world.log.append_ref(&gateway(1), newer, T0).await.unwrap();
+    world.send(&batch(1, 1, 4), 1).await;
+    world.run_to(Metric::RefsApplied, 1).await;
+    assert_eq!((world.value(Metric::StatusesNewer), world.value(Metric::RefsUnreadable)), (1, 0));
+    assert!(world.receipt().await.says_applied(1));
+}
+
+/// Negative control: say it each time.
+#[test]
+fn newer_versions_are_told_once_an_hour() {
+    let world = World::new();
+    let mut worker = world.worker();
+    let told = [0, 1, 3_599_999, 3_600_000, 3_600_001, 7_200_000, 0];
+    let told = told.map(|ms| worker.tell_newer(&gateway(1), 2, T0.plus_ms(ms)));
+    assert_eq!(told, [true, false, false, true, false, true, true], "a clock that was set back hides nothing");
 }
 
 /// Control: without the faults the same batch is committed once (`a_batch_is_in_store_and_log_before_its_receipt`).

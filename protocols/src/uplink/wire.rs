@@ -164,15 +164,6 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Res
     if rest.is_empty() { Ok(message) } else { Err(DecodeError::Trailing(rest.len())) }
 }
 
-/// What of a newer version stands where it stood in ours. `None` for ours, and where it does not.
-pub(super) fn decode_newer<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Option<T> {
-    let is_newer = bytes.len() <= bytes_max && version(bytes).is_ok_and(|version| version > u64::from(VERSION));
-    if !is_newer {
-        return None;
-    }
-    ciborium::de::from_reader_with_recursion_limit(bytes, CBOR_DEPTH_MAX).ok()
-}
-
 /// The first element of an array, without decoding what follows: a newer version may be laid out in any way after it.
 fn version(bytes: &[u8]) -> Result<u64, DecodeError> {
     let malformed = || DecodeError::Malformed("no array that begins with a version".to_owned());
