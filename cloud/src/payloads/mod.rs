@@ -5,6 +5,7 @@
 //! writes the same object again: that mends one whose bytes went bad.
 
 pub mod gc;
+pub mod look;
 pub mod open;
 
 use std::path::Path as FilePath;
@@ -22,6 +23,8 @@ use protocols::uplink::{BatchId, GatewayId, SeqSet, Sha256};
 const LANDING: &str = "landing";
 const QUARANTINE: &str = "quarantine";
 const SUFFIX: &str = ".cbor.zst";
+/// Of the reason beside a payload in quarantine.
+const NOTE_SUFFIX: &str = ".txt";
 
 /// The payload of one batch, and which of possibly several uploads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -124,7 +127,11 @@ impl Payloads {
     /// The object's bytes, whatever they are; `None` when it is not there. What is longer than any payload counts as not there:
     /// it is not what was put.
     pub async fn fetch(&self, key: &PayloadKey) -> Result<Option<Bytes>, PayloadsError> {
-        let result = match self.objects.get(&key.path(LANDING)).await {
+        self.fetch_at(&key.path(LANDING)).await
+    }
+
+    async fn fetch_at(&self, path: &Path) -> Result<Option<Bytes>, PayloadsError> {
+        let result = match self.objects.get(path).await {
             Ok(result) => result,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(PayloadsError::Unavailable(error)),
@@ -171,7 +178,7 @@ impl Payloads {
         if let Some(bytes) = bytes {
             self.objects.put(&key.path(QUARANTINE), bytes.into()).await.map_err(PayloadsError::Unavailable)?;
         }
-        let note = Path::from(format!("{}.txt", key.stem(QUARANTINE)));
+        let note = Path::from(format!("{}{NOTE_SUFFIX}", key.stem(QUARANTINE)));
         let text = format!("{reason}\n");
         self.objects.put(&note, text.into_bytes().into()).await.map_err(PayloadsError::Unavailable)?;
         Ok(())
@@ -198,13 +205,18 @@ impl PayloadKey {
 
     /// The inverse of the key of a landed payload; `None` for anything else.
     fn parse(path: &Path) -> Option<Self> {
+        Self::parse_in(LANDING, path, SUFFIX)
+    }
+
+    fn parse_in(wanted: &str, path: &Path, suffix: &str) -> Option<Self> {
         let mut parts = path.as_ref().split('/');
         let (area, gateway, incarnation, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let (seq, sha256) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+        let (seq, sha256) = name.strip_suffix(suffix)?.split_once('-')?;
         let batch = format!("{gateway}/{incarnation}/{seq}").parse().ok()?;
         let key = Self { batch, sha256: sha256.parse().ok()? };
         // Only what this program would write, so that a key and its object stay one to one.
-        (area == LANDING && parts.next().is_none() && key.path(LANDING) == *path).then_some(key)
+        let is_ours = path.as_ref().strip_suffix(suffix) == Some(&key.stem(wanted));
+        (area == wanted && parts.next().is_none() && is_ours).then_some(key)
     }
 }
 

@@ -1,7 +1,8 @@
-//! Where is my reading: sealed, uploaded, referenced, committed, in the store, archived, with times and keys.
+//! Where is my reading: sealed, uploaded, referenced, refused, committed, in the store, archived, with times and keys.
 //!
 //! The archive of the day is read first: its rows say where in the log they came from. What is not archived yet is looked for
-//! in the rest of the log; all of the log is read only when asked for.
+//! in the rest of the log; all of the log is read only when asked for. What is in no log yet is looked for in the payloads that
+//! are not applied, in landing area and quarantine.
 
 mod find;
 mod report;
@@ -19,6 +20,7 @@ pub use find::trace;
 use crate::archive::ArchiveError;
 use crate::audit::AuditSources;
 use crate::log::{ArchivedEnds, LogError};
+use crate::payloads::PayloadsError;
 use crate::store::{StoreError, StoredReading};
 
 /// Follows one reading from its seal to the archive.
@@ -49,8 +51,8 @@ pub enum TraceError {
     Store(#[from] StoreError),
     #[error("the archive could not be read")]
     Archive(#[from] ArchiveError),
-    #[error("the landing area could not be listed")]
-    Landing(#[source] object_store::Error),
+    #[error("landing area and quarantine could not be read")]
+    Payloads(#[from] PayloadsError),
     #[error("the trace could not be written")]
     Write(#[from] std::io::Error),
 }
@@ -76,6 +78,55 @@ pub struct Delivery {
     pub committed_at: Option<UtcMillis>,
     /// Object and row (from 0), as often as it is archived.
     pub archived: Vec<(String, u64)>,
+    pub refused: Option<Refusal>,
+}
+
+/// Its batch was refused: nothing of it is applied, on the gateway it waits to be submitted again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where the payload lies in quarantine.
+    pub key: String,
+    pub reason: String,
+}
+
+/// How far a delivery came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Its payload is in the landing area, and no ref of it in the log.
+    Uploaded,
+    /// Its ref is in the log and not settled yet.
+    Referenced,
+    Refused,
+    Committed,
+    Archived,
+}
+
+impl State {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uploaded => "uploaded",
+            Self::Referenced => "referenced",
+            Self::Refused => "refused",
+            Self::Committed => "committed",
+            Self::Archived => "archived",
+        }
+    }
+}
+
+impl Delivery {
+    pub fn state(&self) -> State {
+        if !self.archived.is_empty() {
+            State::Archived
+        } else if !self.log.is_empty() || self.committed_at.is_some() {
+            State::Committed
+        } else if self.refused.is_some() {
+            State::Refused
+        } else if self.refs.is_empty() {
+            State::Uploaded
+        } else {
+            State::Referenced
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::{Delivery, Trace};
+use super::{Delivery, State, Trace};
 use crate::store::{StoredReading, WriteTimestamp};
 
 impl Trace {
@@ -29,6 +29,7 @@ impl Trace {
             let log = delivery.log.iter().map(|(partition, offset)| json!({"partition": partition, "offset": offset}));
             let archived = delivery.archived.iter().map(|(key, row)| json!({"key": key, "row": row}));
             json!({
+                "state": delivery.state().name(),
                 "batch": delivery.batch.to_string(),
                 "index": delivery.index,
                 "series": delivery.series.to_string(),
@@ -45,6 +46,7 @@ impl Trace {
                 "committed_at": delivery.committed_at.map(|at| at.to_string()),
                 "in_store": self.row_of(delivery).is_some_and(|(_, is_this)| is_this),
                 "archived": archived.collect::<Vec<_>>(),
+                "refused": delivery.refused.as_ref().map(|refused| json!({"key": refused.key, "reason": refused.reason})),
             })
         };
         json!({
@@ -59,7 +61,8 @@ impl Trace {
 
     fn fmt_delivery(&self, f: &mut fmt::Formatter<'_>, delivery: &Delivery) -> fmt::Result {
         let Delivery { batch, series, quantity, quality, .. } = delivery;
-        writeln!(f, "{series} at {} = {quantity}, quality {quality}", self.instant)?;
+        let state = delivery.state();
+        writeln!(f, "{series} at {} = {quantity}, quality {quality}: {}", self.instant, state.name())?;
         writeln!(f, "  read        {}", delivery.read_at)?;
         write!(f, "  sealed      {} batch {batch} index {}", delivery.sealed_at, delivery.index)?;
         if delivery.sealed_effective != delivery.sealed_at {
@@ -75,6 +78,14 @@ impl Trace {
         }
         if delivery.refs.is_empty() {
             writeln!(f, "  referenced  no ref in the log (any more)")?;
+        }
+        if let Some(refused) = &delivery.refused {
+            writeln!(f, "  refused     {}: {}", refused.key, refused.reason)?;
+        }
+        match state {
+            State::Uploaded | State::Referenced => return writeln!(f, "  committed   not yet"),
+            State::Refused => return writeln!(f, "  committed   NO: the gateway keeps it until it is submitted again"),
+            State::Committed | State::Archived => {}
         }
         let at = delivery.committed_at.map_or_else(|| "NOT in the books".to_owned(), |at| at.to_string());
         for (partition, offset) in &delivery.log {

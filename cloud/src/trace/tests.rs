@@ -2,7 +2,6 @@ use std::sync::Arc;
 
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
-use object_store::path::Path;
 use protocols::metering::MeterId;
 use protocols::uplink::{Batch, BatchRef, Inventory, MeterEntry, MeterState, Payload};
 
@@ -11,6 +10,7 @@ use crate::archive::cut::CutSettings;
 use crate::archive::{Archiver, Progress};
 use crate::log::{EventLog, Uplinked};
 use crate::memory::{MemoryLog, MemoryStore, T0, batch};
+use crate::payloads::{PayloadKey, Payloads};
 use crate::store::{ReadingStore, StoreBatch};
 
 struct World {
@@ -29,9 +29,28 @@ impl World {
     }
 
     async fn deliver(&self, batch: &Batch) {
+        self.upload(batch).await;
+        self.refer(batch).await;
+        let write = StoreBatch { batch: Arc::new(batch.clone()), sealed_effective: batch.sealed_at };
+        self.store.upsert(&[write]).await.unwrap();
+        self.log.apply(batch, batch.sealed_at, batch.sealed_at.plus_ms(2000));
+    }
+
+    /// Answers where it lies.
+    async fn upload(&self, batch: &Batch) -> PayloadKey {
+        let payload = Payload::seal(batch);
+        let key = PayloadKey { batch: batch.id.clone(), sha256: payload.sha256 };
+        self.payloads().put(&key, payload.bytes.into()).await.unwrap();
+        key
+    }
+
+    fn payloads(&self) -> Payloads {
+        Payloads::new(self.objects.clone())
+    }
+
+    async fn refer(&self, batch: &Batch) {
         let payload = Payload::seal(batch);
         let id = &batch.id;
-        let key = format!("landing/{}/{:016x}/{}-{}.cbor.zst", id.gateway, id.incarnation, id.seq, payload.sha256);
         let reference = BatchRef {
             id: id.clone(),
             floor: 1,
@@ -43,12 +62,8 @@ impl World {
             first_at: T0,
             last_at: T0,
         };
-        self.objects.put(&Path::from(key), payload.bytes.into()).await.unwrap();
         let appended_at = batch.sealed_at.plus_ms(1000);
         self.log.append_ref(&id.gateway, Uplinked::Ref(reference.encode()), appended_at).await.unwrap();
-        let write = StoreBatch { batch: Arc::new(batch.clone()), sealed_effective: batch.sealed_at };
-        self.store.upsert(&[write]).await.unwrap();
-        self.log.apply(batch, batch.sealed_at, batch.sealed_at.plus_ms(2000));
     }
 
     async fn archive(&self) {
@@ -166,4 +181,90 @@ async fn a_reading_that_never_came_says_who_should_have_read_it() {
     assert_eq!(run(&args, &world.sources(), None, &mut out).await.unwrap(), 1);
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("gw-1 reads it as \"cellar\": silent (no answer to SNRM)"), "{text}");
+}
+
+/// What waits behind a store that is down, or was answered `later`.
+///
+/// Negative control: leave `search_payloads` out: it is in no place, and the exit code says so.
+#[tokio::test]
+async fn a_reading_that_is_not_applied_yet_is_found_in_the_landing_area() {
+    let world = World::new();
+    world.deliver(&batch(1, 1, 8)).await;
+    let second = batch(1, 2, 8);
+    let key = world.upload(&second).await;
+    let mut args = args(&second, 3);
+    let uploaded = trace(&world.sources(), &args, None).await.unwrap();
+    let [delivery] = uploaded.deliveries.as_slice() else { panic!("{uploaded}") };
+    assert_eq!((delivery.batch.clone(), delivery.index, delivery.state()), (second.id.clone(), 3, State::Uploaded));
+    assert_eq!(delivery.quantity, second.blocks[0].quantity(&second.blocks[0].rows[3]));
+    assert_eq!(delivery.landing.as_deref(), Some(key.landing_path().as_ref()));
+    assert!(uploaded.to_string().contains("  committed   not yet") && uploaded.hints.is_empty(), "{uploaded}");
+
+    world.refer(&second).await;
+    let mut out = Vec::new();
+    args.json = true;
+    assert_eq!(run(&args, &world.sources(), None, &mut out).await.unwrap(), 0);
+    let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let delivery = &json["deliveries"][0];
+    assert_eq!((&delivery["state"], &delivery["refs"][0]["offset"]), (&"referenced".into(), &1.into()), "{json}");
+    assert_eq!((&delivery["committed_at"], &delivery["in_store"]), (&serde_json::Value::Null, &false.into()), "{json}");
+
+    // Other readings of the same payload, and nothing of a batch that is applied.
+    let first = trace(&world.sources(), &self::args(&batch(1, 1, 8), 3), None).await.unwrap();
+    assert_eq!(first.deliveries.iter().map(Delivery::state).collect::<Vec<_>>(), [State::Committed]);
+    world.log.apply(&second, second.sealed_at, T0);
+    let after = trace(&world.sources(), &args, None).await.unwrap();
+    assert_eq!(after.deliveries.iter().map(Delivery::state).collect::<Vec<_>>(), [State::Committed]);
+    world.archive().await;
+    let after = trace(&world.sources(), &args, None).await.unwrap();
+    assert_eq!(after.deliveries.iter().map(Delivery::state).collect::<Vec<_>>(), [State::Archived]);
+}
+
+/// Negative control: leave quarantine out of `search_payloads`: the payload in the landing area says `referenced`.
+#[tokio::test]
+async fn a_reading_of_a_refused_batch_is_found_in_quarantine_with_the_reason() {
+    let world = World::new();
+    let refused = batch(1, 1, 8);
+    let key = world.upload(&refused).await;
+    world.refer(&refused).await;
+    let payload = Payload::seal(&refused);
+    world.payloads().quarantine(&key, Some(payload.bytes.into()), "a sum is wrong").await.unwrap();
+    for _ in 0..2 {
+        let found = trace(&world.sources(), &args(&refused, 3), None).await.unwrap();
+        let [delivery] = found.deliveries.as_slice() else { panic!("{found}") };
+        assert_eq!((delivery.state(), delivery.refs.len()), (State::Refused, 1));
+        let text = found.to_string();
+        assert!(text.contains(&format!("  refused     {}: a sum is wrong\n", key.quarantine_path())), "{text}");
+        assert_eq!(found.to_json()["deliveries"][0]["refused"]["reason"], "a sum is wrong");
+        // The landing area is swept of it; quarantine keeps it.
+        world.payloads().remove(&key).await.unwrap();
+    }
+    // Submitted again, it is a delivery of its own.
+    let mut again = refused.clone();
+    again.id.seq = 2;
+    world.deliver(&again).await;
+    let found = trace(&world.sources(), &args(&refused, 3), None).await.unwrap();
+    let states: Vec<State> = found.deliveries.iter().map(Delivery::state).collect();
+    assert_eq!(states, [State::Refused, State::Committed]);
+}
+
+/// Negative control: drop what `search_payloads` answers.
+#[tokio::test]
+async fn payloads_that_cannot_be_read_are_named_when_nothing_is_found() {
+    let world = World::new();
+    let mut key = world.upload(&batch(1, 1, 8)).await;
+    for seq in 2..=9 {
+        let bytes = vec![seq as u8; 9];
+        key.batch.seq = seq;
+        key.sha256 = protocols::uplink::Sha256::of(&bytes);
+        world.payloads().put(&key, bytes.clone().into()).await.unwrap();
+        if seq == 2 {
+            world.payloads().quarantine(&key, Some(bytes.into()), "no batch").await.unwrap();
+        }
+    }
+    let found = trace(&world.sources(), &args(&batch(1, 9, 8), 3), None).await.unwrap();
+    assert!(!found.is_found());
+    let text = found.to_string();
+    assert!(text.contains("was refused (no batch) and cannot be read: "), "{text}");
+    assert!(text.contains("is not applied and cannot be read: ") && text.contains("and 4 more payloads"), "{text}");
 }
