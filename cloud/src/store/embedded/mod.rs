@@ -14,7 +14,7 @@ mod interned;
 mod read;
 mod rows;
 mod schema;
-mod tie;
+pub(crate) mod tie;
 
 use std::sync::Arc;
 

@@ -10,17 +10,17 @@ use protocols::uplink::GatewayId;
 
 /// The columns of a reading that are not its key. The gateway is its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Columns {
-    pub(super) quantity: Quantity,
-    pub(super) quality: Quality,
-    pub(super) gateway: GatewayId,
-    pub(super) read_at: UtcMillis,
-    pub(super) occurred_at: Option<UtcMillis>,
+pub(crate) struct Columns {
+    pub(crate) quantity: Quantity,
+    pub(crate) quality: Quality,
+    pub(crate) gateway: GatewayId,
+    pub(crate) read_at: UtcMillis,
+    pub(crate) occurred_at: Option<UtcMillis>,
 }
 
 impl Columns {
     /// Column by column the greater of the two.
-    pub(super) fn merge(self, other: Self) -> Self {
+    pub(crate) fn merge(self, other: Self) -> Self {
         let value =
             if decimal_bytes(self.quantity) >= decimal_bytes(other.quantity) { self.quantity } else { other.quantity };
         let unit = Unit(self.quantity.unit.0.max(other.quantity.unit.0));
