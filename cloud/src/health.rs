@@ -17,10 +17,13 @@ pub enum Part {
     Intake,
     /// Connected to the broker to publish receipts.
     Receipts,
+    /// Archiving has not failed for long.
+    Archive,
 }
 
 impl Part {
-    const ALL: [Self; 6] = [Self::Worker, Self::Store, Self::Log, Self::Landing, Self::Intake, Self::Receipts];
+    const ALL: [Self; 7] =
+        [Self::Worker, Self::Store, Self::Log, Self::Landing, Self::Intake, Self::Receipts, Self::Archive];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -30,6 +33,7 @@ impl Part {
             Self::Landing => "landing",
             Self::Intake => "intake",
             Self::Receipts => "receipts",
+            Self::Archive => "archive",
         }
     }
 }

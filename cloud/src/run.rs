@@ -13,7 +13,7 @@ use object_store::ObjectStore;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::actors::archive_keeper::ArchiveKeeper;
+use crate::actors::archive_keeper::{ArchiveKeeper, ArchiveServices};
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
 use crate::actors::landing_sweeper::{LandingSweeper, SweepServices};
 use crate::actors::log_pruner::LogPruner;
@@ -133,13 +133,7 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let pipeline = pipeline(&config, &parts);
     let supervisor =
         Supervisor::new(pipeline.into_factory(), Arc::clone(&parts.metrics), Supervisor::default_backoff()).start();
-    let archiving = ArchiveKeeper::new(
-        Arc::clone(&parts.services.log),
-        parts.payloads.objects(),
-        config.cut,
-        Arc::clone(&parts.clock),
-    );
-    let archiving = archiving.start();
+    let archiving = ArchiveKeeper::new(archive_services(&parts), config.cut).start();
     let sweeping = LandingSweeper::new(
         SweepServices {
             log: Arc::clone(&parts.services.log),
@@ -251,6 +245,16 @@ fn http_services(config: &Config, parts: &Parts) -> HttpServices {
         metrics: Arc::clone(&parts.metrics),
         health: Arc::clone(&parts.health),
         tokens_dir: config.tokens_dir.clone(),
+    }
+}
+
+fn archive_services(parts: &Parts) -> ArchiveServices {
+    ArchiveServices {
+        log: Arc::clone(&parts.services.log),
+        objects: parts.payloads.objects(),
+        clock: Arc::clone(&parts.clock),
+        metrics: Arc::clone(&parts.metrics),
+        health: Arc::clone(&parts.health),
     }
 }
 

@@ -78,6 +78,13 @@ metrics! {
     HeldNotAnswered, Counter, "cloud_held_questions_total", "outcome=\"refused\"", "Questions of gateways for what is held.";
     IntakeConnects, Counter, "cloud_mqtt_connects_total", "connection=\"intake\"", "MQTT connections opened.";
     ReceiptsConnects, Counter, "cloud_mqtt_connects_total", "connection=\"receipts\"", "MQTT connections opened.";
+    ArchivedObjects, Counter, "cloud_archive_objects_total", "", "Objects written to the archive.";
+    ArchivedBytes, Counter, "cloud_archive_bytes_total", "", "Bytes of the objects written to the archive.";
+    ArchivedReadings, Counter, "cloud_archive_rows_total", "table=\"readings\"", "Rows written to the archive.";
+    ArchivedEvents, Counter, "cloud_archive_rows_total", "table=\"events\"", "Rows written to the archive.";
+    ArchiveFailures, Counter, "cloud_archive_failures_total", "", "Steps of the archiver that failed and were tried again, and its deaths.";
+    ArchiveSuccessAge, Gauge, "cloud_archive_success_age_seconds", "", "Since the archiver last did what was due.";
+    ArchiveWaiting, Gauge, "cloud_archive_waiting_seconds", "", "Since when the oldest record that is not archived was seen to wait.";
     LandingDeletedArchived, Counter, "cloud_landing_deleted_total", "why=\"archived\"", "Payloads that left the landing area.";
     LandingDeletedAged, Counter, "cloud_landing_deleted_total", "why=\"aged\"", "Payloads that left the landing area.";
     LandingPayloads, Gauge, "cloud_landing_payloads", "", "Payloads in the landing area after the last sweep.";

@@ -3,6 +3,8 @@
 //! Owns the factory of [`ArchiverActor`]. Fed by its death. On failure: a new one after 1 s doubling to 5 min. One that was fenced
 //! comes back after [`FENCED_PAUSE`]: whoever fenced it may have done so with its last breath, and then nobody would archive. Of two
 //! that live, each takes over from the other now and then, which costs nothing: what is recorded is finished as recorded.
+//!
+//! It also looks at the clock for the archiver: a step that hangs, or none at all, is seen too ([`ArchiveWatch`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,35 +16,47 @@ use tracing::{error, info};
 use super::archiver::{ArchiverActor, ArchiverStopped};
 use crate::archive::Archiver;
 use crate::archive::cut::CutSettings;
+use crate::archive::watch::ArchiveWatch;
 use crate::backoff::Backoff;
 use crate::clock::Clock;
+use crate::health::Health;
 use crate::log::EventLog;
+use crate::telemetry::Metrics;
 
 /// How long the archive may stand still when the one who took it over is gone.
 const FENCED_PAUSE: Duration = Duration::from_mins(5);
 
+/// How often the age of the last success is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// What the archiver works with.
+#[derive(Clone)]
+pub struct ArchiveServices {
+    pub log: Arc<dyn EventLog>,
+    pub objects: Arc<dyn ObjectStore>,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Arc<Metrics>,
+    pub health: Arc<Health>,
+}
+
 pub struct ArchiveKeeper {
-    log: Arc<dyn EventLog>,
-    objects: Arc<dyn ObjectStore>,
+    services: ArchiveServices,
     settings: CutSettings,
-    clock: Arc<dyn Clock>,
+    watch: Arc<ArchiveWatch>,
     backoff: Backoff,
 }
 
 impl ArchiveKeeper {
-    pub fn new(
-        log: Arc<dyn EventLog>,
-        objects: Arc<dyn ObjectStore>,
-        settings: CutSettings,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(services: ArchiveServices, settings: CutSettings) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(5));
-        Self { log, objects, settings, clock, backoff }
+        let watch = ArchiveWatch::new(Arc::clone(&services.metrics), Arc::clone(&services.health));
+        Self { services, settings, watch: Arc::new(watch), backoff }
     }
 
     fn start_archiver(&mut self, ctx: &mut Context<Self>) {
-        let archiver = Archiver::new(Arc::clone(&self.log), Arc::clone(&self.objects), self.settings);
-        ArchiverActor::new(archiver, Arc::clone(&self.clock), ctx.address().recipient()).start();
+        let ArchiveServices { log, objects, clock, .. } = self.services.clone();
+        let archiver = Archiver::new(log, objects, self.settings);
+        ArchiverActor::new(archiver, clock, Arc::clone(&self.watch), ctx.address().recipient()).start();
     }
 }
 
@@ -52,6 +66,7 @@ impl Actor for ArchiveKeeper {
     fn started(&mut self, ctx: &mut Self::Context) {
         // One death at a time.
         ctx.set_mailbox_capacity(1);
+        ctx.run_interval(LOOK_EVERY, |this, _| this.watch.look(this.services.clock.now()));
         self.start_archiver(ctx);
     }
 }
@@ -65,6 +80,7 @@ impl Handler<ArchiverStopped> for ArchiveKeeper {
             ctx.run_later(FENCED_PAUSE, Self::start_archiver);
             return;
         }
+        self.watch.failed(self.services.clock.now());
         let pause = self.backoff.delay();
         error!(panicked = stopped.panicked, retry_ms = pause.as_millis() as u64, "the archiver died");
         ctx.run_later(pause, Self::start_archiver);
@@ -78,6 +94,17 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
     use crate::memory::{MemoryLog, T0, batch};
+    use crate::telemetry::Metric;
+
+    fn services(log: &Arc<MemoryLog>, clock: &Arc<ManualClock>) -> ArchiveServices {
+        ArchiveServices {
+            log: log.clone(),
+            objects: Arc::new(InMemory::new()),
+            clock: clock.clone(),
+            metrics: Arc::default(),
+            health: Arc::default(),
+        }
+    }
 
     /// Two processes; the first takes over from the second when in doubt, and dies then.
     ///
@@ -89,8 +116,8 @@ mod tests {
             let log = MemoryLog::new();
             let clock = Arc::new(ManualClock::new(T0));
             let settings = CutSettings { age_ms_max: 0, ..CutSettings::default() };
-            let keeper = ArchiveKeeper::new(log.clone(), Arc::new(InMemory::new()), settings, clock);
-            let _keeper = keeper.start();
+            let services = services(&log, &clock);
+            let _keeper = ArchiveKeeper::new(services.clone(), settings).start();
             let first = batch(1, 1, 8);
             log.apply(&first, first.sealed_at, T0);
             tokio::time::sleep(Duration::from_secs(10)).await;
@@ -102,6 +129,31 @@ mod tests {
             tokio::time::sleep(FENCED_PAUSE + Duration::from_secs(10)).await;
             let after: Vec<_> = log.own_archive().await.unwrap().iter().map(|a| a.archived).collect();
             assert_ne!(before, after, "the second batch waits for ever");
+            assert!(!services.health.missing().contains(&"archive"));
+        };
+        local.run_until(story).await;
+    }
+
+    /// Nothing calls the watch then but the keeper's own timer.
+    ///
+    /// Negative control: leave the timer out of `started`.
+    #[tokio::test(start_paused = true)]
+    async fn an_archiver_that_hangs_is_seen() {
+        let local = tokio::task::LocalSet::new();
+        let story = async {
+            let log = MemoryLog::new();
+            let clock = Arc::new(ManualClock::new(T0));
+            let services = services(&log, &clock);
+            let is_missing = || services.health.missing().contains(&"archive");
+            let _keeper = ArchiveKeeper::new(services.clone(), CutSettings::default()).start();
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert!(!is_missing());
+            log.faults.lock().unwrap().ends_hang = true;
+            tokio::time::sleep(LOOK_EVERY).await;
+            clock.set(T0.plus_ms(16 * 60_000));
+            tokio::time::sleep(2 * LOOK_EVERY).await;
+            assert!(is_missing());
+            assert_eq!(services.metrics.value(Metric::ArchiveSuccessAge), 960);
         };
         local.run_until(story).await;
     }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tracing::{error, warn};
 
 use super::Stop;
+use crate::archive::watch::ArchiveWatch;
 use crate::archive::{ArchiveError, Archiver, ArchiverSnapshot, Progress};
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -50,6 +51,7 @@ pub struct ArchiverActor {
     /// Away while a step runs.
     archiver: Option<Archiver>,
     clock: Arc<dyn Clock>,
+    watch: Arc<ArchiveWatch>,
     supervisor: Recipient<ArchiverStopped>,
     backoff: Backoff,
     observation: ArchiverObservation,
@@ -57,10 +59,16 @@ pub struct ArchiverActor {
 }
 
 impl ArchiverActor {
-    pub fn new(archiver: Archiver, clock: Arc<dyn Clock>, supervisor: Recipient<ArchiverStopped>) -> Self {
+    pub fn new(
+        archiver: Archiver,
+        clock: Arc<dyn Clock>,
+        watch: Arc<ArchiveWatch>,
+        supervisor: Recipient<ArchiverStopped>,
+    ) -> Self {
         Self {
             archiver: Some(archiver),
             clock,
+            watch,
             supervisor,
             backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
             observation: ArchiverObservation::default(),
@@ -77,6 +85,7 @@ impl ArchiverActor {
         };
         ctx.spawn(step.into_actor(self).map(move |(archiver, result), this, ctx| {
             this.observation.archiver = archiver.snapshot();
+            this.watch.waits(&this.observation.archiver);
             this.archiver = Some(archiver);
             if let Some(pause) = this.after(&result, now) {
                 ctx.run_later(pause, Self::step);
@@ -97,6 +106,7 @@ impl ArchiverActor {
             Ok(progress) => {
                 self.backoff.reset();
                 self.observation.last_error = None;
+                self.watch.succeeded(progress, now);
                 return Some(match progress {
                     Progress::Archived(_) => AT_ONCE,
                     Progress::Idle { wake_at } => wake_at.map_or(POLL, |wake_at| {
@@ -111,8 +121,10 @@ impl ArchiverActor {
         self.observation.last_error = Some(text.clone());
         if let ArchiveError::Fenced { partition } = error {
             warn!(partition, "another process archives now");
+            self.watch.yielded(now);
             return None;
         }
+        self.watch.failed(self.clock.now());
         let pause = self.backoff.delay();
         error!(error = %text, retry_ms = pause.as_millis() as u64, "archiving failed");
         Some(pause)
@@ -159,8 +171,10 @@ mod tests {
     use super::*;
     use crate::archive::cut::CutSettings;
     use crate::clock::ManualClock;
+    use crate::health::Health;
     use crate::log::{EventLog, LogError};
     use crate::memory::{MemoryLog, T0, batch};
+    use crate::telemetry::{Metric, Metrics};
 
     #[derive(Clone, Default)]
     struct Probe(Arc<Mutex<Vec<ArchiverStopped>>>);
@@ -199,10 +213,16 @@ mod tests {
             let probe = Probe::default();
             let supervisor = probe.clone().start().recipient();
             let clock = Arc::new(ManualClock::new(first.sealed_at));
-            let actor = ArchiverActor::new(archiver, clock, supervisor).start();
+            let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
+            let watch = Arc::new(ArchiveWatch::new(Arc::clone(&metrics), Arc::clone(&health)));
+            let actor = ArchiverActor::new(archiver, clock, watch, supervisor).start();
             until(async || actor.send(ObserveArchiver).await.unwrap().last_error.is_some()).await;
             until(async || actor.send(ObserveArchiver).await.unwrap().archiver.rows == 17).await;
             assert_eq!(actor.send(ObserveArchiver).await.unwrap().last_error, None);
+            assert_eq!((metrics.value(Metric::ArchiveFailures), metrics.value(Metric::ArchivedEvents)), (1, 1));
+            assert_eq!(metrics.value(Metric::ArchivedReadings), 16);
+            assert!(metrics.value(Metric::ArchivedObjects) >= 2 && metrics.value(Metric::ArchivedBytes) > 0);
+            assert!(!health.missing().contains(&"archive"));
             assert!(probe.0.lock().unwrap().is_empty());
             log.own_archive().await.unwrap();
             let second = batch(1, 2, 8);

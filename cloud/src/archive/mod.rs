@@ -15,6 +15,7 @@ mod resume;
 pub mod sweep;
 #[cfg(test)]
 mod tests;
+pub mod watch;
 
 pub use archiver::{Archiver, ArchiverSnapshot, CutReport, PartitionSnapshot, Progress};
 

@@ -151,7 +151,7 @@ async fn readiness_names_what_is_missing() {
     let (status, text) = server.call(TestRequest::get().uri("/readyz")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(text.contains("intake") && text.contains("store"), "{text}");
-    for part in [Part::Worker, Part::Store, Part::Log, Part::Landing, Part::Intake, Part::Receipts] {
+    for part in [Part::Worker, Part::Store, Part::Log, Part::Landing, Part::Intake, Part::Receipts, Part::Archive] {
         server.services.health.set(part, true);
     }
     assert_eq!(server.call(TestRequest::get().uri("/readyz")).await.0, StatusCode::OK);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Actor as _;
-use cloud::actors::archive_keeper::ArchiveKeeper;
+use cloud::actors::archive_keeper::{ArchiveKeeper, ArchiveServices};
 use cloud::actors::intake::IntakeServices;
 use cloud::archive::cut::CutSettings;
 use cloud::audit::AuditSources;
@@ -90,7 +90,14 @@ impl Head {
             health: Arc::<Health>::default(),
             budget: Arc::new(Budget::new(64 << 20)),
         };
-        let archive = ArchiveKeeper::new(services.log.clone(), self.objects.clone(), self.cut, self.clock.of_cloud());
+        let archive = ArchiveServices {
+            log: services.log.clone(),
+            objects: self.objects.clone(),
+            clock: self.clock.of_cloud(),
+            metrics: services.metrics.clone(),
+            health: services.health.clone(),
+        };
+        let archive = ArchiveKeeper::new(archive, self.cut);
         let intake = intake(services.clone(), self.net.clone());
         let receipts = receipts(services.clone(), self.log.clone(), self.net.clone(), self.sins.clone());
         let worker = work(services, self.sins.clone());
