@@ -81,6 +81,8 @@ pub(crate) enum CommitFault {
     DoubtfulWritten,
     /// The answer is lost, and so is the commit.
     DoubtfulLost,
+    /// It was written, and whoever asked for it does not live to hear so.
+    WrittenNeverAnswered,
 }
 
 /// A log whose commits and appends fail as told, in order; it works when nothing is told.
@@ -126,11 +128,12 @@ impl EventLog for FaultyLog {
         match fault {
             Some(CommitFault::Unavailable) => return Err(LogError::Unavailable("told so".to_owned())),
             Some(CommitFault::DoubtfulLost) => return Err(LogError::Doubtful("told so".to_owned())),
-            Some(CommitFault::DoubtfulWritten) | None => {}
+            Some(CommitFault::DoubtfulWritten | CommitFault::WrittenNeverAnswered) | None => {}
         }
         self.inner.commit(commits, now).await?;
         self.commits.lock().unwrap().push(batches);
         match fault {
+            Some(CommitFault::WrittenNeverAnswered) => std::future::pending().await,
             Some(_) => Err(LogError::Doubtful("told so".to_owned())),
             None => Ok(()),
         }

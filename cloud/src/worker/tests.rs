@@ -343,6 +343,28 @@ async fn an_unavailable_store_or_log_delays_a_batch_and_loses_nothing() {
     assert!(!world.services.health.missing().contains(&"store"), "and it is ready again");
 }
 
+/// The seam behind the commit point: what was committed has no receipt, and the gateway asks again.
+///
+/// Negative control: leave the ledger out of the commit (`Staged::commits`): the successor applies the batch a second time.
+#[tokio::test]
+async fn a_worker_killed_between_commit_and_receipt_is_followed_by_one_that_answers() {
+    let world = World::new();
+    world.log.commit_faults.lock().unwrap().push_back(CommitFault::WrittenNeverAnswered);
+    world.send(&batch(1, 1, 4), 1).await;
+    world.run_until(async || !world.log.commits.lock().unwrap().is_empty()).await;
+    assert_eq!(
+        (world.batches().await, world.value(Metric::ReceiptsQueued)),
+        (once(&["gw-1/1"]), 0),
+        "the seam was met"
+    );
+    // The gateway's time-out.
+    world.refer(&sealed(&batch(1, 1, 4), 1).0).await;
+    world.run_to(Metric::RefsDuplicate, 1).await;
+    assert!(world.receipt().await.says_applied(1));
+    assert_eq!((world.batches().await, world.stored(1).await.len()), (once(&["gw-1/1"]), 4));
+    assert_eq!(*world.log.commits.lock().unwrap(), [1, 0], "nothing is committed but the position");
+}
+
 /// Control: the counts of commits differ between the two, so the faults were met.
 #[tokio::test]
 async fn a_doubtful_commit_is_done_once_whether_it_was_written_or_not() {
