@@ -35,6 +35,8 @@ struct Shown<'a> {
     cadence_s: u32,
     day: Day,
     today: Day,
+    /// That of the newest reading: its page says when a newer one has come.
+    newest: Day,
     window: Window,
     zone: &'a TimeZone,
     /// As given; links carry it on.
@@ -51,11 +53,12 @@ async fn render(request: &HttpRequest, path: &str, state: &ApiState) -> Result<H
     identity(&mut main, meter, (now, &zone));
     let id = meter.id.as_ref().expect("it was found by its id");
     let chosen = choose(meter, id, &params)?;
-    let day = params.day(opens_on(meter, chosen.as_ref().map(|(series, _)| series), today, &zone))?;
+    let newest = opens_on(meter, chosen.as_ref().map(|(series, _)| series), today, &zone);
+    let day = params.day(newest)?;
     let window = Window::of_day(day, &zone)?;
     if let Some((series, cadence_s)) = chosen {
         let zone_given = params.text("tz");
-        let shown = Shown { meter, id, series, cadence_s, day, today, window, zone: &zone, zone_given };
+        let shown = Shown { meter, id, series, cadence_s, day, today, newest, window, zone: &zone, zone_given };
         let rows = state.store.read_range(range(shown.series.clone(), window, None, ROWS_MAX)).await?;
         shown.series_list(&mut main);
         shown.day(&mut main, &rows);
@@ -158,15 +161,17 @@ fn identity(main: &mut Html, meter: &Meter, (now, zone): (UtcMillis, &TimeZone))
 }
 
 impl Shown<'_> {
-    fn link(&self, series: &Series, day: Day) -> String {
+    /// `None`: the day that the page opens on when none is asked for.
+    fn link(&self, series: &Series, day: Option<Day>) -> String {
         let (id, code) = (query(self.id.as_str()), query(&series.code.to_string()));
         let mut link = Html::default();
         link.put(format_args!("/meters/{id}?code={code}&amp;kind={}", series.kind));
         if series.period_s != 0 {
             link.put(format_args!("&amp;period_s={}", series.period_s));
         }
-        // Always: without it the page opens on another day, that of the newest reading.
-        link.put(format_args!("&amp;day={day}"));
+        if let Some(day) = day {
+            link.put(format_args!("&amp;day={day}"));
+        }
         if let Some(zone) = self.zone_given {
             link.put(format_args!("&amp;tz={}", query(zone)));
         }
@@ -195,7 +200,7 @@ impl Shown<'_> {
             main.put(format_args!(
                 "<li><a href=\"{}\"{current}><span class=\"mono\">{}</span><span class=\"faint\">{}</span>\
                  <span class=\"last\" data-series=\"{}\" data-at=\"{}\">{}</span></a></li>",
-                self.link(&series, self.day),
+                self.link(&series, Some(self.day)),
                 esc(&series.code),
                 esc(kind_text(&series)),
                 esc(format!("{} {} {}", series.code, series.kind, series.period_s)),
@@ -213,10 +218,20 @@ impl Shown<'_> {
              <span class=\"faint\">{} h</span></h2><nav aria-label=\"Days\"><a class=\"button\" href=\"{}\">Day before</a>",
             self.day,
             Window::hours(&self.window),
-            self.link(&self.series, before)
+            self.link(&self.series, Some(before))
         ));
         if self.day < self.today {
-            main.put(format_args!("<a class=\"button\" href=\"{}\">Day after</a>", self.link(&self.series, after)));
+            main.put(format_args!(
+                "<a class=\"button\" href=\"{}\">Day after</a>",
+                self.link(&self.series, Some(after))
+            ));
+        }
+        // The script shows it when readings of a later day come: a day that is followed must not end in silence.
+        if self.day >= self.newest {
+            let newest = self.link(&self.series, None);
+            main.put(format_args!(
+                "<a class=\"button\" id=\"newer\" href=\"{newest}\" hidden>Newer readings have come</a>"
+            ));
         }
         main.put(format_args!(
             "<a class=\"button\" href=\"{}\" download>CSV</a></nav></div>",

@@ -390,7 +390,11 @@ function follow(curve) {
       last.dataset.at = String(at);
       last.replaceChildren(...quantity(reading));
     }
-    if (series === `${data.code} ${data.kind} ${data.periodS}` && curve.add(reading)) addRow(curve, reading);
+    if (series !== `${data.code} ${data.kind} ${data.periodS}`) return;
+    if (curve.add(reading)) addRow(curve, reading);
+    // Only where the newest day is shown there is something to go on to.
+    const newer = document.getElementById("newer");
+    if (newer && at > curve.day[1]) newer.hidden = false;
   });
 }
 

@@ -97,6 +97,11 @@ async fn a_day_of_a_meter_is_a_table_and_tells_the_script_where_its_curve_is() {
     assert!(text.contains(
         "data-src=\"/v1/readings?meter=KFM:1&amp;code=1-0:1.29.0&amp;kind=interval&amp;period_s=1800&amp;day=2026-10-25"
     ));
+    // The script follows on every page; only the newest day has something to go on to.
+    assert!(!text.contains("id=\"newer\"") && text.contains("Day after"), "{text}");
+    let (_, newest) = get(&state, "/meters/KFM:1").await;
+    let link = "id=\"newer\" href=\"/meters/KFM:1?code=1-0:1.29.0&amp;kind=interval&amp;period_s=1800\" hidden";
+    assert!(newest.contains(link), "{newest}");
     let src = text.split("data-src=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
     assert_eq!(get(&state, &src).await.0, StatusCode::OK, "the script's source answers");
 }
@@ -168,6 +173,7 @@ async fn a_fleet_that_is_weeks_behind_is_one_line_and_its_meters_open_where_they
     assert!(text.contains("2026-10-03 <span class=\"faint\">24 h</span>"), "{text}");
     assert_eq!(text.matches("<tr data-at=").count(), 48);
     assert!(text.contains("day=2026-10-02") && text.contains("day=2026-10-04"));
+    assert!(text.contains("id=\"newer\""), "its newest day says when there is a newer one");
     // A fleet of which one meter is up to date has its own causes.
     assert!(!get(&fleet().await.state(None), "/").await.1.contains("fleet behind"));
 }
