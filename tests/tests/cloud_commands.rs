@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use demo::process::Process;
-use demo::stage::http_body;
+use demo::stage::{Stage, http_body};
 use serde_json::Value;
-use tests::system::{binaries, everything_arrives, stage, start_dlms, until_logged};
+use tests::system::{CATCH_UP_TIMEOUT, binaries, everything_arrives, stage, start_dlms, until, until_logged};
 
 fn command(arguments: &[&str], data: &Path) -> Output {
     let program = binaries().unwrap().cloud;
@@ -94,6 +94,40 @@ async fn a_store_of_another_cloud_is_set_aside_and_made_anew_by_the_command_that
     stage.start_cloud().unwrap();
     everything_arrives(&stage, &truth).await.unwrap();
     assert_eq!(stage.audit_now().unwrap()["store"], truth.len());
+}
+
+/// Negative control: count no outcome (`run.rs`, `report`), or tell the metrics nothing of the archive (`ArchiveWatch`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_gone_is_rebuilt_beside_the_work_and_the_metrics_say_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stage = stage(folder.path()).await.unwrap();
+    let fleet = start_dlms(&mut stage, 1, 1, "speed = 1200.0\nhistory_days = 0.5").unwrap();
+    stage.meters_toml = fleet.toml().unwrap();
+    stage.start_cloud().unwrap();
+    stage.start_gateway().unwrap();
+    until_logged(&stage, 100).await.unwrap();
+    stage.freeze_simulator().unwrap();
+    let truth = fleet.captured().unwrap();
+    everything_arrives(&stage, &truth).await.unwrap();
+    assert_eq!(metric(&stage, "cloud_openings_total{found=\"nothing\"}").await, 1);
+    assert_eq!(metric(&stage, "cloud_archive_rows_total{table=\"readings\"}").await, truth.len() as u64);
+    assert_eq!(metric(&stage, "cloud_archive_failures_total").await, 0);
+    stage.stop_cloud().unwrap();
+    std::fs::remove_file(stage.cloud_folder().join("store.db")).unwrap();
+    stage.start_cloud().unwrap();
+    let rebuilt = async || Ok(metric(&stage, "cloud_store_rebuilds_total{outcome=\"done\"}").await == 1);
+    until("a store that is rebuilt", CATCH_UP_TIMEOUT, rebuilt).await.unwrap();
+    assert_eq!(metric(&stage, "cloud_openings_total{found=\"store_behind\"}").await, 1);
+    assert_eq!(stage.audit_now().unwrap()["closed"], true);
+}
+
+/// What the running cloud says of itself.
+async fn metric(stage: &Stage, name: &str) -> u64 {
+    let page = stage.page();
+    let address = page.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+    let text = http_body(address, "/metrics").await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+    line.trim().parse().unwrap()
 }
 
 /// Negative control: make the folder's log whatever is there.
