@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::{ExpectedSeries, MeterEntry, MeterState, Payload, PayloadError};
+use super::super::{ExpectedSeries, MeterEntry, MeterState, Payload, PayloadError, Sha256};
 use super::*;
 use crate::metering::ObisCode;
 
@@ -102,6 +102,10 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
 /// The CBOR of version 1 never changes; the zstd frame may, with the library.
 #[test]
 fn the_bytes_of_version_1_are_the_golden_file() {
@@ -116,6 +120,20 @@ fn a_sealed_payload_opens_to_the_same_batch() {
     assert_eq!(Payload::open(&payload.bytes, payload.sha256, payload.uncompressed_bytes), Ok(golden()));
     assert_eq!(Payload::open_unclaimed(&payload.bytes, payload.sha256), Ok(golden()));
     assert_eq!(Payload::seal(&golden()), payload, "sealing is deterministic");
+}
+
+/// Payloads wait on gateways and lie in landing areas while programs are updated: their dictionary stays as it is.
+///
+/// Negative control: change a byte of `payload.dict`, or leave it out of the decompressor.
+#[test]
+fn a_payload_that_an_older_program_sealed_opens() {
+    let dictionary = "094577ff052b5d4aa7689d040a893c0b74fc7614bc4dce47c8f20bb926081fe9";
+    assert_eq!(Sha256::of(super::super::payload::DICTIONARY).to_string(), dictionary);
+    let bytes = unhex(include_str!("../../testdata/uplink/payload_v1.hex").trim());
+    assert_eq!(Payload::open_unclaimed(&bytes, Sha256::of(&bytes)), Ok(golden()));
+    let without = zstd::bulk::compress(&golden().encode(), 3).unwrap();
+    assert!(bytes.len() < without.len(), "{} against {} without it", bytes.len(), without.len());
+    assert_eq!(Payload::open_unclaimed(&without, Sha256::of(&without)), Ok(golden()), "nobody must use it");
 }
 
 /// Negative control: without `pad` the cloud takes it for a bomb.
@@ -143,7 +161,7 @@ fn what_a_thread_sealed_or_failed_to_open_before_changes_no_byte() {
     let row = larger.blocks[0].rows[0];
     larger.blocks[0].rows.extend((1..5_000).map(|n| BlockRow { mantissa: n * n % 7_919, ..row }));
     Payload::seal(&larger);
-    assert!(Payload::open_unclaimed(b"no frame", crate::uplink::Sha256::of(b"no frame")).is_err());
+    assert!(Payload::open_unclaimed(b"no frame", Sha256::of(b"no frame")).is_err());
     let payload = Payload::seal(&golden());
     assert_eq!(Payload::open_unclaimed(&payload.bytes, payload.sha256), Ok(golden()));
     assert_eq!(std::thread::spawn(|| Payload::seal(&golden())).join().unwrap(), payload);

@@ -1,8 +1,9 @@
 //! A batch as bytes on their way: CBOR inside one zstd frame, named by the SHA-256 of the compressed bytes.
 
 use std::cell::RefCell;
+use std::sync::LazyLock;
 
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
+use zstd::zstd_safe::{CCtx, CDict, CParameter, DCtx, DDict, compress_bound, get_error_name};
 
 use super::limits::{PAYLOAD_BYTES_MAX, RATIO_FREE_BYTES, RATIO_MAX, UNCOMPRESSED_BYTES_MAX};
 use super::{Batch, DecodeError, Sha256};
@@ -10,13 +11,39 @@ use super::{Batch, DecodeError, Sha256};
 /// Measured on household data: 3 is within 2 % of 19 in size at a fiftieth of the time.
 const ZSTD_LEVEL: i32 = 3;
 
+/// What small batches are mostly made of: the codes of common registers, columns of a few rows. In front of a small batch it saves a
+/// fifth. Never to be changed: what was compressed with it cannot be read without. A newer one takes a newer version of the
+/// message.
+pub(super) const DICTIONARY: &[u8] = include_bytes!("payload.dict");
+/// Larger batches have all of it in themselves.
+const SMALL_BYTES: usize = 4_096;
+/// Of a small batch. Measured with the dictionary, 20 readings: 3 takes 4 % more bytes, 19 less than 1 % fewer.
+const SMALL_ZSTD_LEVEL: i32 = 5;
+
+static SMALL_DICTIONARY: LazyLock<CDict<'static>> = LazyLock::new(|| CDict::create(DICTIONARY, SMALL_ZSTD_LEVEL));
+/// A frame that was compressed without it is read as well: no byte of it refers to the dictionary.
+static READ_DICTIONARY: LazyLock<DDict<'static>> = LazyLock::new(|| DDict::create(DICTIONARY));
+
 const SKIPPABLE_MAGIC: [u8; 4] = 0x184d_2a50_u32.to_le_bytes();
 const SKIPPABLE_HEADER_BYTES: usize = 8;
 
 thread_local! {
     // A new context costs as much as compressing a small batch with it.
     static COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(compressor());
-    static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(DCtx::create());
+    static SMALL_COMPRESSOR: RefCell<CCtx<'static>> = RefCell::new(small_compressor());
+    static DECOMPRESSOR: RefCell<DCtx<'static>> = RefCell::new(decompressor());
+}
+
+fn small_compressor() -> CCtx<'static> {
+    let mut context = compressor();
+    context.ref_cdict(&SMALL_DICTIONARY).expect("a context takes any dictionary");
+    context
+}
+
+fn decompressor() -> DCtx<'static> {
+    let mut context = DCtx::create();
+    context.ref_ddict(&READ_DICTIONARY).expect("a context takes any dictionary");
+    context
 }
 
 fn compressor() -> CCtx<'static> {
@@ -69,7 +96,8 @@ impl Payload {
     pub fn seal(batch: &Batch) -> Self {
         let cbor = batch.encode();
         let mut bytes = Vec::with_capacity(compress_bound(cbor.len()));
-        COMPRESSOR
+        let compressor = if cbor.len() <= SMALL_BYTES { &SMALL_COMPRESSOR } else { &COMPRESSOR };
+        compressor
             .with_borrow_mut(|context| context.compress2(&mut bytes, &cbor))
             .expect("the buffer has the bound that zstd asks for");
         pad(&mut bytes, cbor.len() as u64);

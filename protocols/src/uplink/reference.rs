@@ -20,7 +20,8 @@ pub struct BatchRef {
     pub uncompressed_bytes: u64,
     pub readings: u32,
     pub events: u32,
-    /// Earliest and latest instant within; equal to each other and meaningless for a batch of inventory alone.
+    /// Earliest and latest instant within, each to the whole second before it; equal to each other and meaningless for a batch of
+    /// inventory alone.
     pub first_at: UtcMillis,
     pub last_at: UtcMillis,
 }
@@ -38,8 +39,8 @@ wire_array! {
         uncompressed_bytes: u64,
         readings: u32,
         events: u32,
-        first_at: i64,
-        span: i64,
+        first_at_s: i64,
+        span_s: u64,
     }
 }
 
@@ -59,8 +60,8 @@ impl BatchRef {
             uncompressed_bytes: self.uncompressed_bytes,
             readings: self.readings,
             events: self.events,
-            first_at: self.first_at.0,
-            span: self.last_at.since(self.first_at),
+            first_at_s: self.first_at.seconds(),
+            span_s: u64::try_from(self.last_at.seconds() - self.first_at.seconds()).unwrap_or(0),
         })
     }
 
@@ -71,6 +72,10 @@ impl BatchRef {
             return Err(invalid("seq and floor count from 1".to_owned()));
         }
         let gateway = GatewayId::new(&wire.gateway).map_err(|error| invalid(error.to_string()))?;
+        let instant = |seconds: Option<i64>| {
+            let instant = seconds.and_then(|seconds| seconds.checked_mul(1_000)).map(UtcMillis);
+            instant.ok_or_else(|| invalid("an instant is out of range".to_owned()))
+        };
         Ok(Self {
             id: BatchId { gateway, incarnation: wire.incarnation, seq: wire.seq },
             floor: wire.floor,
@@ -79,8 +84,8 @@ impl BatchRef {
             uncompressed_bytes: wire.uncompressed_bytes,
             readings: wire.readings,
             events: wire.events,
-            first_at: UtcMillis(wire.first_at),
-            last_at: UtcMillis(wire.first_at).plus_ms(wire.span),
+            first_at: instant(Some(wire.first_at_s))?,
+            last_at: instant(wire.first_at_s.checked_add_unsigned(wire.span_s))?,
         })
     }
 
@@ -117,8 +122,8 @@ mod tests {
             uncompressed_bytes: 2,
             readings: 3,
             events: 4,
-            first_at: UtcMillis(5),
-            last_at: UtcMillis(6),
+            first_at: UtcMillis(5_000),
+            last_at: UtcMillis(6_000),
         }
     }
 
