@@ -111,14 +111,14 @@ impl Shared {
         // When the file does not say, what it said last stands.
         if let Ok(level) = outbox.level() {
             self.level.store(level as u8, Ordering::Release);
-            self.tell_people(level, outbox.is_relieved().unwrap_or(false));
+            self.tell_people(level, outbox);
         }
     }
 
     /// Once on the way up, and once when it is over.
-    fn tell_people(&self, level: Level, is_relieved: bool) {
+    fn tell_people(&self, level: Level, outbox: &Outbox) {
         let told = Level::from_u8(self.told.load(Ordering::Acquire));
-        let is_over = told > Level::Free && is_relieved;
+        let is_over = told > Level::Free && outbox.is_relieved().unwrap_or(false);
         match level {
             Level::Free if is_over => info!("there is room in the outbox again: everything is read"),
             Level::Tight if told < level => warn!("the outbox is nearly full: what is optional is not read"),
