@@ -2,64 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail the test")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use gateway::outbox::{OpenError, Outbox, OutboxError, OutboxSettings, SealLimits, SealedBatch, StoreRequest, Which};
 use protocols::metering::{
     Code, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
 use protocols::uplink::{GatewayId, Payload};
-use tests::power_loss::{ACKNOWLEDGED, DiskError, OutboxFile, Shim, Subject as _, run, scratch, skipped};
+use tests::power_loss::{ACKNOWLEDGED, DiskError, OutboxFile, Shim, Subject as _, run, scratch};
+use tests::small_disk::SmallDisk;
 
 const T0: i64 = 1_795_400_000_000;
-
-/// A file system of its own, of a few MiB.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None`, with a line that says so, where nothing can be mounted.
-    fn mounted(size: &str) -> Option<Self> {
-        let folder = scratch().unwrap();
-        let options = format!("size={size}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(folder)),
-            Ok(output) => {
-                skipped(&format!("no small disk: {}", String::from_utf8_lossy(&output.stderr).trim()));
-                None
-            }
-            Err(error) => {
-                skipped(&format!("no small disk: mount: {error}"));
-                None
-            }
-        }
-    }
-
-    fn outbox(&self) -> PathBuf {
-        self.0.path().join("outbox.db")
-    }
-
-    /// Something else fills the disk, but for `left` bytes.
-    fn fill(&self, size: usize, left: usize) {
-        std::fs::write(self.0.path().join("core-dump"), vec![0xa5; size - left]).unwrap();
-    }
-
-    fn clear(&self) {
-        std::fs::remove_file(self.0.path().join("core-dump")).unwrap();
-    }
-
-    fn remount(&self, how: &str) {
-        let options = format!("remount,{how}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg("--lazy").arg(self.0.path()).status());
-    }
-}
 
 fn open(path: &Path, incarnation: u64) -> Result<Outbox, OpenError> {
     let settings = OutboxSettings::new(GatewayId::new("gw-1").unwrap());
@@ -129,10 +82,11 @@ const MIB: usize = 1024 * 1024;
 /// Negative control: leave the `ROLLBACK` of `Outbox::transaction` out, and nothing can be stored after space returned.
 #[test]
 fn a_full_disk_stops_storing_and_nothing_else() {
-    let Some(disk) = SmallDisk::mounted("8m") else { return };
-    let mut outbox = open(&disk.outbox(), 1).unwrap();
+    let folder = scratch().unwrap();
+    let Some(disk) = SmallDisk::mounted(folder.path(), "8m") else { return };
+    let mut outbox = open(&disk.path("outbox.db"), 1).unwrap();
     store(&mut outbox, 0).unwrap();
-    disk.fill(8 * MIB, MIB);
+    disk.fill(7 * MIB).unwrap();
     let (next, error) = store_until_refused(&mut outbox, 10);
     assert!(matches!(error, OutboxError::Disk(_)), "{error:?}");
     assert!(error.to_string().contains("database or disk is full"), "logs print no more than this: {error}");
@@ -144,10 +98,10 @@ fn a_full_disk_stops_storing_and_nothing_else() {
         assert_eq!(outbox.usage().unwrap().rows_unsealed, next as u64);
         assert_eq!(outbox.cursor("profile").unwrap(), Some(next - 1));
     }
-    disk.clear();
+    disk.clear().unwrap();
     store(&mut outbox, next).unwrap();
     drop(outbox);
-    let mut outbox = open(&disk.outbox(), 2).unwrap();
+    let mut outbox = open(&disk.path("outbox.db"), 2).unwrap();
     assert_eq!(drain(&mut outbox), (0..next + 10).collect::<Vec<_>>());
     assert!(outbox.verify().unwrap().2.is_empty());
 }
@@ -155,42 +109,45 @@ fn a_full_disk_stops_storing_and_nothing_else() {
 /// Negative control: keep the incarnation that a rolled back transaction drew, and no batch is sealed any more.
 #[test]
 fn sealing_resumes_when_space_returns() {
-    let Some(disk) = SmallDisk::mounted("8m") else { return };
-    let mut outbox = open(&disk.outbox(), 1).unwrap();
-    disk.fill(8 * MIB, MIB);
+    let folder = scratch().unwrap();
+    let Some(disk) = SmallDisk::mounted(folder.path(), "8m") else { return };
+    let mut outbox = open(&disk.path("outbox.db"), 1).unwrap();
+    disk.fill(7 * MIB).unwrap();
     let (next, _) = store_until_refused(&mut outbox, 0);
     assert!(matches!(seal(&mut outbox), Err(OutboxError::Disk(_))));
-    disk.clear();
+    disk.clear().unwrap();
     assert_eq!(drain(&mut outbox), (0..next).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_disk_that_was_full_is_opened_again_and_holds_everything() {
-    let Some(disk) = SmallDisk::mounted("8m") else { return };
-    let mut outbox = open(&disk.outbox(), 1).unwrap();
-    disk.fill(8 * MIB, MIB);
+    let folder = scratch().unwrap();
+    let Some(disk) = SmallDisk::mounted(folder.path(), "8m") else { return };
+    let mut outbox = open(&disk.path("outbox.db"), 1).unwrap();
+    disk.fill(7 * MIB).unwrap();
     let (next, _) = store_until_refused(&mut outbox, 0);
     // As after a kill: the file is closed without a word, and the disk is still full.
     std::mem::forget(outbox);
-    let mut outbox = open(&disk.outbox(), 2).unwrap();
+    let mut outbox = open(&disk.path("outbox.db"), 2).unwrap();
     assert_eq!(outbox.usage().unwrap().rows_unsealed, next as u64);
     assert!(matches!(store(&mut outbox, next), Err(OutboxError::Disk(_))));
-    disk.clear();
+    disk.clear().unwrap();
     store(&mut outbox, next).unwrap();
     assert_eq!(drain(&mut outbox), (0..next + 10).collect::<Vec<_>>());
 }
 
 #[test]
 fn a_read_only_disk_is_refused_with_the_reason_and_its_readings_are_kept() {
-    let Some(disk) = SmallDisk::mounted("8m") else { return };
-    let mut outbox = open(&disk.outbox(), 1).unwrap();
+    let folder = scratch().unwrap();
+    let Some(disk) = SmallDisk::mounted(folder.path(), "8m") else { return };
+    let mut outbox = open(&disk.path("outbox.db"), 1).unwrap();
     store(&mut outbox, 0).unwrap();
     drop(outbox);
-    disk.remount("ro");
-    let refusal = open(&disk.outbox(), 2).err().expect("nothing can be stored there");
+    disk.remount("ro").unwrap();
+    let refusal = open(&disk.path("outbox.db"), 2).err().expect("nothing can be stored there");
     assert!(!matches!(refusal, OpenError::Damaged(_)), "it is not damaged: {refusal}");
-    disk.remount("rw");
-    assert_eq!(drain(&mut open(&disk.outbox(), 3).unwrap()), (0..10).collect::<Vec<_>>());
+    disk.remount("rw").unwrap();
+    assert_eq!(drain(&mut open(&disk.path("outbox.db"), 3).unwrap()), (0..10).collect::<Vec<_>>());
 }
 
 /// Every change of a script fails once, and so do four in a row: whatever it was, the outbox answers an error, goes on when the

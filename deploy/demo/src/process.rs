@@ -1,5 +1,6 @@
 //! A child process that is killed when its handle is dropped, and whose first words are waited for.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -19,6 +20,17 @@ pub struct Process {
 impl Process {
     /// Starts `program`; the log is appended to, so that restarts show in one file.
     pub fn start(name: &str, program: &Path, arguments: &[&str], log: &Path) -> anyhow::Result<Self> {
+        Self::start_in(name, program, arguments, log, &[])
+    }
+
+    /// The same, with variables added to its environment.
+    pub fn start_in(
+        name: &str,
+        program: &Path,
+        arguments: &[&str],
+        log: &Path,
+        variables: &[(OsString, OsString)],
+    ) -> anyhow::Result<Self> {
         let log = File::options()
             .create(true)
             .append(true)
@@ -26,6 +38,7 @@ impl Process {
             .with_context(|| format!("cannot log to {}", log.display()))?;
         let mut child = Command::new(program)
             .args(arguments)
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -1,5 +1,6 @@
 //! Broker, cloud, gateway and simulator as processes in one folder, on free ports, with a tearable uplink between them.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -63,6 +64,8 @@ pub struct Stage {
     pub meters_toml: String,
     /// When nobody listened to push feeds.
     pub deaf: Vec<Deaf>,
+    /// Added to the environment of cloud and gateway at their next start.
+    pub variables: Vec<(OsString, OsString)>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "compares with stamps of other processes")]
@@ -112,6 +115,7 @@ impl Stage {
             simulators: Vec::new(),
             meters_toml: String::new(),
             deaf: vec![Deaf { from: 0, to: i64::MAX, before_the_first_start: true }],
+            variables: Vec::new(),
         })
     }
 
@@ -184,7 +188,8 @@ impl Stage {
         std::fs::write(&config, toml)?;
         let config = config.to_string_lossy().into_owned();
         let arguments = ["run", "--config", &config, "--json"];
-        let process = Process::start("cloud", &self.binaries.cloud, &arguments, &self.log("cloud.log"))?;
+        let (program, log) = (&self.binaries.cloud, self.log("cloud.log"));
+        let process = Process::start_in("cloud", program, &arguments, &log, &self.variables)?;
         process.line(START_TIMEOUT).context("the cloud did not start")?;
         self.cloud = Some(process);
         Ok(())
@@ -204,7 +209,8 @@ impl Stage {
         self.write_gateway_config(&self.gateway_toml())?;
         let config = self.gateway_config().to_string_lossy().into_owned();
         let program = &self.binaries.gateway;
-        let process = Process::start("gateway", program, &["run", "--config", &config], &self.log("gateway.log"))?;
+        let (arguments, log) = (["run", "--config", &config], self.log("gateway.log"));
+        let process = Process::start_in("gateway", program, &arguments, &log, &self.variables)?;
         process.line(START_TIMEOUT).context("the gateway did not start")?;
         self.gateway = Some(process);
         if let Some(deaf) = self.deaf.last_mut()

@@ -48,8 +48,8 @@ pub struct Schedule {
     pub backfill_at: Option<Duration>,
 }
 
-/// When nothing can be stored: until readings have left.
-const FULL_PAUSE: Duration = Duration::from_secs(60);
+/// When nothing can be stored: until readings have left, or the disk takes them again.
+const FULL_PAUSE: Duration = Duration::from_secs(10);
 
 /// All but the actor itself, so that a turn can take it along and bring it back.
 struct Core {

@@ -1,5 +1,6 @@
 //! Building the shim, and running a process with it.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +18,9 @@ pub enum DiskError {
     /// EROFS, also at an fsync.
     ReadOnly = 30,
 }
+
+/// Of an environment.
+type Variables = Vec<(OsString, OsString)>;
 
 /// The compiled shim.
 pub struct Shim(PathBuf);
@@ -49,30 +53,45 @@ impl Shim {
 
     /// `program`, watched in `folder`, its changes appended to `record`.
     pub fn recording(&self, program: &Path, folder: &Path, record: &Path) -> Command {
-        let mut command = self.watching(program, folder);
-        command.env("METERPOST_DISK_RECORD", record);
-        command
+        let mut variables = self.watching(folder);
+        variables.push(("METERPOST_DISK_RECORD".into(), record.into()));
+        with(program, variables)
     }
 
     /// `program` on a disk that takes `fsync_us` longer for each fsync, which are counted by the bytes of `count`.
     pub fn slow(&self, program: &Path, folder: &Path, fsync_us: u64, count: &Path) -> Command {
-        let mut command = self.watching(program, folder);
-        command.env("METERPOST_DISK_FSYNC_US", fsync_us.to_string()).env("METERPOST_DISK_FSYNCS", count);
-        command
+        with(program, self.slow_variables(folder, fsync_us, count))
+    }
+
+    /// The same, for a program that somebody else starts.
+    pub fn slow_variables(&self, folder: &Path, fsync_us: u64, count: &Path) -> Variables {
+        let mut variables = self.watching(folder);
+        variables.push(("METERPOST_DISK_FSYNC_US".into(), fsync_us.to_string().into()));
+        variables.push(("METERPOST_DISK_FSYNCS".into(), count.into()));
+        variables
     }
 
     /// `program` on a disk on which changes number `first` to `first + count - 1` fail.
-    pub fn failing(&self, program: &Path, folder: &Path, error: DiskError, (first, count): (u32, u32)) -> Command {
-        let mut command = self.watching(program, folder);
-        command.env("METERPOST_DISK_FAIL", format!("{} {first} {count}", error as i32));
-        command
+    pub fn failing(&self, program: &Path, folder: &Path, error: DiskError, which: (u32, u32)) -> Command {
+        with(program, self.failing_variables(folder, error, which))
     }
 
-    fn watching(&self, program: &Path, folder: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env("LD_PRELOAD", &self.0).env("METERPOST_DISK_FOLDER", folder);
-        command
+    /// The same, for a program that somebody else starts.
+    pub fn failing_variables(&self, folder: &Path, error: DiskError, (first, count): (u32, u32)) -> Variables {
+        let mut variables = self.watching(folder);
+        variables.push(("METERPOST_DISK_FAIL".into(), format!("{} {first} {count}", error as i32).into()));
+        variables
     }
+
+    fn watching(&self, folder: &Path) -> Variables {
+        vec![("LD_PRELOAD".into(), self.0.clone().into()), ("METERPOST_DISK_FOLDER".into(), folder.into())]
+    }
+}
+
+fn with(program: &Path, variables: Variables) -> Command {
+    let mut command = Command::new(program);
+    command.envs(variables);
+    command
 }
 
 impl Drop for Shim {
