@@ -1,0 +1,88 @@
+//! Do other people's tools read the archive as its schema says? Runs the snippets of `cloud/src/archive/SCHEMA.md` themselves. Passes
+//! with a line where there is no Python with duckdb, pandas and pyarrow (`METERPOST_PYTHON` names one).
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+use std::path::Path;
+use std::process::Command;
+
+use demo::sinks::Sink;
+use demo::verdict::Identity;
+use protocols::metering::{Quantity, Unit, UtcMillis};
+use serde_json::Value;
+use tests::power_loss::skipped;
+use tests::system::{CATCH_UP_TIMEOUT, in_the_log, serial_toml, stage, start_serial, until_logged};
+
+/// What both snippets end in: every row as a line of JSON, numbers as they are.
+const PRINT: &str = r#"
+import json
+for row in rows.to_dict("records"):
+    at = int(row["captured_at"].value) // 1_000_000 if hasattr(row["captured_at"], "value") else row["captured_at"]
+    exact = {"mantissa": int(row["mantissa"]), "scaler": int(row["scaler"]), "unit_number": int(row["unit_number"])}
+    key = {name: row[name] for name in ("meter", "code", "kind")} | {"period_s": int(row["period_s"]), "nth": int(row["nth"])}
+    print(json.dumps(key | exact | {"at": at, "value": float(row["value"])}))
+"#;
+
+/// The block of this language in the schema's text, on the files of `archive`.
+fn snippet(language: &str, archive: &Path) -> String {
+    let text = include_str!("../../cloud/src/archive/SCHEMA.md");
+    let (_, behind) = text.split_once(&format!("```{language}\n")).unwrap();
+    let (block, _) = behind.split_once("\n```").unwrap();
+    assert!(block.contains("archive/raw/readings"), "{block}");
+    block.replace("archive/raw", &archive.join("raw").display().to_string()).replace("date=2026-11-23", "date=*")
+}
+
+fn read(python: &str, script: &str) -> Sink {
+    let output = Command::new(python).args(["-c", &format!("{script}\n{PRINT}")]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(reading).collect()
+}
+
+fn reading(line: &str) -> (Identity, String) {
+    let row: Value = serde_json::from_str(line).unwrap();
+    let text = |name: &str| row[name].as_str().unwrap().to_owned();
+    let number = |name: &str| row[name].as_u64().unwrap();
+    let at = UtcMillis(row["at"].as_i64().unwrap());
+    let scaler = row["scaler"].as_i64().unwrap();
+    let mantissa = row["mantissa"].as_i64().unwrap();
+    let quantity = Quantity::new(mantissa, scaler as i8, Unit(number("unit_number") as u8));
+    let double = mantissa as f64 * 10f64.powi(scaler as i32);
+    assert!((row["value"].as_f64().unwrap() - double).abs() <= double.abs() * 1e-15, "{line}");
+    let identity = (text("meter"), text("code"), text("kind"), number("period_s"), at.to_string(), number("nth"));
+    (identity, quantity.to_string())
+}
+
+/// Negative control: write the mantissa as `value` (`archive/parquet/readings.rs`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duckdb_and_pandas_read_what_the_log_holds() {
+    let python = std::env::var("METERPOST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let has_all = Command::new(&python).args(["-c", "import duckdb, pandas, pyarrow"]).output();
+    if !has_all.is_ok_and(|output| output.status.success()) {
+        return skipped("there is no Python with duckdb, pandas and pyarrow: nobody else has read the archive");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut stage = stage(folder.path()).await.unwrap();
+    // Profiles, and telegrams with decimals.
+    let fleet = start_serial(&mut stage, 1, 1, "speed = 600.0\nhistory_days = 0.5").unwrap();
+    stage.meters_toml = serial_toml(&stage) + &fleet.toml().unwrap();
+    stage.start_cloud().unwrap();
+    stage.start_gateway().unwrap();
+    until_logged(&stage, 120).await.unwrap();
+    stage.freeze_simulator().unwrap();
+    stage.wait_until_forwarded(CATCH_UP_TIMEOUT).await.unwrap();
+    let audit = stage.audit(CATCH_UP_TIMEOUT).await.unwrap();
+    assert_eq!((&audit["pending"], &audit["closed"]), (&0.into(), &true.into()), "{audit}");
+    let log = in_the_log(&stage).await;
+    assert!(log.values().any(|value| value.contains('.')), "a value with decimals");
+
+    let archive = stage.cloud_folder().join("objects/archive");
+    let sql = snippet("sql", &archive);
+    let scripts = [
+        ("DuckDB", format!("import duckdb\nrows = duckdb.sql(\"\"\"{sql}\"\"\").df()")),
+        ("pandas", format!("{}\nrows = readings.sort_values(\"sealed_effective\")", snippet("python", &archive))),
+    ];
+    for (tool, script) in scripts {
+        let read = read(&python, &script);
+        assert!(read == log, "{tool} reads {} rows of {}", read.len(), log.len());
+    }
+}
