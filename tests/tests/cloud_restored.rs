@@ -108,23 +108,26 @@ async fn settled_since(stage: &Stage) {
     until("a settled outbox", CATCH_UP_TIMEOUT, async || Ok(sealed().await == 0)).await.unwrap();
 }
 
+/// Negative control: let the worker take nothing for forgotten (`worker/mod.rs`, `settle`): what the backup lacks is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cloud_restored_from_a_backup_applies_again_what_lies_in_the_landing_area() {
     a_cloud_forgets(From::Backup, true).await;
 }
 
+/// Negative control: let the audit take neither what the ledger calls lost nor what lies below floor and watermark for settled
+/// (`audit/sealed.rs`): it waits for the loss as for something on its way. Each alone is enough here.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cloud_restored_from_a_backup_says_what_is_lost() {
     a_cloud_forgets(From::Backup, false).await;
 }
 
-/// Negative control: let the worker take nothing for forgotten (`worker/mod.rs`, `settle`): all before the accident is lost.
+/// Negative control: as above: all before the accident is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cloud_on_an_empty_directory_applies_again_what_lies_in_the_landing_area() {
     a_cloud_forgets(From::Nothing, true).await;
 }
 
-/// Negative control: leave the floor out of what the audit takes for settled (`audit/sealed.rs`): it calls the loss no loss.
+/// Negative control: as above.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cloud_on_an_empty_directory_says_what_is_lost() {
     a_cloud_forgets(From::Nothing, false).await;
