@@ -87,10 +87,30 @@ pub fn start_dlms_of(
     settings: &str,
     kind: &str,
 ) -> anyhow::Result<Fleet> {
+    start_over_tcp(stage, first_number, count, settings, &format!("protocol = \"dlms-tcp\"\n{kind}"))
+}
+
+/// DLMS meters on one HDLC line that is reached over TCP.
+pub fn start_hdlc_over_tcp(
+    stage: &mut Stage,
+    first_number: u32,
+    count: usize,
+    settings: &str,
+) -> anyhow::Result<Fleet> {
+    start_over_tcp(stage, first_number, count, settings, "protocol = \"dlms-hdlc\"\nline = \"tcp\"\n")
+}
+
+fn start_over_tcp(
+    stage: &mut Stage,
+    first_number: u32,
+    count: usize,
+    settings: &str,
+    kind: &str,
+) -> anyhow::Result<Fleet> {
     let password = stage.folder().join("meter-password").display().to_string();
     std::fs::write(&password, "reader")?;
     let meters = format!(
-        "[[meters]]\ncount = {count}\nfirst_number = {first_number}\nprotocol = \"dlms-tcp\"\nlisten = \"127.0.0.1:0\"\n\
+        "[[meters]]\ncount = {count}\nfirst_number = {first_number}\nlisten = \"127.0.0.1:0\"\n\
          {kind}password_file = \"{password}\"\n{PROFILE}"
     );
     let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
@@ -113,6 +133,17 @@ pub fn start_serial(stage: &mut Stage, first_number: u32, count: usize, settings
     let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
     let endpoints = (0..=count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
     Ok(Fleet { truth, endpoints, password })
+}
+
+/// A P1 meter whose port is reached over TCP; it says nothing while nobody is connected.
+pub fn start_p1_over_tcp(stage: &mut Stage, number: u32) -> anyhow::Result<Fleet> {
+    let meters = format!(
+        "[[meters]]\ncount = 1\nfirst_number = {number}\nprotocol = \"p1\"\nline = \"tcp\"\nlisten = \"127.0.0.1:0\"\n\
+         dsmr = \"5.0\"\n"
+    );
+    let truth = start_fleet(stage, number, "", &meters)?;
+    let endpoints = vec![stage.simulator_line(ENDPOINT_TIMEOUT)?];
+    Ok(Fleet { truth, endpoints, password: String::new() })
 }
 
 /// The gateway's sections for the line and the port of [`start_serial`].

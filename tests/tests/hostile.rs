@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tests::hostile::{RSS_KB_MAX, peak_rss_kb};
 use tests::system::{CATCH_UP_TIMEOUT, READS, everything_arrives, stage, start_dlms_line, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,8 +17,6 @@ const WRONG_LENGTH: u16 = 102;
 const ENDLESS_BLOCKS: u16 = 103;
 const SILENT: u16 = 104;
 const HOSTILE: [u16; 4] = [GARBAGE, WRONG_LENGTH, ENDLESS_BLOCKS, SILENT];
-/// Most of it is what any gateway has; a buffer without a bound takes as much in a second.
-const RSS_KB_MAX: u64 = 150_000;
 
 type Struck = Arc<[AtomicU64; HOSTILE.len()]>;
 
@@ -96,12 +95,6 @@ async fn start_host(real: SocketAddr, struck: Struck) -> SocketAddr {
     address
 }
 
-fn peak_rss_kb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 /// What it survives: a line without a budget for each meter, since a session bounds blocks and bytes by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_meters_keep_nobody_on_their_line_from_being_read() {
@@ -131,7 +124,7 @@ async fn hostile_meters_keep_nobody_on_their_line_from_being_read() {
     until("each of the hostile has been asked", CATCH_UP_TIMEOUT, each).await.unwrap();
     stage.freeze_simulator().unwrap();
     println!("{}", everything_arrives(&stage, &fleet.captured().unwrap()).await.unwrap());
-    let rss_kb = peak_rss_kb(stage.gateway_pid().unwrap());
+    let rss_kb = peak_rss_kb(&stage).unwrap();
     println!("asked {struck:?} times, {rss_kb} kB at the most");
     assert!(rss_kb < RSS_KB_MAX, "{rss_kb} kB");
     assert!(
