@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use protocols::cad::{self, FieldProblem, Telegram};
+use std::mem::{Discriminant, discriminant};
+
+use protocols::cad::{self, DecodeError, FieldError, FieldProblem, Telegram};
 use protocols::metering::{MeterId, Reading, UtcMillis};
 use protocols::uplink::MeterState;
 
@@ -22,6 +24,40 @@ struct Seen {
     name: String,
     series: usize,
 }
+
+/// What is wrong with a message, by kind: what is told once of each topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    Refused(Discriminant<DecodeError>),
+    Field(&'static str, Discriminant<FieldError>),
+}
+
+impl Trouble {
+    pub fn of_refusal(error: &DecodeError) -> Self {
+        Self::Refused(discriminant(error))
+    }
+
+    /// `None` for what is no trouble: a device that has no value to tell yet.
+    pub fn of_problem(problem: &FieldProblem) -> Option<Self> {
+        let is_trouble = !matches!(problem.error, FieldError::NoValue { .. });
+        is_trouble.then(|| Self::Field(problem.field, discriminant(&problem.error)))
+    }
+}
+
+/// What may be done about a message of which nothing can be used.
+pub const fn hint_of_refusal(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::TooLong { .. } | DecodeError::TooManyReadings { .. } => {
+            "a message is one telegram, and no history: let the device send less at a time"
+        }
+        DecodeError::Field { .. } => "the device has to send this field as the dialect of its feed has it",
+        _ => "is dialect of its feed what the device speaks, and does nobody else publish there?",
+    }
+}
+
+/// The same of a reading in a message that can be used.
+pub const HINT_OF_PROBLEM: &str =
+    "it is left out, and the rest of the message stored: the device has to send it as the dialect of its feed has it";
 
 /// What one message said.
 #[derive(Debug, Default)]

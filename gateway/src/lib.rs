@@ -18,6 +18,7 @@ pub mod mqtt;
 pub mod outbox;
 pub mod p1;
 pub mod reading;
+pub mod recurring;
 pub mod run;
 pub mod telemetry;
 pub mod trust;

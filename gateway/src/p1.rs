@@ -18,7 +18,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
-use protocols::p1::{FrameError, LocalTime, Policy, Readout, ReadoutError, Scan, Settings, clear_even_parity, scan};
+use protocols::p1::{
+    FrameError, LineProblem, LocalTime, Policy, Readout, ReadoutError, Scan, Settings, clear_even_parity, scan,
+};
 use protocols::uplink::{MeterEntry, MeterState};
 
 use crate::config::metering::PortSettings;
@@ -38,11 +40,47 @@ pub struct Heard {
     pub requests: Vec<StoreRequest>,
     pub telegrams: u64,
     /// Telegrams of which nothing could be used, with why.
-    pub refused: Vec<String>,
+    pub refused: Vec<Refusal>,
     /// Lines of telegrams that could not be used.
-    pub problems: u64,
+    pub problems: Vec<LineProblem>,
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
+}
+
+/// A telegram of which nothing can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub trouble: Trouble,
+    pub text: String,
+}
+
+/// What a port suffers from, the most telling last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trouble {
+    /// Nothing comes.
+    Silence,
+    /// Lines that say nothing, of telegrams that are good.
+    Line,
+    /// Octets come that are no telegram.
+    Frame,
+    NoIdentity,
+    Crc,
+}
+
+impl Trouble {
+    /// What may be done about it.
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Self::Silence => "is the cable plugged in, and the port switched on at the meter?",
+            Self::Line => "the value is left out, and the rest of the telegram stored; is the cable good?",
+            Self::Frame => "are baud, data_bits and parity of its section right, and is the cable good?",
+            Self::NoIdentity => "set serial in the section of the port",
+            Self::Crc => {
+                "check the cable; for a meter that is known to compute it wrongly, set accept_invalid_crc = true in the \
+                 section of the port"
+            }
+        }
+    }
 }
 
 /// What was stored last of a series.
@@ -64,6 +102,8 @@ pub struct P1Port {
     /// Sub-meters in the inventory.
     entered: HashMap<MeterId, String>,
     room: Room,
+    /// The worst since the last good telegram, or the last look.
+    trouble: Trouble,
 }
 
 /// What there is room for in the outbox.
@@ -97,6 +137,7 @@ impl P1Port {
             logged_order: VecDeque::new(),
             entered: HashMap::new(),
             room: Room::default(),
+            trouble: Trouble::Silence,
         }
     }
 
@@ -110,9 +151,23 @@ impl P1Port {
         self.buffer.clear();
     }
 
-    /// No telegram for as long as the settings allow, or no port.
-    pub fn silent(&self, cause: &str) {
+    /// There is no port.
+    pub fn closed(&self, cause: &str) {
         self.inventory.trouble(&self.settings.name, MeterState::Silent, cause);
+    }
+
+    /// No good telegram for as long as the settings allow: says why in the inventory, and here, as far as it is known.
+    pub fn silent(&mut self) -> (Trouble, String) {
+        let trouble = std::mem::replace(&mut self.trouble, Trouble::Silence);
+        let (period_s, hint) = (self.settings.silent_after.as_secs(), trouble.hint());
+        let (state, cause) = match trouble {
+            Trouble::Silence | Trouble::Line => (MeterState::Silent, format!("no telegram for {period_s} s")),
+            Trouble::Frame => (MeterState::Silent, format!("octets, but no telegram for {period_s} s: {hint}")),
+            Trouble::NoIdentity => (MeterState::Refusing, format!("the telegrams name no meter; {hint}")),
+            Trouble::Crc => (MeterState::Silent, format!("no telegram with a right CRC for {period_s} s: {hint}")),
+        };
+        self.inventory.trouble(&self.settings.name, state, &cause);
+        (trouble, cause)
     }
 
     pub fn receive(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Heard {
@@ -126,8 +181,9 @@ impl P1Port {
                 Scan::NeedMore => break,
                 Scan::Garbage { skip, error } => {
                     done += skip;
+                    self.trouble = self.trouble.max(Trouble::Frame);
                     if !matches!(error, FrameError::Noise { .. }) {
-                        heard.refused.push(error.to_string());
+                        heard.refused.push(Refusal { trouble: Trouble::Frame, text: error.to_string() });
                     }
                 }
                 Scan::Telegram { telegram, used } => {
@@ -144,17 +200,21 @@ impl P1Port {
         heard
     }
 
-    fn refuse(&self, error: &ReadoutError, heard: &mut Heard) {
-        if matches!(error, ReadoutError::NoIdentity) {
-            let cause = "the telegrams name no meter; set serial in the section of the port";
-            self.inventory.trouble(&self.settings.name, MeterState::Refusing, cause);
-        }
-        heard.refused.push(error.to_string());
+    fn refuse(&mut self, error: &ReadoutError, heard: &mut Heard) {
+        let trouble = match error {
+            ReadoutError::NoIdentity => Trouble::NoIdentity,
+            ReadoutError::Crc(_) => Trouble::Crc,
+            // It is a telegram that says nothing we know.
+            _ => Trouble::Frame,
+        };
+        self.trouble = self.trouble.max(trouble);
+        heard.refused.push(Refusal { trouble, text: error.to_string() });
     }
 
     fn take(&mut self, readout: Readout, received_at: UtcMillis, heard: &mut Heard) {
         heard.telegrams += 1;
-        heard.problems += readout.problems.len() as u64;
+        self.trouble = Trouble::Silence;
+        heard.problems.extend(readout.problems);
         if self.told.len() > SERIES_MAX || self.states.len() > SERIES_MAX {
             self.told.clear();
             self.states.clear();

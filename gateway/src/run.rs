@@ -58,8 +58,11 @@ fn listen_hint(error: &std::io::Error) -> &'static str {
 
 /// Largest MQTT packet either way: receipts and status fit with room.
 const PACKET_BYTES_MAX: usize = 512 * 1024;
-/// CAD payloads are below a tenth of this.
-const FEED_PACKET_BYTES_MAX: usize = 256 * 1024;
+/// A packet that is longer ends a feed's connection again and again, since the broker keeps it for us: none that a broker with
+/// its usual settings passes on is. Of what is longer than any telegram, only the start is kept.
+const FEED_PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The least that is refused as too long.
+const FEED_PAYLOAD_BYTES_MAX: usize = protocols::cad::PAYLOAD_LEN_MAX + 1;
 /// A clean stop ends within 5 s; this is what the writer gets of it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -275,6 +278,7 @@ impl Parts {
                 subscriptions: vec![Topic::Receipts.of(&gateway)],
                 last_will: Some((Topic::Online.of(&gateway), b"0".to_vec())),
                 packet_bytes_max: PACKET_BYTES_MAX,
+                payload_bytes_max: PACKET_BYTES_MAX,
                 seed: random_u64(),
             });
             Forwarder::new(parts.clone(), link, notice).start();
@@ -301,6 +305,7 @@ impl Parts {
                 subscriptions: section.topics.clone(),
                 last_will: None,
                 packet_bytes_max: FEED_PACKET_BYTES_MAX,
+                payload_bytes_max: FEED_PAYLOAD_BYTES_MAX,
                 seed: random_u64(),
             });
             let feed = CadFeed::new(section.dialect, section.cadence_s, inventory.clone());

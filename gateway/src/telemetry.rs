@@ -20,6 +20,7 @@ metrics! {
     StoreErrors, "counter", "gateway_store_errors_total", "Stores that the outbox did not take";
     DiskErrors, "counter", "gateway_outbox_disk_errors_total", "Seals and receipts that the disk did not take, or a damaged outbox";
     TelegramsRefused, "counter", "gateway_telegrams_refused_total", "Pushed telegrams of which nothing could be used";
+    TelegramsCrcInvalid, "counter", "gateway_telegrams_crc_invalid_total", "P1 telegrams refused since their CRC was wrong or missing";
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
     ReadsFailed, "counter", "gateway_meter_reads_failed_total", "Sessions that ended with an error";

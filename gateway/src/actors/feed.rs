@@ -13,10 +13,11 @@ use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, warn};
 
 use super::supervisor::DeathNotice;
-use crate::cad::CadFeed;
+use crate::cad::{self, CadFeed, Trouble};
 use crate::clock::SharedClock;
 use crate::mqtt::{MqttCommand, MqttEvent, MqttLink};
 use crate::outbox::{Level, OutboxHandle, StoreRequest};
+use crate::recurring::Recurring;
 use crate::telemetry::{Metric, Metrics};
 use crate::trust::ClockTrust;
 
@@ -63,9 +64,13 @@ struct Gathered {
     acknowledge: Vec<MqttCommand>,
 }
 
+/// By topic, which names the device.
+type Told = Recurring<(String, Trouble)>;
+
 /// Feeds until the link is gone. Without an actor around it, this is what a simulation runs.
 pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
     let since = parts.clock.wall();
+    let mut told = Told::default();
     let mut check = tokio::time::interval(SILENCE_CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -78,12 +83,12 @@ pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
         };
         let Some(event) = event else { return };
         let mut gathered = Gathered::default();
-        gather(&parts, &mut feed, event, &mut gathered);
+        gather(&parts, &mut feed, &mut told, event, &mut gathered);
         // Whatever has arrived by now shares the store.
         while gathered.request.rows() < GATHER_ROWS
             && let Ok(event) = link.events.try_recv()
         {
-            gather(&parts, &mut feed, event, &mut gathered);
+            gather(&parts, &mut feed, &mut told, event, &mut gathered);
         }
         gathered.request.untrusted = parts.trust.untrusted();
         store(&parts, gathered.request).await;
@@ -95,7 +100,7 @@ pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
     }
 }
 
-fn gather(parts: &FeedParts, feed: &mut CadFeed, event: MqttEvent, gathered: &mut Gathered) {
+fn gather(parts: &FeedParts, feed: &mut CadFeed, told: &mut Told, event: MqttEvent, gathered: &mut Gathered) {
     let MqttEvent::Message { epoch, topic, payload, packet, .. } = event else { return };
     let received_at: UtcMillis = parts.clock.wall();
     match feed.on_message(&topic, &payload, received_at) {
@@ -103,6 +108,12 @@ fn gather(parts: &FeedParts, feed: &mut CadFeed, event: MqttEvent, gathered: &mu
             parts.metrics.add(Metric::FieldProblems, decoded.problems.len() as u64);
             for problem in &decoded.problems {
                 debug!(feed = %parts.name, %topic, error = %problem, "a value could not be used");
+                if let Some(trouble) = Trouble::of_problem(problem)
+                    && let Some(times) = told.count((topic.clone(), trouble), parts.clock.monotonic())
+                {
+                    let hint = cad::HINT_OF_PROBLEM;
+                    warn!(feed = %parts.name, %topic, error = %problem, hint, times, "a value could not be used");
+                }
             }
             let is_free = parts.outbox.level() == Level::Free;
             let (taken, skipped): (Vec<Reading>, Vec<Reading>) =
@@ -113,7 +124,10 @@ fn gather(parts: &FeedParts, feed: &mut CadFeed, event: MqttEvent, gathered: &mu
         Ok(None) => {}
         Err(error) => {
             parts.metrics.add(Metric::TelegramsRefused, 1);
-            warn!(feed = %parts.name, %topic, %error, "a telegram could not be used");
+            if let Some(times) = told.count((topic.clone(), Trouble::of_refusal(&error)), parts.clock.monotonic()) {
+                let hint = cad::hint_of_refusal(&error);
+                warn!(feed = %parts.name, %topic, %error, hint, times, "a message could not be used");
+            }
         }
     }
     // What cannot be used is acknowledged too: it would come again for ever.

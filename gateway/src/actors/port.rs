@@ -17,8 +17,9 @@ use crate::backoff::Backoff;
 use crate::config::metering::PortSettings;
 use crate::link::{ByteLink, LinkLost};
 use crate::outbox::{Level, OutboxError, StoreRequest};
-use crate::p1::{Heard, P1Port, Room};
+use crate::p1::{Heard, P1Port, Refusal, Room, Trouble};
 use crate::reading::session::{HELD_STOPPED, SessionParts};
+use crate::recurring::Recurring;
 use crate::telemetry::Metric;
 
 #[derive(Clone)]
@@ -58,8 +59,6 @@ const OPEN_FIRST: Duration = Duration::from_secs(1);
 const OPEN_MAX: Duration = Duration::from_secs(60);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 const RECEIVE_OCTETS: usize = 4096;
-/// A bad cable spoils every telegram: one line in the log for so many.
-const REFUSALS_PER_LINE: u64 = 60;
 
 /// Listens until the port is withdrawn.
 pub async fn run(parts: PortParts, settings: Arc<PortSettings>, mut running: watch::Receiver<()>) {
@@ -77,12 +76,12 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
     let mut port = P1Port::new(settings.clone(), session.inventory.clone());
     let medium = (parts.medium)(&settings.medium);
     let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
+    let mut recurring = Recurring::default();
     loop {
         let cause = match medium.open().await {
             Ok(mut link) => {
                 port.reopened();
-                let mut refused = 0;
-                let lost = hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut refused).await;
+                let lost = hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut recurring).await;
                 session.metrics.add(Metric::LinesLost, 1);
                 lost.to_string()
             }
@@ -91,7 +90,7 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
                 error.to_string()
             }
         };
-        port.silent(&cause);
+        port.closed(&cause);
         let pause = backoff.pause();
         warn!(port = %settings.name, error = %cause, ?pause, "the port is closed and will be opened again");
         tokio::time::sleep(pause).await;
@@ -105,7 +104,7 @@ async fn hear(
     port: &mut P1Port,
     link: &mut dyn ByteLink,
     backoff: &mut Backoff,
-    refused: &mut u64,
+    recurring: &mut Recurring<Trouble>,
 ) -> LinkLost {
     let session = &parts.session;
     let mut octets = vec![0; RECEIVE_OCTETS];
@@ -121,27 +120,47 @@ async fn hear(
             for_optional: session.outbox.level() == Level::Free,
             for_strangers: !session.outbox.held_stopped(),
         });
-        let Heard { requests, telegrams, refused: refusals, problems, optional_skipped } =
-            port.receive(&mut octets[..count], received_at);
-        session.metrics.add(Metric::OptionalSkipped, optional_skipped);
-        session.metrics.add(Metric::TelegramsRead, telegrams);
-        session.metrics.add(Metric::FieldProblems, problems);
-        session.metrics.add(Metric::TelegramsRefused, refusals.len() as u64);
-        for refusal in refusals {
-            if refused.is_multiple_of(REFUSALS_PER_LINE) {
-                warn!(port = %settings.name, error = %refusal, "a telegram could not be used");
-            }
-            *refused += 1;
-        }
-        for request in requests {
+        let heard = port.receive(&mut octets[..count], received_at);
+        let telegrams = heard.telegrams;
+        tell(session, settings, &heard, recurring);
+        for request in heard.requests {
             store(parts, settings, request).await;
         }
         if telegrams > 0 {
             backoff.reset();
             heard_at = tokio::time::Instant::now();
         } else if heard_at.elapsed() >= settings.silent_after {
-            port.silent(&format!("no telegram for {} s", settings.silent_after.as_secs()));
+            let (trouble, cause) = port.silent();
+            // Of the others each telegram was told.
+            if matches!(trouble, Trouble::Silence | Trouble::Frame)
+                && let Some(times) = recurring.count(Trouble::Silence, session.clock.monotonic())
+            {
+                warn!(port = %settings.name, error = %cause, hint = trouble.hint(), times, "the port says nothing");
+            }
             heard_at = tokio::time::Instant::now();
+        }
+    }
+}
+
+/// Counts what was heard, and says what of it could not be used.
+fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurring: &mut Recurring<Trouble>) {
+    let Heard { telegrams, refused, problems, optional_skipped, .. } = heard;
+    session.metrics.add(Metric::OptionalSkipped, *optional_skipped);
+    session.metrics.add(Metric::TelegramsRead, *telegrams);
+    session.metrics.add(Metric::FieldProblems, problems.len() as u64);
+    session.metrics.add(Metric::TelegramsRefused, refused.len() as u64);
+    let of_crc = refused.iter().filter(|refusal| refusal.trouble == Trouble::Crc);
+    session.metrics.add(Metric::TelegramsCrcInvalid, of_crc.count() as u64);
+    let now = session.clock.monotonic();
+    for Refusal { trouble, text } in refused {
+        if let Some(times) = recurring.count(*trouble, now) {
+            warn!(port = %settings.name, error = %text, hint = trouble.hint(), times, "a telegram could not be used");
+        }
+    }
+    for problem in problems {
+        let trouble = Trouble::Line;
+        if let Some(times) = recurring.count(trouble, now) {
+            warn!(port = %settings.name, error = %problem, hint = trouble.hint(), times, "a line could not be used");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, Event, EventLoop, Incoming, LastWill, MqttOptions, Publish, QoS, SubscribeFilter,
     SubscribeReasonCode,
@@ -29,6 +30,8 @@ pub struct MqttSettings {
     pub last_will: Option<(String, Vec<u8>)>,
     /// Of packets in either direction: a greater one kills the connection, again and again, so it is checked before.
     pub packet_bytes_max: usize,
+    /// A longer payload is delivered cut off after so many octets: its owner refuses it, and need not hold it.
+    pub payload_bytes_max: usize,
     pub seed: u64,
 }
 
@@ -117,7 +120,7 @@ struct Connection<'a> {
     events: &'a mpsc::Sender<MqttEvent>,
     /// Connected, and every subscription granted.
     ready: watch::Sender<bool>,
-    /// Delivered to the owner and not acknowledged yet, by packet id.
+    /// Delivered to the owner and not acknowledged yet, by packet id; without their payloads, which the owner has.
     unacknowledged: Mutex<HashMap<u16, Publish>>,
 }
 
@@ -171,11 +174,17 @@ impl Connection<'_> {
         }
     }
 
-    async fn deliver(&self, publish: Publish) -> Result<(), End> {
+    async fn deliver(&self, mut publish: Publish) -> Result<(), End> {
+        let payload = std::mem::take(&mut publish.payload);
+        let payload = match payload.get(..self.settings.payload_bytes_max) {
+            // A copy, which lets go of the rest.
+            Some(start) if start.len() < payload.len() => Bytes::copy_from_slice(start),
+            _ => payload,
+        };
         let message = MqttEvent::Message {
             epoch: self.epoch,
             topic: publish.topic.clone(),
-            payload: publish.payload.clone(),
+            payload,
             retained: publish.retain,
             packet: publish.pkid,
         };

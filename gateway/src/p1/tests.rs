@@ -49,7 +49,7 @@ pub(crate) fn telegram(at: UtcMillis, gas_at: UtcMillis, message: &str) -> Vec<u
 
 fn hear(port: &mut P1Port, mut octets: Vec<u8>, at: UtcMillis) -> (Vec<Reading>, Vec<Event>) {
     let heard = port.receive(&mut octets, at);
-    assert!(heard.refused.is_empty() && heard.problems == 0, "{heard:?}");
+    assert!(heard.refused.is_empty() && heard.problems.is_empty(), "{heard:?}");
     let rows = heard.requests.into_iter().map(|request| (request.readings, request.events));
     let (mut readings, mut events) = (Vec::new(), Vec::new());
     for (more_readings, more_events) in rows {
@@ -108,11 +108,59 @@ fn a_wrong_crc_is_refused_unless_the_operator_takes_it() {
     spoilt[at + 5] = b'1';
     let heard = port(settings()).receive(&mut spoilt.clone(), T0);
     assert!(heard.requests.is_empty() && heard.telegrams == 0);
-    assert!(heard.refused[0].contains("crc"), "{:?}", heard.refused);
+    assert!(heard.refused[0].trouble == Trouble::Crc && heard.refused[0].text.contains("crc"), "{:?}", heard.refused);
     let lenient = PortSettings { accept_invalid_crc: true, ..settings() };
     let (readings, _) = hear(&mut port(lenient), spoilt, T0);
     assert!(readings.iter().all(|reading| reading.quality == protocols::metering::Quality::CRC_INVALID));
     assert!(!readings.is_empty());
+}
+
+fn spoilt() -> Vec<u8> {
+    let mut spoilt = telegram(T0, T0, "x");
+    let at = spoilt.iter().rposition(|&octet| octet == b'!').unwrap() + 1;
+    spoilt[at] = if spoilt[at] == b'0' { b'1' } else { b'0' };
+    spoilt
+}
+
+/// Negative controls: take the last trouble instead of the worst; keep it when a good telegram comes.
+#[test]
+fn a_port_that_says_nothing_good_says_why_and_what_to_do() {
+    let inventory = InventoryKeeper::default();
+    let mut port = P1Port::new(Arc::new(settings()), inventory.clone());
+    let nameless = Builder::new("SIM2METERPOST", LocalTime::CET)
+        .quantity("1-0:1.8.1", Quantity::new(1_000, 0, Unit::WATT_HOUR), Layout::ENERGY)
+        .unwrap()
+        .finish();
+    let noise = [0x55; 100].to_vec();
+    let said: [(Vec<u8>, Trouble, MeterState, &str); 5] = [
+        (Vec::new(), Trouble::Silence, MeterState::Silent, "no telegram for 60 s"),
+        (
+            noise.clone(),
+            Trouble::Frame,
+            MeterState::Silent,
+            "octets, but no telegram for 60 s: are baud, data_bits and parity of its section right, and is the cable good?",
+        ),
+        (
+            [spoilt(), noise].concat(),
+            Trouble::Crc,
+            MeterState::Silent,
+            "no telegram with a right CRC for 60 s: check the cable; for a meter that is known to compute it wrongly, set \
+             accept_invalid_crc = true in the section of the port",
+        ),
+        (
+            nameless,
+            Trouble::NoIdentity,
+            MeterState::Refusing,
+            "the telegrams name no meter; set serial in the section of the port",
+        ),
+        ([spoilt(), telegram(T0, T0, "x")].concat(), Trouble::Silence, MeterState::Silent, "no telegram for 60 s"),
+    ];
+    for (mut octets, trouble, state, cause) in said {
+        port.receive(&mut octets, T0);
+        assert_eq!(port.silent(), (trouble, cause.to_owned()));
+        let entry = inventory.snapshot().1.meters.remove(0);
+        assert_eq!((entry.state, entry.cause.as_str()), (state, cause));
+    }
 }
 
 #[test]
