@@ -1,5 +1,6 @@
 //! Settings: one struct a section, defaults beside the fields, checked once.
 
+mod distinct;
 pub mod metering;
 
 use std::fmt;
@@ -305,8 +306,9 @@ impl Config {
             return Err(value("cloud.batch_readings_max", format!("{batch} is not between 1 and 10000"), ""));
         }
         let token = self.cloud.token_file.as_deref().map(read_token).transpose()?;
-        let lines = metering::check_lines(&self.line, &mut self.meter)?;
-        let ports = metering::check_ports(&self.port, &lines)?;
+        let mut media = distinct::Media::default();
+        let lines = metering::check_lines(&self.line, &mut self.meter, &mut media)?;
+        let ports = metering::check_ports(&self.port, &lines, &mut media)?;
         Ok(Checked { gateway, token, config: self, lines, ports })
     }
 }

@@ -14,6 +14,7 @@ use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::metering::{Code, Kind, MeterId, ObisCode};
 use serde::{Deserialize, Serialize};
 
+use super::distinct::{Addresses, Media, Taken};
 use super::{ConfigError, read_secret};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -387,26 +388,25 @@ fn check_name(section: &str, name: &str) -> Result<Arc<str>, ConfigError> {
 
 /// The lines with their meters, in the order of the file. Sections without a `read` get the default, so that what is printed is
 /// what is done.
-pub(super) fn check_lines(lines: &[LineSection], meters: &mut [MeterSection]) -> Result<Vec<LinePlan>, ConfigError> {
+pub(super) fn check_lines(
+    lines: &[LineSection],
+    meters: &mut [MeterSection],
+    media: &mut Media,
+) -> Result<Vec<LinePlan>, ConfigError> {
     let mut plans = Vec::with_capacity(lines.len());
     let mut places: HashMap<String, usize> = HashMap::new();
-    let mut media = HashMap::new();
     for section in lines {
         let line = check_line(section)?;
         let at = format!("line {:?}", section.name);
         if places.insert(section.name.clone(), plans.len()).is_some() {
             return Err(value(&at, "two lines have this name", ""));
         }
-        if let MediumSettings::Serial { path, .. } = &line.medium
-            && let Some(other) = media.insert(path.clone(), section.name.clone())
-        {
-            let message = format!("{} is the port of line {other:?} already", path.display());
-            return Err(value(&at, message, "put all meters of one port on one line"));
-        }
+        let hint = "put all meters of one port or endpoint on one line";
+        media.claim(&at, &line.medium).map_err(|message| value(&at, message, hint))?;
         plans.push(LinePlan { line: Arc::new(line), meters: Vec::new() });
     }
     let mut names = HashSet::new();
-    let mut addresses = HashMap::new();
+    let mut addresses: Vec<Addresses> = plans.iter().map(|_| Addresses::default()).collect();
     let mut last_reads: Option<Arc<[ReadSettings]>> = None;
     for section in meters {
         let at = format!("meter {:?}", section.name);
@@ -419,10 +419,8 @@ pub(super) fn check_lines(lines: &[LineSection], meters: &mut [MeterSection]) ->
             let hint = format!("known lines: {}", known.join(", "));
             return Err(value(&at, format!("there is no line {:?}", section.line), &hint));
         };
-        if let Some(other) = addresses.insert((place, meter.addressing), section.name.clone()) {
-            let message = format!("meter {other:?} has the same address on line {:?}", section.line);
-            return Err(value(&at, message, "give each its own server (and physical) address"));
-        }
+        let taken = |Taken { message, hint }| value(&at, format!("{message} on line {:?}", section.line), hint);
+        addresses[place].claim(&section.name, meter.addressing).map_err(taken)?;
         // Fleets are read alike: one copy of what to read serves them all.
         match &last_reads {
             Some(reads) if *reads == meter.reads => meter.reads = reads.clone(),
@@ -623,16 +621,12 @@ fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, Confi
     Ok(ReadSettings { source, codes, every_s, kind: own_kind, kinds, profile, backfill_days: section.backfill_days })
 }
 
-fn is_same_medium(one: &MediumSettings, other: &MediumSettings) -> bool {
-    match (one, other) {
-        (MediumSettings::Serial { path: one, .. }, MediumSettings::Serial { path: other, .. }) => one == other,
-        (MediumSettings::Tcp { address: one, .. }, MediumSettings::Tcp { address: other, .. }) => one == other,
-        _ => false,
-    }
-}
-
 /// The P1 ports.
-pub(super) fn check_ports(ports: &[PortSection], plans: &[LinePlan]) -> Result<Vec<Arc<PortSettings>>, ConfigError> {
+pub(super) fn check_ports(
+    ports: &[PortSection],
+    plans: &[LinePlan],
+    media: &mut Media,
+) -> Result<Vec<Arc<PortSettings>>, ConfigError> {
     let mut names: HashSet<&str> = plans.iter().flat_map(|plan| &plan.meters).map(|meter| &*meter.name).collect();
     let mut checked = Vec::with_capacity(ports.len());
     for section in ports {
@@ -644,15 +638,11 @@ pub(super) fn check_ports(ports: &[PortSection], plans: &[LinePlan]) -> Result<V
         let PortSection { baud, data_bits, parity, stop_bits, .. } = *section;
         let parameters = PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms: 5_000 };
         let medium = check_medium(&at, section.serial_port.as_ref(), section.tcp.as_ref(), parameters)?;
-        if let Some(plan) = plans.iter().find(|plan| is_same_medium(&plan.line.medium, &medium)) {
-            return Err(value(&at, format!("line {:?} has the same medium", plan.line.name), ""));
-        }
+        let hint = "a P1 port has one meter, and nobody else reads it";
+        media.claim(&at, &medium).map_err(|message| value(&at, message, hint))?;
         if section.every_s == 0 || section.registers_every_s == 0 || section.silent_after_s < 5 {
             let message = "every_s or registers_every_s is 0, or silent_after_s is below 5";
             return Err(value(&at, message, "a meter pushes every 1 to 10 s"));
-        }
-        if let Some(other) = checked.iter().find(|other: &&Arc<PortSettings>| is_same_medium(&other.medium, &medium)) {
-            return Err(value(&at, format!("port {:?} has the same medium", other.name), ""));
         }
         checked.push(Arc::new(PortSettings {
             name,

@@ -57,13 +57,92 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (format!("{GATEWAY}{METER}[[meter.read]]\nevery_s = 0\n"), "every_s = 0"),
         (format!("{GATEWAY}{METER}[[meter.read]]\n[[meter.read]]\n"), "1-0:99.1.0 is read twice"),
         (format!("{GATEWAY}{METER}[[port]]\nname = \"m\"\ntcp = \"a:1\"\n"), "a meter or another port has this name"),
-        (format!("{GATEWAY}{METER}[[port]]\nname = \"p\"\ntcp = \"localhost:4059\"\n"), "has the same medium"),
+        (
+            format!("{GATEWAY}{METER}[[port]]\nname = \"p\"\ntcp = \"localhost:4059\"\n"),
+            "localhost:4059 is the endpoint of line \"l\" already",
+        ),
         (format!("{GATEWAY}{METER}name2 = \"x\"\n"), "unknown field `name2`"),
     ];
     for (text, expected) in cases {
         let error = parse(&text).err().unwrap_or_else(|| panic!("taken: {text}"));
         assert!(error.contains(expected), "{error:?} instead of {expected:?}");
     }
+}
+
+/// Negative controls: compare whole addresses only; keep the client in the key of wrapper addresses; leave out
+/// `is_broadcast_to`.
+#[test]
+fn two_meters_that_are_one_device_are_refused_whatever_form_their_addresses_have() {
+    let both = |one: &str, other: &str| {
+        let meter = |name: &str, rest: &str| format!("[[meter]]\nname = \"{name}\"\nline = \"l\"\n{rest}");
+        parse(&format!("{GATEWAY}{}{}", meter("m", one), meter("n", other))).map(|_| ())
+    };
+    let hdlc = |rest: &str| format!("protocol = \"dlms-hdlc\"\n{rest}");
+    let refused = [
+        (hdlc("physical = 17\n"), hdlc("physical = 17\naddress_octets = 4\n"), "in another form", "its own server"),
+        (hdlc("physical = 17\n"), hdlc("physical = 17\nclient = 1\n"), "read as another client", "one section"),
+        (hdlc(""), hdlc("physical = 17\n"), "reach the same device", "set physical for both"),
+        (hdlc("physical = 17\n"), hdlc(""), "reach the same device", "set physical for both"),
+        (hdlc("physical = 127\n"), hdlc("physical = 17\n"), "one is that of all meters", "give each its own"),
+        (hdlc("server = 127\n"), hdlc("physical = 17\n"), "one is that of all meters", "give each its own"),
+        (hdlc("physical = 1000\n"), hdlc("physical = 1000\n"), "has the same address", "its own server"),
+        ("client = 1\n".to_owned(), String::new(), "read as another client", "one section"),
+        (String::new(), String::new(), "has the same address", "its own server"),
+    ];
+    for (one, other, message, hint) in refused {
+        let error = both(&one, &other).expect_err(&format!("{one} and {other}"));
+        let expected = error.starts_with("meter \"n\": ") && error.contains("meter \"m\"");
+        assert!(expected && error.contains(message) && error.contains("on line \"l\"\nhint: "), "{error}");
+        assert!(error.contains(hint), "{error}");
+    }
+    let taken = [
+        (hdlc("physical = 17\n"), hdlc("physical = 18\n")),
+        // Two logical devices of one physical.
+        (hdlc("physical = 17\n"), hdlc("server = 2\nphysical = 17\n")),
+        (String::new(), "server = 2\n".to_owned()),
+    ];
+    for (one, other) in taken {
+        both(&one, &other).unwrap();
+    }
+}
+
+/// Negative controls: compare paths, and hosts, as they are written.
+#[test]
+fn one_medium_by_two_names_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (device, link) = (folder.path().join("ttyUSB0"), folder.path().join("by-id"));
+    std::fs::write(&device, "").unwrap();
+    std::os::unix::fs::symlink(&device, &link).unwrap();
+    let two = |kind: &str, one: &str, other: &str| {
+        let line = |name: &str, medium: &str| format!("[[line]]\nname = \"{name}\"\n{kind} = \"{medium}\"\n");
+        let meter = |name: &str| format!("[[meter]]\nname = \"m-{name}\"\nline = \"{name}\"\n");
+        let text = [line("a", one), line("b", other), meter("a"), meter("b")].concat();
+        parse(&format!("[gateway]\nid = \"gw\"\n{text}")).map(|_| ())
+    };
+    let (device, link) = (device.to_str().unwrap(), link.to_str().unwrap());
+    let error = two("serial", device, link).unwrap_err();
+    let expected = format!(
+        "line \"b\": {link} is {device} by another name, which is the port of line \"a\" already\n\
+         hint: put all meters of one port or endpoint on one line"
+    );
+    assert_eq!(error, expected);
+    for other in ["meter.example:4059", "METER.example.:04059"] {
+        let error = two("tcp", "meter.example:4059", other).unwrap_err();
+        assert!(error.contains("endpoint of line \"a\" already\nhint: put all meters"), "{error}");
+    }
+    for (one, other) in
+        [("localhost:1", "127.0.0.1:1"), ("[::1]:1", "[0:0::1]:1"), ("[::ffff:10.0.0.1]:1", "10.0.0.1:1")]
+    {
+        assert!(two("tcp", one, other).is_err(), "{one} and {other}");
+    }
+    for (one, other) in [("localhost:1", "localhost:2"), ("a.example:1", "b.example:1")] {
+        two("tcp", one, other).unwrap();
+    }
+    two("serial", "/dev/no-such-port-1", "/dev/no-such-port-2").unwrap();
+    // A P1 port, too.
+    let port = format!("{GATEWAY}{METER}[[port]]\nname = \"p\"\ntcp = \"127.0.0.1:4059\"\n");
+    let error = parse(&port).unwrap_err();
+    assert!(error.contains("by another name, which is the endpoint of line \"l\" already\nhint: a P1 port"), "{error}");
 }
 
 #[test]
