@@ -195,10 +195,29 @@ pub struct FeedSection {
     pub port: u16,
     /// Plain MQTT to a host that is not this machine.
     pub insecure_plaintext: bool,
-    /// Topic filters to subscribe to.
+    /// Topic filters to subscribe to; by default that of the dialect: `meterpost/cad/+/reading` or `glow/+/SENSOR/+`.
     pub topics: Vec<String>,
     /// How often each meter is expected to push.
     pub cadence_s: u32,
+}
+
+impl Dialect {
+    const fn topic_filter(self) -> &'static str {
+        match self {
+            Self::Minimal => protocols::cad::minimal::TOPIC_FILTER,
+            Self::Smets2 => protocols::cad::smets2::TOPIC_FILTER,
+        }
+    }
+
+    /// Whether messages that pass this filter can be of this dialect: in the minimal one the payload says whose they are, in the
+    /// other one the topic does.
+    fn can_come_by(self, filter: &str) -> bool {
+        let first = filter.split('/').next().unwrap_or_default();
+        match self {
+            Self::Minimal => true,
+            Self::Smets2 => matches!(first, "glow" | "+" | "#" | "$share"),
+        }
+    }
 }
 
 impl Default for FeedSection {
@@ -209,7 +228,7 @@ impl Default for FeedSection {
             host: "127.0.0.1".to_owned(),
             port: 1883,
             insecure_plaintext: false,
-            topics: vec!["meterpost/cad/+/reading".to_owned()],
+            topics: Vec::new(),
             cadence_s: 10,
         }
     }
@@ -284,7 +303,7 @@ impl Config {
         plain("broker", &self.broker.host, self.broker.insecure_plaintext)?;
         plain("cloud", &self.cloud.host, self.cloud.insecure_plaintext)?;
         let mut names = std::collections::HashSet::new();
-        for feed in &self.feed {
+        for feed in &mut self.feed {
             let section = format!("feed {:?}", feed.name);
             plain(&section, &feed.host, feed.insecure_plaintext)?;
             let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -294,8 +313,18 @@ impl Config {
             if !names.insert(feed.name.clone()) {
                 return Err(value(&section, "two feeds have this name".to_owned(), ""));
             }
-            if feed.topics.is_empty() || feed.cadence_s == 0 {
-                return Err(value(&section, "topics is empty, or cadence_s is 0".to_owned(), ""));
+            if feed.cadence_s == 0 {
+                return Err(value(&section, "cadence_s is 0".to_owned(), "a device pushes every 10 s or so"));
+            }
+            let default = feed.dialect.topic_filter();
+            if feed.topics.is_empty() {
+                // What is printed is what is done.
+                feed.topics.push(default.to_owned());
+            }
+            if let Some(filter) = feed.topics.iter().find(|filter| !feed.dialect.can_come_by(filter)) {
+                let message = format!("no message of its dialect can come by topic {filter:?}");
+                let hint = format!("leave topics out, or name them like {default}");
+                return Err(value(&section, message, &hint));
             }
         }
         if self.outbox.size_bytes_max < 1024 * 1024 {
@@ -394,6 +423,24 @@ mod tests {
         assert!(parse("[gateway]\nid = \"a/b\"").is_err());
         let twice = "[gateway]\nid = \"gw\"\n[[feed]]\nname = \"a\"\n[[feed]]\nname = \"a\"";
         assert!(parse(twice).unwrap_err().to_string().contains("two feeds"));
+    }
+
+    /// Negative controls: give every feed the topic of the minimal dialect; take any topic for any dialect.
+    #[test]
+    fn a_feed_subscribes_to_what_its_dialect_is_published_under() {
+        let feed = |rest: &str| parse(&format!("[gateway]\nid = \"gw\"\n[[feed]]\nname = \"a\"\n{rest}"));
+        let topics = |rest: &str| feed(rest).unwrap().config.feed[0].topics.clone();
+        assert_eq!(topics(""), ["meterpost/cad/+/reading"]);
+        assert_eq!(topics("dialect = \"smets2\""), ["glow/+/SENSOR/+"]);
+        let set = ["glow/0CA2F0000001/SENSOR/electricitymeter", "+/+/SENSOR/+", "#"];
+        for topic in set {
+            assert_eq!(topics(&format!("dialect = \"smets2\"\ntopics = [{topic:?}]")), [topic]);
+        }
+        assert_eq!(topics("topics = [\"shed/+\"]"), ["shed/+"]);
+        let error = feed("dialect = \"smets2\"\ntopics = [\"meterpost/cad/+/reading\"]").unwrap_err().to_string();
+        let expected = "feed \"a\": no message of its dialect can come by topic \"meterpost/cad/+/reading\"\n\
+                        hint: leave topics out, or name them like glow/+/SENSOR/+";
+        assert_eq!(error, expected);
     }
 
     /// Negative control: leave the token out of the comparison.
