@@ -73,6 +73,8 @@ pub struct Question {
     /// What is read again at the end of each range. A clock that was set back just before an outage has used labels twice,
     /// and the cloud's answer does not say which entry it holds.
     pub margin_ms: i64,
+    /// How far the points of the grid lie behind the labels of the entries: a period, where labels are its start.
+    pub label_lag_ms: i64,
 }
 
 /// Labels that need not be read, or why nobody knows.
@@ -115,7 +117,7 @@ impl HeldAsker {
 }
 
 async fn held_by_all(source: &dyn HeldRanges, question: &Question) -> HeldAnswer {
-    let Question { series, grid, margin_ms } = question;
+    let Question { series, grid, margin_ms, label_lag_ms } = question;
     let mut held = if series.is_empty() { Vec::new() } else { vec![(grid.from, grid.to)] };
     for series in series {
         if held.is_empty() {
@@ -123,7 +125,9 @@ async fn held_by_all(source: &dyn HeldRanges, question: &Question) -> HeldAnswer
         }
         held = in_both(&held, &source.ranges_held(series, grid).await?);
     }
-    let span = |(first, last): (UtcMillis, UtcMillis)| Span::new(first, last.plus_ms(1 - margin_ms));
+    let span = |(first, last): (UtcMillis, UtcMillis)| {
+        Span::new(first.plus_ms(-label_lag_ms), last.plus_ms(1 - margin_ms - label_lag_ms))
+    };
     Ok(held.into_iter().map(span).filter(|span| span.from < span.to).collect())
 }
 

@@ -98,7 +98,8 @@ fn a_new_gateway_is_told_what_the_old_one_has_delivered() {
         assert_eq!(ranges, [(at(0), at(99)), (at(220), at(299))]);
         // Of two columns, what both have; and the last hour of each range is read again.
         let asker = HeldAsker::new(Arc::new(held));
-        let question = Question { series: vec![import.clone(), power], grid, margin_ms: 4 * QUARTER_MS };
+        let question =
+            Question { series: vec![import.clone(), power], grid, margin_ms: 4 * QUARTER_MS, label_lag_ms: 0 };
         let spans = asker.ask(question.clone()).await.unwrap().unwrap();
         let span = |first, last| Span::new(at(first), at(last).plus_ms(1 - 4 * QUARTER_MS));
         assert_eq!(spans, [span(0, 89), span(220, 299)]);

@@ -110,6 +110,9 @@ pub struct QuirksSection {
     pub null_clock_repeats: bool,
     /// Null-data in a value column of a profile means that nothing was captured.
     pub null_value_absent: bool,
+    /// Labels the entries of its load profiles with the start of their period, not its end. To be set before the first read: what
+    /// was read without it stays where it was put.
+    pub label_at_start: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -316,6 +319,13 @@ pub struct MeterSettings {
     pub quirks: QuirksSection,
     /// Shared by all meters that are read alike.
     pub reads: Arc<[ReadSettings]>,
+}
+
+impl MeterSettings {
+    /// How long after its label the period of an entry ends. An entry that is captured on events has no period.
+    pub fn label_lag_ms(&self, capture_period_s: u32) -> i64 {
+        if self.quirks.label_at_start { i64::from(capture_period_s) * 1000 } else { 0 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -47,7 +47,7 @@ fn at(step: i64) -> UtcMillis {
 
 fn question(series: &[&str], margin_ms: i64) -> Question {
     let grid = HeldGrid { from: at(0), to: at(100), step_s: 900 };
-    Question { series: series.iter().map(|series| series.parse().unwrap()).collect(), grid, margin_ms }
+    Question { series: series.iter().map(|series| series.parse().unwrap()).collect(), grid, margin_ms, label_lag_ms: 0 }
 }
 
 const IMPORT: &str = "KFM:1 1-0:1.8.0 register";

@@ -133,7 +133,7 @@ impl Session<'_, '_> {
         let to = label.plus_ms(-(beyond.saturating_add(step_ms - 1) / step_ms).saturating_mul(step_ms));
         let steps = to.since(unasked.from).max(0) / step_ms;
         let from = to.plus_ms(-steps.min(HELD_POINTS_MAX as i64 - 1).saturating_mul(step_ms));
-        let can_be_said = |at: UtcMillis| (UtcMillis::MIN..=UtcMillis::MAX).contains(&at);
+        let can_be_said = |at: UtcMillis| (UtcMillis::MIN..=UtcMillis::MAX.plus_ms(-step_ms)).contains(&at);
         if from < unasked.from || !can_be_said(from) || !can_be_said(to) {
             return None;
         }
@@ -143,8 +143,10 @@ impl Session<'_, '_> {
             kind: column.kind,
             period_s: column.period_s,
         });
+        let label_lag_ms = self.meter.label_lag_ms(layout.capture_period_s);
+        let (from, to) = (from.plus_ms(label_lag_ms), to.plus_ms(label_lag_ms));
         let grid = HeldGrid { from, to, step_s: layout.capture_period_s };
-        Some(Question { series: series.collect(), grid, margin_ms: layout.rhythm().settling_ms })
+        Some(Question { series: series.collect(), grid, margin_ms: layout.rhythm().settling_ms, label_lag_ms })
     }
 }
 

@@ -188,6 +188,8 @@ impl RowRules<'_> {
     }
 
     fn readings_of_row(&self, row: &ProfileRow<'_, '_>, rows: &mut Rows) {
+        // What is asked for, and how far was read, goes by labels; what is stored, by the end of the period.
+        let captured_at = row.captured_at.plus_ms(self.meter.label_lag_ms(self.layout.capture_period_s));
         for column in self.columns {
             let Some(cell) = row.cell(column.place) else { continue };
             if matches!(cell, Data::Null | Data::DontCare) {
@@ -196,14 +198,14 @@ impl RowRules<'_> {
             match column.scaler_unit.quantity(cell) {
                 Ok(quantity) => {
                     let occurred = column.occurred.and_then(|place| row.cell(place));
-                    let mut reading = self.stamp.reading(column, row.captured_at, quantity, row.quality);
+                    let mut reading = self.stamp.reading(column, captured_at, quantity, row.quality);
                     reading.nth = row.nth;
                     reading.occurred_at = occurred.and_then(|cell| instant(cell, self.meter.clock_rules));
                     rows.readings.push(reading);
                 }
                 Err(error) => {
                     let text = error.to_string();
-                    let mut event = self.stamp.event(column.code.to_string(), row.captured_at, cell, text);
+                    let mut event = self.stamp.event(column.code.to_string(), captured_at, cell, text);
                     event.nth = row.nth;
                     rows.events.push((event, self.stamp.read_at));
                 }

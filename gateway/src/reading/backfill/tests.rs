@@ -112,6 +112,27 @@ async fn after_a_lost_outbox_exactly_what_the_cloud_lacks_is_read() {
     }
 }
 
+/// Controls, seen to fail: the grid of the question, or the ranges of the answer, left where the labels are.
+#[tokio::test(start_paused = true)]
+async fn a_meter_that_labels_at_the_start_is_asked_and_answered_for_by_the_ends() {
+    let (lost_from, lost_to) = (T0.0 - 8 * DAY_MS, T0.0 - 5 * DAY_MS);
+    let mut world =
+        World::new(&METER.replacen("[[meter.read]]", "quirks = { label_at_start = true }\n[[meter.read]]", 1));
+    // The cloud has ends, the newest of which the meter has labelled by its start.
+    let held = world.captured(0, i64::MAX).into_iter().filter(|label| !(lost_from..lost_to).contains(label));
+    let held = held.map(|label| UtcMillis(label + QUARTER_MS)).collect();
+    world.cloud.held.lock().unwrap().insert(SERIES.to_owned(), held);
+    for _ in 0..3 {
+        world.session().await;
+    }
+    let read = world.captured(lost_from - 3_600_000, lost_to);
+    assert_eq!(world.backfilled(), read.into_iter().map(|label| label + QUARTER_MS).collect());
+    assert_eq!(world.old_ranges(), 5);
+    let asked = world.cloud.asked.lock().unwrap().clone();
+    let newest = world.captured(0, i64::MAX).into_iter().next_back().unwrap();
+    assert_eq!((asked.len(), asked[0].1.to.0 % QUARTER_MS, asked[0].1.to.0), (1, 0, newest + QUARTER_MS));
+}
+
 /// Controls, seen to fail: as above, an answer taken for all that was asked for.
 #[tokio::test(start_paused = true)]
 async fn what_the_cloud_does_not_say_is_read() {
