@@ -45,7 +45,7 @@ fn telegram(at: UtcMillis) -> Vec<u8> {
 }
 
 async fn be_hostile(client: &mut TcpStream, phase: &mut watch::Receiver<Phase>) -> std::io::Result<()> {
-    let garbage = [0x55; 64 * 1024];
+    let garbage = vec![0x55; 64 * 1024];
     for _ in 0..NONSENSE_OCTETS / garbage.len() {
         client.write_all(&garbage).await?;
     }

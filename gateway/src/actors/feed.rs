@@ -141,6 +141,7 @@ async fn store(parts: &FeedParts, request: StoreRequest) {
     if request.rows() == 0 {
         return;
     }
+    let mut told = Recurring::default();
     loop {
         match parts.outbox.store(request.clone()).await {
             Ok(outcome) => {
@@ -150,7 +151,10 @@ async fn store(parts: &FeedParts, request: StoreRequest) {
             }
             Err(error) => {
                 parts.metrics.add(Metric::StoreErrors, 1);
-                error!(feed = %parts.name, %error, "the outbox did not take a reading; it is tried again");
+                if let Some(times) = told.count((), parts.clock.monotonic()) {
+                    let hint = "nothing is lost, the broker keeps what follows: is the disk full, or the uplink gone?";
+                    error!(feed = %parts.name, %error, hint, times, "the outbox did not take a message; it is tried again");
+                }
                 tokio::time::sleep(STORE_PAUSE).await;
             }
         }

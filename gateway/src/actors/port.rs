@@ -169,6 +169,7 @@ fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurrin
 async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreRequest) {
     let session = &parts.session;
     request.untrusted = session.trust.untrusted();
+    let mut told = Recurring::default();
     loop {
         match session.outbox.store(request.clone()).await {
             Ok(outcome) => {
@@ -185,7 +186,11 @@ async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreReq
             }
             Err(error) => {
                 session.metrics.add(Metric::StoreErrors, 1);
-                error!(port = %settings.name, %error, "the outbox did not take a telegram; it is tried again");
+                if let Some(times) = told.count((), session.clock.monotonic()) {
+                    let hint =
+                        "registers go on counting, momentary values are missed: is the disk full, or the uplink gone?";
+                    error!(port = %settings.name, %error, hint, times, "the outbox did not take a telegram; it is tried again");
+                }
                 tokio::time::sleep(STORE_PAUSE).await;
             }
         }

@@ -95,6 +95,8 @@ pub struct MeterMemory {
     pub cursors_epoch: u64,
     /// It was said that the meter is not read, since what is held of it fills its part of the outbox.
     pub told_held_stopped: bool,
+    /// When it was said that the meter refuses objects.
+    pub told_refused_at: Option<Duration>,
 }
 
 impl MeterMemory {

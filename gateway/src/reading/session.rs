@@ -24,6 +24,7 @@ use crate::config::metering::{MeterSettings, ReadSettings, Source};
 use crate::held::HeldAsker;
 use crate::inventory::InventoryKeeper;
 use crate::outbox::{Level, OutboxError, OutboxHandle, StoreRequest};
+use crate::recurring::SAID_EVERY;
 use crate::telemetry::{Metric, Metrics};
 use crate::trust::ClockTrust;
 
@@ -89,6 +90,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(30);
 const PENDING_ROWS_MAX: usize = 4_000;
 /// Causes in a meter's state are for people.
 const REFUSALS_NAMED: usize = 3;
+const REFUSED_HINT: &str = "are codes and profile of its section right, and may its client read them?";
 /// Said of a meter that answers in place of another.
 pub(crate) const HELD_STOPPED: &str =
     "not read any more: what is held fills its tenth of the outbox (`outbox accept` releases it)";
@@ -124,7 +126,9 @@ pub struct Session<'s, 'l> {
     /// The clock's offset, when it has to be noted.
     offset_ms: Option<i64>,
     pending: StoreRequest,
+    /// The first of them, for people.
     refused: Vec<String>,
+    objects_refused: u64,
     pub(super) chunks: usize,
     /// What is held fills its part of the outbox: nothing is read that would have to wait there, too.
     held_stopped: bool,
@@ -170,6 +174,7 @@ pub async fn visit(
         stamp,
         pending: StoreRequest::default(),
         refused: Vec::new(),
+        objects_refused: 0,
         chunks: 0,
         held_stopped: parts.outbox.held_stopped(),
     };
@@ -541,6 +546,7 @@ impl Session<'_, '_> {
 
     fn refused(&mut self, what: &str, error: &dyn std::fmt::Display) {
         self.parts.metrics.add(Metric::ObjectsRefused, 1);
+        self.objects_refused += 1;
         debug!(meter = %self.meter.name, obis = %what, %error, "refused");
         if self.refused.len() < REFUSALS_NAMED {
             self.refused.push(format!("{what}: {error}"));
@@ -565,6 +571,13 @@ impl Session<'_, '_> {
         };
         let read_at = self.stamp.read_at;
         let name = &self.meter.name;
+        let now = self.parts.clock.monotonic();
+        let is_due = self.memory.told_refused_at.is_none_or(|at| now.saturating_sub(at) >= SAID_EVERY);
+        if !self.refused.is_empty() && is_due {
+            let error = self.refused.join("; ");
+            warn!(meter = %name, %error, hint = REFUSED_HINT, objects = self.objects_refused, "the meter refuses what is to be read");
+            self.memory.told_refused_at = Some(now);
+        }
         let is_stopped = self.held_stopped && expected.is_some();
         if is_stopped && !self.memory.told_held_stopped {
             error!(meter = %name, %found, "{HELD_STOPPED}");

@@ -44,3 +44,53 @@ async fn while_the_outbox_is_nearly_full_momentary_values_are_acknowledged_and_n
     deliver("t").await;
     assert_eq!(ours(), ["instant"], "the register says nothing new");
 }
+
+/// Negative controls: give up after the first try, and it is acknowledged and lost; leave the metric out.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_a_full_outbox_does_not_take_is_tried_again_and_then_acknowledged() {
+    let clock = TokioClock::shared(T0);
+    let (session, outbox) = small_parts(&clock);
+    fill(&session.outbox, Level::Full).await;
+    let parts = FeedParts {
+        name: "cad".to_owned(),
+        outbox: session.outbox.clone(),
+        clock: clock.clone(),
+        trust: session.trust.clone(),
+        metrics: session.metrics.clone(),
+    };
+    let (commands, mut answers) = mpsc::channel(4);
+    let (sender, events) = mpsc::channel(4);
+    // A register: momentary values are left out by now.
+    let payload = br#"{"meter":"SIM:000001","captured_at":"2026-11-23T00:00:15Z","readings":[{"code":"1-0:1.8.0","value":1,"unit":"kWh"}]}"#;
+    let payload = bytes::Bytes::from_static(payload);
+    let message = MqttEvent::Message { epoch: 1, topic: "t".to_owned(), payload, retained: false, packet: 7 };
+    sender.send(message).await.unwrap();
+    let feed = CadFeed::new(Dialect::Minimal, 10, session.inventory.clone());
+    let running = tokio::spawn(run(parts, feed, MqttLink { commands, events }));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let tried = session.metrics.value(Metric::StoreErrors);
+    assert!((4..=6).contains(&tried), "once a second: {tried}");
+    assert!(answers.try_recv().is_err(), "acknowledged before it was stored");
+    let refused = session.outbox.store(one_row()).await.unwrap_err().to_string();
+    assert!(refused.starts_with("the outbox is full"), "{refused}");
+    deliver_all(&session.outbox).await;
+    assert!(matches!(answers.recv().await, Some(MqttCommand::Acknowledge { epoch: 1, packet: 7 })));
+    let rows = stored(&outbox).into_keys().filter(|(_, _, what)| what.starts_with("SIM:000001")).count();
+    assert_eq!(rows, 1);
+    drop(sender);
+    running.await.unwrap();
+}
+
+/// An event, which needs room as a reading does.
+fn one_row() -> StoreRequest {
+    let event = protocols::metering::Event {
+        meter: protocols::metering::MeterId::new("OTHER").unwrap(),
+        log: "log".to_owned(),
+        at: T0,
+        nth: 0,
+        code: 0,
+        raw: Vec::new(),
+        text: String::new(),
+    };
+    StoreRequest { events: vec![(event, T0)], ..StoreRequest::default() }
+}

@@ -7,15 +7,8 @@ use crate::link::memory::MemoryMedium;
 use crate::reading::testing::{T0, TokioClock};
 use crate::reading::tests::{parts, stored};
 
-#[tokio::test(start_paused = true)]
-async fn a_port_that_falls_silent_or_is_unplugged_says_so_and_comes_back() {
-    let clock = TokioClock::shared(T0);
-    let (session, outbox) = parts(&clock);
-    let session = Arc::new(session);
-    let (medium, mut opened) = MemoryMedium::new("memory", true);
-    let medium: Arc<dyn crate::link::Medium> = Arc::new(medium);
-    let address = "memory:1".to_owned();
-    let settings = Arc::new(PortSettings {
+fn settings(address: String) -> PortSettings {
+    PortSettings {
         name: "p1".into(),
         medium: MediumSettings::Tcp { address, connect_timeout: Duration::from_secs(1) },
         accept_invalid_crc: false,
@@ -24,7 +17,18 @@ async fn a_port_that_falls_silent_or_is_unplugged_says_so_and_comes_back() {
         silent_after: Duration::from_secs(60),
         serial: None,
         metering_point: None,
-    });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_falls_silent_or_is_unplugged_says_so_and_comes_back() {
+    let clock = TokioClock::shared(T0);
+    let (session, outbox) = parts(&clock);
+    let session = Arc::new(session);
+    let (medium, mut opened) = MemoryMedium::new("memory", true);
+    let medium: Arc<dyn crate::link::Medium> = Arc::new(medium);
+    let address = "memory:1".to_owned();
+    let settings = Arc::new(settings(address));
     let parts = PortParts { session: session.clone(), medium: Arc::new(move |_| medium.clone()), seed: 7 };
     let (keep, running) = watch::channel(());
     let port = tokio::spawn(run(parts, settings, running));
@@ -50,4 +54,36 @@ async fn a_port_that_falls_silent_or_is_unplugged_says_so_and_comes_back() {
     assert_eq!(stored(&outbox).len(), 6, "another minute, another momentary value");
     drop(keep);
     port.await.unwrap();
+}
+
+/// Negative controls: leave the problems out of `tell`; refuse a telegram for one bad line.
+#[tokio::test(start_paused = true)]
+async fn a_value_in_a_unit_that_is_none_is_counted_and_the_others_of_its_telegram_are_stored() {
+    use protocols::metering::{Quantity, Unit};
+    use protocols::p1::{Builder, Layout, LocalTime};
+    let clock = TokioClock::shared(T0);
+    let (session, outbox) = parts(&clock);
+    let session = Arc::new(session);
+    let (medium, mut opened) = MemoryMedium::new("memory", true);
+    let medium: Arc<dyn crate::link::Medium> = Arc::new(medium);
+    let parts = PortParts { session: session.clone(), medium: Arc::new(move |_| medium.clone()), seed: 7 };
+    let (_keep, running) = watch::channel(());
+    let port = tokio::spawn(run(parts, Arc::new(settings("memory:1".to_owned())), running));
+    let mut stream = opened.recv().await.unwrap();
+    let telegram = Builder::new("SIM5METERPOST", LocalTime::CET)
+        .text("1-3:0.2.8", "50")
+        .stamp("0-0:1.0.0", T0)
+        .hex("0-0:96.1.1", "SIM0001")
+        .quantity("1-0:1.8.1", Quantity::new(1_000, 0, Unit::WATT_HOUR), Layout::ENERGY)
+        .unwrap()
+        .text("1-0:2.8.1", "000001.000*kWx")
+        .finish();
+    stream.write_all(&telegram).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let counted = [Metric::TelegramsRead, Metric::FieldProblems, Metric::TelegramsRefused];
+    assert_eq!(counted.map(|metric| session.metrics.value(metric)), [1, 1, 0]);
+    let what: Vec<String> = stored(&outbox).into_keys().map(|(_, _, what)| what).collect();
+    assert!(what.len() == 1 && what[0].contains("1-0:1.8.1"), "{what:?}");
+    assert_eq!(session.inventory.snapshot().1.meters.remove(0).state, MeterState::Ok);
+    port.abort();
 }
