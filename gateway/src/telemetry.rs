@@ -37,6 +37,7 @@ metrics! {
     BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
     BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
     BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";
+    BatchesLater, "counter", "gateway_batches_later_total", "Answers of the cloud that it cannot judge a batch yet; it is kept and sent again";
     BatchesForgotten, "counter", "gateway_batches_forgotten_total", "Refused batches that had to make room; the cloud's quarantine has them";
     BatchesAbandoned, "counter", "gateway_batches_abandoned_total", "Batches whose payload was damaged on the disk";
     BatchesResent, "counter", "gateway_batches_resent_total", "Uploads that the cloud asked for again";

@@ -23,6 +23,7 @@ use crate::clock::SharedClock;
 use crate::inventory::InventoryKeeper;
 use crate::mqtt::{MqttCommand, MqttEvent, MqttLink};
 use crate::outbox::{OutboxError, OutboxHandle, SealLimits, SealedBatch, Which};
+use crate::recurring::Recurring;
 use crate::telemetry::{Metric, Metrics};
 use crate::trust::ClockTrust;
 use crate::uploader::{UploadError, Uploader};
@@ -105,6 +106,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         status_due: Duration::ZERO,
         disk_fails: false,
         clock_is_wrong: false,
+        told_later: Recurring::default(),
         uploads: FuturesUnordered::new(),
         uploaded: VecDeque::new(),
         parts,
@@ -156,6 +158,7 @@ struct Forwarding {
     status_due: Duration,
     disk_fails: bool,
     clock_is_wrong: bool,
+    told_later: Recurring<()>,
     uploads: FuturesUnordered<LocalBoxFuture<'static, Uploaded>>,
     /// Those that ended while something was sealed.
     uploaded: VecDeque<Uploaded>,
@@ -436,7 +439,16 @@ impl Forwarding {
         metrics.add(Metric::BatchesRefused, settled.refused.len() as u64);
         metrics.add(Metric::BatchesResent, settled.resend.len() as u64);
         for (seq, reason) in &settled.refused {
-            error!(incarnation = format!("{incarnation:016x}"), seq, %reason, "the cloud refused a batch; it is kept for `outbox inspect`");
+            let (incarnation, hint) =
+                (format!("{incarnation:016x}"), "`outbox resubmit` sends it again once it can be taken");
+            error!(incarnation, seq, %reason, hint, "the cloud refused a batch; it is kept for `outbox inspect`");
+        }
+        metrics.add(Metric::BatchesLater, settled.later.len() as u64);
+        if let Some(seq) = settled.later.first()
+            && let Some(times) = self.told_later.count((), now)
+        {
+            let (incarnation, hint) = (format!("{incarnation:016x}"), "is the cloud older than this gateway?");
+            warn!(incarnation, seq, hint, times, "the cloud cannot judge a batch yet; it is kept and sent again");
         }
         metrics.add(Metric::BatchesForgotten, settled.forgotten.len() as u64);
         for (incarnation, seq) in &settled.forgotten {

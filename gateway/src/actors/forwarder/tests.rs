@@ -167,3 +167,55 @@ async fn a_disk_that_fails_for_long_is_waited_for() {
         .await;
     assert!(!ended.is_finished());
 }
+
+/// Negative controls: leave the metric out; forget the batch in `Window::on_settled`.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_the_cloud_cannot_judge_yet_is_counted_kept_and_published_again() {
+    let (outbox, file) = outbox();
+    let parts = parts(&outbox, Arc::new(Mute::default()));
+    let metrics = parts.metrics.clone();
+    let (commands, mut published) = mpsc::channel(64);
+    let (events, event_receiver) = mpsc::channel(64);
+    let forwarding = tokio::task::LocalSet::new();
+    let ended = forwarding.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
+    forwarding.spawn_local(async move { while published.recv().await.is_some() {} });
+    let receipt = |applied_through: u64, later: &[u64]| {
+        let mut receipt = Receipt {
+            gateway: gateway(),
+            incarnation: 1,
+            applied_through,
+            applied: SeqSet::new(),
+            refused: Vec::new(),
+            resend: SeqSet::new(),
+            later: SeqSet::new(),
+            lost: SeqSet::new(),
+            cloud_time: T0,
+        };
+        later.iter().for_each(|seq| assert!(receipt.later.insert(*seq)));
+        let (topic, payload) = (Topic::Receipts.of(&gateway()), Bytes::from(receipt.encode()));
+        MqttEvent::Message { topic, payload, retained: false, epoch: 1, packet: 1 }
+    };
+    let unsettled = || file.lock().unwrap().unsettled().unwrap().len();
+    let values =
+        || [Metric::BatchesLater, Metric::BatchesApplied, Metric::BatchesRefused].map(|one| metrics.value(one));
+    forwarding
+        .run_until(async {
+            events.send(MqttEvent::Connected { epoch: 1 }).await.unwrap();
+            outbox.store(reading(1)).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let before = metrics.value(Metric::RefsPublished);
+            events.send(receipt(0, &[1])).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!((values(), unsettled()), ([1, 0, 0], 1));
+            // Of itself the window repeats after 30 s; later is slower.
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            assert_eq!(metrics.value(Metric::RefsPublished), before);
+            tokio::time::sleep(Duration::from_secs(305)).await;
+            assert_eq!(metrics.value(Metric::RefsPublished), before + 1);
+            events.send(receipt(1, &[])).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!((values(), unsettled()), ([1, 1, 0], 0));
+        })
+        .await;
+    assert!(!ended.is_finished());
+}
