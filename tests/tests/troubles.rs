@@ -9,7 +9,7 @@ use demo::stage::Stage;
 use gateway::config::metering::{MediumSettings, Parity};
 use tests::hostile::{metric, state_of, told};
 use tests::system::{
-    CATCH_UP_TIMEOUT, Fleet, Truth, everything_arrives, serial_toml, stage, start_dlms, start_serial, until,
+    CATCH_UP_TIMEOUT, Fleet, Truth, command, everything_arrives, serial_toml, stage, start_dlms, start_serial, until,
     until_logged,
 };
 
@@ -193,6 +193,45 @@ async fn an_object_that_a_meter_refuses_is_named_once_and_the_others_are_read() 
     assert!(warned.len() == 1 && warned[0].contains("1-0:99.99.0") && warned[0].contains(hint), "{warned:?}");
     // It is well but for that.
     assert_eq!(metric(&stage, "gateway_meter_reads_failed_total").await.unwrap(), 0);
+    stage.freeze_simulator().unwrap();
+    all_of_it_arrives(&stage, &fleet.captured().unwrap()).await;
+}
+
+/// Negative controls: leave the claims out of `check_lines`, of the medium and of the address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_in_which_two_sections_are_one_meter_are_refused_and_what_runs_reads_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stage = stage(folder.path()).await.unwrap();
+    let fleet = start_dlms(&mut stage, 1, 2, LOAD).unwrap();
+    let right = fleet.toml().unwrap();
+    stage.meters_toml.clone_from(&right);
+    stage.start_cloud().unwrap();
+    stage.start_gateway().unwrap();
+    until_logged(&stage, 20).await.unwrap();
+    let [first, second] = [0, 1].map(|place| name_of(&fleet, place));
+    let address = fleet.endpoints[0]["address"].as_str().unwrap();
+    let hdlc = |name: &str, rest: &str| {
+        format!("[[meter]]\nname = \"{name}\"\nline = \"bus\"\nprotocol = \"dlms-hdlc\"\nphysical = 17\n{rest}")
+    };
+    let mistakes = [
+        (
+            right.replace(fleet.endpoints[1]["address"].as_str().unwrap(), address),
+            format!("line \"{second}\": {address} is the endpoint of line \"{first}\" already\nhint: put all meters"),
+        ),
+        (
+            format!("{right}[[line]]\nname = \"bus\"\nserial = \"/dev/none\"\n{}{}", hdlc("a", ""), hdlc("b", "address_octets = 4\n")),
+            "meter \"b\": meter \"a\" has the same address, 1/17, which is 1/17 (4 octets) in another form on line \"bus\"\nhint: "
+                .to_owned(),
+        ),
+    ];
+    for (count, (toml, words)) in (1..).zip(mistakes) {
+        reload(&mut stage, toml);
+        let (code, out, error) = command(&stage, &["check-config"]).unwrap();
+        assert!(code == Some(1) && out.is_empty() && error.contains(&words), "{code:?} {out} {error}");
+        let told = async || Ok(told(&stage, &["ERROR", "stay as they were"])?.len() == count);
+        until("the mistake is told", CATCH_UP_TIMEOUT, told).await.unwrap();
+        assert!(stage.gateway_log().unwrap().contains(&words), "{}", stage.gateway_log().unwrap());
+    }
     stage.freeze_simulator().unwrap();
     all_of_it_arrives(&stage, &fleet.captured().unwrap()).await;
 }

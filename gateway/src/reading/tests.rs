@@ -484,6 +484,8 @@ async fn a_full_outbox_moves_no_cursor() {
     let mut memory = MeterMemory::new(meter.reads.len());
     let error = session(&parts, &meter, &mut memory, &body).await.unwrap_err();
     assert!(error.is_storage() && error.state().is_none(), "{error}");
+    assert_eq!(parts.metrics.value(Metric::StoreErrors), 1);
+    assert!(error.text().starts_with("the outbox did not take it: the outbox is full: "), "{}", error.text());
     // What is on the disk agrees with its cursor: each entry is there, or in a gap.
     let before = stored(&outbox);
     let keys = ProfileCursor::keys("SIM0001 1-0:99.1.0");
