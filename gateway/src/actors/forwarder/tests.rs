@@ -191,7 +191,9 @@ async fn a_batch_that_the_cloud_cannot_judge_yet_is_counted_kept_and_published_a
             lost: SeqSet::new(),
             cloud_time: T0,
         };
-        later.iter().for_each(|seq| assert!(receipt.later.insert(*seq)));
+        for seq in later {
+            assert!(receipt.later.insert(*seq));
+        }
         let (topic, payload) = (Topic::Receipts.of(&gateway()), Bytes::from(receipt.encode()));
         MqttEvent::Message { topic, payload, retained: false, epoch: 1, packet: 1 }
     };
