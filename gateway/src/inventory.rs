@@ -159,6 +159,18 @@ impl InventoryKeeper {
     }
 }
 
+/// State and cause of a meter that answers, and whose clock may be off by more than the limit; with none it is not looked at.
+pub fn clock_state(offset_ms: Option<i64>, limit_s: Option<u32>) -> (MeterState, String) {
+    let off_by_s = offset_ms.map_or(0, |offset_ms| offset_ms.unsigned_abs() / 1000);
+    match limit_s {
+        // Not by how much: a slow drift is not news each time.
+        Some(limit_s) if off_by_s > u64::from(limit_s) => {
+            (MeterState::ClockOff, format!("the clock is more than {limit_s} s off"))
+        }
+        _ => (MeterState::Ok, String::new()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

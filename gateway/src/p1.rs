@@ -17,16 +17,17 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
+use protocols::metering::{Code, Event, Kind, MeterId, Quantity, StampedBy, TelegramReading, UtcMillis};
 use protocols::p1::{
     FrameError, LineProblem, LocalTime, Policy, Readout, ReadoutError, Scan, Settings, clear_even_parity, scan,
 };
 use protocols::uplink::{MeterEntry, MeterState};
 
 use crate::config::metering::PortSettings;
-use crate::inventory::InventoryKeeper;
+use crate::inventory::{InventoryKeeper, clock_state};
 use crate::outbox::StoreRequest;
 use crate::reading::session::HELD_STOPPED;
+use crate::trust::whole_seconds;
 
 /// Series and logs of one port: four M-Bus channels have some hundred. Beyond it the port has gone mad, and starts afresh.
 const SERIES_MAX: usize = 4_096;
@@ -102,6 +103,8 @@ pub struct P1Port {
     /// Sub-meters in the inventory.
     entered: HashMap<MeterId, String>,
     room: Room,
+    /// What our clock lacks to the cloud's; `None`: nothing is known of it, and nobody's clock is judged.
+    clock_correction_ms: Option<i64>,
     /// The worst since the last good telegram, or the last look.
     trouble: Trouble,
 }
@@ -137,6 +140,7 @@ impl P1Port {
             logged_order: VecDeque::new(),
             entered: HashMap::new(),
             room: Room::default(),
+            clock_correction_ms: None,
             trouble: Trouble::Silence,
         }
     }
@@ -149,6 +153,11 @@ impl P1Port {
     /// The port was opened anew: what came before ends nowhere.
     pub fn reopened(&mut self) {
         self.buffer.clear();
+    }
+
+    /// See [`crate::trust::ClockTrust::correction_ms`].
+    pub fn set_clock_correction(&mut self, correction_ms: Option<i64>) {
+        self.clock_correction_ms = correction_ms;
     }
 
     /// There is no port.
@@ -225,6 +234,10 @@ impl P1Port {
         let mut request = StoreRequest { hold_identity: stranger.is_some(), ..StoreRequest::default() };
         let stranger = stranger.cloned();
         let is_stopped = stranger.is_some() && !self.room.for_strangers;
+        // A telegram is pushed at once, and takes a second or two.
+        let corrected = self.clock_correction_ms.map(|correction_ms| received_at.plus_ms(correction_ms));
+        let corrected = corrected.filter(|_| readout.stamped_by == StampedBy::Meter);
+        let offset_ms = corrected.map(|received_at| whole_seconds(readout.captured_at.since(received_at)));
         for part in readout.meters {
             let name = self.name_of(&part.meter, part.channel);
             let state = match (&stranger, &self.settings.serial) {
@@ -232,9 +245,11 @@ impl P1Port {
                     let stopped = if is_stopped { format!("; {HELD_STOPPED}") } else { String::new() };
                     (MeterState::WrongIdentity, format!("expected {expected}, found {found}{stopped}"))
                 }
+                _ if part.channel == 0 => clock_state(offset_ms, self.settings.clock_off_above_s),
                 _ => (MeterState::Ok, String::new()),
             };
-            self.inventory.session_ended(&name, Some(&part.meter), read_at, None, (state.0, &state.1));
+            let offset_ms = offset_ms.filter(|_| part.channel == 0);
+            self.inventory.session_ended(&name, Some(&part.meter), read_at, offset_ms, (state.0, &state.1));
             if is_stopped {
                 continue;
             }

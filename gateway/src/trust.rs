@@ -80,6 +80,11 @@ impl ClockTrust {
     }
 }
 
+/// An offset of two clocks: finer than that none is read.
+pub(crate) fn whole_seconds(ms: i64) -> i64 {
+    (ms as f64 / 1000.0).round() as i64 * 1000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -151,7 +151,7 @@ pub fn serial_toml(stage: &Stage) -> String {
     let [line, port] = serial_paths(stage);
     format!(
         "[[line]]\nname = \"rs485\"\nserial = \"{line}\"\n\
-         [[port]]\nname = \"p1\"\nserial_port = \"{port}\"\nevery_s = 1\nregisters_every_s = 1\n"
+         [[port]]\nname = \"p1\"\nserial_port = \"{port}\"\nevery_s = 1\nregisters_every_s = 1\nclock_check = \"off\"\n"
     )
 }
 

@@ -115,7 +115,7 @@ async fn a_hostile_p1_port_is_named_and_its_good_telegrams_arrive() {
     let (set_phase, phase) = watch::channel(Phase::Hostile);
     let port = start_port(real, phase).await;
     stage.meters_toml = format!(
-        "{}[[port]]\nname = \"p1\"\ntcp = \"{port}\"\nevery_s = 1\nregisters_every_s = 1\nsilent_after_s = 5\n",
+        "{}[[port]]\nname = \"p1\"\ntcp = \"{port}\"\nevery_s = 1\nregisters_every_s = 1\nclock_check = \"off\"\nsilent_after_s = 5\n",
         others.toml().unwrap()
     );
     stage.start_cloud().unwrap();

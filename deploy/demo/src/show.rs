@@ -140,7 +140,9 @@ fn start_meters(stage: &mut Stage) -> anyhow::Result<()> {
     let mut toml = vec![
         format!("[[feed]]\nname = \"cad\"\nport = {}\ncadence_s = {SPEED}\n", stage.broker_port()),
         format!("[[line]]\nname = \"rs485\"\nserial = \"{rs485}\"\n"),
-        format!("[[port]]\nname = \"p1\"\nserial_port = \"{p1}\"\nevery_s = 1\nregisters_every_s = 1\n"),
+        format!(
+            "[[port]]\nname = \"p1\"\nserial_port = \"{p1}\"\nevery_s = 1\nregisters_every_s = 1\nclock_check = \"off\"\n"
+        ),
     ];
     for _ in 0..METERS {
         let endpoint = stage.simulator_line(ENDPOINT_TIMEOUT)?;

@@ -120,6 +120,7 @@ async fn hear(
             for_optional: session.outbox.level() == Level::Free,
             for_strangers: !session.outbox.held_stopped(),
         });
+        port.set_clock_correction(session.trust.correction_ms());
         let heard = port.receive(&mut octets[..count], received_at);
         let telegrams = heard.telegrams;
         tell(session, settings, &heard, recurring);

@@ -249,6 +249,10 @@ pub struct PortSection {
     pub serial: Option<String>,
     /// Where the energy is metered; goes to the cloud with the inventory.
     pub metering_point: Option<String>,
+    /// `off` for a meter whose clock is known to be wrong, as that of an accelerated one.
+    pub clock_check: Switch,
+    /// Beyond this, its state says that its clock is off.
+    pub clock_off_above_s: u32,
 }
 
 impl Default for PortSection {
@@ -267,6 +271,8 @@ impl Default for PortSection {
             silent_after_s: 60,
             serial: None,
             metering_point: None,
+            clock_check: Switch::On,
+            clock_off_above_s: 60,
         }
     }
 }
@@ -369,6 +375,8 @@ pub struct PortSettings {
     pub silent_after: Duration,
     pub serial: Option<MeterId>,
     pub metering_point: Option<Arc<str>>,
+    /// `None`: the clock is not looked at.
+    pub clock_off_above_s: Option<u32>,
 }
 
 /// A line and its meters.
@@ -663,6 +671,7 @@ pub(super) fn check_ports(
             silent_after: Duration::from_secs(section.silent_after_s.into()),
             serial: section.serial.as_deref().map(|serial| check_serial(&at, serial)).transpose()?,
             metering_point: section.metering_point.as_deref().map(Arc::from),
+            clock_off_above_s: (section.clock_check == Switch::On).then_some(section.clock_off_above_s),
         }));
     }
     Ok(checked)

@@ -18,6 +18,7 @@ fn settings() -> PortSettings {
         silent_after: Duration::from_secs(60),
         serial: None,
         metering_point: None,
+        clock_off_above_s: Some(60),
     }
 }
 
@@ -223,4 +224,24 @@ fn without_room_momentary_values_and_strangers_are_left_out_and_come_back() {
     port.set_room(Room::default());
     let heard = port.receive(&mut telegram(at, T0, "x"), at);
     assert_eq!(heard.requests.iter().map(StoreRequest::rows).sum::<usize>(), 5, "nothing counts as stored");
+}
+
+/// Negative controls: judge before the cloud has told the time; leave out the correction of our own clock.
+#[test]
+fn a_port_whose_meter_has_a_wrong_clock_says_so_once_the_time_is_known() {
+    let inventory = InventoryKeeper::default();
+    let mut port = P1Port::new(Arc::new(settings()), inventory.clone());
+    let mut state_at = |correction_ms: Option<i64>, telegram_at: UtcMillis| {
+        port.set_clock_correction(correction_ms);
+        port.receive(&mut telegram(telegram_at, T0, "x"), T0);
+        let entry = inventory.snapshot().1.meters.remove(0);
+        (entry.state, entry.clock_offset_ms, entry.cause)
+    };
+    let ok = |offset_ms| (MeterState::Ok, offset_ms, String::new());
+    let off = |offset_ms| (MeterState::ClockOff, Some(offset_ms), "the clock is more than 60 s off".to_owned());
+    assert_eq!(state_at(None, T0.plus_ms(-3_600_000)), ok(None), "ours may be the wrong one");
+    assert_eq!(state_at(Some(0), T0.plus_ms(-60_000)), ok(Some(-60_000)));
+    assert_eq!(state_at(Some(0), T0.plus_ms(-61_000)), off(-61_000));
+    assert_eq!(state_at(Some(0), T0.plus_ms(3_600_000)), off(3_600_000));
+    assert_eq!(state_at(Some(3_600_000), T0.plus_ms(3_599_000)), ok(Some(-1_000)), "our own clock is an hour slow");
 }

@@ -12,6 +12,7 @@ use super::session::SessionError;
 use super::talk::Talk;
 use crate::clock::SharedClock;
 use crate::config::metering::MeterSettings;
+use crate::trust::whole_seconds;
 
 const LOGICAL_DEVICE_NAME: CosemAttribute =
     CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 42, 0, 0, 255), data_object::VALUE);
@@ -61,11 +62,6 @@ pub async fn introduce(
         meter_now: time.map_or(midway, |time| time.utc),
         clock: ClockForm { deviation: time.map(|time| time.deviation) },
     })
-}
-
-/// Finer than that no clock is read.
-pub(super) fn whole_seconds(ms: i64) -> i64 {
-    (ms as f64 / 1000.0).round() as i64 * 1000
 }
 
 fn identity(value: Value) -> Option<MeterId> {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::columns::{RowRules, Rows, Stamp, scaled_objects, scaler_attribute, value_columns};
-use super::introduction::{Introduction, introduce, whole_seconds};
+use super::introduction::{Introduction, introduce};
 use super::memory::{Access, Layout, MeterMemory, OnDisk};
 use super::profile::{Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
@@ -22,11 +22,11 @@ use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by, was_set}
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
 use crate::held::HeldAsker;
-use crate::inventory::InventoryKeeper;
+use crate::inventory::{InventoryKeeper, clock_state};
 use crate::outbox::{Level, OutboxError, OutboxHandle, StoreRequest};
 use crate::recurring::SAID_EVERY;
 use crate::telemetry::{Metric, Metrics};
-use crate::trust::ClockTrust;
+use crate::trust::{ClockTrust, whole_seconds};
 
 /// What every session needs.
 #[derive(Clone)]
@@ -556,18 +556,13 @@ impl Session<'_, '_> {
     /// Says in the inventory how the meter is.
     fn conclude(self) -> Visited {
         let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
-        let off_by = clock_offset_ms.map_or(0, |offset_ms| offset_ms.unsigned_abs() / 1000);
-        let (state, cause) = match (expected, self.meter.clock_off_above_s) {
-            (Some(expected), _) if self.held_stopped => {
+        let (state, cause) = match expected {
+            Some(expected) if self.held_stopped => {
                 (MeterState::WrongIdentity, format!("expected {expected}, found {found}; {HELD_STOPPED}"))
             }
-            (Some(expected), _) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
-            (None, _) if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
-            (None, Some(limit_s)) if off_by > u64::from(limit_s) => {
-                // Whole minutes: a slow drift is not news in each session.
-                (MeterState::ClockOff, format!("the clock is more than {limit_s} s off"))
-            }
-            (None, _) => (MeterState::Ok, String::new()),
+            Some(expected) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
+            None if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
+            None => clock_state(*clock_offset_ms, self.meter.clock_off_above_s),
         };
         let read_at = self.stamp.read_at;
         let name = &self.meter.name;

@@ -206,7 +206,7 @@ impl Meters {
         };
         tokio::spawn(port.run(self.stop.subscribe()));
         self.toml.push(format!(
-            "[[port]]\nname = \"p1\"\ntcp = \"{name}\"\nevery_s = 1\nregisters_every_s = 1\nsilent_after_s = 120\n"
+            "[[port]]\nname = \"p1\"\ntcp = \"{name}\"\nevery_s = 1\nregisters_every_s = 1\nclock_check = \"off\"\nsilent_after_s = 120\n"
         ));
     }
 

@@ -17,6 +17,7 @@ fn settings(address: String) -> PortSettings {
         silent_after: Duration::from_secs(60),
         serial: None,
         metering_point: None,
+        clock_off_above_s: Some(60),
     }
 }
 
@@ -84,6 +85,7 @@ async fn a_value_in_a_unit_that_is_none_is_counted_and_the_others_of_its_telegra
     assert_eq!(counted.map(|metric| session.metrics.value(metric)), [1, 1, 0]);
     let what: Vec<String> = stored(&outbox).into_keys().map(|(_, _, what)| what).collect();
     assert!(what.len() == 1 && what[0].contains("1-0:1.8.1"), "{what:?}");
-    assert_eq!(session.inventory.snapshot().1.meters.remove(0).state, MeterState::Ok);
+    let entry = session.inventory.snapshot().1.meters.remove(0);
+    assert_eq!((entry.state, entry.clock_offset_ms), (MeterState::Ok, Some(0)), "the cloud has told the time");
     port.abort();
 }
