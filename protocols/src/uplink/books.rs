@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
 
 use crate::metering::{Code, Day, Event, MeterId, Quality, Quantity, Series, UtcMillis};
@@ -40,22 +41,11 @@ impl SetHash {
             &[quantity.unit.0],
             &quality.0.to_le_bytes(),
         ];
-        let mut hash = Sha256::new();
-        // In one piece: each piece by itself costs as much as hashing it.
-        let mut preimage = [0u8; 4 + SeriesKey::LEN_MAX + 23];
-        let mut slots = preimage.as_mut_slice();
+        let mut preimage = Preimage::default();
         for field in fields {
-            match slots.split_at_mut_checked(field.len()) {
-                Some((slot, behind)) => {
-                    slot.copy_from_slice(field);
-                    slots = behind;
-                }
-                None => unreachable!("a key has at most {} bytes", SeriesKey::LEN_MAX),
-            }
+            preimage.put(field);
         }
-        let unused = slots.len();
-        hash.update(preimage.get(..preimage.len() - unused).unwrap_or_default());
-        Self::first_half(hash)
+        preimage.first_half()
     }
 
     /// As [`Self::of_reading`], over: index u32, meter, log (length u8, bytes), at i64, nth u8, code i64, raw (length u32, bytes),
@@ -93,6 +83,47 @@ impl fmt::Display for SetHash {
 impl fmt::Debug for SetHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is hashed of one reading, laid out in blocks: as long as it is short, handing it to a hasher costs more than hashing.
+struct Preimage {
+    blocks: [[u8; 64]; Self::BLOCKS_MAX],
+    len: usize,
+}
+
+impl Default for Preimage {
+    fn default() -> Self {
+        Self { blocks: [[0; 64]; Self::BLOCKS_MAX], len: 0 }
+    }
+}
+
+impl Preimage {
+    const LEN_MAX: usize = 4 + SeriesKey::LEN_MAX + 23;
+    /// Behind it stand a one and its length in bits.
+    const BLOCKS_MAX: usize = (Self::LEN_MAX + 9).div_ceil(64);
+    /// FIPS 180-4, 5.3.3.
+    const SHA256_START: [u32; 8] =
+        [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+    fn put(&mut self, field: &[u8]) {
+        let slots = self.blocks.as_flattened_mut();
+        let slots = slots.get_mut(self.len..self.len + field.len()).expect("a key has at most so many bytes");
+        slots.copy_from_slice(field);
+        self.len += field.len();
+    }
+
+    /// Of its SHA-256, with the padding of FIPS 180-4, 5.1.1.
+    fn first_half(mut self) -> SetHash {
+        let bits = self.len as u64 * 8;
+        self.put(&[0x80]);
+        let blocks = self.blocks.get_mut(..(self.len + 8).div_ceil(64)).expect("there is room for the padding");
+        let (_, end) = blocks.as_flattened_mut().split_last_chunk_mut::<8>().expect("at least one block");
+        *end = bits.to_be_bytes();
+        let mut state = Self::SHA256_START;
+        compress256(&mut state, blocks);
+        let [a, b, c, d, ..] = state.map(u128::from);
+        SetHash(a << 96 | b << 64 | c << 32 | d)
     }
 }
 
@@ -184,6 +215,36 @@ mod tests {
     fn hash(index: u32, at: i64, nth: u8, mantissa: i64, scaler: i8, quality: u32) -> SetHash {
         let quantity = Quantity::new(mantissa, scaler, Unit::WATT_HOUR);
         SetHash::of_reading(index, &series(), UtcMillis(at), nth, quantity, Quality(quality))
+    }
+
+    /// Negative control: leave out the length, or the one, of the padding.
+    #[test]
+    fn a_reading_is_hashed_as_any_sha_256_hashes_it() {
+        for len in 1..=MeterId::LEN_MAX {
+            let meter = MeterId::new(&"m".repeat(len)).unwrap();
+            let code = Code::obis(ObisCode::new(1, 0, 1, 8, 0, 255));
+            let key = SeriesKey::new(&Series { meter, code, kind: Kind::Interval, period_s: 900 });
+            let quantity = Quantity::new(-12, 3, Unit::WATT_HOUR);
+            let hash = SetHash::of_reading(7, &key, UtcMillis(-5), 1, quantity, Quality(0x0102));
+            let normal = quantity.normal();
+            let preimage = [
+                &7u32.to_le_bytes()[..],
+                &key.0,
+                &(-5i64).to_le_bytes(),
+                &[1],
+                &normal.mantissa.to_le_bytes(),
+                &normal.scaler.to_le_bytes(),
+                &[normal.unit.0],
+                &0x0102u32.to_le_bytes(),
+            ]
+            .concat();
+            assert_eq!(
+                hash,
+                SetHash::first_half(Sha256::new_with_prefix(&preimage)),
+                "{len}: {} bytes",
+                preimage.len()
+            );
+        }
     }
 
     #[test]
