@@ -110,8 +110,8 @@ pub struct QuirksSection {
     pub null_clock_repeats: bool,
     /// Null-data in a value column of a profile means that nothing was captured.
     pub null_value_absent: bool,
-    /// Labels the entries of its load profiles with the start of their period, not its end. To be set before the first read: what
-    /// was read without it stays where it was put.
+    /// Labels the entries of its profiles with the start of their period, not its end: those of periods below a day are put at
+    /// the end, days and months keep their label. To be set before the first read: what was read without it stays where it was put.
     pub label_at_start: bool,
 }
 
@@ -327,10 +327,14 @@ pub struct MeterSettings {
     pub reads: Arc<[ReadSettings]>,
 }
 
+const DAY_S: u32 = 86_400;
+
 impl MeterSettings {
-    /// How long after its label the period of an entry ends. An entry that is captured on events has no period.
+    /// How long after its label the period of an entry ends. Days and months have no one length, and what is captured on events
+    /// has none: they keep their label.
     pub fn label_lag_ms(&self, capture_period_s: u32) -> i64 {
-        if self.quirks.label_at_start { i64::from(capture_period_s) * 1000 } else { 0 }
+        let is_moved = self.quirks.label_at_start && capture_period_s < DAY_S;
+        if is_moved { i64::from(capture_period_s) * 1000 } else { 0 }
     }
 }
 

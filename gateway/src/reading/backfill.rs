@@ -146,7 +146,8 @@ impl Session<'_, '_> {
         let label_lag_ms = self.meter.label_lag_ms(layout.capture_period_s);
         let (from, to) = (from.plus_ms(label_lag_ms), to.plus_ms(label_lag_ms));
         let grid = HeldGrid { from, to, step_s: layout.capture_period_s };
-        Some(Question { series: series.collect(), grid, margin_ms: layout.rhythm().settling_ms, label_lag_ms })
+        let margin_ms = layout.rhythm(self.meter.quirks.label_at_start).settling_ms;
+        Some(Question { series: series.collect(), grid, margin_ms, label_lag_ms })
     }
 }
 

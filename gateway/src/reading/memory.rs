@@ -8,7 +8,7 @@ use protocols::cosem::register::ScalerUnit;
 use protocols::metering::{MeterId, ObisCode, UtcMillis};
 use tokio::sync::oneshot;
 
-use crate::agenda::cursor::{ProfileCursor, Rhythm};
+use crate::agenda::cursor::{DAY_MS, ProfileCursor, Rhythm};
 use crate::held::HeldAnswer;
 
 /// An object whose scaler is known. Scalers differ from device to device and are read, never assumed; a meter that is
@@ -38,8 +38,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn rhythm(&self) -> Rhythm {
-        Rhythm::of(self.capture_period_s)
+    pub fn rhythm(&self, label_at_start: bool) -> Rhythm {
+        let rhythm = Rhythm::of(self.capture_period_s);
+        // The entry of a month shows when the month is over, far behind its label.
+        let settling_ms = if label_at_start && self.capture_period_s == 0 { 62 * DAY_MS } else { rhythm.settling_ms };
+        Rhythm { settling_ms, ..rhythm }
     }
 }
 
@@ -127,5 +130,30 @@ impl MeterMemory {
             _ => Duration::ZERO,
         };
         self.profiles.iter().filter(|profile| profile.has_gaps()).map(at).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The month of October, which its meter shows on 1 November under the label 1 October.
+    ///
+    /// Negative control: let every layout settle after an hour.
+    #[test]
+    fn a_month_that_is_labelled_at_its_start_is_not_passed_over() {
+        let layout = Layout { columns: Box::default(), capture_period_s: 0, sort_method: SortMethod::Fifo };
+        let rhythm = layout.rhythm(true);
+        let at = |text: &str| text.parse::<UtcMillis>().expect("an instant");
+        let (september, october) = (at("2026-09-01T00:00:00Z"), at("2026-10-01T00:00:00Z"));
+        let mut cursor = ProfileCursor::start(at("2026-10-01T00:10:00Z"), 60);
+        for day in 0..31 {
+            let now = at("2026-10-01T00:10:00Z").plus_ms(day * DAY_MS);
+            cursor = cursor.after_live(cursor.live(now, rhythm), Some(september), now, rhythm);
+        }
+        let span = cursor.live(at("2026-11-01T00:10:00Z"), rhythm);
+        assert!((span.from..span.to).contains(&october), "{span:?}");
+        // Whoever labels the end has shown it by then.
+        assert_eq!(layout.rhythm(false), Rhythm::of(0));
     }
 }

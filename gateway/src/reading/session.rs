@@ -398,8 +398,8 @@ impl Session<'_, '_> {
             }
         };
         let span = match which {
-            Which::Live => Some(cursor.live(self.who.meter_now, layout.rhythm())),
-            Which::Missing => cursor.backfill(layout.rhythm()),
+            Which::Live => Some(cursor.live(self.who.meter_now, layout.rhythm(self.meter.quirks.label_at_start))),
+            Which::Missing => cursor.backfill(layout.rhythm(self.meter.quirks.label_at_start)),
         };
         let Some(span) = span else { return Ok(false) };
         let access = match (self.memory.profiles[place].access, which) {
@@ -430,7 +430,8 @@ impl Session<'_, '_> {
         if found.access != access {
             self.memory.profiles[place].access = found.access;
         }
-        let (last_label, meter_now, rhythm) = (found.rows.last_label, self.who.meter_now, layout.rhythm());
+        let (last_label, meter_now, rhythm) =
+            (found.rows.last_label, self.who.meter_now, layout.rhythm(self.meter.quirks.label_at_start));
         let profile = &mut self.memory.profiles[place];
         profile.label = last_label.max(profile.label);
         profile.is_irregular |= found.rows.is_irregular;
