@@ -58,8 +58,9 @@ fn listen_hint(error: &std::io::Error) -> &'static str {
 
 /// Largest MQTT packet either way: receipts and status fit with room.
 const PACKET_BYTES_MAX: usize = 512 * 1024;
-/// A packet that is longer ends a feed's connection again and again, since the broker keeps it for us: none that a broker with
-/// its usual settings passes on is. Of what is longer than any telegram, only the start is kept.
+/// A packet that is longer ends a feed's connection again and again, since the broker keeps it for us: a broker that takes longer
+/// ones has to be told a limit (`message_size_limit`, `max_packet_size`). Of what is longer than any telegram, only the start is
+/// kept.
 const FEED_PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The least that is refused as too long.
 const FEED_PAYLOAD_BYTES_MAX: usize = protocols::cad::PAYLOAD_LEN_MAX + 1;

@@ -176,11 +176,8 @@ impl Connection<'_> {
 
     async fn deliver(&self, mut publish: Publish) -> Result<(), End> {
         let payload = std::mem::take(&mut publish.payload);
-        let payload = match payload.get(..self.settings.payload_bytes_max) {
-            // A copy, which lets go of the rest.
-            Some(start) if start.len() < payload.len() => Bytes::copy_from_slice(start),
-            _ => payload,
-        };
+        // A copy: of what was read from the connection each payload keeps all that was read with it, however long.
+        let payload = Bytes::copy_from_slice(payload.get(..self.settings.payload_bytes_max).unwrap_or(&payload));
         let message = MqttEvent::Message {
             epoch: self.epoch,
             topic: publish.topic.clone(),

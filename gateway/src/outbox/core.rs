@@ -401,9 +401,10 @@ impl Outbox {
 
     /// Refuses when full, or drops the oldest unsealed rows where the operator chose that; answers how many.
     fn make_room(&mut self, request: &StoreRequest) -> Result<usize, OutboxError> {
-        // Events may be large.
-        if request.events.is_empty() && request.readings.len() <= self.rows_unlooked {
-            self.rows_unlooked -= request.readings.len();
+        // Events may be large. A cursor alone takes room too.
+        let rows = request.readings.len().max(1);
+        if request.events.is_empty() && rows <= self.rows_unlooked {
+            self.rows_unlooked -= rows;
             return Ok(0);
         }
         let used_bytes = self.used_bytes()?;
