@@ -106,7 +106,7 @@ impl ArchiverActor {
             Ok(progress) => {
                 self.backoff.reset();
                 self.observation.last_error = None;
-                self.watch.succeeded(progress, now);
+                self.watch.succeeded(progress, self.clock.now());
                 return Some(match progress {
                     Progress::Archived(_) => AT_ONCE,
                     Progress::Idle { wake_at } => wake_at.map_or(POLL, |wake_at| {

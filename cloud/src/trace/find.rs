@@ -118,6 +118,9 @@ async fn search_payloads(
     for refused in payloads.quarantined(is_open).await? {
         let key = refused.key.quarantine_path().to_string();
         let bytes = payloads.fetch_quarantined(&refused.key).await?;
+        if bytes.is_none() {
+            unreadable.push(format!("{} was refused without its payload ({})", refused.key.batch, refused.reason));
+        }
         let found = search_payload(args, &refused.key, bytes, deliveries).await;
         match found {
             Ok(indices) => {
@@ -260,8 +263,9 @@ async fn add_refs(log: &dyn EventLog, deliveries: &mut Deliveries) -> Result<(),
             position = last + 1;
             for (offset, appended_at, _, uplinked) in page {
                 let Uplinked::Ref(bytes) = uplinked else { continue };
-                let Ok(reference) = BatchRef::decode(&bytes) else { continue };
-                for delivery in deliveries.values_mut().filter(|delivery| delivery.batch == reference.id) {
+                // Of whichever version.
+                let Ok(batch) = BatchRef::decode_id(&bytes) else { continue };
+                for delivery in deliveries.values_mut().filter(|delivery| delivery.batch == batch) {
                     delivery.refs.push((partition, offset, appended_at));
                 }
             }
