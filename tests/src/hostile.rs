@@ -1,7 +1,10 @@
-//! What the tests of hostile meters share: how much memory a gateway may take, and what it says of itself.
+//! What the tests of hostile meters share: where such meters listen, how much memory a gateway may take, and what it says of itself.
+
+use std::net::SocketAddr;
 
 use anyhow::Context;
-use demo::stage::{Stage, http_body};
+use demo::stage::Stage;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Most of it is what any gateway has; a buffer without a bound takes as much in a second.
 pub const RSS_KB_MAX: u64 = 150_000;
@@ -13,11 +16,20 @@ pub fn peak_rss_kb(stage: &Stage) -> anyhow::Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
-/// One of the gateway's metrics.
-pub async fn metric(stage: &Stage, name: &str) -> anyhow::Result<u64> {
-    let metrics = http_body(stage.gateway_address(), "/metrics").await?;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    Ok(value.with_context(|| format!("there is no metric {name}"))?.parse()?)
+/// Listens where a gateway takes it for meters, and serves each that connects. Either side hanging up ends it.
+pub async fn listen<Served>(serve: impl Fn(TcpStream) -> Served + Send + 'static) -> anyhow::Result<SocketAddr>
+where
+    Served: Future<Output = std::io::Result<()>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let served = serve(client);
+            tokio::spawn(async move { drop(served.await) });
+        }
+    });
+    Ok(address)
 }
 
 /// State and cause of a meter, by its name in the settings or in the inventory.

@@ -1,13 +1,14 @@
 //! What the tests on the real binaries share: a fleet that remembers what it captured, and waiting until all of it has arrived.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use demo::meters::meter_toml;
 use demo::sinks::{self, Sink};
-use demo::stage::{Binaries, Stage};
+use demo::stage::{Binaries, Stage, http_body};
 use demo::verdict::{Captured, Comparison, Identity, compare, read_truth};
 use serde_json::Value;
 
@@ -203,6 +204,15 @@ pub async fn in_the_log(stage: &Stage) -> Sink {
 pub async fn until_logged(stage: &Stage, count: usize) -> anyhow::Result<()> {
     let what = format!("{count} readings in the log");
     until(&what, CATCH_UP_TIMEOUT, async || Ok(in_the_log(stage).await.len() >= count)).await
+}
+
+/// What the gateway or the cloud at this address counts: the sum of the metric's samples, or the one whose labels are named too.
+pub async fn metric(address: SocketAddr, name: &str) -> anyhow::Result<u64> {
+    let metrics = http_body(address, "/metrics").await?;
+    let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let mut samples = metrics.lines().filter(of_it).filter_map(|line| line.rsplit_once(' ')).peekable();
+    anyhow::ensure!(samples.peek().is_some(), "there is no metric {name}");
+    samples.map(|(_, value)| Ok(value.parse::<u64>()?)).sum()
 }
 
 /// What lies in the outbox.

@@ -8,9 +8,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use demo::process::Process;
-use demo::stage::{Stage, http_body};
+use demo::stage::http_body;
 use serde_json::Value;
-use tests::system::{CATCH_UP_TIMEOUT, binaries, everything_arrives, stage, start_dlms, until, until_logged};
+use tests::system::{CATCH_UP_TIMEOUT, binaries, everything_arrives, metric, stage, start_dlms, until, until_logged};
 
 fn command(arguments: &[&str], data: &Path) -> Output {
     let program = binaries().unwrap().cloud;
@@ -109,25 +109,20 @@ async fn a_store_that_is_gone_is_rebuilt_beside_the_work_and_the_metrics_say_so(
     stage.freeze_simulator().unwrap();
     let truth = fleet.captured().unwrap();
     everything_arrives(&stage, &truth).await.unwrap();
-    assert_eq!(metric(&stage, "cloud_openings_total{found=\"nothing\"}").await, 1);
-    assert_eq!(metric(&stage, "cloud_archive_rows_total{table=\"readings\"}").await, truth.len() as u64);
-    assert_eq!(metric(&stage, "cloud_archive_failures_total").await, 0);
+    assert_eq!(metric(stage.cloud_address(), "cloud_openings_total{found=\"nothing\"}").await.unwrap(), 1);
+    assert_eq!(
+        metric(stage.cloud_address(), "cloud_archive_rows_total{table=\"readings\"}").await.unwrap(),
+        truth.len() as u64
+    );
+    assert_eq!(metric(stage.cloud_address(), "cloud_archive_failures_total").await.unwrap(), 0);
     stage.stop_cloud().unwrap();
     std::fs::remove_file(stage.cloud_folder().join("store.db")).unwrap();
     stage.start_cloud().unwrap();
-    let rebuilt = async || Ok(metric(&stage, "cloud_store_rebuilds_total{outcome=\"done\"}").await == 1);
+    let rebuilt =
+        async || Ok(metric(stage.cloud_address(), "cloud_store_rebuilds_total{outcome=\"done\"}").await.unwrap() == 1);
     until("a store that is rebuilt", CATCH_UP_TIMEOUT, rebuilt).await.unwrap();
-    assert_eq!(metric(&stage, "cloud_openings_total{found=\"store_behind\"}").await, 1);
+    assert_eq!(metric(stage.cloud_address(), "cloud_openings_total{found=\"store_behind\"}").await.unwrap(), 1);
     assert_eq!(stage.audit_now().unwrap()["closed"], true);
-}
-
-/// What the running cloud says of itself.
-async fn metric(stage: &Stage, name: &str) -> u64 {
-    let page = stage.page();
-    let address = page.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
-    let text = http_body(address, "/metrics").await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
-    line.trim().parse().unwrap()
 }
 
 /// Negative control: make the folder's log whatever is there.

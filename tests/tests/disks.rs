@@ -3,15 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use demo::stage::{Stage, http_answer, http_body};
+use demo::stage::{Stage, http_answer};
 use tests::power_loss::{DiskError, Shim};
 use tests::small_disk::SmallDisk;
 use tests::system::{
-    CATCH_UP_TIMEOUT, Fleet, Truth, everything_arrives, stage, start_cad, start_dlms, until, until_logged,
+    CATCH_UP_TIMEOUT, Fleet, Truth, everything_arrives, metric, stage, start_cad, start_dlms, until, until_logged,
 };
 
 /// How long a disk takes nothing: longer than any receipt is waited for.
@@ -60,23 +59,13 @@ impl AtWork {
         self.ends_well(before).await;
     }
 
-    fn cloud_address(&self) -> SocketAddr {
-        self.stage.page().trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
+    async fn gateway_counts(&self, name: &str) -> u64 {
+        metric(self.stage.gateway_address(), name).await.unwrap()
     }
 
-    async fn cloud_metrics(&self) -> String {
-        http_body(self.cloud_address(), "/metrics").await.unwrap()
+    async fn cloud_counts(&self, name: &str) -> u64 {
+        metric(self.stage.cloud_address(), name).await.unwrap()
     }
-
-    async fn gateway_metrics(&self) -> String {
-        http_body(self.stage.gateway_address(), "/metrics").await.unwrap()
-    }
-}
-
-/// The sum of the samples whose line begins so.
-fn sum(metrics: &str, name: &str) -> u64 {
-    let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
-    lines.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
 }
 
 /// Negative control: acknowledge a pushed message that could not be stored (`actors/feed.rs`, `store`): the CAD meters lose readings.
@@ -87,7 +76,7 @@ async fn a_gateway_whose_disk_is_full_loses_nothing_and_goes_on_by_itself() {
     let Some(disk) = SmallDisk::mounted(&stage.gateway_folder(), "8m") else { return };
     let work = AtWork::start(stage).await;
     disk.fill_up().unwrap();
-    let refused = async || Ok(sum(&work.gateway_metrics().await, "gateway_store_errors_total") > 0);
+    let refused = async || Ok(work.gateway_counts("gateway_store_errors_total").await > 0);
     until("a store that is refused", CATCH_UP_TIMEOUT, refused).await.unwrap();
     let before = work.captured().len();
     tokio::time::sleep(FULL).await;
@@ -104,13 +93,13 @@ async fn a_cloud_whose_disk_is_full_loses_nothing_and_goes_on_by_itself() {
     let Some(disk) = SmallDisk::mounted(&stage.cloud_folder(), "24m") else { return };
     let work = AtWork::start(stage).await;
     disk.fill_up().unwrap();
-    let cloud = work.cloud_address();
+    let cloud = work.stage.cloud_address();
     let refused = async || Ok(http_answer(cloud, "/readyz").await.unwrap().0.starts_with("HTTP/1.1 503"));
     until("a cloud that is not ready", CATCH_UP_TIMEOUT, refused).await.unwrap();
     let before = work.captured().len();
     tokio::time::sleep(FULL).await;
-    assert!(sum(&work.cloud_metrics().await, "cloud_uploads_total{outcome=\"failed\"}") > 0);
-    assert!(sum(&work.gateway_metrics().await, "gateway_uploads_failed_total") > 0);
+    assert!(work.cloud_counts("cloud_uploads_total{outcome=\"failed\"}").await > 0);
+    assert!(work.gateway_counts("gateway_uploads_failed_total").await > 0);
     disk.clear().unwrap();
     let ready = async || Ok(http_answer(cloud, "/readyz").await.unwrap().0.starts_with("HTTP/1.1 200"));
     until("a cloud that is ready again", CATCH_UP_TIMEOUT, ready).await.unwrap();
@@ -145,8 +134,8 @@ async fn a_gateway_whose_disk_fails_for_a_while_loses_nothing() {
         stage.variables = shim.failing_variables(&stage.gateway_folder(), error, (400, 24));
         let work = AtWork::start(stage).await;
         let refused = async || {
-            let metrics = work.gateway_metrics().await;
-            Ok(sum(&metrics, "gateway_store_errors_total") + sum(&metrics, "gateway_outbox_disk_errors_total") > 0)
+            let stores = work.gateway_counts("gateway_store_errors_total").await;
+            Ok(stores + work.gateway_counts("gateway_outbox_disk_errors_total").await > 0)
         };
         until("a disk that fails", CATCH_UP_TIMEOUT, refused).await.unwrap();
         work.goes_on().await;
@@ -165,7 +154,7 @@ async fn a_cloud_whose_disk_fails_for_a_while_loses_nothing() {
         let mut stage = stage(folder.path()).await.unwrap();
         stage.variables = shim.failing_variables(&stage.cloud_folder(), error, (500, 40));
         let work = AtWork::start(stage).await;
-        let refused = async || Ok(sum(&work.cloud_metrics().await, "cloud_sink_retries_total{sink=\"log\"}") > 0);
+        let refused = async || Ok(work.cloud_counts("cloud_sink_retries_total{sink=\"log\"}").await > 0);
         until("a commit that is refused", CATCH_UP_TIMEOUT, refused).await.unwrap();
         work.goes_on().await;
     }

@@ -1,15 +1,13 @@
 //! Do meters that answer with nonsense, without end or not at all keep the others on their line from being read?
 
-#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tests::hostile::{RSS_KB_MAX, peak_rss_kb};
+use tests::hostile::{RSS_KB_MAX, listen, peak_rss_kb};
 use tests::system::{CATCH_UP_TIMEOUT, READS, everything_arrives, stage, start_dlms_line, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 /// What answers at a wPort behind the one address.
 const GARBAGE: u16 = 101;
@@ -82,19 +80,6 @@ async fn serve(mut client: TcpStream, real: SocketAddr, struck: Struck) -> std::
     }
 }
 
-async fn start_host(real: SocketAddr, struck: Struck) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            // Either side hanging up ends it.
-            let struck = struck.clone();
-            tokio::spawn(async move { drop(serve(client, real, struck).await) });
-        }
-    });
-    address
-}
-
 /// What it survives: a line without a budget for each meter, since a session bounds blocks and bytes by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_meters_keep_nobody_on_their_line_from_being_read() {
@@ -103,7 +88,10 @@ async fn hostile_meters_keep_nobody_on_their_line_from_being_read() {
     let fleet = start_dlms_line(&mut stage, 1, 3, 3, "speed = 1200.0\nhistory_days = 0.5").unwrap();
     let real = fleet.endpoints[0]["address"].as_str().unwrap().parse().unwrap();
     let struck = Struck::default();
-    let host = start_host(real, struck.clone()).await;
+    let host = {
+        let struck = struck.clone();
+        listen(move |client| serve(client, real, struck.clone())).await.unwrap()
+    };
     let meter = |name: &str, serial: &str, server: u64| {
         format!(
             "[[meter]]\nname = \"{name}\"\nserial = \"{serial}\"\nline = \"host\"\nserver = {server}\nclient = 1\n\

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
-use tests::hostile::{RSS_KB_MAX, metric, peak_rss_kb, state_of, told};
-use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, stage, start_cad, start_dlms, until, until_logged};
+use tests::hostile::{RSS_KB_MAX, peak_rss_kb, state_of, told};
+use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, metric, stage, start_cad, start_dlms, until, until_logged};
 
 const ROUNDS: usize = 20;
 
@@ -106,8 +106,8 @@ async fn nonsense_under_a_devices_topic_is_named_and_its_good_messages_arrive() 
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let counted = async || {
-        let refused = metric(&stage, "gateway_telegrams_refused_total").await?;
-        let problems = metric(&stage, "gateway_field_problems_total").await?;
+        let refused = metric(stage.gateway_address(), "gateway_telegrams_refused_total").await?;
+        let problems = metric(stage.gateway_address(), "gateway_field_problems_total").await?;
         Ok(refused as usize >= ROUNDS * useless.len() && problems as usize >= ROUNDS * spoiled.len())
     };
     until("all of the nonsense is counted", CATCH_UP_TIMEOUT, counted).await.unwrap();

@@ -13,10 +13,10 @@ use protocols::hdlc::control::{Control, Sequence};
 use protocols::hdlc::frame::{Frame, Scan, scan};
 use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcConfig, HdlcServer};
 use protocols::link::{Link, LinkInput, LinkOutput};
-use tests::hostile::{RSS_KB_MAX, peak_rss_kb, state_of};
+use tests::hostile::{RSS_KB_MAX, listen, peak_rss_kb, state_of};
 use tests::system::{CATCH_UP_TIMEOUT, READS, everything_arrives, stage, start_hdlc_over_tcp, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 /// How a meter misbehaves; the physical address says which does what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -222,19 +222,6 @@ async fn serve(mut client: TcpStream, real: SocketAddr, struck: Struck) -> std::
     }
 }
 
-async fn start_line(real: SocketAddr, struck: Struck) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            // Either side hanging up ends it.
-            let struck = struck.clone();
-            tokio::spawn(async move { drop(serve(client, real, struck).await) });
-        }
-    });
-    address
-}
-
 /// Negative controls: leave the deadline out of `Talk::next_event`, and whoever never stops talking has the line for ever; leave
 /// the length out of `Reassembly::accept` (`hdlc/transfer.rs`), and an answer grows until the meter's time is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,7 +231,10 @@ async fn hostile_meters_on_an_hdlc_line_keep_nobody_on_it_from_being_read() {
     let fleet = start_hdlc_over_tcp(&mut stage, 1, 3, "speed = 1200.0\nhistory_days = 0.5").unwrap();
     let real = fleet.endpoints[0]["address"].as_str().unwrap().parse().unwrap();
     let struck = Struck::default();
-    let line = start_line(real, struck.clone()).await;
+    let line = {
+        let struck = struck.clone();
+        listen(move |client| serve(client, real, struck.clone())).await.unwrap()
+    };
     let meter = |name: &str, physical: u64, rest: &str| {
         format!(
             "[[meter]]\nname = \"{name}\"\nline = \"rs485\"\nprotocol = \"dlms-hdlc\"\nphysical = {physical}\n\

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use protocols::metering::{Quantity, Unit, UtcMillis};
 use protocols::p1::{Builder, Layout, LocalTime, Scan, scan};
-use tests::hostile::{RSS_KB_MAX, metric, peak_rss_kb, state_of, told};
-use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, stage, start_dlms, start_p1_over_tcp, until, until_logged};
+use tests::hostile::{RSS_KB_MAX, listen, peak_rss_kb, state_of, told};
+use tests::system::{
+    CATCH_UP_TIMEOUT, everything_arrives, metric, stage, start_dlms, start_p1_over_tcp, until, until_logged,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// Far more than a gateway may keep of it.
@@ -90,19 +92,6 @@ async fn serve(mut client: TcpStream, real: SocketAddr, mut phase: watch::Receiv
     }
 }
 
-async fn start_port(real: SocketAddr, phase: watch::Receiver<Phase>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            // Either side hanging up ends it.
-            let phase = phase.clone();
-            tokio::spawn(async move { drop(serve(client, real, phase).await) });
-        }
-    });
-    address
-}
-
 /// Negative controls: never find a telegram too long (`too_long_or_need_more` in `p1/frame.rs`), and nothing is heard behind the
 /// endless one; leave the CRC out of what `P1Port::silent` says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +102,7 @@ async fn a_hostile_p1_port_is_named_and_its_good_telegrams_arrive() {
     let fleet = start_p1_over_tcp(&mut stage, 101).unwrap();
     let real = fleet.endpoints[0]["address"].as_str().unwrap().parse().unwrap();
     let (set_phase, phase) = watch::channel(Phase::Hostile);
-    let port = start_port(real, phase).await;
+    let port = listen(move |client| serve(client, real, phase.clone())).await.unwrap();
     stage.meters_toml = format!(
         "{}[[port]]\nname = \"p1\"\ntcp = \"{port}\"\nevery_s = 1\nregisters_every_s = 1\nclock_check = \"off\"\nsilent_after_s = 5\n",
         others.toml().unwrap()
@@ -127,13 +116,13 @@ async fn a_hostile_p1_port_is_named_and_its_good_telegrams_arrive() {
         Ok(state == "silent" && cause.contains("CRC") && cause.contains("accept_invalid_crc = true"))
     };
     until("the port's state names the CRC and what to do", CATCH_UP_TIMEOUT, is_named).await.unwrap();
-    let is_counted = async || Ok(metric(&stage, "gateway_telegrams_crc_invalid_total").await? >= 100);
+    let is_counted = async || Ok(metric(stage.gateway_address(), "gateway_telegrams_crc_invalid_total").await? >= 100);
     until("a hundred telegrams are refused for their CRC", CATCH_UP_TIMEOUT, is_counted).await.unwrap();
-    assert_eq!(metric(&stage, "gateway_telegrams_total").await.unwrap(), 0);
+    assert_eq!(metric(stage.gateway_address(), "gateway_telegrams_total").await.unwrap(), 0);
     set_phase.send(Phase::Mixed).unwrap();
     let is_well = async || Ok(state_of(&stage, "p1").await? == ("ok".to_owned(), String::new()));
     until("the port is well again", CATCH_UP_TIMEOUT, is_well).await.unwrap();
-    let is_read = async || Ok(metric(&stage, "gateway_telegrams_total").await? >= 10);
+    let is_read = async || Ok(metric(stage.gateway_address(), "gateway_telegrams_total").await? >= 10);
     until("ten good telegrams among the bad ones", CATCH_UP_TIMEOUT, is_read).await.unwrap();
     stage.stop_last_simulator().unwrap();
     stage.freeze_simulator().unwrap();

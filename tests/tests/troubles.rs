@@ -7,10 +7,10 @@
 use demo::proxy::{Flow, Proxy};
 use demo::stage::Stage;
 use gateway::config::metering::{MediumSettings, Parity};
-use tests::hostile::{metric, state_of, told};
+use tests::hostile::{state_of, told};
 use tests::system::{
-    CATCH_UP_TIMEOUT, Fleet, Truth, command, everything_arrives, serial_toml, stage, start_dlms, start_serial, until,
-    until_logged,
+    CATCH_UP_TIMEOUT, Fleet, Truth, command, everything_arrives, metric, serial_toml, stage, start_dlms, start_serial,
+    until, until_logged,
 };
 
 const LOAD: &str = "speed = 1200.0\nhistory_days = 0.5";
@@ -28,7 +28,7 @@ async fn until_state(stage: &Stage, meter: &str, wanted: (&str, &str)) {
 }
 
 async fn until_counted(stage: &Stage, name: &str, least: u64) {
-    let is_so = async || Ok(metric(stage, name).await? >= least);
+    let is_so = async || Ok(metric(stage.gateway_address(), name).await? >= least);
     until(&format!("{name} is {least}"), CATCH_UP_TIMEOUT, is_so).await.unwrap();
 }
 
@@ -61,7 +61,7 @@ async fn a_wrong_password_is_named_by_its_file_and_when_it_is_right_nothing_is_m
     until_state(&stage, &meter, ("refusing", advice)).await;
     // The other one is read meanwhile.
     until_logged(&stage, 50).await.unwrap();
-    let failed = metric(&stage, "gateway_meter_reads_failed_total").await.unwrap();
+    let failed = metric(stage.gateway_address(), "gateway_meter_reads_failed_total").await.unwrap();
     assert_eq!(failed, 1, "tried once: the next wrong password may lock the meter");
     let warned = told(&stage, &["WARN", &format!("meter={meter}"), advice]).unwrap();
     assert_eq!(warned.len(), 1, "{warned:?}");
@@ -156,7 +156,7 @@ async fn a_line_that_breaks_off_is_counted_and_read_on_when_it_is_back() {
     stage.start_gateway().unwrap();
     let meter = name_of(&fleet, 0);
     until_state(&stage, &meter, ("ok", "")).await;
-    assert_eq!(metric(&stage, "gateway_lines_lost_total").await.unwrap(), 0);
+    assert_eq!(metric(stage.gateway_address(), "gateway_lines_lost_total").await.unwrap(), 0);
     wire.set(Flow::Down);
     until_counted(&stage, "gateway_lines_lost_total", 1).await;
     until_state(&stage, &meter, ("silent", "the line failed: ")).await;
@@ -192,7 +192,7 @@ async fn an_object_that_a_meter_refuses_is_named_once_and_the_others_are_read() 
     let hint = "hint=\"are codes and profile of its section right, and may its client read them?\"";
     assert!(warned.len() == 1 && warned[0].contains("1-0:99.99.0") && warned[0].contains(hint), "{warned:?}");
     // It is well but for that.
-    assert_eq!(metric(&stage, "gateway_meter_reads_failed_total").await.unwrap(), 0);
+    assert_eq!(metric(stage.gateway_address(), "gateway_meter_reads_failed_total").await.unwrap(), 0);
     stage.freeze_simulator().unwrap();
     all_of_it_arrives(&stage, &fleet.captured().unwrap()).await;
 }

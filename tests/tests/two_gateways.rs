@@ -49,7 +49,7 @@ async fn what_two_gateways_hear_at_once_is_stored_once_and_is_an_alarm() {
     second.start_gateway().unwrap();
     let fleet = start_cad(&mut stage, 1, METERS).unwrap();
     until_logged(&stage, 200).await.unwrap();
-    let api = stage.page().trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+    let api = stage.cloud_address();
     let all_are_seen_twice = async || {
         let answer: serde_json::Value = serde_json::from_str(&http_body(api, "/v1/meters").await?)?;
         let meters = answer["meters"].as_array().cloned().unwrap_or_default();

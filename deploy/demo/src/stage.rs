@@ -127,8 +127,12 @@ impl Stage {
         self.broker_port
     }
 
+    pub fn cloud_address(&self) -> SocketAddr {
+        loopback(self.cloud_port)
+    }
+
     pub fn page(&self) -> String {
-        format!("http://{}/", loopback(self.cloud_port))
+        format!("http://{}/", self.cloud_address())
     }
 
     pub fn truth(&self) -> PathBuf {
