@@ -32,12 +32,13 @@ where
     Ok(address)
 }
 
-/// State and cause of a meter, by its name in the settings or in the inventory.
+/// State and cause of a meter, by its name in the settings or in the inventory; both empty while it is not in the status, as just
+/// after a start.
 pub async fn state_of(stage: &Stage, name: &str) -> anyhow::Result<(String, String)> {
     let status = stage.gateway_status().await?;
     let meters = status["meters"].as_array().context("no list of meters")?;
-    let meter = meters.iter().find(|meter| meter["name"] == name).with_context(|| format!("no meter {name}"))?;
-    let text = |key: &str| meter[key].as_str().unwrap_or_default().to_owned();
+    let meter = meters.iter().find(|meter| meter["name"] == name);
+    let text = |key: &str| meter.and_then(|meter| meter[key].as_str()).unwrap_or_default().to_owned();
     Ok((text("state"), text("cause")))
 }
 
