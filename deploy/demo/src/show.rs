@@ -240,10 +240,9 @@ pub fn build_and_find(quiet: bool) -> anyhow::Result<Binaries> {
             say("building gateway, cloud and simulator (some minutes the first time)");
         }
         let packages = ["-p", "gateway", "-p", "cloud", "-p", "firmware-sim", "-p", "demo"];
-        let status = std::process::Command::new(cargo)
-            .args(["build", "--quiet", "--profile", "ci", "--bins"])
-            .args(packages)
-            .status()?;
+        // Its progress goes to standard error, as that of the build before this program: whoever waits for minutes sees why.
+        let status =
+            std::process::Command::new(cargo).args(["build", "--profile", "ci", "--bins"]).args(packages).status()?;
         ensure!(status.success(), "the programs could not be built");
     }
     Binaries::in_folder(folder)
