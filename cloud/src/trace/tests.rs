@@ -49,6 +49,10 @@ impl World {
     }
 
     async fn refer(&self, batch: &Batch) {
+        self.refer_as(batch, 1).await;
+    }
+
+    async fn refer_as(&self, batch: &Batch, version: u8) {
         let payload = Payload::seal(batch);
         let id = &batch.id;
         let reference = BatchRef {
@@ -63,7 +67,9 @@ impl World {
             last_at: T0,
         };
         let appended_at = batch.sealed_at.plus_ms(1000);
-        self.log.append_ref(&id.gateway, Uplinked::Ref(reference.encode()), appended_at).await.unwrap();
+        let mut bytes = reference.encode();
+        assert_eq!(std::mem::replace(&mut bytes[1], version), 1, "the version");
+        self.log.append_ref(&id.gateway, Uplinked::Ref(bytes), appended_at).await.unwrap();
     }
 
     async fn archive(&self) {
@@ -246,6 +252,30 @@ async fn a_reading_of_a_refused_batch_is_found_in_quarantine_with_the_reason() {
     let found = trace(&world.sources(), &args(&refused, 3), None).await.unwrap();
     let states: Vec<State> = found.deliveries.iter().map(Delivery::state).collect();
     assert_eq!(states, [State::Refused, State::Committed]);
+}
+
+/// Negative control: read refs of this version only (`add_refs`).
+#[tokio::test]
+async fn a_ref_that_only_a_newer_cloud_reads_is_found() {
+    let world = World::new();
+    let waiting = batch(1, 1, 8);
+    world.upload(&waiting).await;
+    world.refer_as(&waiting, 2).await;
+    let found = trace(&world.sources(), &args(&waiting, 3), None).await.unwrap();
+    let [delivery] = found.deliveries.as_slice() else { panic!("{found}") };
+    assert_eq!((delivery.state(), delivery.refs.len()), (State::Referenced, 1));
+}
+
+/// Negative control: leave out what is said of it (`search_payloads`).
+#[tokio::test]
+async fn a_batch_that_was_refused_without_its_payload_is_named_when_nothing_is_found() {
+    let world = World::new();
+    let refused = batch(1, 1, 8);
+    let key = PayloadKey { batch: refused.id.clone(), sha256: Payload::seal(&refused).sha256 };
+    world.payloads().quarantine(&key, None, "claims too much").await.unwrap();
+    let found = trace(&world.sources(), &args(&refused, 3), None).await.unwrap();
+    let text = found.to_string();
+    assert!(!found.is_found() && text.contains("was refused without its payload (claims too much)"), "{text}");
 }
 
 /// Negative control: drop what `search_payloads` answers.
