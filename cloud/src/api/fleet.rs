@@ -115,6 +115,8 @@ impl Fleet {
                 meter.gateways.push(reading.gateway.clone());
             }
             gateways.entry(reading.gateway.clone()).or_default();
+            // The inventory comes when something changed, and daily.
+            meter.last_read_at = meter.last_read_at.max(Some(reading.read_at));
             meter.last.push(reading);
         }
         let mut meters: Vec<Meter> = meters.into_values().collect();

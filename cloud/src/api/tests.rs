@@ -50,6 +50,21 @@ async fn pages_hold_every_reading_once() {
     assert_eq!(first["readings"][0]["captured_at"], second["readings"][0]["captured_at"]);
 }
 
+/// Negative control: leave the readings out of `last_read_at` (`fleet.rs`).
+#[actix_web::test]
+async fn a_meter_was_read_when_its_last_reading_was_though_its_inventory_is_older() {
+    let world = fleet().await;
+    let captured_at = now().plus_ms(-30_000);
+    let live = block(series("KFM:2", "1-0:1.8.0", Kind::Register, 0), [(captured_at, 0, 7)].into_iter());
+    world.deliver(batch("gw-1", 3, vec![live], None), now()).await;
+    let meters = json(&world.state(None), "/v1/meters").await;
+    let meter =
+        |id: &str| meters["meters"].as_array().unwrap().iter().find(|meter| meter["meter"] == id).unwrap().clone();
+    let read_at = |id: &str| meter(id)["last_read_at"].as_str().unwrap().to_owned();
+    assert_eq!(read_at("KFM:2"), captured_at.plus_ms(5_000).to_string());
+    assert_eq!(read_at("KFM:3"), now().plus_ms(-60_000).to_string(), "as its inventory says");
+}
+
 #[actix_web::test]
 async fn local_days_have_23_24_or_25_hours() {
     let state = fleet().await.state(None);

@@ -90,15 +90,26 @@ pub(super) fn localized(text: &str, zone: &TimeZone) -> String {
     text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// How long ago, in one unit.
 fn ago(ms: i64) -> String {
-    match ms / 1000 {
-        ..0 => "ahead of us".to_owned(),
-        seconds @ 0..60 => format!("{seconds} s ago"),
-        seconds @ 60..7_200 => format!("{} min ago", seconds / 60),
-        seconds @ 7_200..172_800 => format!("{} h ago", seconds / 3_600),
-        seconds => format!("{} days ago", seconds / 86_400),
+    u64::try_from(ms / 1000).map_or_else(|_| "ahead of us".to_owned(), |seconds| format!("{} ago", lasting(seconds)))
+}
+
+/// How long, in one unit.
+fn lasting(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
     }
+}
+
+/// How far a meter's clock is from its gateway's.
+pub(super) fn clock_offset(ms: i64) -> String {
+    if ms.unsigned_abs() < 120_000 {
+        return format!("{:+.1} s", ms as f64 / 1000.0);
+    }
+    format!("{} {}", lasting(ms.unsigned_abs() / 1000), if ms < 0 { "behind" } else { "ahead" })
 }
 
 /// Digits in groups of three by thin spaces.
@@ -146,5 +157,7 @@ mod tests {
         );
         assert!(time(Some(now.plus_ms(-86_400_000)), now, &TimeZone::UTC).contains(">2026-11-22 02:40 "));
         assert!(time(None, now, &TimeZone::UTC).contains("never"));
+        let offsets = [-1_000, 119_000, -2_146_803_000, 7_200_000].map(clock_offset);
+        assert_eq!(offsets, ["-1.0 s", "+119.0 s", "24 days behind", "2 h ahead"]);
     }
 }

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use protocols::metering::{Day, Kind, MeterId, Series, UtcMillis};
 use protocols::uplink::GatewayId;
 
-use super::html::{Html, esc, grouped, query, time, value};
+use super::html::{Html, clock_offset, esc, grouped, query, time, value};
 use super::tables::meter_chip;
 use super::{Frame, respond, show};
 use crate::api::fleet::Meter;
@@ -155,7 +155,7 @@ fn identity(main: &mut Html, meter: &Meter, (now, zone): (UtcMillis, &TimeZone))
     fact("Gateway", format!("<span class=\"mono\">{}</span>", esc(gateways.join(", "))));
     fact("Last read", time(meter.last_read_at, now, zone));
     if let Some(ms) = meter.clock_offset_ms {
-        fact("Clock", format!("<span class=\"num\">{:+.1}</span> <span class=\"unit\">s</span>", ms as f64 / 1000.0));
+        fact("Clock", format!("<span class=\"num\">{}</span>", clock_offset(ms)));
     }
     main.raw("</dl></section>");
 }

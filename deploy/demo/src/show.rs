@@ -89,6 +89,7 @@ async fn play(stage: &mut Stage, once: bool) -> anyhow::Result<bool> {
         METERS + 1
     ));
     say(&format!("the page: {}", stage.page()));
+    say("(the meters live some weeks ago, so that their fast clocks have room: the page calls them behind)");
     seconds(8).await;
     say("the uplink is torn for 10 s");
     stage.set_uplink(false);
