@@ -346,6 +346,7 @@ fn services() -> (std::process::Child, SocketAddr) {
     (program, address)
 }
 
+/// Negative control: start the program itself in `Server::launch`, without `setpriv`.
 #[test]
 fn a_service_ends_with_the_program_that_started_it_however_that_ends() {
     let (mut program, address) = services();

@@ -85,24 +85,17 @@ impl Cassandra {
         let (port, storage) = (free_port()?, free_port()?);
         let jmx = (0..nodes).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let mut cassandra = Self { folder: folder.to_owned(), port, jmx, nodes: Vec::new() };
-        for node in 0..nodes {
+        for (node, token) in TOKENS.into_iter().enumerate().take(nodes) {
             let home = folder.join(format!("cassandra-{}", node + 1));
             std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
-            let mut yaml =
-                derive(&mounted("cassandra/cassandra.yaml")?, ": ", &values(node, nodes, port, storage, &home))?;
-            match authority {
-                Some(authority) => {
-                    let certificate = authority.server()?;
-                    write(&home.join("server.pem"), &format!("{}{}", certificate.key, certificate.chain))?;
-                }
-                None => yaml = derive(&yaml, ": ", &open())?,
-            }
-            for (key, value) in settings {
-                let known = derive(&yaml, ": ", &[(key, (*value).to_owned())]);
-                yaml = known.unwrap_or_else(|_| format!("{yaml}{key}: {value}\n"));
-            }
+            let places = values(node, nodes, port, storage, &home);
+            let mut yaml = yaml(&places, authority, settings)?;
             if nodes > 1 {
-                yaml.push_str(&format!("initial_token: \"{}\"\nauto_bootstrap: false\n", TOKENS[node]));
+                yaml = format!("{yaml}initial_token: \"{token}\"\nauto_bootstrap: false\n");
+            }
+            if let Some(authority) = authority {
+                let certificate = authority.server()?;
+                write(&home.join("server.pem"), &format!("{}{}", certificate.key, certificate.chain))?;
             }
             write(&home.join("cassandra.yaml"), &yaml)?;
             write(&home.join("logback.xml"), &mounted("cassandra/logback.xml")?)?;
@@ -194,6 +187,19 @@ impl Cassandra {
 
 fn listen_address(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, node as u8 + 1)
+}
+
+/// `cassandra.yaml` of one node, but for its place in the ring.
+fn yaml(places: &[(&str, String)], authority: Option<&Authority>, settings: &[(&str, &str)]) -> Result<String> {
+    let mut yaml = derive(&mounted("cassandra/cassandra.yaml")?, ": ", places)?;
+    if authority.is_none() {
+        yaml = derive(&yaml, ": ", &open())?;
+    }
+    for (key, value) in settings {
+        let known = derive(&yaml, ": ", &[(key, (*value).to_owned())]);
+        yaml = known.unwrap_or_else(|_| format!("{yaml}{key}: {value}\n"));
+    }
+    Ok(yaml)
 }
 
 /// Ports, addresses and folders of one node.

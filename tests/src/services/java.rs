@@ -23,7 +23,7 @@ pub fn java() -> Result<PathBuf> {
     let homes = std::env::var_os("JAVA_HOME").map(PathBuf::from).into_iter().chain(installed());
     let mut candidates = homes.map(|home| home.join("bin/java")).filter(|java| java.is_file()).chain(program("java"));
     candidates.find(|java| is_wanted(java)).ok_or_else(|| {
-        Missing::new(format!("there is no Java {VERSION}"), "apt-get install openjdk-17-jre-headless maven")
+        Missing::error(format!("there is no Java {VERSION}"), "apt-get install openjdk-17-jre-headless maven")
     })
 }
 
@@ -103,7 +103,7 @@ pub(super) fn fetched(name: &str, make: impl FnOnce(&Path, &Path) -> Result<()>)
 pub(super) fn fetch(name: &str, command: &Command, folder: &Path) -> Result<()> {
     match run(name, command, folder, FETCH_TIMEOUT) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Missing::new(
+        Err(error) => Err(Missing::error(
             format!("cannot fetch: {error:#}"),
             "the package registries must be reachable once; what was fetched stays in the cache",
         )),
@@ -112,7 +112,7 @@ pub(super) fn fetch(name: &str, command: &Command, folder: &Path) -> Result<()> 
 
 fn maven(repository: &Path) -> Result<Command> {
     java()?;
-    let maven = program("mvn").ok_or_else(|| Missing::new("there is no Maven", "apt-get install maven"))?;
+    let maven = program("mvn").ok_or_else(|| Missing::error("there is no Maven", "apt-get install maven"))?;
     let mut command = Command::new(maven);
     command.args(["-q", "-B", "-Dstyle.color=never"]).arg(option("maven.repo.local", repository));
     Ok(command)

@@ -36,7 +36,7 @@ use crate::power_loss::skipped;
 pub struct Missing(String);
 
 impl Missing {
-    fn new(what: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
+    fn error(what: impl fmt::Display, hint: impl fmt::Display) -> anyhow::Error {
         Self(format!("{what}\nhint: {hint}")).into()
     }
 }

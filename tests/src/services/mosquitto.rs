@@ -27,7 +27,10 @@ impl Mosquitto {
     /// Starts it with a certificate of this authority, whose clients it admits.
     pub fn start(folder: &Path, authority: &Authority) -> Result<Self> {
         let program = program("mosquitto").ok_or_else(|| {
-            Missing::new("there is no mosquitto", "apt-get install --no-install-recommends mosquitto mosquitto-clients")
+            Missing::error(
+                "there is no mosquitto",
+                "apt-get install --no-install-recommends mosquitto mosquitto-clients",
+            )
         })?;
         let home = folder.join("mosquitto");
         std::fs::create_dir_all(home.join("data")).with_context(|| format!("cannot make {}", home.display()))?;

@@ -113,7 +113,7 @@ fn versitygw() -> Result<PathBuf> {
         let installed = Path::new("/usr/local/go/bin/go").to_owned();
         let go = program("go").or_else(|| Some(installed).filter(|go| go.is_file()));
         let go =
-            go.ok_or_else(|| Missing::new("there is no Go to build versitygw with", "install Go 1.24 or newer"))?;
+            go.ok_or_else(|| Missing::error("there is no Go to build versitygw with", "install Go 1.24 or newer"))?;
         let mut install = Command::new(go);
         install.args(["install", &format!("{VERSITYGW}@{VERSITYGW_VERSION}")]).env("GOBIN", staging);
         fetch("go-versitygw", &install, repository)

@@ -234,7 +234,7 @@ fn spawn(command: Command) -> Result<Child> {
 }
 
 fn setpriv() -> Result<PathBuf> {
-    super::program("setpriv").ok_or_else(|| Missing::new("there is no setpriv", "apt-get install util-linux"))
+    super::program("setpriv").ok_or_else(|| Missing::error("there is no setpriv", "apt-get install util-linux"))
 }
 
 /// The status of the answer to a GET.
