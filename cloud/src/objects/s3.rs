@@ -194,7 +194,7 @@ impl S3Settings {
         let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
         if says(&["NoSuchBucket"]) {
             S3Error::NoBucket { endpoint, bucket }
-        } else if says(&["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"]) {
+        } else if says(&["InvalidAccessKeyId", "NotSignedUp", "SignatureDoesNotMatch"]) {
             S3Error::Credentials { endpoint }
         } else if says(&["RequestTimeTooSkewed"]) {
             S3Error::Clock { endpoint }

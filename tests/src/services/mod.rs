@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod mosquitto;
 pub mod registry;
 pub mod s3;
+pub mod s3_faults;
 pub mod server;
 pub mod settings;
 

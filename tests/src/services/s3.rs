@@ -12,8 +12,10 @@ use demo::process::free_port;
 use object_store::ClientOptions;
 use object_store::aws::AmazonS3Builder;
 
+use super::certificates::Authority;
 use super::java::{fetch, fetched};
 use super::server::{Ready, Server};
+use super::settings::write;
 use super::{Missing, program};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,6 +29,7 @@ pub const SECRET_KEY: &str = "made for tests and nothing else";
 #[derive(Debug)]
 pub struct S3 {
     address: SocketAddr,
+    scheme: &'static str,
     objects: PathBuf,
     server: Server,
 }
@@ -34,7 +37,7 @@ pub struct S3 {
 impl S3 {
     /// Starts s3s-fs, with one bucket.
     pub fn start(folder: &Path) -> Result<Self> {
-        Self::start_with(folder, "s3", |address, objects| {
+        Self::start_with(folder, "s3", "http", |address, objects| {
             let program = own_program("s3_server")?;
             let server = Server::new("s3", &program, folder, Ready::Port(address));
             let arguments = [&address.to_string(), &objects.display().to_string(), ACCESS_KEY, SECRET_KEY];
@@ -44,21 +47,42 @@ impl S3 {
 
     /// Starts versitygw, with one bucket.
     pub fn start_versitygw(folder: &Path) -> Result<Self> {
+        Self::versitygw(folder, None)
+    }
+
+    /// The same with TLS, and a certificate of this authority.
+    pub fn start_versitygw_secured(folder: &Path, authority: &Authority) -> Result<Self> {
+        Self::versitygw(folder, Some(authority))
+    }
+
+    fn versitygw(folder: &Path, authority: Option<&Authority>) -> Result<Self> {
         let program = versitygw()?;
-        Self::start_with(folder, "versitygw", |address, objects| {
-            let server = Server::new("versitygw", &program, folder, Ready::Port(address));
+        let scheme = if authority.is_some() { "https" } else { "http" };
+        Self::start_with(folder, "versitygw", scheme, |address, objects| {
+            let mut server = Server::new("versitygw", &program, folder, Ready::Port(address));
+            if let Some(identity) = authority.map(Authority::server).transpose()? {
+                let (certificate, key) = (folder.join("versitygw.crt"), folder.join("versitygw.key"));
+                write(&certificate, &identity.chain)?;
+                write(&key, &identity.key)?;
+                server = server.arguments([PathBuf::from("--cert"), certificate, PathBuf::from("--key"), key]);
+            }
             let arguments = ["--port", &address.to_string(), "--quiet", "posix", &objects.display().to_string()];
             let server = server.arguments(arguments.map(str::to_owned));
             Ok(server.variable("ROOT_ACCESS_KEY", ACCESS_KEY).variable("ROOT_SECRET_KEY", SECRET_KEY))
         })
     }
 
-    fn start_with(folder: &Path, name: &str, server: impl FnOnce(SocketAddr, &Path) -> Result<Server>) -> Result<Self> {
+    fn start_with(
+        folder: &Path,
+        name: &str,
+        scheme: &'static str,
+        server: impl FnOnce(SocketAddr, &Path) -> Result<Server>,
+    ) -> Result<Self> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let objects = folder.join(format!("{name}-objects"));
         let bucket = objects.join(BUCKET);
         std::fs::create_dir_all(&bucket).with_context(|| format!("cannot make {}", bucket.display()))?;
-        let mut s3 = Self { address, server: server(address, &objects)?, objects };
+        let mut s3 = Self { address, scheme, server: server(address, &objects)?, objects };
         s3.restart()?;
         Ok(s3)
     }
@@ -68,7 +92,7 @@ impl S3 {
     }
 
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// A client of the bucket; `build` it, or change what it shall have otherwise first.
