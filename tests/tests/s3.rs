@@ -41,7 +41,11 @@ fn place(section: &ObjectsSection) -> Place {
 
 /// It waits for ever for a service that does not answer: a test does not.
 async fn open(section: &ObjectsSection) -> Result<Arc<dyn ObjectStore>, ObjectsError> {
-    tokio::time::timeout(Duration::from_secs(60), place(section).open()).await.unwrap()
+    let place = place(section);
+    let Ok(opened) = tokio::time::timeout(Duration::from_secs(30), place.open()).await else {
+        panic!("still waiting: {:?}", place.look().await)
+    };
+    opened
 }
 
 async fn objects(folder: &FilePath, endpoint: &str) -> Arc<dyn ObjectStore> {
@@ -119,7 +123,7 @@ async fn refused(section: &ObjectsSection) -> (String, String) {
     (message, hint)
 }
 
-/// Negative control: take `InvalidAccessKeyId` out of `S3Settings::judge` (versitygw answers it with 404).
+/// Negative control: take `XAdminUserNotFound` out of `UNKNOWN_KEY` in `cloud/src/objects/s3.rs`: versitygw answers it with 404.
 async fn each_wrong_setting_is_told(s3: &S3) {
     let folder = tempfile::tempdir().unwrap();
     let right = section(folder.path(), &s3.endpoint());
@@ -261,7 +265,7 @@ async fn a_slow_service_is_slow_and_nothing_else() {
 
 /// A bucket that is gone looks to S3 as an object that is: 404.
 ///
-/// Negative control: take `NoSuchBucket` out of `cloud::objects::is_absent`.
+/// Negative control: leave `NO_BUCKET` out of `cloud::objects::is_absent`.
 #[tokio::test]
 async fn a_bucket_that_went_away_loses_no_payload() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,7 +284,7 @@ async fn a_bucket_that_went_away_loses_no_payload() {
 
 /// What was acknowledged is there, whole, however often the server is killed; what was not can be put again.
 ///
-/// Negative control: answer `Stored` in `Payloads::put` without writing.
+/// Negative control: empty the bucket's folder in `S3::restart`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_again_and_again_has_every_payload_that_it_took() {
     let folder = tempfile::tempdir().unwrap();

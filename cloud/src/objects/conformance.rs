@@ -1,7 +1,7 @@
 //! What every object store must do for the landing area and the archive, as cases that any of them runs.
 //!
-//! A case knows the trait alone. It panics where the store is wrong. What follows a case's name says what to break to see it
-//! fail.
+//! A case knows the trait alone. It panics where the store is wrong; what it must see is said above it, and
+//! `tests/broken.rs` beside this file has a store that does each of it.
 
 #![allow(clippy::unwrap_used, reason = "a case fails by panicking")]
 
@@ -86,7 +86,7 @@ async fn list(objects: &dyn ObjectStore, folder: &str) -> Vec<(String, u64)> {
     listed
 }
 
-/// Break: answer `put` before the bytes are there.
+/// Break: forget at the end of a process.
 pub async fn what_was_written_survives_every_process(stores: &dyn ObjectStores) {
     let mut subject = stores.fresh().await;
     let key = Path::from("landing/gw-1/0000000000000001/1-a.cbor.zst");
@@ -106,7 +106,7 @@ pub async fn writing_a_key_again_replaces_it(stores: &dyn ObjectStores) {
     }
 }
 
-/// Break: answer an empty object, or an error of another kind.
+/// Break: answer an empty object.
 pub async fn what_is_not_there_is_absent(stores: &dyn ObjectStores) {
     let subject = stores.fresh().await;
     let (objects, key) = (subject.objects(), Path::from("landing/gw-1/1-a"));
@@ -134,15 +134,16 @@ pub async fn writers_of_the_same_bytes_do_not_disturb_each_other(stores: &dyn Ob
     assert_eq!(list(&*objects, "archive").await.len(), 1);
 }
 
-/// Break: end a listing after its first page, or compare prefixes by letters instead of names.
+/// Break: end a listing after its first page.
 pub async fn a_listing_of_many_is_whole_and_of_its_folder_alone(stores: &dyn ObjectStores) {
     let subject = stores.fresh().await;
     let objects = subject.objects();
     let keys: BTreeSet<String> = (0..MANY).map(|number| format!("landing/gw-1/{number}")).collect();
     let beside = ["landing/gw-10/0", "landing/gw-11", "archive/gw-1/0"].map(str::to_owned);
-    futures_util::stream::iter(keys.iter().chain(&beside))
+    let all: Vec<Path> = keys.iter().chain(&beside).map(|key| Path::from(key.as_str())).collect();
+    futures_util::stream::iter(all)
         .map(|key| {
-            let (objects, key) = (Arc::clone(&objects), Path::from(key.as_str()));
+            let objects = Arc::clone(&objects);
             async move { objects.put(&key, bytes(7, 3).into()).await.unwrap() }
         })
         .buffer_unordered(AT_ONCE)
@@ -154,7 +155,7 @@ pub async fn a_listing_of_many_is_whole_and_of_its_folder_alone(stores: &dyn Obj
     assert_eq!(list(&*objects, "landing").await.len(), MANY + 2);
 }
 
-/// Break: delete nothing, or everything that begins as the key does.
+/// Break: delete nothing.
 pub async fn what_was_deleted_is_gone(stores: &dyn ObjectStores) {
     let subject = stores.fresh().await;
     let (objects, key, kept) = (subject.objects(), Path::from("landing/gw-1/1"), Path::from("landing/gw-1/12"));
@@ -185,7 +186,7 @@ pub async fn the_end_of_an_object_is_read_alone(stores: &dyn ObjectStores) {
     }
 }
 
-/// Break: keep the first few MiB.
+/// Break: keep the first 16 MiB.
 pub async fn a_large_object_comes_back(stores: &dyn ObjectStores) {
     let subject = stores.fresh().await;
     let (objects, key) = (subject.objects(), Path::from("archive/raw/large"));
@@ -212,7 +213,7 @@ pub async fn a_put_that_failed_half_way_leaves_nothing_to_read(stores: &dyn Obje
     assert!(read(&*objects, &new).await == bytes(2, 3_000_000), "it can be written after all");
 }
 
-/// Through the landing area. Break: read without a bound.
+/// Through the landing area. Break: leave an object that is there as it is.
 pub async fn a_payload_is_found_and_one_that_is_too_long_is_none(stores: &dyn ObjectStores) {
     let subject = stores.fresh().await;
     let (objects, payloads) = (subject.objects(), Payloads::new(subject.objects()));

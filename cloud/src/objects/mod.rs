@@ -73,5 +73,5 @@ impl Place {
 pub fn is_absent(error: &object_store::Error) -> bool {
     let object_store::Error::NotFound { source, .. } = error else { return false };
     let told = source.to_string();
-    !["NoSuchBucket", "InvalidAccessKeyId"].iter().any(|code| told.contains(code))
+    !told.contains(s3::NO_BUCKET) && !s3::UNKNOWN_KEY.iter().any(|code| told.contains(code))
 }

@@ -24,6 +24,10 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 /// What the start writes and deletes, to know that it may.
 const PROBE: &str = "probe/may-write";
 
+/// What servers say of a bucket that is not there, and of a key that they do not know.
+pub(super) const NO_BUCKET: &str = "NoSuchBucket";
+pub(super) const UNKNOWN_KEY: [&str; 3] = ["InvalidAccessKeyId", "NotSignedUp", "XAdminUserNotFound"];
+
 /// Where the bucket is, and how to talk to it.
 #[derive(Debug, Clone)]
 pub struct S3Settings {
@@ -192,9 +196,9 @@ impl S3Settings {
         let (endpoint, bucket) = (self.endpoint.clone(), self.bucket.clone());
         let text = told(&source);
         let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
-        if says(&["NoSuchBucket"]) {
+        if says(&[NO_BUCKET]) {
             S3Error::NoBucket { endpoint, bucket }
-        } else if says(&["InvalidAccessKeyId", "NotSignedUp", "SignatureDoesNotMatch"]) {
+        } else if says(&UNKNOWN_KEY) || says(&["SignatureDoesNotMatch"]) {
             S3Error::Credentials { endpoint }
         } else if says(&["RequestTimeTooSkewed"]) {
             S3Error::Clock { endpoint }
@@ -203,15 +207,21 @@ impl S3Settings {
         } else if says(&["invalid peer certificate"]) {
             S3Error::Certificate { endpoint }
         } else {
-            match source {
-                object_store::Error::PermissionDenied { .. } => S3Error::Forbidden { endpoint, bucket, action },
-                object_store::Error::Unauthenticated { .. } => S3Error::Credentials { endpoint },
-                // Of a listing or a write: there is nothing that could be absent.
-                object_store::Error::NotFound { .. } => S3Error::NotS3 { endpoint, status: 404 },
-                source => S3Error::Unavailable { endpoint, source },
+            match status(&text) {
+                Some(401) => S3Error::Credentials { endpoint },
+                Some(403) => S3Error::Forbidden { endpoint, bucket, action },
+                // In time, in conflict with another instance that probes, too early, too often: later is another time.
+                Some(408 | 409 | 425 | 429) => S3Error::Unavailable { endpoint, source },
+                Some(status @ 400..=499) => S3Error::NotS3 { endpoint, status },
+                _ => S3Error::Unavailable { endpoint, source },
             }
         }
     }
+}
+
+/// As the library words it; a listing's error has no kind of its own.
+fn status(text: &str) -> Option<u16> {
+    text.split_once("status code: ")?.1.get(..3)?.parse().ok()
 }
 
 /// An error and all that caused it.

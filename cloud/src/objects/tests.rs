@@ -1,3 +1,5 @@
+mod broken;
+
 use std::path::Path as FilePath;
 
 use async_trait::async_trait;
