@@ -24,7 +24,10 @@ struct Running {
 }
 
 impl Running {
+    /// In a folder of its own.
     fn start(&mut self, name: &str, folder: &Path) -> Result<()> {
+        let folder = &folder.join(name);
+        std::fs::create_dir_all(folder)?;
         let address = match name {
             "kafka" | "kafka3" => {
                 let kafka = self.kafka.insert(Kafka::start(folder, if name == "kafka" { 1 } else { 3 })?);

@@ -33,7 +33,7 @@ pub struct Kafka {
 }
 
 impl Kafka {
-    /// Starts so many nodes on free ports, and waits until each takes connections.
+    /// Starts so many nodes on free ports, on the data that the folder may hold, and waits until each takes connections.
     pub fn start(folder: &Path, nodes: usize) -> Result<Self> {
         Self::start_with(folder, nodes, &[])
     }
@@ -56,7 +56,15 @@ impl Kafka {
             write(&home.join("server.properties"), &properties)?;
             let mut format = Command::new(&java);
             format.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", LOG_LEVEL, "-cp", &class_path(&jars)]);
-            format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", "server.properties"]);
+            format.args([
+                "kafka.tools.StorageTool",
+                "format",
+                "--ignore-formatted",
+                "-t",
+                CLUSTER_ID,
+                "-c",
+                "server.properties",
+            ]);
             run("format", &format, &home, TOOL_TIMEOUT)?;
             let ready = Ready::Port(SocketAddr::from((Ipv4Addr::LOCALHOST, kafka.ports[node])));
             let heap: &[&str] = if nodes == 1 { &["-Xms256m", "-Xmx512m"] } else { &["-Xmx384m"] };
