@@ -78,6 +78,7 @@ fn consume(kafka: &Kafka, count: usize) -> Vec<u32> {
     values
 }
 
+/// Negative control: delete `data/services-0` in `Kafka::restart`.
 #[test]
 fn kafka_has_after_a_kill_what_it_acknowledged() {
     let _alone = alone();
@@ -92,6 +93,7 @@ fn kafka_has_after_a_kill_what_it_acknowledged() {
     assert_eq!(consume(&kafka, 600), (0..600).collect::<Vec<_>>());
 }
 
+/// Negative control: give the topic one replica.
 #[test]
 fn kafka_of_three_nodes_goes_on_without_one() {
     let _alone = alone();
@@ -123,6 +125,7 @@ fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Stri
     (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
+/// Negative control: `apicurio.storage.kind=sql`, which is in memory.
 #[test]
 fn the_registry_has_after_a_kill_the_schema_that_it_took() {
     let _alone = alone();
@@ -179,6 +182,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(future)
 }
 
+/// Negative control: `commitlog_sync: periodic`, which lost 49 of the 200 rows.
 #[test]
 fn cassandra_has_after_a_kill_what_it_acknowledged() {
     let _alone = alone();
@@ -196,6 +200,7 @@ fn cassandra_has_after_a_kill_what_it_acknowledged() {
     assert!(cassandra.nodetool(0, &["status"]).unwrap().contains("UN  127.0.0.1"));
 }
 
+/// Negative control: give the keyspace one replica.
 #[test]
 fn cassandra_of_three_nodes_goes_on_without_one() {
     let _alone = alone();
@@ -257,6 +262,7 @@ fn s3_keeps_objects(started: anyhow::Result<S3>) {
     });
 }
 
+/// Negative control: empty the bucket's folder in `S3::restart`; the same for versitygw.
 #[test]
 fn s3_has_after_a_kill_what_it_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
@@ -290,6 +296,7 @@ fn as_client(program: &str, mosquitto: &Mosquitto, authority: &Authority, name: 
     command.args(arguments).output().unwrap()
 }
 
+/// Negative control: `pattern write meterpost/v1/#` in the list of who may what.
 #[test]
 fn mosquitto_lets_a_gateway_reach_its_own_topics_only() {
     let folder = tempfile::tempdir().unwrap();
