@@ -19,6 +19,7 @@ pub mod log;
 #[cfg(test)]
 mod memory;
 pub mod mqtt;
+pub mod objects;
 pub mod offload;
 pub mod payloads;
 pub mod rebuild_store;

@@ -1,7 +1,8 @@
 //! The landing area: payloads as received, named by what they are; and quarantine.
 //!
 //! `landing/{gateway}/{incarnation}/{seq}-{sha256}.cbor.zst`: the gateway is the one that was authenticated, never one that a
-//! message names. An object is written whole or not at all and is durable when `put` returns. Writing the same payload again
+//! message names. An object is written whole or not at all, and is as durable when `put` returns as the store makes it: synced in a
+//! local folder; some S3 servers sync later, and the hash tells when it is read. Writing the same payload again
 //! writes the same object again: that mends one whose bytes went bad.
 
 pub mod gc;
@@ -13,12 +14,15 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use protocols::metering::UtcMillis;
 use protocols::uplink::limits::PAYLOAD_BYTES_MAX;
 use protocols::uplink::{BatchId, GatewayId, SeqSet, Sha256};
+
+use crate::objects::folder;
+pub use crate::objects::folder::LocalFolderError;
+use crate::objects::is_absent;
 
 const LANDING: &str = "landing";
 const QUARANTINE: &str = "quarantine";
@@ -63,15 +67,6 @@ pub enum PayloadsError {
     Unavailable(#[source] object_store::Error),
 }
 
-/// Why a local folder cannot be the landing area.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot use {folder} as the landing area")]
-pub struct LocalFolderError {
-    folder: String,
-    #[source]
-    source: std::io::Error,
-}
-
 /// Landing area and quarantine on one object store.
 #[derive(Debug, Clone)]
 pub struct Payloads {
@@ -85,20 +80,12 @@ impl Payloads {
 
     /// A local folder for looking, beside the process that writes to it: nothing is swept.
     pub fn look(folder: &FilePath) -> Result<Self, LocalFolderError> {
-        let store = LocalFileSystem::new_with_prefix(folder).map_err(|source| LocalFolderError {
-            folder: folder.display().to_string(),
-            source: std::io::Error::other(source),
-        })?;
-        Ok(Self::new(Arc::new(store)))
+        Ok(Self::new(folder::look(folder)?))
     }
 
-    /// A local folder, every write synced. What a killed process left half written is swept: nobody else writes here.
+    /// A local folder. Nobody else writes here.
     pub fn local(folder: &FilePath) -> Result<Self, LocalFolderError> {
-        let error = |source| LocalFolderError { folder: folder.display().to_string(), source };
-        std::fs::create_dir_all(folder).map_err(error)?;
-        sweep_staged(folder).map_err(error)?;
-        let store = LocalFileSystem::new_with_prefix(folder).map_err(|source| error(std::io::Error::other(source)))?;
-        Ok(Self::new(Arc::new(store.with_fsync(true))))
+        Ok(Self::new(folder::open(folder)?))
     }
 
     /// The object store itself: the archive lies beside the landing area.
@@ -133,7 +120,7 @@ impl Payloads {
     async fn fetch_at(&self, path: &Path) -> Result<Option<Bytes>, PayloadsError> {
         let result = match self.objects.get(path).await {
             Ok(result) => result,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(PayloadsError::Unavailable(error)),
         };
         let mut chunks = result.into_stream();
@@ -168,7 +155,8 @@ impl Payloads {
     /// Deletes a landed payload. One that is not there is gone already.
     pub async fn remove(&self, key: &PayloadKey) -> Result<(), PayloadsError> {
         match self.objects.delete(&key.path(LANDING)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(PayloadsError::Unavailable(error)),
         }
     }
@@ -225,26 +213,6 @@ impl Landed {
         let key = PayloadKey::parse(&meta.location)?;
         Some(Self { key, bytes: meta.size, modified_at: UtcMillis(meta.last_modified.timestamp_millis()) })
     }
-}
-
-/// `object_store` writes `name#N` and renames it; a kill in between leaves it, and nothing lists or removes it.
-fn sweep_staged(folder: &FilePath) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sweep_staged(&entry.path())?;
-            continue;
-        }
-        let name = entry.file_name();
-        let staged = name
-            .to_str()
-            .and_then(|name| name.rsplit_once('#'))
-            .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
-        if staged {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
