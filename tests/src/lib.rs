@@ -7,6 +7,7 @@ pub mod measure;
 pub mod outbox_file;
 pub mod power_loss;
 pub mod random;
+pub mod services;
 pub mod small_disk;
 pub mod system;
 pub mod world;
