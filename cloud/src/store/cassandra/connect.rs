@@ -1,5 +1,6 @@
 //! One session with a cluster: how it is made, what an error of it means, how long to wait for the next try.
 
+use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
 use std::num::NonZeroUsize;
@@ -60,7 +61,21 @@ pub(super) async fn connect(settings: &CassandraSettings) -> Result<Session, Cas
         builder = builder.tls_context(Some(tls_context(tls)?));
     }
     let user = settings.login.as_ref().map(|login| login.user.as_str());
-    builder.build().await.map_err(|error| not_connected(&error, user))
+    let session = builder.build().await.map_err(|error| not_connected(&error, user))?;
+    match &section.local_dc {
+        Some(dc) => check_dc(&session, dc).map(|()| session),
+        None => Ok(session),
+    }
+}
+
+/// The driver would find no node for any statement, for ever.
+fn check_dc(session: &Session, dc: &str) -> Result<(), CassandraError> {
+    let cluster = session.get_cluster_state();
+    let known: BTreeSet<&str> = cluster.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
+    if known.contains(dc) {
+        return Ok(());
+    }
+    Err(CassandraError::NoSuchDc { dc: dc.to_owned(), known: known.into_iter().collect::<Vec<_>>().join(", ") })
 }
 
 /// The provider is named: a process may hold two, and the library's choice of one would panic.

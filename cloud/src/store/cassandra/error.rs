@@ -48,6 +48,8 @@ pub enum CassandraError {
     ReplicationLow { keyspace: String, place: String, expected: usize, found: usize },
     #[error("keyspace {keyspace} of Cassandra is in the data centres {dcs}: which one is local must be said")]
     LocalDc { keyspace: String, dcs: String },
+    #[error("store.cassandra.local_dc = {dc}: the cluster has {known}")]
+    NoSuchDc { dc: String, known: String },
     #[error("{operation} {consistency} need {needed} replicas, keyspace {keyspace} of Cassandra has {found}")]
     ConsistencyNeeds { keyspace: String, operation: &'static str, consistency: String, needed: usize, found: usize },
     #[error(
@@ -84,7 +86,9 @@ impl CassandraError {
             Self::ReplicationLow { .. } | Self::ConsistencyNeeds { .. } => {
                 Some("raise it (ALTER KEYSPACE .. WITH replication = ..; then nodetool repair), or lower the setting")
             }
-            Self::LocalDc { .. } => Some("set store.cassandra.local_dc"),
+            Self::LocalDc { .. } | Self::NoSuchDc { .. } => {
+                Some("set store.cassandra.local_dc to the data centre of this machine, as `nodetool status` names it")
+            }
             Self::NoOverlap { .. } => Some("LOCAL_QUORUM for both is safe with any replication"),
             Self::PeriodicCommitLog { .. } => Some(
                 "set `commitlog_sync: group` in cassandra.yaml, or store.cassandra.allow_periodic_commitlog = true",
