@@ -170,7 +170,7 @@ impl StoreSubject for Opened {
     /// More replicas than there are nodes: writes need two of three, reads one.
     async fn obstruct(&mut self, obstructed: bool) -> bool {
         let (keyspace, replicas) = (&self.keyspace, if obstructed { 3 } else { 1 });
-        let replication = format!("{{'class': 'NetworkTopologyStrategy', 'replication_factor': {replicas}}}");
+        let replication = format!("{{'class': 'NetworkTopologyStrategy', 'datacenter1': {replicas}}}");
         let cql = format!("ALTER KEYSPACE {keyspace} WITH replication = {replication}");
         self.admin.query_unpaged(cql, ()).await.unwrap();
         true
