@@ -85,7 +85,7 @@ async fn write(store: &CassandraStore, upserts: &[StoreBatch], server: u32) -> R
     for upsert in upserts {
         store.upsert(std::slice::from_ref(upsert)).await?;
     }
-    let (server, own) = (process_cpu(server)? - before.1, own_cpu() - before.2);
+    let (server, own) = (process_cpu(server)?.saturating_sub(before.1), own_cpu().saturating_sub(before.2));
     Ok((before.0.elapsed(), server, own))
 }
 

@@ -54,8 +54,7 @@ fn wanted(batches: &[StoreBatch]) -> BTreeMap<(String, UtcMillis), i64> {
 /// The node is killed while batches are on their way, stays away for some seconds, and comes back: the same session goes on
 /// by itself, and every acknowledged row is there once.
 ///
-/// Controls: a batch that failed four times counted as sent (`write.rs`, `batch`): rows are missing. No `passes` (every error
-/// final): more calls fail, which is allowed, so nothing is lost.
+/// Control: a batch that failed for good counts as sent (`write.rs`, `batch`).
 #[test]
 fn a_node_that_is_killed_in_the_middle_of_writing_costs_nothing() {
     let mut node = node();

@@ -1,6 +1,7 @@
 //! What the start of a store finds wrong, and what a migration mends.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cloud::clock::SystemClock;
 use cloud::store::ReadingStore as _;
@@ -11,15 +12,19 @@ use tests::services::{Authority, Cassandra, if_to_be_had};
 
 use super::{T0, admin, batch, migrated, node, runtime, section, series};
 
+/// The start waits for ever for what may pass.
+const REFUSED_WITHIN: Duration = Duration::from_secs(60);
+
 async fn refusal(section: &CassandraSection) -> CassandraError {
     let settings = section.check().unwrap();
-    match open(&settings, &SystemClock).await {
-        Ok(_) => panic!("it opened"),
-        Err(error) => error,
+    match tokio::time::timeout(REFUSED_WITHIN, open(&settings, &SystemClock)).await {
+        Ok(Ok(_)) => panic!("it opened"),
+        Ok(Err(error)) => error,
+        Err(_) => panic!("it waits for what does not come"),
     }
 }
 
-/// Control: `CREATE TABLE` without `IF NOT EXISTS` (`schema.rs`).
+/// Control: `CREATE TABLE` without `IF NOT EXISTS`, and `AlreadyExists` an error like others (`schema.rs`).
 #[test]
 fn migrations_may_be_run_by_several_at_once_and_again() {
     let node = node();
@@ -130,8 +135,8 @@ fn a_time_to_live_is_what_the_settings_say_and_what_the_server_can_store() {
 
 /// Where a driver of our own would have to guess, it is told: one error, which says what is wrong and holds no secret.
 ///
-/// Controls: `Login` classed as `Unavailable` (`connect.rs`): the start waits for ever. `check_nodes` left out: a store that
-/// loses what it acknowledged opens.
+/// Controls: `Login` classed as `Unavailable` (`connect.rs`): the start waits for what does not come. `check_nodes` left out
+/// (`check.rs`): a store that loses what it acknowledged opens.
 #[test]
 fn passwords_certificates_and_a_periodic_commit_log_are_judged_at_start() {
     let _alone = node();
