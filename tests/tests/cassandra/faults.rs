@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cloud::clock::SystemClock;
-use cloud::store::cassandra::{CassandraStore, open};
+use cloud::store::cassandra::{CassandraSection, CassandraStore, open};
 use cloud::store::{ReadingStore as _, StoreBatch, StoreError, StoredReading};
 use protocols::metering::UtcMillis;
 
@@ -106,4 +106,34 @@ fn a_node_that_is_killed_in_the_middle_of_writing_costs_nothing() {
     assert_eq!(last.len(), METERS as usize);
     let newest = T0.plus_ms((31 * ROWS - 1) * 10_000);
     assert!(last.iter().all(|row| row.captured_at == newest), "{last:?}");
+}
+
+/// The node stands still with its connections open: what was sent may have been done or not. The call ends by itself, and the
+/// same call succeeds when the node goes on.
+///
+/// Control: a batch that failed for good counts as sent (`write.rs`, `batch`).
+#[test]
+fn a_node_that_stands_still_is_not_taken_for_one_that_wrote() {
+    let node = node();
+    let Some(node) = &*node else { return };
+    let runtime = runtime();
+    let section = CassandraSection { request_timeout_ms: 500, ..section(&node.cassandra) };
+    let patient = CassandraSection { request_timeout_ms: 10_000, ..section.clone() };
+    runtime.block_on(migrated(&patient));
+    let store = runtime.block_on(open(&section.check().unwrap(), &SystemClock)).unwrap();
+    let batches: Vec<StoreBatch> = (1..=3).map(|seq| batch(seq, METERS, ROWS)).collect();
+    runtime.block_on(upsert(&store, &batches[0]));
+    node.cassandra.pause(0).unwrap();
+    let stalled = runtime.block_on(store.upsert(&batches[1..]));
+    let unread = runtime.block_on(store.read_day(&series(0).meter, T0.day()));
+    node.cassandra.resume(0).unwrap();
+    assert!(matches!(stalled, Err(StoreError::Unavailable(_))), "{stalled:?}");
+    assert!(matches!(unread, Err(StoreError::Unavailable(_))), "{unread:?}");
+    for batch in &batches {
+        runtime.block_on(upsert(&store, batch));
+    }
+    let found = runtime.block_on(all_rows(&store));
+    let as_found = found.iter().map(|row| ((row.series.meter.to_string(), row.captured_at), row.quantity.mantissa));
+    assert_eq!(as_found.collect::<BTreeMap<_, _>>(), wanted(&batches));
+    assert_eq!(found.len(), 3 * METERS as usize * ROWS as usize);
 }

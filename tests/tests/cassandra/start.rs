@@ -12,15 +12,15 @@ use tests::services::{Authority, Cassandra, if_to_be_had};
 
 use super::{T0, admin, batch, migrated, node, runtime, section, series};
 
-/// The start waits for ever for what may pass.
+/// Start and migration wait for ever for what may pass.
 const REFUSED_WITHIN: Duration = Duration::from_secs(60);
 
 async fn refusal(section: &CassandraSection) -> CassandraError {
     let settings = section.check().unwrap();
-    match tokio::time::timeout(REFUSED_WITHIN, open(&settings, &SystemClock)).await {
-        Ok(Ok(_)) => panic!("it opened"),
-        Ok(Err(error)) => error,
-        Err(_) => panic!("it waits for what does not come"),
+    let opened = tokio::time::timeout(REFUSED_WITHIN, open(&settings, &SystemClock)).await;
+    match opened.expect("it does not wait for what does not come") {
+        Ok(_) => panic!("it opened"),
+        Err(error) => error,
     }
 }
 
@@ -42,7 +42,8 @@ fn migrations_may_be_run_by_several_at_once_and_again() {
             })
             .collect();
         for migration in at_once {
-            assert_eq!(migration.await.unwrap().unwrap().to, 1);
+            let done = tokio::time::timeout(REFUSED_WITHIN, migration).await.expect("it does not wait for others");
+            assert_eq!(done.unwrap().unwrap().to, 1);
         }
         let store = open(&settings, &SystemClock).await.unwrap();
         store.upsert(&[batch(1, 2, 10)]).await.unwrap();

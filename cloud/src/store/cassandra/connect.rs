@@ -164,7 +164,10 @@ pub(super) fn failed(what: &str, error: &ExecutionError) -> CassandraError {
     let refused = |cause: String| CassandraError::Refused { what: what.to_owned(), cause };
     match database_error(error) {
         Some((DbError::Unauthorized, text)) => CassandraError::Forbidden { cause: text.to_owned() },
-        Some((DbError::Invalid | DbError::SyntaxError | DbError::ConfigError, text)) => refused(text.to_owned()),
+        Some((
+            DbError::Invalid | DbError::SyntaxError | DbError::ConfigError | DbError::AlreadyExists { .. },
+            text,
+        )) => refused(text.to_owned()),
         None if matches!(error, ExecutionError::BadQuery(_)) => refused(error.to_string()),
         _ => CassandraError::Unavailable { cause: error.to_string() },
     }
