@@ -83,9 +83,10 @@ impl CassandraError {
             Self::TtlTooLong { .. } => Some(
                 "take fewer days; `storage_compatibility_mode: NONE` in cassandra.yaml of every node allows until 2106",
             ),
-            Self::ReplicationLow { .. } | Self::ConsistencyNeeds { .. } => {
-                Some("raise it (ALTER KEYSPACE .. WITH replication = ..; then nodetool repair), or lower the setting")
-            }
+            Self::ReplicationLow { .. } | Self::ConsistencyNeeds { .. } => Some(
+                "raise it (ALTER KEYSPACE .. WITH replication = .., each data centre by name: replication_factor alone \
+                 changes none that is there; then nodetool repair --full), or lower the setting",
+            ),
             Self::LocalDc { .. } | Self::NoSuchDc { .. } => {
                 Some("set store.cassandra.local_dc to the data centre of this machine, as `nodetool status` names it")
             }

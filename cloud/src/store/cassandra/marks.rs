@@ -58,7 +58,7 @@ impl Marks {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct MarkKey(u128);
 
 impl Remembered {

@@ -8,7 +8,7 @@
 //! * What no Cassandra can hold is found before the first statement; what this one refuses (a table altered while we run) is
 //!   `Unavailable`, since it is the operator's to mend: no batch is given up for it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -95,6 +95,7 @@ impl Inner {
     fn readings<'a>(&self, batches: &'a [StoreBatch], codes: &'a Codes) -> Vec<Write<'a>> {
         let mut partitions: HashMap<(&MeterId, Day), Vec<ReadingRow<'a>>> = HashMap::new();
         let mut marks: BTreeMap<&MeterId, (Vec<MarkRow<'a>>, Vec<MarkKey>)> = BTreeMap::new();
+        let mut marked = HashSet::new();
         for (write, codes) in batches.iter().zip(codes) {
             let written = write.write_timestamp();
             for (block, code) in write.batch.blocks.iter().zip(codes) {
@@ -119,7 +120,7 @@ impl Inner {
                         .bind()
                     }));
                     let key = self.marks.key(&(series, day));
-                    if !self.marks.has(key) {
+                    if !self.marks.has(key) && marked.insert(key) {
                         let (rows, keys) = marks.entry(&series.meter).or_default();
                         rows.push((
                             series.meter.as_str(),
@@ -165,28 +166,9 @@ impl Inner {
         }
     }
 
-    /// Into batches within both bounds; what is too large alone is alone.
     fn cut<T>(&self, rows: Vec<T>, bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
         let section = &self.settings.section;
-        let mut cuts: Vec<Vec<T>> = Vec::new();
-        let mut filled = usize::MAX;
-        for row in rows {
-            let size = bytes(&row);
-            match cuts.last_mut() {
-                Some(cut)
-                    if cut.len() < section.rows_per_batch_max
-                        && filled.saturating_add(size) <= section.bytes_per_batch_max =>
-                {
-                    filled += size;
-                    cut.push(row);
-                }
-                _ => {
-                    filled = size;
-                    cuts.push(vec![row]);
-                }
-            }
-        }
-        cuts
+        cut(rows, (section.rows_per_batch_max, section.bytes_per_batch_max), bytes)
     }
 
     async fn send(&self, write: Write<'_>) -> Result<(), StoreError> {
@@ -228,6 +210,26 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Into batches within both bounds; what is too large alone is alone.
+fn cut<T>(rows: Vec<T>, (rows_max, bytes_max): (usize, usize), bytes: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut cuts: Vec<Vec<T>> = Vec::new();
+    let mut filled = 0_usize;
+    for row in rows {
+        let size = bytes(&row);
+        match cuts.last_mut() {
+            Some(cut) if cut.len() < rows_max && filled.saturating_add(size) <= bytes_max => {
+                filled += size;
+                cut.push(row);
+            }
+            _ => {
+                filled = size;
+                cuts.push(vec![row]);
+            }
+        }
+    }
+    cuts
 }
 
 /// What no store can hold.
@@ -327,4 +329,24 @@ fn inventory(write: &StoreBatch) -> Option<Write<'_>> {
     let cell: InventoryCell =
         (timestamp(batch.sealed_at), payload.uncompressed_bytes as i64, payload.sha256.0.to_vec(), payload.bytes);
     Some(Write::Inventory((batch.id.gateway.as_str(), cell, write.write_timestamp().0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_cut_at_both_bounds_and_lose_nothing() {
+        let by = |rows: &[usize], max| cut(rows.to_vec(), max, |size| *size);
+        assert_eq!(by(&[1; 5], (2, 100)), [vec![1, 1], vec![1, 1], vec![1]]);
+        assert_eq!(by(&[4, 4, 4, 4], (10, 8)), [[4, 4], [4, 4]]);
+        assert_eq!(by(&[1, 99, 1, 1], (10, 8)), [vec![1], vec![99], vec![1, 1]], "too large for any batch");
+        assert_eq!(by(&[], (10, 8)), Vec::<Vec<usize>>::new());
+    }
+
+    #[test]
+    fn the_last_day_of_a_series_is_written_at_the_time_of_the_day() {
+        let row = ("m", "c", 1, 0, date(Day(20_000)), 7);
+        assert_eq!(last_day(&row), ("m", "c", 1, 0, date(Day(20_000)), 20_000 * 86_400_000_000));
+    }
 }
