@@ -5,6 +5,7 @@
 //! decided by the *write timestamp* alone: µs, `sealed_effective` · 1000 + hash(gateway) mod 1000. On equal write timestamps
 //! each column takes the greater value, as Cassandra does cell by cell.
 
+pub mod cassandra;
 pub mod conformance;
 pub mod embedded;
 

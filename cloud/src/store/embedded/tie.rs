@@ -45,7 +45,7 @@ fn later(a: UtcMillis, b: UtcMillis) -> UtcMillis {
 
 /// A decimal as Cassandra serialises it: the scale (the negated scaler) in four bytes, then the unscaled value as the shortest
 /// big-endian two's complement.
-pub(super) fn decimal_bytes(quantity: Quantity) -> Vec<u8> {
+pub(crate) fn decimal_bytes(quantity: Quantity) -> Vec<u8> {
     let mut bytes = (-i32::from(quantity.scaler)).to_be_bytes().to_vec();
     let mantissa = quantity.mantissa.to_be_bytes();
     // A leading byte is redundant while it only repeats the sign of the next one.
