@@ -4,15 +4,19 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::audit::{AuditArgs, AuditError, AuditOptions, AuditSources, LookError};
-use crate::clock::{Clock as _, SystemClock};
+use crate::audit::{AuditArgs, AuditError, AuditOptions, AuditSources};
+use crate::clock::{Clock, SystemClock};
 use crate::completeness::{CompletenessArgs, CompletenessError};
-use crate::config::{Config, ConfigError, Settings};
+use crate::config::{Cluster, Config, ConfigError, Settings};
+use crate::engines::{self, EngineError};
 use crate::rebuild_store::{self, RebuildStoreArgs, RebuildStoreError};
+use crate::roles::Roles;
 use crate::run::{self, RunError};
+use crate::store::cassandra;
 use crate::telemetry;
 use crate::trace::{TraceArgs, TraceError};
 
@@ -33,6 +37,9 @@ enum Command {
     Run {
         #[command(flatten)]
         settings: SettingsArgs,
+        /// Only these: intake, worker, archiver, api, divided by commas; the rest is left to other instances
+        #[arg(long, value_name = "ROLES")]
+        roles: Option<Roles>,
         /// Say where it listens as a line of JSON
         #[arg(long)]
         json: bool,
@@ -63,12 +70,26 @@ enum Command {
         #[command(flatten)]
         completeness: CompletenessArgs,
     },
+    /// Tables of the store on Cassandra
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Make the store anew from archive and log, while no cloud runs; the old one is set aside; exit 1 when not all could be read
     RebuildStore {
         #[command(flatten)]
         settings: SettingsArgs,
         #[command(flatten)]
         rebuild: RebuildStoreArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Make keyspace and tables, or bring them up to date; may be repeated, and by several at once
+    Migrate {
+        #[command(flatten)]
+        settings: SettingsArgs,
     },
 }
 
@@ -94,6 +115,10 @@ struct SettingsArgs {
 enum CommandError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error("there is no [cassandra] in the settings")]
+    NoCassandra,
+    #[error("--roles without engines that other instances share")]
+    Alone,
     #[error("logging.level: {0}")]
     Logging(String),
     #[error(transparent)]
@@ -102,8 +127,10 @@ enum CommandError {
     Look {
         dir: PathBuf,
         #[source]
-        source: LookError,
+        source: Box<EngineError>,
     },
+    #[error(transparent)]
+    Engine(Box<EngineError>),
     #[error(transparent)]
     Audit(#[from] AuditError),
     #[error(transparent)]
@@ -119,7 +146,8 @@ enum CommandError {
 impl CommandError {
     fn is_the_users(&self) -> bool {
         match self {
-            Self::Config(_) | Self::Logging(_) | Self::Look { .. } => true,
+            Self::Config(_) | Self::Alone | Self::NoCassandra | Self::Logging(_) | Self::Look { .. } => true,
+            Self::Engine(error) => error.is_the_users(),
             Self::Run(error) => error.is_the_users(),
             Self::RebuildStore(error) => error.is_the_users(),
             Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => false,
@@ -129,9 +157,12 @@ impl CommandError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Config(error) => error.hint(),
+            Self::NoCassandra => Some("the embedded store brings itself up to date".to_owned()),
+            Self::Alone => Some("leave it out, or set [kafka], [cassandra] and [objects]".to_owned()),
             Self::Logging(_) => Some("give a level: error, warn, info, debug or trace".to_owned()),
             Self::Run(error) => error.hint(),
             Self::RebuildStore(error) => error.hint(),
+            Self::Engine(error) => error.hint(),
             Self::Look { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
             Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => None,
         }
@@ -149,8 +180,12 @@ pub fn main() -> u8 {
         }
     };
     let done = match &cli.command {
-        Command::Run { settings, json } => {
-            settings.load().map_err(CommandError::from).and_then(|(settings, config)| {
+        Command::Run { settings, roles, json } => {
+            settings.load().map_err(CommandError::from).and_then(|(settings, mut config)| {
+                config.roles = roles.clone().unwrap_or_default();
+                if config.cluster.is_none() && !config.roles.are_all() {
+                    return Err(CommandError::Alone);
+                }
                 telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
                 Ok(run::run(config, *json)?)
             })
@@ -158,6 +193,7 @@ pub fn main() -> u8 {
         Command::CheckConfig { settings } => settings.load().map_err(CommandError::from).and_then(|(settings, _)| {
             std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)
         }),
+        Command::Store { command: StoreCommand::Migrate { settings } } => migrate(settings),
         Command::RebuildStore { settings, rebuild } => match make_store_anew(settings, *rebuild) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -179,6 +215,17 @@ pub fn main() -> u8 {
     if error.is_the_users() { 1 } else { 2 }
 }
 
+fn migrate(settings: &SettingsArgs) -> Result<(), CommandError> {
+    let (settings, config) = settings.load()?;
+    telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+    let Some(Cluster { cassandra, .. }) = config.cluster else { return Err(CommandError::NoCassandra) };
+    let done = actix::System::new().block_on(cassandra::migrate(&cassandra));
+    let done = done.map_err(|error| CommandError::Engine(Box::new(error.into())))?;
+    let keyspace = if done.keyspace_created { "made" } else { "there" };
+    let text = format!("keyspace {keyspace}, schema version {} (was {})\n", done.to, done.from);
+    std::io::stdout().write_all(text.as_bytes()).map_err(CommandError::Stdout)
+}
+
 /// Answers the exit code.
 fn make_store_anew(settings: &SettingsArgs, args: RebuildStoreArgs) -> Result<u8, CommandError> {
     let (settings, config) = settings.load()?;
@@ -194,15 +241,22 @@ fn look(command: &Command) -> Result<u8, CommandError> {
     | Command::Audit { settings, .. }
     | Command::Trace { settings, .. }
     | Command::Completeness { settings, .. }
+    | Command::Store { command: StoreCommand::Migrate { settings } }
     | Command::RebuildStore { settings, .. }) = command;
     let (settings, config) = settings.load()?;
     telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
-    let failed = |source| CommandError::Look { dir: config.data_dir.clone(), source };
-    let sources = AuditSources::look(&config.data_dir).map_err(failed)?;
     let mut out = std::io::stdout();
     actix::System::new().block_on(async {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let sources: AuditSources = engines::look(&config, &clock).await.map_err(|source| match config.cluster {
+            Some(_) => CommandError::Engine(Box::new(source)),
+            None => CommandError::Look { dir: config.data_dir.clone(), source: Box::new(source) },
+        })?;
         Ok(match command {
-            Command::Run { .. } | Command::CheckConfig { .. } | Command::RebuildStore { .. } => 0,
+            Command::Run { .. }
+            | Command::CheckConfig { .. }
+            | Command::Store { .. }
+            | Command::RebuildStore { .. } => 0,
             Command::Audit { audit, .. } => {
                 // Refs and books older than this have left the log together.
                 let log_expires_before = config.log_keep.books_ms.map(|keep_ms| SystemClock.now().plus_ms(-keep_ms));
@@ -244,7 +298,7 @@ mod tests {
         std::fs::write(file.path(), "data_dir = \"/of/file\"\n[mqtt]\nbroker = \"file:1\"\n").unwrap();
         let path = file.path().to_str().unwrap();
         let cli = Cli::try_parse_from(["meterpost-cloud", "run", "--config", path, "--mqtt", "line:2", "--json"]);
-        let Command::Run { settings, json: true } = cli.unwrap().command else { panic!("not run") };
+        let Command::Run { settings, json: true, .. } = cli.unwrap().command else { panic!("not run") };
         let (settings, config) = settings.load().unwrap();
         assert_eq!((config.mqtt.host.as_str(), config.mqtt.port), ("line", 2));
         assert_eq!(settings.data_dir, PathBuf::from("/of/file"));

@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use crate::api::{ViewerToken, ViewerTokenError};
 use crate::archive::cut::CutSettings;
 use crate::completeness::find_zone;
+use crate::log::kafka::{KafkaSection, KafkaSettings};
 use crate::mqtt::{Login, MqttSettings};
+use crate::objects::{ObjectsSection, Place};
 use crate::payloads::gc::Keep;
+use crate::roles::Roles;
+use crate::store::cassandra::{CassandraError, CassandraSection, CassandraSettings};
 use crate::worker::WorkerSettings;
 
 const DAY_MS: i64 = 86_400_000;
@@ -22,7 +26,7 @@ const DECODED_BYTES_MIN: u64 = 96 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Log, store and objects lie here.
+    /// Log, store and objects lie here, as far as they are not elsewhere.
     pub data_dir: PathBuf,
     pub http: HttpSection,
     pub mqtt: MqttSection,
@@ -31,6 +35,13 @@ pub struct Settings {
     pub landing: LandingSection,
     pub log: LogSection,
     pub logging: LoggingSection,
+    pub objects: ObjectsSection,
+    /// The log on Kafka; together with `cassandra` and a bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSection>,
+    /// The store on Cassandra; together with `kafka` and a bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cassandra: Option<CassandraSection>,
 }
 
 impl Default for Settings {
@@ -44,6 +55,9 @@ impl Default for Settings {
             landing: LandingSection::default(),
             log: LogSection::default(),
             logging: LoggingSection::default(),
+            objects: ObjectsSection::default(),
+            kafka: None,
+            cassandra: None,
         }
     }
 }
@@ -217,6 +231,17 @@ pub struct Config {
     pub cut: CutSettings,
     pub keep: Keep,
     pub log_keep: LogKeep,
+    pub objects: Place,
+    pub roles: Roles,
+    /// `None`: log and store are embedded.
+    pub cluster: Option<Cluster>,
+}
+
+/// Engines that several instances share.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    pub kafka: KafkaSettings,
+    pub cassandra: CassandraSettings,
 }
 
 /// Why settings cannot be used: the user's to mend.
@@ -236,6 +261,11 @@ pub enum ConfigError {
         #[source]
         source: ViewerTokenError,
     },
+    #[error(transparent)]
+    Cassandra(#[from] CassandraError),
+    /// Some engines are shared with other instances, and others are not.
+    #[error("{present} is set, {absent} is not")]
+    Engines { present: &'static str, absent: &'static str },
     #[error("{key} = {value}: {problem}")]
     Value { key: &'static str, value: String, problem: &'static str },
 }
@@ -245,6 +275,12 @@ impl ConfigError {
         match self {
             Self::Read { .. } => Some("give the path of a TOML file, or none for the defaults".to_owned()),
             Self::Parse { hint, .. } => hint.clone(),
+            Self::Cassandra(error) => error.hint().map(str::to_owned),
+            Self::Engines { .. } => Some(
+                "what several instances share is shared as a whole: [kafka], [cassandra] and [objects] with a bucket, or \
+                 neither [kafka] nor [cassandra]"
+                    .to_owned(),
+            ),
             Self::ViewerToken { .. } | Self::Value { .. } => None,
         }
     }
@@ -305,6 +341,8 @@ impl Settings {
         let viewer = self.http.viewer_token_file.as_deref().map(ViewerToken::read).transpose();
         let viewer = viewer.map_err(|source| ConfigError::ViewerToken { source })?;
         let log_keep = self.log.check()?;
+        let objects = self.objects.check(&self.data_dir)?;
+        let cluster = self.cluster(log_keep, &objects)?;
         let (group_records_max, group_age) =
             (self.worker.group_refs_max, Duration::from_millis(self.worker.group_age_ms));
         Ok(Config {
@@ -334,7 +372,24 @@ impl Settings {
                 grace_ms: i64::from(self.landing.orphan_grace_days) * DAY_MS,
             },
             log_keep,
+            objects,
+            roles: Roles::default(),
+            cluster,
         })
+    }
+
+    fn cluster(&self, keep: LogKeep, objects: &Place) -> Result<Option<Cluster>, ConfigError> {
+        match (&self.kafka, &self.cassandra, objects) {
+            (None, None, _) => Ok(None),
+            (Some(_), None, _) => Err(ConfigError::Engines { present: "[kafka]", absent: "[cassandra]" }),
+            (None, Some(_), _) => Err(ConfigError::Engines { present: "[cassandra]", absent: "[kafka]" }),
+            (Some(_), Some(_), Place::Folder(_)) => {
+                Err(ConfigError::Engines { present: "[kafka]", absent: "objects.bucket" })
+            }
+            (Some(kafka), Some(cassandra), Place::S3(_)) => {
+                Ok(Some(Cluster { kafka: kafka.check(keep)?, cassandra: cassandra.check()? }))
+            }
+        }
     }
 }
 
@@ -360,14 +415,17 @@ impl MqttSection {
         let (key, problem) = ("mqtt.user", "user and password_file go together");
         match (&self.user, &self.password_file) {
             (None, None) => Ok(None),
-            (Some(user), Some(file)) => {
-                let read = std::fs::read_to_string(file);
-                let password = read.map_err(|source| ConfigError::Read { path: file.clone(), source })?;
-                Ok(Some(Login { user: user.clone(), password: password.trim().to_owned() }))
-            }
+            (Some(user), Some(file)) => Ok(Some(Login { user: user.clone(), password: read_secret(file)? })),
             _ => Err(ConfigError::Value { key, value: "..".to_owned(), problem }),
         }
     }
+}
+
+/// What a file holds, without the line break at its end.
+pub(crate) fn read_secret(file: &Path) -> Result<String, ConfigError> {
+    let read = std::fs::read_to_string(file);
+    let secret = read.map_err(|source| ConfigError::Read { path: file.to_owned(), source })?;
+    Ok(secret.trim().to_owned())
 }
 
 /// `HOST:PORT`, `[::1]:PORT`.
@@ -447,7 +505,7 @@ mod tests {
         let error = parse("[mqtt]\nbroker = \"a:1\"\nkeepalive_s = 5\n").unwrap_err();
         assert!(error.to_string().contains("line 3") && error.to_string().contains("keepalive_s"), "{error}");
         assert_eq!(error.hint().as_deref(), Some("did you mean keep_alive_s?"));
-        let error = parse("[kafka]\n").unwrap_err();
+        let error = parse("[rabbitmq]\n").unwrap_err();
         assert!(error.hint().unwrap().starts_with("known here: data_dir"), "{:?}", error.hint());
     }
 
@@ -472,6 +530,28 @@ mod tests {
         }
         // Control.
         parse("[mqtt]\nbroker = \"[::1]:1883\"").unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn engines_are_shared_as_a_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        std::fs::write(&key, "k\n").unwrap();
+        let bucket = format!(
+            "[objects]\nendpoint = \"http://127.0.0.1:9\"\nbucket = \"b\"\naccess_key_id_file = {key:?}\nsecret_access_key_file = {key:?}\n"
+        );
+        let check = |text: &str| parse(text).unwrap().check().map(|config| config.cluster.is_some());
+        let refused = |text: &str| check(text).unwrap_err().to_string();
+        assert_eq!(refused("[kafka]\n"), "[kafka] is set, [cassandra] is not");
+        assert_eq!(refused("[cassandra]\n"), "[cassandra] is set, [kafka] is not");
+        assert_eq!(refused("[kafka]\n[cassandra]\n"), "[kafka] is set, objects.bucket is not");
+        assert!(check(&format!("[kafka]\n[cassandra]\n{bucket}")).unwrap());
+        assert!(!check(&bucket).unwrap());
+        for text in ["partitions = 0", "replication = 0", "min_insync_replicas = 4", "prefix = \"a b\"", "user = \"u\""]
+        {
+            let error = refused(&format!("[kafka]\n{text}\n[cassandra]\n{bucket}"));
+            assert!(error.starts_with("kafka."), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -2,17 +2,17 @@
 
 use std::future::Future;
 use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_web::web::{Data, ServiceConfig};
+use actix_web::web::ServiceConfig;
 use object_store::ObjectStore;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::actors::PipelinePart;
 use crate::actors::archive_keeper::{ArchiveKeeper, ArchiveServices};
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
 use crate::actors::landing_sweeper::{LandingSweeper, SweepServices};
@@ -22,14 +22,14 @@ use crate::actors::supervisor::{Pipeline, Shutdown, Supervisor};
 use crate::api::ApiState;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
-use crate::embedded::{self, OpenError, OpenOutcome, Opened, RenewError};
-use crate::health::{Health, Part};
+use crate::embedded::{self, OpenOutcome, Opened};
+use crate::engines::{self, EngineError, Engines, Kind};
+use crate::health::Health;
 use crate::http::{self, BindError, HttpServices};
-use crate::log::EventLog;
 use crate::log::embedded::EmbeddedLog;
-use crate::payloads::{LocalFolderError, Payloads, PayloadsError};
+use crate::payloads::{Payloads, PayloadsError};
 use crate::receipt_queue::ReceiptQueue;
-use crate::store::ReadingStore;
+use crate::roles::{Role, Roles};
 use crate::store::embedded::EmbeddedStore;
 use crate::telemetry::{Metric, Metrics, chain};
 use crate::worker::{Budget, Services};
@@ -41,6 +41,8 @@ const LANDING_SWEEP_FILE: &str = "landing-sweep.json";
 /// Together below the five seconds that a service manager may give.
 const PIPELINE_STOP_TIMEOUT: Duration = Duration::from_secs(3);
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Until others may have what was ours. It begins when the rest has stopped.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Why the program did not start, or ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -48,18 +50,8 @@ const HTTP_STOP_TIMEOUT: Duration = Duration::from_millis(1_500);
 pub enum RunError {
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("cannot create {}", dir.display())]
-    DataDir {
-        dir: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("cannot open the data directory")]
-    Open(#[from] OpenError),
     #[error(transparent)]
-    Landing(#[from] LocalFolderError),
-    #[error("cannot compare the log with its archive")]
-    Renew(#[from] RenewError),
+    Engine(#[from] EngineError),
     #[error("the landing area does not answer")]
     Probe(#[source] PayloadsError),
     #[error("cannot {what}")]
@@ -76,14 +68,17 @@ pub enum RunError {
 
 impl RunError {
     pub fn is_the_users(&self) -> bool {
-        matches!(self, Self::Bind(_) | Self::DataDir { .. } | Self::Open(_) | Self::Landing(_))
+        match self {
+            Self::Bind(_) => true,
+            Self::Engine(error) => error.is_the_users(),
+            _ => false,
+        }
     }
 
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Bind(error) => error.hint().map(str::to_owned),
-            Self::Open(error) => error.hint(),
-            Self::Landing(_) | Self::DataDir { .. } => Some("choose another directory with --data".to_owned()),
+            Self::Engine(error) => error.hint(),
             _ => None,
         }
     }
@@ -92,7 +87,7 @@ impl RunError {
 /// Everything that the parts of the process share.
 struct Parts {
     services: Services,
-    embedded_log: EmbeddedLog,
+    kind: Kind,
     payloads: Payloads,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -109,50 +104,62 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let listener = http::bind(&config.listen, config.tokens_dir.is_some() && config.viewer.is_some())?;
     let address = listener.local_addr().map_err(io("read the listener's address"))?;
     // Before the first line on stdout: whoever waits for that line may signal at once.
-    let told_to_end = end_signal().map_err(io("listen for signals"))?;
+    let mut told_to_end = Box::pin(end_signal().map_err(io("listen for signals"))?);
     let suffix = getrandom::u32().map_err(|error| RunError::Random(error.to_string()))?;
     config.mqtt.client_id = format!("{}-{suffix:08x}", config.mqtt.client_id);
 
-    let parts = open(&config).await?;
+    let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
+    config.roles.leave_out(&health);
+    let waiting = listener.try_clone().map_err(io("serve HTTP"))?;
+    let waiting = http::serve_waiting(waiting, Arc::clone(&metrics), Arc::clone(&health)).map_err(io("serve HTTP"))?;
+    let waiting_handle = waiting.handle();
+    let waiting = actix::spawn(waiting);
+    let opened = tokio::select! {
+        opened = open(&config, metrics, health) => opened?,
+        () = &mut told_to_end => return Ok(()),
+    };
+    waiting_handle.stop(false).await;
+    drop(waiting.await);
+    let ended = work(&mut config, &opened, listener, (address, json), told_to_end).await;
+    if let Kind::Cluster(log) = &opened.kind {
+        log.close(LEAVE_TIMEOUT).await;
+    }
+    ended
+}
+
+async fn work(
+    config: &mut Config,
+    parts: &Parts,
+    listener: TcpListener,
+    (address, json): (SocketAddr, bool),
+    told_to_end: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let io = |what| move |source| RunError::Io { what, source };
+    let viewer = config.viewer.take();
     let api = ApiState::new(
         Arc::clone(&parts.services.log),
         Arc::clone(&parts.services.store),
         Arc::clone(&parts.clock),
-        config.viewer.take(),
+        viewer,
         config.zone.clone(),
     );
-    let api = api.start();
-    let streams = Data::clone(&api);
+    let api = config.roles.has(Role::Api).then(|| api.start());
+    let streams = api.clone();
     let pages = move |app: &mut ServiceConfig| {
-        app.app_data(api.clone()).configure(crate::api::configure);
+        if let Some(api) = &api {
+            app.app_data(api.clone()).configure(crate::api::configure);
+        }
     };
-    let server = http::serve(listener, http_services(&config, &parts), pages).map_err(io("serve HTTP"))?;
+    let server = http::serve(listener, http_services(config, parts), pages).map_err(io("serve HTTP"))?;
     let server_handle = server.handle();
     // A task of its own: it must go on while it is being stopped, so that requests under way are answered.
     let mut server = actix::spawn(server);
-    let pipeline = pipeline(&config, &parts);
-    let supervisor =
-        Supervisor::new(pipeline.into_factory(), Arc::clone(&parts.metrics), Supervisor::default_backoff()).start();
-    let archiving = ArchiveKeeper::new(archive_services(&parts), config.cut).start();
-    let sweeping = LandingSweeper::new(
-        SweepServices {
-            log: Arc::clone(&parts.services.log),
-            payloads: parts.payloads.clone(),
-            clock: Arc::clone(&parts.clock),
-            metrics: Arc::clone(&parts.metrics),
-        },
-        config.keep,
-        config.data_dir.join(LANDING_SWEEP_FILE),
-    );
-    let sweeping = sweeping.start();
-    let pruning = LogPruner::new(
-        parts.embedded_log.clone(),
-        config.log_keep,
-        Arc::clone(&parts.clock),
-        Arc::clone(&parts.metrics),
-    );
-    let pruning = pruning.start();
-    announce(&config, address, json).map_err(io("write to stdout"))?;
+    let pipeline = pipeline(config, parts);
+    let supervised = parts_of(&config.roles);
+    let backoff = Supervisor::default_backoff();
+    let supervisor = Supervisor::new(pipeline.into_factory(), supervised, Arc::clone(&parts.metrics), backoff).start();
+    let archiving = config.roles.has(Role::Archiver).then(|| start_archiving(config, parts));
+    announce(config, address, json).map_err(io("write to stdout"))?;
 
     let ended = tokio::select! {
         () = told_to_end => Ok(()),
@@ -163,11 +170,13 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     };
     tracing::info!("stopping");
     // A stream has no end of its own: the server would wait for those who listen.
-    streams.live.close();
+    if let Some(streams) = streams {
+        streams.live.close();
+    }
     let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
     let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
-    // A cut under way is finished by the next start, with the same bytes.
-    drop((archiving, sweeping, pruning));
+    // A cut under way is finished by the next start, or by another instance, with the same bytes.
+    drop(archiving);
     let (http, pipeline) = tokio::join!(stop_http, stop_pipeline);
     if http.is_err() || !matches!(pipeline, Ok(Ok(()))) {
         tracing::warn!("not everything stopped in time; what was under way is done again at the next start");
@@ -175,18 +184,48 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     ended
 }
 
-/// Log, store and landing area. Blocks the thread on the disk: nothing else runs yet.
-async fn open(config: &Config) -> Result<Parts, RunError> {
-    let data = &config.data_dir;
-    std::fs::create_dir_all(data).map_err(|source| RunError::DataDir { dir: data.clone(), source })?;
-    let opened = embedded::open(data, &embedded::Options::default())?;
-    let payloads = Payloads::local(&data.join("objects"))?;
+/// The archiver, and who takes away what is archived.
+fn start_archiving(
+    config: &Config,
+    parts: &Parts,
+) -> (Addr<ArchiveKeeper>, Addr<LandingSweeper>, Option<Addr<LogPruner>>) {
+    let (clock, metrics) = (&parts.clock, &parts.metrics);
+    let services = ArchiveServices {
+        log: Arc::clone(&parts.services.log),
+        objects: parts.payloads.objects(),
+        clock: Arc::clone(clock),
+        metrics: Arc::clone(metrics),
+        health: Arc::clone(&parts.health),
+    };
+    let archiving = ArchiveKeeper::new(services, config.cut).start();
+    let services = SweepServices {
+        log: Arc::clone(&parts.services.log),
+        payloads: parts.payloads.clone(),
+        clock: Arc::clone(clock),
+        metrics: Arc::clone(metrics),
+    };
+    let sweeping = LandingSweeper::new(services, config.keep, config.data_dir.join(LANDING_SWEEP_FILE)).start();
+    // Kafka prunes itself.
+    let pruning = match &parts.kind {
+        Kind::Embedded(opened) => {
+            let log = opened.log.clone();
+            Some(LogPruner::new(log, config.log_keep, Arc::clone(clock), Arc::clone(metrics)).start())
+        }
+        Kind::Cluster(_) => None,
+    };
+    (archiving, sweeping, pruning)
+}
+
+/// Log, store and landing area. The embedded ones block the thread on the disk: nothing else works yet.
+async fn open(config: &Config, metrics: Arc<Metrics>, health: Arc<Health>) -> Result<Parts, RunError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let Engines { log, store, objects, ahead, kind } = engines::open(config, &clock, &health).await?;
+    let payloads = Payloads::new(objects);
     payloads.probe().await.map_err(RunError::Probe)?;
-    let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
-    health.set(Part::Landing, true);
-    health.set(Part::Store, true);
-    report(&opened, &payloads.objects(), &metrics);
-    if let Some(ahead) = embedded::renew_if_behind(&opened.log, &*payloads.objects()).await? {
+    if let Kind::Embedded(opened) = &kind {
+        report(opened, &payloads.objects(), &metrics);
+    }
+    if let Some(ahead) = ahead {
         metrics.add(Metric::OpenedLogSetBack, 1);
         tracing::error!(
             ?ahead,
@@ -194,10 +233,6 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
              archived again, and gateways and landing area are asked for what is missing"
         );
     }
-    let Opened { log, store, .. } = opened;
-    let embedded_log = log.clone();
-    let (log, store): (Arc<dyn EventLog>, Arc<dyn ReadingStore>) = (Arc::new(log), Arc::new(store));
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let services = Services {
         log,
         store,
@@ -208,7 +243,7 @@ async fn open(config: &Config) -> Result<Parts, RunError> {
         health: Arc::clone(&health),
         budget: Arc::new(Budget::new(config.decoded_bytes_max)),
     };
-    Ok(Parts { services, embedded_log, payloads, clock, metrics, health })
+    Ok(Parts { services, kind, payloads, clock, metrics, health })
 }
 
 /// Says and counts what was found, and mends what can be mended beside the work.
@@ -248,16 +283,6 @@ fn http_services(config: &Config, parts: &Parts) -> HttpServices {
     }
 }
 
-fn archive_services(parts: &Parts) -> ArchiveServices {
-    ArchiveServices {
-        log: Arc::clone(&parts.services.log),
-        objects: parts.payloads.objects(),
-        clock: Arc::clone(&parts.clock),
-        metrics: Arc::clone(&parts.metrics),
-        health: Arc::clone(&parts.health),
-    }
-}
-
 fn pipeline(config: &Config, parts: &Parts) -> Pipeline {
     let (metrics, health) = (Arc::clone(&parts.metrics), Arc::clone(&parts.health));
     let receipts = ReceiptServices {
@@ -277,6 +302,15 @@ fn pipeline(config: &Config, parts: &Parts) -> Pipeline {
         backoff: reconnect_backoff(),
     };
     Pipeline { worker: parts.services.clone(), worker_settings: config.worker, intake, receipts }
+}
+
+/// Receipts are said by who commits.
+fn parts_of(roles: &Roles) -> Vec<PipelinePart> {
+    let role = |part: &PipelinePart| match part {
+        PipelinePart::Worker | PipelinePart::Receipts => Role::Worker,
+        PipelinePart::Intake => Role::Intake,
+    };
+    PipelinePart::ALL.into_iter().filter(|part| roles.has(role(part))).collect()
 }
 
 fn announce(config: &Config, address: SocketAddr, json: bool) -> std::io::Result<()> {

@@ -1,6 +1,7 @@
 //! Tests of the whole system; see `tests/` beside this folder. What they share lives here.
 
 pub mod checkers;
+pub mod cluster;
 pub mod hostile;
 pub mod household;
 pub mod measure;

@@ -196,7 +196,8 @@ pub async fn until(
 
 /// What the log holds by now; a cloud that has not written anything holds nothing.
 pub async fn in_the_log(stage: &Stage) -> Sink {
-    let all = sinks::read_all(&stage.cloud_folder()).await;
+    let Ok(sources) = stage.sources().await else { return Sink::new() };
+    let all = sinks::read_sources(&sources).await;
     all.map_or_else(|_| Sink::new(), |[(_, log), ..]| log)
 }
 
@@ -260,7 +261,7 @@ pub async fn catch_up(stage: &Stage, truth: &Truth) -> anyhow::Result<[(&'static
     let mut waited = Duration::ZERO;
     loop {
         let comparisons =
-            sinks::read_all(&stage.cloud_folder()).await?.map(|(name, sink)| (name, compare(truth, &sink, &[])));
+            sinks::read_sources(&stage.sources().await?).await?.map(|(name, sink)| (name, compare(truth, &sink, &[])));
         if comparisons.iter().all(|(_, one)| one.is_clean()) || waited >= CATCH_UP_TIMEOUT {
             return Ok(comparisons);
         }

@@ -7,6 +7,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use cloud::log::kafka::{KafkaSection, RegistrySection};
+use cloud::objects::ObjectsSection;
+use cloud::store::cassandra::{CassandraSection, TlsSection};
 use demo::stage::Binaries;
 use serde::Serialize;
 use toml::Value;
@@ -72,6 +75,7 @@ fn cloud_sections() -> Vec<Section> {
         ArchiveSection, HttpSection, LandingSection, LogSection, LoggingSection, MqttSection, Settings, WorkerSection,
     };
     let config = "cloud/src/config.rs";
+    let (kafka, cassandra) = ("cloud/src/log/kafka/settings.rs", "cloud/src/store/cassandra/settings.rs");
     vec![
         section("at the top", "Settings", config, Settings::default()),
         section("[http]", "HttpSection", config, HttpSection::default()),
@@ -81,7 +85,18 @@ fn cloud_sections() -> Vec<Section> {
         section("[landing]", "LandingSection", config, LandingSection::default()),
         section("[log]", "LogSection", config, LogSection::default()),
         section("[logging]", "LoggingSection", config, LoggingSection::default()),
+        section("[objects]", "ObjectsSection", "cloud/src/objects/settings.rs", ObjectsSection::default()),
+        section("[kafka]", "KafkaSection", kafka, KafkaSection::default()),
+        section("[kafka.registry]", "RegistrySection", kafka, RegistrySection::default()),
+        section("[cassandra]", "CassandraSection", cassandra, CassandraSection::default()),
+        section("[cassandra.tls]", "TlsSection", cassandra, TlsSection::default()),
     ]
+}
+
+/// With the engines that are left out by default.
+fn cloud_settings() -> cloud::config::Settings {
+    let (kafka, cassandra) = (Some(KafkaSection::default()), Some(CassandraSection::default()));
+    cloud::config::Settings { kafka, cassandra, ..cloud::config::Settings::default() }
 }
 
 fn simulator_sections() -> Vec<Section> {
@@ -114,7 +129,7 @@ fn fields(source: &str, structure: &str) -> Vec<(String, String, String)> {
 
 /// Tables within a table have a section of their own.
 fn is_table(of: &str) -> bool {
-    of.ends_with("Section") || (of.starts_with("Vec<") && of.ends_with("Section>"))
+    of.ends_with("Section") || ((of.starts_with("Vec<") || of.starts_with("Option<")) && of.ends_with("Section>"))
 }
 
 fn reference() -> String {
@@ -166,7 +181,7 @@ fn the_reference_of_settings_is_what_the_code_says() {
 fn no_section_is_missing_in_the_reference() {
     let programs = [
         (Value::try_from(gateway::config::Config::default()).unwrap(), gateway_sections()),
-        (Value::try_from(cloud::config::Settings::default()).unwrap(), cloud_sections()),
+        (Value::try_from(cloud_settings()).unwrap(), cloud_sections()),
         (Value::try_from(firmware_sim::config::FleetFile::default()).unwrap(), simulator_sections()),
     ];
     for (defaults, sections) in programs {

@@ -4,7 +4,6 @@
 
 use std::path::Path;
 
-use cloud::audit::AuditSources;
 use tests::checkers;
 use tests::system::{
     CATCH_UP_TIMEOUT, READS, everything_arrives, in_the_log, outbox, stage, start_cad, start_dlms, until, until_logged,
@@ -108,6 +107,6 @@ async fn an_outbox_restored_from_an_older_copy_doubles_nothing_and_reuses_no_num
         audit["repeated"].as_u64() > Some(0),
         "the copy held what was delivered since, and delivers it again: {audit}"
     );
-    let sources = AuditSources::look(&stage.cloud_folder()).unwrap();
+    let sources = stage.sources().await.unwrap();
     checkers::each_batch_is_committed_once_and_in_order(&sources).await.unwrap();
 }

@@ -149,7 +149,7 @@ async fn a_line_that_breaks_off_is_counted_and_read_on_when_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut stage = stage(folder.path()).await.unwrap();
     let mut fleet = start_dlms(&mut stage, 1, 2, LOAD).unwrap();
-    let wire = Proxy::start(fleet.endpoints[0]["address"].as_str().unwrap().parse().unwrap()).await.unwrap();
+    let wire = Proxy::start(&[fleet.endpoints[0]["address"].as_str().unwrap().parse().unwrap()]).await.unwrap();
     fleet.endpoints[0]["address"] = wire.address().to_string().into();
     stage.meters_toml = fleet.toml().unwrap();
     stage.start_cloud().unwrap();

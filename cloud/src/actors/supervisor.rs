@@ -91,6 +91,8 @@ enum Phase {
 
 pub struct Supervisor {
     start: StartPart,
+    /// Which parts this instance has; without any it waits to be told to end.
+    supervised: Vec<PipelinePart>,
     metrics: Arc<Metrics>,
     backoff: Backoff,
     phase: Phase,
@@ -101,9 +103,10 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(start: StartPart, metrics: Arc<Metrics>, backoff: Backoff) -> Self {
+    pub fn new(start: StartPart, supervised: Vec<PipelinePart>, metrics: Arc<Metrics>, backoff: Backoff) -> Self {
         Self {
             start,
+            supervised,
             metrics,
             backoff,
             phase: Phase::Waiting,
@@ -125,7 +128,7 @@ impl Supervisor {
         self.phase = Phase::Running;
         self.metrics.set(Metric::PipelineGeneration, self.generation);
         tracing::info!(generation = self.generation, "the pipeline starts");
-        for part in PipelinePart::ALL {
+        for part in self.supervised.clone() {
             let report = Report { part, generation: self.generation, to: ctx.address().recipient() };
             let arbiter = Arbiter::new();
             let stop = (self.start)(&arbiter.handle(), report);
@@ -298,7 +301,7 @@ mod tests {
             Part::start_in_arbiter(arbiter, move |_| Part { life, report }).recipient()
         });
         let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(2));
-        (Supervisor::new(start, Arc::clone(&metrics), backoff).start(), started, metrics)
+        (Supervisor::new(start, PipelinePart::ALL.to_vec(), Arc::clone(&metrics), backoff).start(), started, metrics)
     }
 
     async fn until_generation(supervisor: &Addr<Supervisor>, generation: u64) {

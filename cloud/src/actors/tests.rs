@@ -4,6 +4,7 @@ use std::time::Duration;
 use protocols::uplink::Receipt;
 use protocols::uplink::topics::Topic;
 
+use super::PipelinePart;
 use super::intake::IntakeServices;
 use super::receipts::ReceiptServices;
 use super::supervisor::{Observe, Pipeline, Shutdown, Supervisor};
@@ -75,7 +76,12 @@ async fn a_ref_goes_in_and_its_receipt_comes_out_even_when_the_pipeline_fails_in
         worker.payloads.put(&key, payload.bytes.into()).await.unwrap();
     }
     let pipeline = Pipeline { worker, worker_settings: WorkerSettings::default(), intake, receipts };
-    let supervisor = actix::Actor::start(Supervisor::new(pipeline.into_factory(), Arc::clone(&metrics), backoff));
+    let supervisor = actix::Actor::start(Supervisor::new(
+        pipeline.into_factory(),
+        PipelinePart::ALL.to_vec(),
+        Arc::clone(&metrics),
+        backoff,
+    ));
 
     let send = |seq: u64| broker.send(&Topic::Refs.of(&gateway(1)), &sealed(&batch(1, seq, 3), 1).0.encode());
     send(1);

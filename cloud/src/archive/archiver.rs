@@ -95,12 +95,14 @@ pub struct Archiver {
     settings: CutSettings,
     /// `None` until the partitions are taken over, and again after any doubt about them.
     held: Option<Vec<Held>>,
+    /// Of the log, from before they were taken over.
+    epoch: u64,
     totals: ArchiverSnapshot,
 }
 
 impl Archiver {
     pub fn new(log: Arc<dyn EventLog>, objects: Arc<dyn ObjectStore>, settings: CutSettings) -> Self {
-        Self { log, objects, settings, held: None, totals: ArchiverSnapshot::default() }
+        Self { log, objects, settings, held: None, epoch: 0, totals: ArchiverSnapshot::default() }
     }
 
     /// Does at most one cut. After an error the same call may be repeated: what is recorded is finished as recorded. After
@@ -113,7 +115,11 @@ impl Archiver {
         ) {
             self.held = None;
         }
-        result
+        match result {
+            // The group divides the partitions: whoever has this one now will go on with it, and we with ours.
+            Err(ArchiveError::Fenced { .. }) if self.log.archive_epoch() > 0 => Ok(Progress::Idle { wake_at: None }),
+            result => result,
+        }
     }
 
     /// Ends of what is archived, of the partitions held.
@@ -133,8 +139,10 @@ impl Archiver {
     }
 
     async fn try_step(&mut self, now: UtcMillis) -> Result<Progress, ArchiveError> {
-        if self.held.is_none() {
+        let epoch = self.log.archive_epoch();
+        if self.held.is_none() || epoch != self.epoch {
             self.held = Some(self.take_over().await?);
+            self.epoch = epoch;
         }
         let held = self.held.as_deref_mut().expect("taken over above");
         if let Some(held) = held.iter_mut().find(|held| held.unfinished.is_some()) {

@@ -5,6 +5,7 @@
 //! and how late ever, writes the same objects. So nothing is archived twice within one generation of the log, without
 //! locks, conditional writes or a list of what exists.
 
+pub mod ahead;
 mod archiver;
 pub mod cut;
 pub mod footer;

@@ -27,7 +27,6 @@ mod sums;
 mod tests;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -39,9 +38,7 @@ pub use run::{AuditArgs, run};
 use crate::archive::ArchiveError;
 use crate::archive::footer::Table;
 use crate::archive::objects::{DayRange, RawObject, list_raw};
-use crate::embedded::{self, OpenError};
 use crate::log::{ArchivedEnds, EventLog, LogError, Topic};
-use crate::payloads::{LocalFolderError, Payloads};
 use crate::store::{ReadingStore, StoreError};
 
 /// Records read from the log at once.
@@ -72,25 +69,6 @@ pub struct AuditSources {
     pub log: Arc<dyn EventLog>,
     pub store: Arc<dyn ReadingStore>,
     pub objects: Arc<dyn ObjectStore>,
-}
-
-/// Why a data directory cannot be looked into.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LookError {
-    #[error(transparent)]
-    Pair(#[from] OpenError),
-    #[error(transparent)]
-    Objects(#[from] LocalFolderError),
-}
-
-impl AuditSources {
-    /// The embedded sources of a data directory, beside the process that works with it.
-    pub fn look(data_dir: &Path) -> Result<Self, LookError> {
-        let (log, store) = embedded::look(data_dir)?;
-        let objects = Payloads::look(&data_dir.join("objects"))?.objects();
-        Ok(Self { log: Arc::new(log), store: Arc::new(store), objects })
-    }
 }
 
 /// Why the books could not be closed. What is missing or doubled is no error: it is in the report.

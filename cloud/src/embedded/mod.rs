@@ -29,7 +29,6 @@
 //!
 //! One process at a time: an exclusive lock on the file `lock`, held until the last thread of either file has ended.
 
-mod ahead;
 mod aside;
 pub(crate) mod front;
 mod member;
@@ -45,16 +44,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use object_store::ObjectStore;
 use rusqlite::Connection;
 
-pub use self::ahead::{Ahead, RenewError, renew_if_behind};
 use self::front::{Core, Front};
 use self::member::{Member, NewLog, NewStore};
 pub use self::rebuild::{RebuildError, RebuildProgress, rebuild_store};
 use self::sqlite::{open_reader, open_writer};
+use crate::archive::ahead::{self, Ahead, RenewError};
 pub use crate::log::embedded::salvage::Salvaged;
 use crate::log::embedded::{EmbeddedLog, LOG_FILE, LogCore};
-use crate::log::{LogError, LogGeneration};
+use crate::log::{EventLog as _, LogError, LogGeneration};
 use crate::store::embedded::{EmbeddedStore, STORE_FILE, StoreCore};
 
 /// What each file tells the other: how many commits the log has, how many writes the store.
@@ -249,6 +249,16 @@ impl Files {
         let front = Front::spawn(name, aside::suspect(path), core, move || open().map_err(|error| error.to_string()));
         front.map(Arc::new).map_err(|source| OpenError::Io { path: path.to_owned(), source })
     }
+}
+
+/// Begins a new generation if the archive knows more of this one than the log does. Before anything is consumed: it takes the
+/// archive over from whoever has it.
+pub async fn renew_if_behind(log: &EmbeddedLog, objects: &dyn ObjectStore) -> Result<Option<Ahead>, RenewError> {
+    let ahead = ahead::find(log, objects, async || log.own_archive().await).await?;
+    if let Some(ahead) = &ahead {
+        log.renew_generation(ahead.generation).await?;
+    }
+    Ok(ahead)
 }
 
 /// A pair in memory, run inline on the caller's thread: for the simulation and for tests. `seed` takes the place of chance.

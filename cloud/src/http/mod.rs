@@ -106,6 +106,19 @@ pub fn serve(
     Ok(server.run())
 }
 
+/// What is answered while the engines are waited for: alive, not ready, and what is missing. Ends when its handle stops it.
+pub fn serve_waiting(listener: TcpListener, metrics: Arc<Metrics>, health: Arc<Health>) -> io::Result<Server> {
+    let factory = move || {
+        let (metrics, health) = (Arc::clone(&metrics), Arc::clone(&health));
+        App::new()
+            .route("/healthz", web::get().to(alive))
+            .route("/readyz", web::get().to(move || std::future::ready(readiness(&health))))
+            .route("/metrics", web::get().to(move || std::future::ready(rendered(&metrics))))
+    };
+    let server = HttpServer::new(factory).workers(1).client_request_timeout(HEAD_TIMEOUT).disable_signals();
+    Ok(server.listen(listener)?.run())
+}
+
 pub fn configure(config: &mut ServiceConfig) {
     config
         .route("/v1/time", web::get().to(time))
@@ -124,14 +137,21 @@ async fn alive() -> HttpResponse {
 }
 
 async fn ready(services: Data<HttpServices>) -> HttpResponse {
-    let missing = services.health.missing();
+    readiness(&services.health)
+}
+
+fn readiness(health: &Health) -> HttpResponse {
+    let missing = health.missing();
     let mut response = if missing.is_empty() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.json(json!({ "ready": missing.is_empty(), "missing": missing }))
 }
 
 async fn metrics(services: Data<HttpServices>) -> HttpResponse {
-    let text = services.metrics.render();
-    HttpResponse::Ok().insert_header(ContentType::plaintext()).body(text)
+    rendered(&services.metrics)
+}
+
+fn rendered(metrics: &Metrics) -> HttpResponse {
+    HttpResponse::Ok().insert_header(ContentType::plaintext()).body(metrics.render())
 }
 
 #[cfg(test)]

@@ -53,6 +53,17 @@ pub trait LogSubject: Send + Sync {
     }
     /// Ends every process that uses the log and opens it again. Nobody holds it any more.
     async fn reopen(&mut self);
+    /// Whether members of a group keep what they hold until they leave, or the group gives them up: then nobody takes it from
+    /// one that is there.
+    fn members_keep(&self) -> bool {
+        false
+    }
+    /// Where members keep what they hold: the archiver of [`Self::log`] leaves its group.
+    async fn leave_archive(&self) {}
+    /// Whether the log stamps refs by a clock of its own.
+    fn stamps_refs(&self) -> bool {
+        false
+    }
     /// Makes every write fail, or lets it work again. False: this subject does not know how.
     async fn obstruct(&mut self, _obstructed: bool) -> bool {
         false
@@ -62,6 +73,10 @@ pub trait LogSubject: Send + Sync {
 /// Makes empty logs.
 #[async_trait]
 pub trait Logs: Send + Sync {
+    /// How many systems that have nothing in common may run at the same time.
+    fn runs_at_once(&self) -> usize {
+        1
+    }
     async fn fresh(&self) -> Box<dyn LogSubject>;
 }
 

@@ -7,8 +7,10 @@
 //! The one commit point: [`EventLog::commit`] appends readings, events, books and ledger records of many batches and moves the
 //! positions of `refs`, atomically, and only if every [`Ownership`] it rests on is still the newest.
 
+mod books;
 pub mod conformance;
 pub mod embedded;
+pub mod kafka;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -220,6 +222,11 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// The ends of the last ended cuts. For looking: nobody is fenced.
     async fn archived(&self) -> Result<ArchivedEnds, LogError>;
+    /// Grows whenever the partitions that this process may archive have changed: then they are to be taken over anew. Where
+    /// whoever asks gets them all, nothing ever changes.
+    fn archive_epoch(&self) -> u64 {
+        0
+    }
     /// Takes over archiving of every partition that this process may have; earlier holders are fenced.
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError>;
     /// Makes the cut durable before its first object is written.

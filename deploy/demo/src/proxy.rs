@@ -24,15 +24,16 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port and passes everything on to `target`.
-    pub async fn start(target: SocketAddr) -> std::io::Result<Self> {
+    /// Listens on a free port and passes each connection on to the first of `targets` that takes it.
+    pub async fn start(targets: &[SocketAddr]) -> std::io::Result<Self> {
+        let targets: Arc<[SocketAddr]> = targets.into();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (flow, watch) = watch::channel(Flow::Up);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *watch.borrow() != Flow::Down {
-                    tokio::spawn(pass(client, target, watch.clone()));
+                    tokio::spawn(pass(client, Arc::clone(&targets), watch.clone()));
                 }
             }
         });
@@ -48,9 +49,9 @@ impl Proxy {
     }
 }
 
-async fn pass(mut client: TcpStream, target: SocketAddr, mut flow: watch::Receiver<Flow>) {
+async fn pass(mut client: TcpStream, targets: Arc<[SocketAddr]>, mut flow: watch::Receiver<Flow>) {
     if *flow.borrow() == Flow::Up {
-        let Ok(mut server) = TcpStream::connect(target).await else { return };
+        let Ok(mut server) = TcpStream::connect(&*targets).await else { return };
         let stalled = tokio::select! {
             // Either end closing ends it, as does an error: that is what a wire does.
             _ = copy_bidirectional(&mut client, &mut server) => false,

@@ -1,7 +1,8 @@
-//! What log, store and archive of a stopped cloud hold, read one by one.
+//! What log, store and archive of a cloud hold, read one by one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::verdict::Identity;
 use anyhow::Context;
@@ -9,6 +10,9 @@ use cloud::archive::footer::Table;
 use cloud::archive::objects::{DayRange, list_raw, read_file};
 use cloud::archive::parquet::read_readings;
 use cloud::audit::AuditSources;
+use cloud::clock::{Clock, SystemClock};
+use cloud::config::Settings;
+use cloud::engines;
 use cloud::log::{ReadingRecord, Topic};
 use cloud::store::RangeQuery;
 use protocols::metering::{Quantity, Reading, Series, UtcMillis};
@@ -47,7 +51,18 @@ fn newest(records: Vec<ReadingRecord>) -> Sink {
 
 /// ("log", ...), ("store", ...), ("archive", ...).
 pub async fn read_all(data_dir: &Path) -> anyhow::Result<[(&'static str, Sink); 3]> {
-    read_sources(&AuditSources::look(data_dir).context("cannot look into the data directory")?).await
+    read_sources(&look(data_dir).await?).await
+}
+
+/// The sinks of a data directory.
+pub async fn look(data_dir: &Path) -> anyhow::Result<AuditSources> {
+    look_as(&Settings { data_dir: data_dir.to_owned(), ..Settings::default() }).await
+}
+
+/// The sinks that a cloud with these settings writes to.
+pub async fn look_as(settings: &Settings) -> anyhow::Result<AuditSources> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Box::pin(engines::look(&settings.check()?, &clock)).await.context("cannot look into the sinks")
 }
 
 /// The same, of sinks that are open already.

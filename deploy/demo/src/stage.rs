@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
+use cloud::audit::AuditSources;
+use cloud::config::Settings;
 use serde_json::Value;
 
 use crate::process::{Process, free_port};
 use crate::proxy::{Flow, Proxy};
+use crate::sinks;
 use crate::verdict::Deaf;
 
 /// Where the programs are.
@@ -41,7 +44,11 @@ impl Binaries {
 
 /// A pushed telegram can be in nobody's hands for as long as one group commit takes.
 const GROUP_COMMIT: i64 = 1_000;
+/// Of the cloud, at most.
+const INSTANCES: usize = 4;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Groups wait for members that were killed.
+const CLUSTER_START_TIMEOUT: Duration = Duration::from_secs(90);
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a gateway promises, whatever it is doing.
 const GATEWAY_STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,17 +58,20 @@ pub struct Stage {
     folder: PathBuf,
     binaries: Binaries,
     broker_port: u16,
-    cloud_port: u16,
+    /// Of each instance of the cloud.
+    cloud_ports: [u16; INSTANCES],
     gateway_port: u16,
     mqtt_uplink: Proxy,
     http_uplink: Proxy,
     broker: Option<Process>,
-    cloud: Option<Process>,
+    clouds: [Option<Process>; INSTANCES],
     gateway: Option<Process>,
     gateway_id: String,
     simulators: Vec<Process>,
     /// Appended to the gateway's settings: feeds, lines, meters.
     pub meters_toml: String,
+    /// Appended to the settings of each instance of the cloud: the engines that they share.
+    pub engines_toml: String,
     /// When nobody listened to push feeds.
     pub deaf: Vec<Deaf>,
     /// Added to the environment of cloud and gateway at their next start.
@@ -81,13 +91,17 @@ fn loopback(port: u16) -> SocketAddr {
 impl Stage {
     /// Prepares folder and ports; nothing runs yet but the two proxies.
     pub async fn new(folder: &Path, binaries: Binaries) -> anyhow::Result<Self> {
-        Self::at(folder, binaries, "demo-gateway", (free_port()?, free_port()?)).await
+        let mut cloud_ports = [0; INSTANCES];
+        for port in &mut cloud_ports {
+            *port = free_port()?;
+        }
+        Self::at(folder, binaries, "demo-gateway", (free_port()?, cloud_ports)).await
     }
 
     /// Another gateway at the same broker and cloud, which stay with `self`: a stage in a folder within this one, with an
     /// uplink of its own.
     pub async fn gateway_beside(&self, id: &str) -> anyhow::Result<Self> {
-        let ports = (self.broker_port, self.cloud_port);
+        let ports = (self.broker_port, self.cloud_ports);
         Self::at(&self.folder.join(id), self.binaries.clone(), id, ports).await
     }
 
@@ -95,7 +109,7 @@ impl Stage {
         folder: &Path,
         binaries: Binaries,
         gateway_id: &str,
-        (broker_port, cloud_port): (u16, u16),
+        (broker_port, cloud_ports): (u16, [u16; INSTANCES]),
     ) -> anyhow::Result<Self> {
         for part in ["gateway", "cloud", "logs"] {
             std::fs::create_dir_all(folder.join(part))?;
@@ -104,16 +118,17 @@ impl Stage {
             folder: folder.to_owned(),
             binaries,
             broker_port,
-            cloud_port,
+            cloud_ports,
             gateway_port: free_port()?,
-            mqtt_uplink: Proxy::start(loopback(broker_port)).await?,
-            http_uplink: Proxy::start(loopback(cloud_port)).await?,
+            mqtt_uplink: Proxy::start(&[loopback(broker_port)]).await?,
+            http_uplink: Proxy::start(&cloud_ports.map(loopback)).await?,
             broker: None,
-            cloud: None,
+            clouds: [const { None }; INSTANCES],
             gateway: None,
             gateway_id: gateway_id.to_owned(),
             simulators: Vec::new(),
             meters_toml: String::new(),
+            engines_toml: String::new(),
             deaf: vec![Deaf { from: 0, to: i64::MAX, before_the_first_start: true }],
             variables: Vec::new(),
         })
@@ -128,7 +143,7 @@ impl Stage {
     }
 
     pub fn cloud_address(&self) -> SocketAddr {
-        loopback(self.cloud_port)
+        loopback(self.cloud_ports[0])
     }
 
     pub fn page(&self) -> String {
@@ -181,32 +196,76 @@ impl Stage {
     }
 
     pub fn start_cloud(&mut self) -> anyhow::Result<()> {
-        let config = self.folder.join("cloud.toml");
+        self.start_instance(0)
+    }
+
+    /// One of several, with a folder of its own within the first one's.
+    pub fn start_instance(&mut self, number: usize) -> anyhow::Result<()> {
+        self.write_cloud_config(number)?;
+        let config = self.cloud_config(number).to_string_lossy().into_owned();
+        let arguments = ["run", "--config", &config, "--json"];
+        let name = if number == 0 { "cloud".to_owned() } else { format!("cloud-{number}") };
+        let (program, log) = (&self.binaries.cloud, self.log(&format!("{name}.log")));
+        let process = Process::start_in(&name, program, &arguments, &log, &self.variables)?;
+        let timeout = if self.engines_toml.is_empty() { START_TIMEOUT } else { CLUSTER_START_TIMEOUT };
+        process.line(timeout).context("the cloud did not start")?;
+        self.clouds[number] = Some(process);
+        Ok(())
+    }
+
+    pub fn write_cloud_config(&self, number: usize) -> anyhow::Result<()> {
+        let folder = match number {
+            0 => self.cloud_folder(),
+            number => self.cloud_folder().join(format!("instance-{number}")),
+        };
         // Cut and commit in seconds: a demo is over before a patient archive would have written anything.
         let toml = format!(
-            "data_dir = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\nkeep_alive_s = 5\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n",
-            self.cloud_folder().display(),
+            "data_dir = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\nkeep_alive_s = 5\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n{}",
+            folder.display(),
             self.broker_port,
-            loopback(self.cloud_port),
+            loopback(self.cloud_ports[number]),
+            self.engines_toml,
         );
-        std::fs::write(&config, toml)?;
-        let config = config.to_string_lossy().into_owned();
-        let arguments = ["run", "--config", &config, "--json"];
-        let (program, log) = (&self.binaries.cloud, self.log("cloud.log"));
-        let process = Process::start_in("cloud", program, &arguments, &log, &self.variables)?;
-        process.line(START_TIMEOUT).context("the cloud did not start")?;
-        self.cloud = Some(process);
-        Ok(())
+        std::fs::write(self.cloud_config(number), toml).context("the cloud's settings cannot be written")
+    }
+
+    /// Runs a command of the cloud's program on this stage's settings, to its end.
+    pub fn cloud_command(&self, arguments: &[&str]) -> anyhow::Result<std::process::Output> {
+        let mut command = std::process::Command::new(&self.binaries.cloud);
+        command.args(arguments).arg("--config").arg(self.cloud_config(0)).env_remove("RUST_LOG");
+        command.output().context("the cloud's program does not start")
+    }
+
+    fn cloud_config(&self, number: usize) -> PathBuf {
+        self.folder.join(if number == 0 { "cloud.toml".to_owned() } else { format!("cloud-{number}.toml") })
+    }
+
+    /// What the cloud writes to, as its settings say.
+    pub async fn sources(&self) -> anyhow::Result<AuditSources> {
+        sinks::look_as(&Settings::read(&self.cloud_config(0))?).await
     }
 
     pub fn kill_cloud(&mut self) -> anyhow::Result<()> {
-        self.cloud.take().context("no cloud runs")?.kill()
+        self.kill_instance(0)
+    }
+
+    pub fn kill_instance(&mut self, number: usize) -> anyhow::Result<()> {
+        self.clouds[number].take().context("no cloud runs")?.kill()
     }
 
     pub fn stop_cloud(&mut self) -> anyhow::Result<()> {
-        let status = self.cloud.take().context("no cloud runs")?.stop(STOP_TIMEOUT)?;
+        self.stop_instance(0)
+    }
+
+    pub fn stop_instance(&mut self, number: usize) -> anyhow::Result<()> {
+        let status = self.clouds[number].take().context("no cloud runs")?.stop(STOP_TIMEOUT)?;
         ensure!(status.success(), "the cloud ended with {status}");
         Ok(())
+    }
+
+    /// Where the process runs, for whoever stops it for a while or watches its memory.
+    pub fn cloud_pid(&self, number: usize) -> anyhow::Result<u32> {
+        Ok(self.clouds[number].as_ref().context("no cloud runs")?.id())
     }
 
     pub fn start_gateway(&mut self) -> anyhow::Result<()> {
@@ -367,11 +426,7 @@ impl Stage {
     }
 
     pub fn audit_now(&self) -> anyhow::Result<Value> {
-        let data = self.cloud_folder();
-        let output = std::process::Command::new(&self.binaries.cloud)
-            .args(["audit", "--full", "--json", "--data"])
-            .arg(&data)
-            .output()?;
+        let output = self.cloud_command(&["audit", "--full", "--json"])?;
         let text = String::from_utf8_lossy(&output.stdout);
         let last = text
             .lines()

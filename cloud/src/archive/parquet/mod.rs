@@ -14,6 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 
 pub use events::{read_events, write_events};
+pub(crate) use readings::to_double;
 pub use readings::{read_readings, write_readings};
 
 use super::footer::{CutRange, Footer};

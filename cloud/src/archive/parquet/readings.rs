@@ -183,7 +183,7 @@ fn write_group(
 
 /// The nearest double: an exact power of ten divides or multiplies an exact mantissa with one rounding (literals, since `powi`
 /// promises no precision); the rest goes the long way.
-fn to_double(quantity: Quantity) -> f64 {
+pub(crate) fn to_double(quantity: Quantity) -> f64 {
     const POWERS: [f64; 23] = [
         1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19,
         1e20, 1e21, 1e22,

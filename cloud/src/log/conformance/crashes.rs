@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
 use protocols::metering::{Quantity, Unit};
 use protocols::uplink::Batch;
 
@@ -69,20 +70,26 @@ pub async fn a_crash_between_any_two_steps_loses_and_doubles_nothing(logs: &dyn 
     run(logs, stores, &landing, &none).await;
     let calls = none.calls();
     assert!(calls > 8, "a run that has seams: {calls} calls");
+    let mut plans = Vec::new();
     for call in 1..=calls {
         for fault in Fault::ALL {
-            for dies in [false, true] {
-                let faults = Faults::none();
-                if dies {
-                    faults.die(call, fault);
-                } else {
-                    faults.fail(call, fault);
-                }
-                run(logs, stores, &landing, &faults).await;
-                assert_eq!(faults.hits(), 1, "call {call} was made");
-            }
+            plans.extend([(call, fault, false), (call, fault, true)]);
         }
     }
+    let landing = &landing;
+    let run_one = async |(call, fault, dies): (u64, Fault, bool)| {
+        let faults = Faults::none();
+        if dies {
+            faults.die(call, fault);
+        } else {
+            faults.fail(call, fault);
+        }
+        run(logs, stores, landing, &faults).await;
+        assert_eq!(faults.hits(), 1, "call {call} was made");
+    };
+    // Where a run waits for others most of its time.
+    let runs = plans.into_iter().map(run_one);
+    futures_util::stream::iter(runs).buffer_unordered(logs.runs_at_once()).collect::<()>().await;
 }
 
 /// One system from the first ref to the last, with a new worker whenever the old one is gone.

@@ -8,7 +8,8 @@ use super::samples::{T0, batch, gateway, register};
 use crate::log::{EventLog, EventRecord, PartitionCommit, ReadingRecord, Topic, Uplinked};
 use protocols::uplink::Batch;
 
-/// Batches of 0 to 40 readings in blocks, some without readings, some without events, in one partition, in two commits.
+/// Batches of 0 to 40 readings in blocks, some without readings, some without events, of one gateway, in two commits. The
+/// partition of its books; readings and events may be in others.
 async fn committed(log: &dyn EventLog) -> (u32, Vec<Arc<Batch>>) {
     let home = gateway("gw-1");
     log.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
@@ -42,13 +43,14 @@ async fn committed(log: &dyn EventLog) -> (u32, Vec<Arc<Batch>>) {
     (partition, batches)
 }
 
-/// Everything in pages of `max`, each beginning behind the last record of the one before.
+/// Everything of a partition in pages of `max`, each beginning behind the last record of the one before.
 async fn readings_by(log: &dyn EventLog, partition: u32, max: usize) -> Vec<ReadingRecord> {
     let mut all: Vec<ReadingRecord> = Vec::new();
     loop {
         let from = all.last().map_or(0, |last| last.offset + 1);
         let page = log.read_readings(partition, from, u64::MAX, max).await.unwrap();
         if page.is_empty() {
+            assert!(all.windows(2).all(|pair| pair[0].offset < pair[1].offset), "offsets ascend");
             return all;
         }
         all.extend(page);
@@ -61,6 +63,7 @@ async fn events_by(log: &dyn EventLog, partition: u32, max: usize) -> Vec<EventR
         let from = all.last().map_or(0, |last| last.offset + 1);
         let page = log.read_events(partition, from, u64::MAX, max).await.unwrap();
         if page.is_empty() {
+            assert!(all.windows(2).all(|pair| pair[0].offset < pair[1].offset), "offsets ascend");
             return all;
         }
         all.extend(page);
@@ -77,18 +80,22 @@ pub async fn pages_of_any_size_give_every_record_once(logs: &dyn Logs) {
     for batch in &batches {
         batch.for_each_reading(|index, block, row| wanted.push((batch.id.clone(), index, block.reading(row))));
         wanted_events
-            .extend((0u32..).zip(&batch.events).map(|(index, event)| (batch.id.clone(), index, event.clone())));
+            .extend((0u32..).zip(&batch.events).map(|(index, event)| (batch.id.clone(), index, event.event.clone())));
     }
+    wanted.sort();
+    wanted_events.sort();
     for max in [1, 2, 5, 64, usize::MAX] {
-        let found = readings_by(&*log, partition, max).await;
-        assert!(found.windows(2).all(|pair| pair[0].offset < pair[1].offset), "offsets ascend");
-        let found: Vec<_> = found.into_iter().map(|record| (record.batch, record.index, record.reading)).collect();
+        let (mut found, mut found_events) = (Vec::new(), Vec::new());
+        for partition in 0..log.partitions() {
+            let readings = readings_by(&*log, partition, max).await.into_iter();
+            found.extend(readings.map(|record| (record.batch, record.index, record.reading)));
+            let events = events_by(&*log, partition, max).await.into_iter();
+            found_events.extend(events.map(|record| (record.batch, record.index, record.event)));
+        }
+        found.sort();
+        found_events.sort();
         assert_eq!(found, wanted, "pages of {max}");
-        let found = events_by(&*log, partition, max).await;
-        assert!(found.windows(2).all(|pair| pair[0].offset < pair[1].offset), "offsets ascend");
-        let found: Vec<_> = found.into_iter().map(|record| (record.batch, record.index, record.event)).collect();
-        let wanted: Vec<_> = wanted_events.iter().map(|(id, index, e)| (id.clone(), *index, e.event.clone())).collect();
-        assert_eq!(found, wanted, "pages of {max}");
+        assert_eq!(found_events, wanted_events, "pages of {max}");
         let mut books = Vec::new();
         while let Some(last) = {
             let from = books.last().map_or(0, |last: &crate::log::BooksRecord| last.offset + 1);
@@ -108,19 +115,25 @@ pub async fn pages_of_any_size_give_every_record_once(logs: &dyn Logs) {
 pub async fn ranges_begin_and_end_inside_a_batch(logs: &dyn Logs) {
     let subject = logs.fresh().await;
     let log = subject.log();
-    let (partition, _) = committed(&*log).await;
-    let all = readings_by(&*log, partition, usize::MAX).await;
-    let ends = log.ends(Topic::Readings).await.unwrap();
-    assert!(all.last().unwrap().offset < ends[partition as usize]);
-    for first in (0..all.len()).step_by(3) {
-        for last in (first..all.len()).step_by(7) {
-            let (from, to) = (all[first].offset, all[last].offset);
-            let found = log.read_readings(partition, from, to, usize::MAX).await.unwrap();
-            assert_eq!(found, all[first..last], "readings {from}..{to}");
+    committed(&*log).await;
+    let (readings_ends, events_ends) =
+        (log.ends(Topic::Readings).await.unwrap(), log.ends(Topic::Events).await.unwrap());
+    for partition in 0..log.partitions() {
+        let all = readings_by(&*log, partition, usize::MAX).await;
+        let end = readings_ends[partition as usize];
+        assert!(all.last().is_none_or(|last| last.offset < end));
+        for first in (0..all.len()).step_by(3) {
+            for last in (first..all.len()).step_by(7) {
+                let (from, to) = (all[first].offset, all[last].offset);
+                let found = log.read_readings(partition, from, to, usize::MAX).await.unwrap();
+                assert_eq!(found, all[first..last], "readings {from}..{to}");
+            }
         }
+        assert_eq!(log.read_readings(partition, end, u64::MAX, 9).await.unwrap(), []);
+        let events = events_by(&*log, partition, usize::MAX).await;
+        assert!(events.last().is_none_or(|last| last.offset < events_ends[partition as usize]));
+        let Some((first, last)) = events.get(1).zip(events.get(4)) else { continue };
+        let found = log.read_events(partition, first.offset, last.offset, usize::MAX).await.unwrap();
+        assert_eq!(found, events[1..4]);
     }
-    assert_eq!(log.read_readings(partition, ends[partition as usize], u64::MAX, 9).await.unwrap(), []);
-    let events = events_by(&*log, partition, usize::MAX).await;
-    let (from, to) = (events[1].offset, events[4].offset);
-    assert_eq!(log.read_events(partition, from, to, usize::MAX).await.unwrap(), events[1..4]);
 }

@@ -11,10 +11,11 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::partition::Partition;
 use super::read::Decoded;
-use super::rows::{BatchRow, column, encode_books, failed, ledger_hash, offset, ref_hash, uplinked_parts};
+use super::rows::{BatchRow, column, failed, ledger_hash, offset, ref_hash, uplinked_parts};
 use crate::embedded::Pair;
 use crate::embedded::front::Core;
 use crate::embedded::sqlite::{begin, is_doubtful_commit, meta, set_meta};
+use crate::log::books::encode_books;
 use crate::log::{AppliedBatch, ArchiveAssignment, Cut, LogError, Ownership, PartitionCommit, Uplinked};
 
 /// The newest state that readers wait for: what `RefConsumer::next` compares with.

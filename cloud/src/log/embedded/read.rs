@@ -8,7 +8,8 @@ use rusqlite::{Connection, params};
 
 use super::core::LogCore;
 use super::partition::Partition;
-use super::rows::{BatchRow, column, decode_books, failed, ledger_hash, offset, ref_hash, uplinked_from};
+use super::rows::{BatchRow, column, failed, ledger_hash, offset, ref_hash, uplinked_from};
+use crate::log::books::decode_books;
 use crate::log::{ArchivedEnds, BooksRecord, EventRecord, LogError, ReadingRecord, Topic, Uplinked};
 use crate::store::StoreBatch;
 

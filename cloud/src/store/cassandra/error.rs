@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CassandraError {
-    #[error("store.cassandra.{key} = {value}: {problem}")]
+    #[error("cassandra.{key} = {value}: {problem}")]
     Value { key: &'static str, value: String, problem: &'static str },
     #[error("cannot read {}", path.display())]
     File {
@@ -42,13 +42,13 @@ pub enum CassandraError {
     Column { table: &'static str, column: String, expected: String, found: String },
     #[error("table {table} of Cassandra keeps rows for {found} s, the settings ask for {expected} s")]
     TableTtl { table: &'static str, expected: u32, found: u32 },
-    #[error("store.cassandra.ttl_days = {days}: Cassandra cannot store an expiry after {limit}")]
+    #[error("cassandra.ttl_days = {days}: Cassandra cannot store an expiry after {limit}")]
     TtlTooLong { days: u32, limit: &'static str },
     #[error("keyspace {keyspace} of Cassandra has {found} replicas in {place}, the settings ask for {expected}")]
     ReplicationLow { keyspace: String, place: String, expected: usize, found: usize },
     #[error("keyspace {keyspace} of Cassandra is in the data centres {dcs}: which one is local must be said")]
     LocalDc { keyspace: String, dcs: String },
-    #[error("store.cassandra.local_dc = {dc}: the cluster has {known}")]
+    #[error("cassandra.local_dc = {dc}: the cluster has {known}")]
     NoSuchDc { dc: String, known: String },
     #[error("{operation} {consistency} need {needed} replicas, keyspace {keyspace} of Cassandra has {found}")]
     ConsistencyNeeds { keyspace: String, operation: &'static str, consistency: String, needed: usize, found: usize },
@@ -72,11 +72,11 @@ impl CassandraError {
             Self::Column { .. } => Some(
                 "somebody altered the table: alter it back, or take a new keyspace, `store migrate` and `rebuild store`",
             ),
-            Self::Login { .. } => Some("compare store.cassandra.user and password_file with the role in Cassandra"),
-            Self::LoginMissing => Some("set store.cassandra.user and store.cassandra.password_file"),
-            Self::Tls { .. } => Some(
-                "the nodes' certificates must be signed by store.cassandra.tls.ca_file and name the nodes' IP addresses",
-            ),
+            Self::Login { .. } => Some("compare cassandra.user and password_file with the role in Cassandra"),
+            Self::LoginMissing => Some("set cassandra.user and cassandra.password_file"),
+            Self::Tls { .. } => {
+                Some("the nodes' certificates must be signed by cassandra.tls.ca_file and name the nodes' IP addresses")
+            }
             Self::Forbidden { .. } => {
                 Some("the role needs SELECT and MODIFY on the keyspace; `store migrate` needs CREATE and ALTER too")
             }
@@ -88,12 +88,12 @@ impl CassandraError {
                  changes none that is there; then nodetool repair --full), or lower the setting",
             ),
             Self::LocalDc { .. } | Self::NoSuchDc { .. } => {
-                Some("set store.cassandra.local_dc to the data centre of this machine, as `nodetool status` names it")
+                Some("set cassandra.local_dc to the data centre of this machine, as `nodetool status` names it")
             }
             Self::NoOverlap { .. } => Some("LOCAL_QUORUM for both is safe with any replication"),
-            Self::PeriodicCommitLog { .. } => Some(
-                "set `commitlog_sync: group` in cassandra.yaml, or store.cassandra.allow_periodic_commitlog = true",
-            ),
+            Self::PeriodicCommitLog { .. } => {
+                Some("set `commitlog_sync: group` in cassandra.yaml, or cassandra.allow_periodic_commitlog = true")
+            }
             Self::Value { .. }
             | Self::File { .. }
             | Self::TlsFile { .. }

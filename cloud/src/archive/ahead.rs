@@ -1,4 +1,4 @@
-//! A log that was restored together with its store looks whole: only the archive has seen what came after the copy.
+//! A log that was set back, alone or together with its store, may look whole: only the archive has seen what came after the copy.
 //!
 //! Going on under the same generation would write other rows under keys that exist, or the same rows under two. So before
 //! anything is consumed the ends in the archive's keys are compared with what the log itself knows of its archive; a log that
@@ -6,12 +6,10 @@
 
 use object_store::ObjectStore;
 
-use super::{OpenError, draw};
-use crate::archive::ArchiveError;
-use crate::archive::footer::Table;
-use crate::archive::objects::{DayRange, list_raw};
-use crate::log::embedded::EmbeddedLog;
-use crate::log::{ArchiveAssignment, EventLog as _, LogError, LogGeneration, Topic};
+use super::ArchiveError;
+use super::footer::Table;
+use super::objects::{DayRange, list_raw};
+use crate::log::{ArchiveAssignment, EventLog, LogError, LogGeneration, Topic};
 
 /// What the archive holds of a log's generation and the log does not know of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,31 +31,35 @@ pub enum RenewError {
     Archive(#[source] ArchiveError),
     #[error("cannot ask the log how far it is archived")]
     Log(#[from] LogError),
-    #[error("cannot draw a generation")]
-    Random(#[source] OpenError),
+    #[error("cannot draw a generation: {0}")]
+    Random(String),
 }
 
-/// Begins a new generation if the archive knows more of this one than the log does. Before anything is consumed: it takes the
-/// archive over from whoever has it.
-pub async fn renew_if_behind(log: &EmbeddedLog, objects: &dyn ObjectStore) -> Result<Option<Ahead>, RenewError> {
-    let Some((table, partition, known, found)) = find(log, objects).await? else { return Ok(None) };
-    let generation = LogGeneration(draw().map_err(RenewError::Random)?);
-    log.renew_generation(generation).await?;
-    Ok(Some(Ahead { table, partition, known, found, generation }))
-}
-
-async fn find(log: &EmbeddedLog, objects: &dyn ObjectStore) -> Result<Option<(Table, u32, u64, u64)>, RenewError> {
+/// What the archive knows more of this generation than the log does, with the generation to go on as. `positions` are asked for
+/// after the archive was listed: others may be archiving.
+pub(crate) async fn find(
+    log: &dyn EventLog,
+    objects: &dyn ObjectStore,
+    positions: impl AsyncFnOnce() -> Result<Vec<ArchiveAssignment>, LogError>,
+) -> Result<Option<Ahead>, RenewError> {
     let generation = log.generation();
-    let assignments = log.own_archive().await?;
+    let mut listed = Vec::new();
     for (table, topic) in [(Table::Readings, Topic::Readings), (Table::Events, Topic::Events)] {
+        let raw = list_raw(objects, table, DayRange::default()).await.map_err(RenewError::Archive)?;
+        let cuts: Vec<_> = raw.iter().map(|object| object.cut).filter(|cut| cut.generation == generation).collect();
+        listed.push((table, topic, cuts));
+    }
+    let positions = positions().await?;
+    for (table, topic, cuts) in listed {
         let ends = log.ends(topic).await?;
-        let listed = list_raw(objects, table, DayRange::default()).await.map_err(RenewError::Archive)?;
-        for cut in listed.iter().map(|object| object.cut).filter(|cut| cut.generation == generation) {
-            let held = assignments.iter().find(|held| held.ownership.partition == cut.partition);
+        for cut in cuts {
+            let held = positions.iter().find(|held| held.ownership.partition == cut.partition);
             let end = ends.get(cut.partition as usize).copied().unwrap_or(0);
             let known = held.map_or(0, |held| known_end(held, table, end));
             if cut.end > known {
-                return Ok(Some((table, cut.partition, known, cut.end)));
+                let (partition, found) = (cut.partition, cut.end);
+                let drawn = getrandom::u64().map_err(|error| RenewError::Random(error.to_string()))?;
+                return Ok(Some(Ahead { table, partition, known, found, generation: LogGeneration(drawn) }));
             }
         }
     }

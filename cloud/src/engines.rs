@@ -1,0 +1,117 @@
+//! Log, store and objects, as the settings name them: embedded in the data directory, or Kafka, Cassandra and S3.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use object_store::ObjectStore;
+
+use crate::archive::ahead::{Ahead, RenewError};
+use crate::audit::AuditSources;
+use crate::clock::Clock;
+use crate::config::{Cluster, Config};
+use crate::embedded::{self, OpenError, Opened};
+use crate::health::{Health, Part};
+use crate::log::EventLog;
+use crate::log::kafka::{KafkaLog, KafkaOpenError};
+use crate::objects::ObjectsError;
+use crate::store::ReadingStore;
+use crate::store::cassandra::{self, CassandraError};
+
+/// Why an engine cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    #[error("cannot create {}", dir.display())]
+    DataDir {
+        dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot open the data directory")]
+    Embedded(#[from] OpenError),
+    #[error(transparent)]
+    Kafka(#[from] KafkaOpenError),
+    #[error(transparent)]
+    Cassandra(#[from] CassandraError),
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+    #[error("cannot compare the log with its archive")]
+    Renew(#[from] RenewError),
+}
+
+impl EngineError {
+    /// What the operator can do.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::DataDir { .. } => Some("choose another directory with --data".to_owned()),
+            Self::Embedded(error) => error.hint(),
+            Self::Kafka(error) => error.hint(),
+            Self::Cassandra(error) => error.hint().map(str::to_owned),
+            Self::Objects(error) => error.hint().map(str::to_owned),
+            Self::Renew(_) => None,
+        }
+    }
+
+    pub fn is_the_users(&self) -> bool {
+        !matches!(self, Self::Renew(_))
+    }
+}
+
+/// What a working process holds.
+pub struct Engines {
+    pub log: Arc<dyn EventLog>,
+    pub store: Arc<dyn ReadingStore>,
+    pub objects: Arc<dyn ObjectStore>,
+    /// The archive knew more than the log: it goes on as another generation.
+    pub ahead: Option<Ahead>,
+    pub kind: Kind,
+}
+
+pub enum Kind {
+    Embedded(Box<Opened>),
+    Cluster(KafkaLog),
+}
+
+/// For working. Waits, and says so, for engines that are not there; the parts that are become ready one by one.
+pub async fn open(config: &Config, clock: &Arc<dyn Clock>, health: &Health) -> Result<Engines, EngineError> {
+    let data = &config.data_dir;
+    std::fs::create_dir_all(data).map_err(|source| EngineError::DataDir { dir: data.clone(), source })?;
+    let engines = match &config.cluster {
+        None => {
+            let opened = embedded::open(data, &embedded::Options::default())?;
+            let objects = config.objects.open().await?;
+            let ahead = embedded::renew_if_behind(&opened.log, &*objects).await?;
+            let (log, store) = (Arc::new(opened.log.clone()), Arc::new(opened.store.clone()));
+            Engines { log, store, objects, ahead, kind: Kind::Embedded(Box::new(opened)) }
+        }
+        Some(Cluster { kafka, cassandra }) => {
+            let objects = config.objects.open().await?;
+            health.set(Part::Landing, true);
+            let store = cassandra::open(cassandra, &**clock).await?;
+            health.set(Part::Store, true);
+            let log = KafkaLog::open(kafka, Arc::clone(clock)).await?;
+            let ahead = log.renew_if_behind(&*objects).await?;
+            let kind = Kind::Cluster(log.clone());
+            Engines { log: Arc::new(log), store: Arc::new(store), objects, ahead, kind }
+        }
+    };
+    health.set(Part::Landing, true);
+    health.set(Part::Store, true);
+    Ok(engines)
+}
+
+/// For looking, beside the processes that work.
+pub async fn look(config: &Config, clock: &Arc<dyn Clock>) -> Result<AuditSources, EngineError> {
+    let objects = config.objects.look().await?;
+    match &config.cluster {
+        None => {
+            let (log, store) = embedded::look(&config.data_dir)?;
+            Ok(AuditSources { log: Arc::new(log), store: Arc::new(store), objects })
+        }
+        Some(Cluster { kafka, cassandra }) => {
+            let log = KafkaLog::look(kafka, Arc::clone(clock)).await?;
+            let store = cassandra::open(cassandra, &**clock).await?;
+            Ok(AuditSources { log: Arc::new(log), store: Arc::new(store), objects })
+        }
+    }
+}

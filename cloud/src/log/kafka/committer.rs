@@ -1,0 +1,351 @@
+//! The commit point: one transactional producer a process, on a thread of its own.
+//!
+//! One transaction at a time carries readings, events, books, ledger records and positions of everything it is asked for. The
+//! producer is thrown away after anything that leaves a doubt, and the next one, under the same transactional id, fences what
+//! of it may still be on its way: only then it is known, and can be read, how the transaction ended.
+//!
+//! librdkafka's `flush` and `commit_transaction` take 100 ms once anything is under way (measured), so the queue is drained by
+//! hand before the commit.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use protocols::metering::UtcMillis;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError as DriverError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::oneshot;
+
+use super::client::{Context, config, is_fenced, unavailable};
+use super::holdings::{Holdings, Membership};
+use super::records::{Format, SeriesText, batch_header, encode_books_record, row_headers};
+use super::settings::{KafkaSettings, Names};
+use crate::log::{AppliedBatch, LogError, PartitionCommit};
+
+/// Commits that wait for the thread: more callers wait before they may ask.
+const QUEUE: usize = 16;
+/// Of one step of a transaction.
+const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+const DRAIN_POLL: Duration = Duration::from_millis(1);
+const DRAIN_POLLS_MAX: u32 = 20_000;
+/// How often the driver's events are served while records are handed over.
+const SERVE_EVERY: u32 = 512;
+
+type Producer = BaseProducer<Context>;
+type Answer = oneshot::Sender<Result<(), LogError>>;
+
+enum Job {
+    Commit {
+        commits: Vec<PartitionCommit>,
+        now: UtcMillis,
+        answer: Answer,
+    },
+    /// Answers once no transaction of ours has an unknown end.
+    Settle {
+        answer: Answer,
+    },
+}
+
+pub(super) struct Committer {
+    /// Away when the thread is to end.
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    pub(super) fn start(
+        settings: KafkaSettings,
+        names: Names,
+        format: Format,
+        transactional_id: String,
+        holdings: Arc<Holdings>,
+    ) -> std::io::Result<Self> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let work = Work { settings, names, format, transactional_id, holdings, producer: None, out: Vec::new() };
+        let thread = std::thread::Builder::new().name("kafka-commit".to_owned()).spawn(move || work.run(&queue))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    pub(super) async fn commit(&self, commits: Vec<PartitionCommit>, now: UtcMillis) -> Result<(), LogError> {
+        self.ask(|answer| Job::Commit { commits, now, answer }).await
+    }
+
+    pub(super) async fn settle(&self) -> Result<(), LogError> {
+        self.ask(|answer| Job::Settle { answer }).await
+    }
+
+    async fn ask(&self, job: impl FnOnce(Answer) -> Job) -> Result<(), LogError> {
+        let gone = || LogError::Doubtful("the thread that commits has ended".to_owned());
+        let (answer, answered) = oneshot::channel();
+        let jobs = self.jobs.clone().ok_or_else(gone)?;
+        let job = job(answer);
+        // The queue is longer than there are callers: this does not block.
+        jobs.try_send(job).map_err(|_| LogError::Unavailable("too many commits wait".to_owned()))?;
+        answered.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends with what it is at; a panic of it was told by the answers that never came.
+            drop(thread.join());
+        }
+    }
+}
+
+struct Work {
+    settings: KafkaSettings,
+    names: Names,
+    format: Format,
+    transactional_id: String,
+    holdings: Arc<Holdings>,
+    /// Ready to begin a transaction.
+    producer: Option<Producer>,
+    out: Vec<u8>,
+}
+
+impl Work {
+    fn run(mut self, queue: &Receiver<Job>) {
+        while let Ok(job) = queue.recv() {
+            let (result, answer) = match job {
+                Job::Commit { commits, now, answer } => (self.commit(&commits, now), answer),
+                Job::Settle { answer } => (self.ready(), answer),
+            };
+            // Who asked may have gone.
+            drop(answer.send(result));
+        }
+    }
+
+    /// A producer whose predecessors' transactions have ended.
+    fn ready(&mut self) -> Result<(), LogError> {
+        if self.producer.is_some() {
+            return Ok(());
+        }
+        let transaction_ms = self.settings.transaction_timeout_ms;
+        let mut config = config(&self.settings);
+        config
+            .set("transactional.id", &self.transactional_id)
+            .set("transaction.timeout.ms", transaction_ms.to_string())
+            .set("message.timeout.ms", (transaction_ms * 2 / 3).to_string())
+            .set("acks", "all")
+            .set("linger.ms", "5")
+            .set("batch.size", "1000000")
+            .set("batch.num.messages", "50000")
+            .set("compression.type", "zstd")
+            .set("compression.level", "1")
+            .set("partitioner", "murmur2_random")
+            .set("queue.buffering.max.messages", "500000")
+            .set("queue.buffering.max.kbytes", "131072");
+        let producer: Producer = config.create_with_context(Context).map_err(|error| unavailable(&error))?;
+        producer.init_transactions(STEP_TIMEOUT).map_err(|error| unavailable(&error))?;
+        self.producer = Some(producer);
+        Ok(())
+    }
+
+    fn commit(&mut self, commits: &[PartitionCommit], now: UtcMillis) -> Result<(), LogError> {
+        if commits.is_empty() {
+            return Ok(());
+        }
+        let offsets = self.offsets(commits)?;
+        self.ready()?;
+        let producer = self.producer.take().expect("ready");
+        // Nothing is committed by anybody until this thread asks for it: an error until then leaves no doubt.
+        if let Err(broken) = self.fill(&producer, commits, &offsets, now) {
+            return Err(self.abandon(producer, &broken, commits, &offsets));
+        }
+        // Who lost a partition meanwhile must not commit for it, even where the group does not know yet.
+        if let Err(error) = self.holdings.members(commits.iter().map(|commit| commit.ownership)) {
+            self.abort(producer);
+            return Err(error);
+        }
+        match producer.commit_transaction(STEP_TIMEOUT) {
+            Ok(()) => {
+                self.producer = Some(producer);
+                Ok(())
+            }
+            // The producer is dropped: only the next one's initialisation tells how this ended.
+            Err(error) => Err(LogError::Doubtful(error.to_string())),
+        }
+    }
+
+    /// Everything but the commit.
+    fn fill(
+        &mut self,
+        producer: &Producer,
+        commits: &[PartitionCommit],
+        offsets: &BTreeMap<u64, Positions>,
+        now: UtcMillis,
+    ) -> Result<(), Broken> {
+        producer.begin_transaction()?;
+        for commit in commits {
+            write_partition(producer, &self.names, self.format, &mut self.out, commit, now)?;
+        }
+        drain(producer)?;
+        for Positions { offsets, metadata, .. } in offsets.values() {
+            producer.send_offsets_to_transaction(offsets, metadata, STEP_TIMEOUT)?;
+        }
+        Ok(())
+    }
+
+    /// By member of the group: what it is to have settled, and which generation it is of. Captured before the transaction
+    /// begins: a rebalance in between makes the coordinator refuse it.
+    fn offsets(&self, commits: &[PartitionCommit]) -> Result<BTreeMap<u64, Positions>, LogError> {
+        let members = self.holdings.members(commits.iter().map(|commit| commit.ownership))?;
+        let mut offsets: BTreeMap<u64, Positions> = BTreeMap::new();
+        for (commit, member) in commits.iter().zip(members) {
+            let partition = commit.ownership.partition;
+            let number = member.number();
+            let of_member = match offsets.entry(number) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let metadata = member.metadata().ok_or(LogError::Fenced { partition })?;
+                    entry.insert(Positions { member, metadata, offsets: TopicPartitionList::new() })
+                }
+            };
+            of_member
+                .offsets
+                .add_partition_offset(&self.names.refs, partition as i32, Offset::Offset(commit.position as i64))
+                .map_err(|error| LogError::Refused(error.to_string()))?;
+        }
+        Ok(offsets)
+    }
+
+    /// After an error before the commit was asked for.
+    fn abandon(
+        &mut self,
+        producer: Producer,
+        broken: &Broken,
+        commits: &[PartitionCommit],
+        offsets: &BTreeMap<u64, Positions>,
+    ) -> LogError {
+        self.abort(producer);
+        let code = broken.code();
+        if matches!(code, Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId)) {
+            // The group has given our partitions away without waiting for our consent.
+            for positions in offsets.values() {
+                self.holdings.give_up_all(positions.member.number());
+            }
+        }
+        match self.holdings.members(commits.iter().map(|commit| commit.ownership)) {
+            Err(fenced) => fenced,
+            Ok(_) if code.is_some_and(is_fenced) => {
+                LogError::Unavailable("the group of workers is changing".to_owned())
+            }
+            Ok(_) => LogError::Unavailable(broken.to_string()),
+        }
+    }
+
+    /// Keeps the producer if the transaction is cleanly over.
+    fn abort(&mut self, producer: Producer) {
+        if producer.abort_transaction(STEP_TIMEOUT).is_ok() {
+            self.producer = Some(producer);
+        }
+    }
+}
+
+struct Positions {
+    member: Arc<dyn Membership>,
+    metadata: ConsumerGroupMetadata,
+    offsets: TopicPartitionList,
+}
+
+/// Why a transaction was not filled.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error("records were not acknowledged in time")]
+    Slow,
+}
+
+impl Broken {
+    fn code(&self) -> Option<RDKafkaErrorCode> {
+        if let Self::Driver(error) = self { error.rdkafka_error_code() } else { None }
+    }
+}
+
+fn write_partition(
+    producer: &Producer,
+    names: &Names,
+    format: Format,
+    out: &mut Vec<u8>,
+    commit: &PartitionCommit,
+    now: UtcMillis,
+) -> Result<(), Broken> {
+    let home = commit.ownership.partition as i32;
+    for (gateway, record) in &commit.ledger {
+        let record = BaseRecord::to(&names.ledger).partition(home).key(gateway.as_str()).payload(record);
+        send(producer, record)?;
+    }
+    for applied in &commit.batches {
+        write_batch(producer, names, format, out, applied)?;
+        let (id, books) = (applied.batch.id.to_string(), encode_books_record(applied, now));
+        let record = BaseRecord::to(&names.books).partition(home).key(applied.batch.id.gateway.as_str());
+        send(producer, record.payload(&books).headers(batch_header(&id)))?;
+    }
+    Ok(())
+}
+
+/// Readings and events, each in the partition of its meter.
+fn write_batch(
+    producer: &Producer,
+    names: &Names,
+    format: Format,
+    out: &mut Vec<u8>,
+    applied: &AppliedBatch,
+) -> Result<(), Broken> {
+    let id = applied.batch.id.to_string();
+    let mut index = 0;
+    for block in &applied.batch.blocks {
+        let series = SeriesText::new(&block.series, block.unit);
+        for row in &block.rows {
+            format.reading(out, &series, applied, &block.reading(row));
+            let record = BaseRecord::to(&names.readings).key(series.meter.as_str()).payload(out.as_slice());
+            send(producer, record.headers(row_headers(&id, index)))?;
+            if index % SERVE_EVERY == 0 {
+                producer.poll(Duration::ZERO);
+            }
+            index += 1;
+        }
+    }
+    for (index, event) in (0..).zip(&applied.batch.events) {
+        format.event(out, applied, &event.event, event.read_at);
+        let record = BaseRecord::to(&names.events).key(event.event.meter.as_str()).payload(out.as_slice());
+        send(producer, record.headers(row_headers(&id, index)))?;
+    }
+    Ok(())
+}
+
+/// Waits while the queue is full.
+fn send<K: rdkafka::message::ToBytes + ?Sized, P: rdkafka::message::ToBytes + ?Sized>(
+    producer: &Producer,
+    record: BaseRecord<'_, K, P>,
+) -> Result<(), Broken> {
+    let mut record = record;
+    for _ in 0..DRAIN_POLLS_MAX {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((DriverError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => record = unsent,
+            Err((error, _)) => return Err(error.into()),
+        }
+        producer.poll(DRAIN_POLL);
+    }
+    Err(Broken::Slow)
+}
+
+fn drain(producer: &Producer) -> Result<(), Broken> {
+    for _ in 0..DRAIN_POLLS_MAX {
+        if producer.in_flight_count() == 0 {
+            return Ok(());
+        }
+        producer.poll(DRAIN_POLL);
+    }
+    Err(Broken::Slow)
+}

@@ -1,0 +1,159 @@
+//! The topics: made when they are missing, else compared with what the settings say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
+use rdkafka::error::{KafkaError as DriverError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+
+use super::KafkaOpenError;
+use super::client::{ASK_TIMEOUT, Context, config};
+use super::settings::{KafkaSettings, Names};
+
+/// One topic as it must be.
+struct Wanted<'a> {
+    name: &'a str,
+    settings: BTreeMap<&'static str, String>,
+}
+
+/// How often, at most, a topic that was just made is asked for its settings.
+const DESCRIBE_TRIES: u32 = 100;
+const DESCRIBE_PAUSE: Duration = Duration::from_millis(50);
+/// Retention of what is kept for ever.
+const FOR_EVER: &str = "-1";
+
+fn wanted<'a>(names: &'a Names, settings: &KafkaSettings) -> Vec<Wanted<'a>> {
+    let keep_ms = |ms: Option<i64>| ms.map_or_else(|| FOR_EVER.to_owned(), |ms| ms.to_string());
+    let (rows, books) = (keep_ms(settings.keep.rows_ms), keep_ms(settings.keep.books_ms));
+    let topic = |name: &'a str, policy: &str, retention: &str| {
+        let settings = [
+            ("cleanup.policy", policy.to_owned()),
+            ("retention.ms", retention.to_owned()),
+            ("retention.bytes", FOR_EVER.to_owned()),
+            ("min.insync.replicas", settings.min_insync_replicas.to_string()),
+            ("message.timestamp.type", "LogAppendTime".to_owned()),
+        ];
+        Wanted { name, settings: settings.into_iter().collect() }
+    };
+    vec![
+        topic(&names.refs, "delete", &books),
+        topic(&names.ledger, "compact", FOR_EVER),
+        topic(&names.books, "delete", &books),
+        topic(&names.readings, "delete", &rows),
+        topic(&names.events, "delete", &rows),
+    ]
+}
+
+/// Makes what is missing, if it may, and refuses what is otherwise than wanted.
+pub(super) async fn ensure(settings: &KafkaSettings, names: &Names, make: bool) -> Result<(), KafkaOpenError> {
+    let admin: AdminClient<Context> = config(settings).create_with_context(Context).map_err(client_error)?;
+    let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT * 2)).operation_timeout(Some(ASK_TIMEOUT * 2));
+    let wanted = wanted(names, settings);
+    let metadata = admin.inner().fetch_metadata(None, ASK_TIMEOUT).map_err(|error| reach_error(settings, &error))?;
+    let known = |name: &str| metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
+    let missing: Vec<&Wanted<'_>> = wanted.iter().filter(|topic| known(topic.name).is_none()).collect();
+    if let Some(topic) = missing.first().filter(|_| !make) {
+        return Err(KafkaOpenError::NotMade { topic: topic.name.to_owned() });
+    }
+    let (partitions, replication) = (settings.partitions as i32, settings.replication as i32);
+    let new: Vec<NewTopic<'_>> = missing
+        .iter()
+        .map(|topic| {
+            let new = NewTopic::new(topic.name, partitions, TopicReplication::Fixed(replication));
+            topic.settings.iter().fold(new, |new, (key, value)| new.set(key, value))
+        })
+        .collect();
+    if !new.is_empty() {
+        let made = admin.create_topics(&new, &options).await.map_err(|error| reach_error(settings, &error))?;
+        for result in made {
+            match result {
+                // Another instance was quicker; what it made is looked at below.
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(KafkaOpenError::CannotCreate { topic, cause: code.to_string() }),
+            }
+        }
+    }
+    for topic in wanted.iter().filter(|topic| known(topic.name).is_some()) {
+        check_shape(known(topic.name).expect("filtered"), settings)?;
+    }
+    check_settings(&admin, &options, settings, &wanted).await
+}
+
+fn check_shape(found: &MetadataTopic, settings: &KafkaSettings) -> Result<(), KafkaOpenError> {
+    let partitions = found.partitions().len();
+    if partitions != settings.partitions as usize {
+        return Err(KafkaOpenError::Partitions {
+            topic: found.name().to_owned(),
+            found: partitions,
+            wanted: settings.partitions,
+        });
+    }
+    let copies = found.partitions().iter().map(|partition| partition.replicas().len()).min().unwrap_or_default();
+    if copies < settings.replication as usize {
+        return Err(KafkaOpenError::Replication {
+            topic: found.name().to_owned(),
+            found: copies,
+            wanted: settings.replication,
+        });
+    }
+    Ok(())
+}
+
+async fn check_settings(
+    admin: &AdminClient<Context>,
+    options: &AdminOptions,
+    settings: &KafkaSettings,
+    wanted: &[Wanted<'_>],
+) -> Result<(), KafkaOpenError> {
+    let resources: Vec<ResourceSpecifier<'_>> =
+        wanted.iter().map(|topic| ResourceSpecifier::Topic(topic.name)).collect();
+    let mut tries = 0;
+    let found = loop {
+        let answers = admin.describe_configs(&resources, options).await;
+        let answers = answers.map_err(|error| reach_error(settings, &error))?;
+        let found: Result<Vec<ConfigResource>, _> = answers.into_iter().collect();
+        let found = found.map_err(|code| reach_error(settings, &DriverError::AdminOp(code)))?;
+        // A topic that was just made may not be known yet to the broker that is asked: it has no settings then.
+        tries += 1;
+        if tries == DESCRIBE_TRIES || found.iter().all(|resource| !resource.entries.is_empty()) {
+            break found;
+        }
+        tokio::time::sleep(DESCRIBE_PAUSE).await;
+    };
+    for topic in wanted {
+        let is_it =
+            |resource: &&ConfigResource| resource.specifier == OwnedResourceSpecifier::Topic(topic.name.to_owned());
+        let found = found.iter().find(is_it);
+        for (key, wanted) in &topic.settings {
+            let value = found.and_then(|found| found.get(key)?.value.clone()).unwrap_or_default();
+            if value != *wanted {
+                return Err(KafkaOpenError::Setting {
+                    topic: topic.name.to_owned(),
+                    key,
+                    found: value,
+                    wanted: wanted.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+pub(super) fn client_error(error: DriverError) -> KafkaOpenError {
+    KafkaOpenError::Client { cause: error.to_string() }
+}
+
+/// Whether it is our credentials that a broker does not like, or that there is none.
+pub(super) fn reach_error(settings: &KafkaSettings, error: &DriverError) -> KafkaOpenError {
+    let brokers = settings.brokers.clone();
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+            KafkaOpenError::Forbidden { brokers, cause: error.to_string() }
+        }
+        _ => KafkaOpenError::Unreachable { brokers, cause: error.to_string() },
+    }
+}
