@@ -1,0 +1,143 @@
+//! Are readings lost or doubled when instances of the cloud, Kafka, Cassandra, S3 and the broker are killed under load?
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+#[path = "cluster/outsiders.rs"]
+mod outsiders;
+
+use std::time::Duration;
+
+use demo::sinks;
+use demo::stage::Stage;
+use demo::verdict::{compare, read_truth};
+use tests::cluster::{Cluster, migrate};
+use tests::random::Random;
+use tests::services::if_to_be_had;
+use tests::system::{CATCH_UP_TIMEOUT, binaries, start_dlms, until};
+
+/// What is killed, and how often in one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    Cloud(usize),
+    Kafka,
+    Cassandra,
+    S3,
+    Broker,
+}
+
+/// `METERPOST_CLUSTER_KILLS` takes the place of the first number; the others are a quarter of it.
+fn victims(random: &mut Random) -> Vec<Victim> {
+    let asked = std::env::var("METERPOST_CLUSTER_KILLS").ok().and_then(|kills| kills.parse::<usize>().ok());
+    let clouds = asked.unwrap_or(8);
+    let mut victims: Vec<Victim> = (0..clouds).map(|number| Victim::Cloud(number % 2)).collect();
+    for engine in [Victim::Kafka, Victim::Cassandra, Victim::S3, Victim::Broker] {
+        victims.extend(std::iter::repeat_n(engine, (clouds / 4).max(1)));
+    }
+    for last in (1..victims.len()).rev() {
+        victims.swap(last, random.below(last as u64 + 1) as usize);
+    }
+    victims
+}
+
+async fn pause(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+async fn strike(cluster: &mut Cluster, stage: &mut Stage, victim: Victim, random: &mut Random) {
+    let down = random.below(1_500);
+    match victim {
+        Victim::Cloud(number) => {
+            stage.kill_instance(number).unwrap();
+            pause(down).await;
+            stage.start_instance(number).unwrap();
+        }
+        Victim::Kafka => {
+            cluster.kafka.kill(0).unwrap();
+            pause(down).await;
+            cluster.kafka.restart(0).unwrap();
+        }
+        Victim::Cassandra => {
+            cluster.cassandra.kill(0).unwrap();
+            pause(down).await;
+            cluster.cassandra.restart(0).unwrap();
+        }
+        Victim::S3 => {
+            cluster.s3.kill().unwrap();
+            pause(down).await;
+            cluster.s3.restart().unwrap();
+        }
+        Victim::Broker => {
+            stage.kill_broker().unwrap();
+            pause(down).await;
+            stage.start_broker().await.unwrap();
+        }
+    }
+}
+
+/// Negative controls: commit the positions of `refs` in a transaction of their own (doubled); commit before the store is
+/// written (lost in the store); leave the generation out of the positions' commit (doubled).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_and_engines_are_killed_under_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut cluster) = if_to_be_had(Cluster::start(&folder.path().join("services"))).unwrap() else { return };
+    let seed = std::env::var("METERPOST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("seed {seed}, folder {}", folder.path().display());
+    let mut random = Random::new(seed);
+    let mut stage = Stage::new(folder.path(), binaries().unwrap()).await.unwrap();
+    stage.engines_toml = cluster.engines("killed").toml().unwrap();
+    stage.start_broker().await.unwrap();
+    // The pushes have a broker of their own, which nobody kills: it is no part of what is tested.
+    let mut pushes = Stage::new(&folder.path().join("pushes"), binaries().unwrap()).await.unwrap();
+    pushes.start_broker().await.unwrap();
+    let tcp = start_dlms(&mut stage, 1_001, 8, "speed = 600.0\nhistory_days = 0.5").unwrap();
+    let feed = format!("[[feed]]\nname = \"cad\"\nport = {}\n", pushes.broker_port());
+    stage.meters_toml = [feed, tcp.toml().unwrap()].concat();
+    stage.write_cloud_config(0).unwrap();
+    migrate(&stage).unwrap();
+    stage.start_instance(0).unwrap();
+    stage.start_instance(1).unwrap();
+    stage.start_gateway().unwrap();
+    let (truth, broker) = (stage.truth(), format!("127.0.0.1:{}", pushes.broker_port()));
+    let (truth_path, seed_text) = (truth.to_string_lossy().into_owned(), seed.to_string());
+    let fleet = ["fleet", "--meters", "200", "--protocol", "cad", "--interval-ms", "200", "--source", "uci"];
+    let run = ["--seed", &seed_text, "--broker", &broker, "--truth", &truth_path, "--json"];
+    stage.start_simulator(&[fleet.as_slice(), &run].concat()).unwrap();
+
+    pause(5_000).await;
+    for victim in victims(&mut random) {
+        println!("{victim:?}");
+        strike(&mut cluster, &mut stage, victim, &mut random).await;
+        pause(1_000 + random.below(3_000)).await;
+    }
+    stage.freeze_simulator().unwrap();
+    let all_captured = || {
+        let mut all = read_truth(&truth)?;
+        all.extend(tcp.captured()?);
+        anyhow::Ok(all)
+    };
+    let sources = stage.sources().await.unwrap();
+    let is_there = async || {
+        let (all, sinks) = (all_captured()?, sinks::read_sources(&sources).await?);
+        Ok(sinks.iter().all(|(_, sink)| compare(&all, sink, &stage.deaf).is_clean()))
+    };
+    // Who is missing is told below.
+    drop(until("everything captured", 2 * CATCH_UP_TIMEOUT, is_there).await);
+    stage.stop_simulator().unwrap();
+    stage.wait_until_forwarded(2 * CATCH_UP_TIMEOUT).await.unwrap();
+    let audit = stage.audit(CATCH_UP_TIMEOUT).await.unwrap();
+    println!("{audit}");
+    stage.stop_gateway().unwrap();
+    stage.stop_instance(0).unwrap();
+    stage.stop_instance(1).unwrap();
+
+    let all = all_captured().unwrap();
+    for (name, sink) in sinks::read_sources(&sources).await.unwrap() {
+        let comparison = compare(&all, &sink, &stage.deaf);
+        println!("{name}: {comparison:?}");
+        assert!(comparison.is_clean(), "{name}: {comparison:?}");
+        assert_eq!(comparison.captured, sink.len() as u64);
+        assert_eq!(audit[name], sink.len(), "{name}: {audit}");
+    }
+    println!("others found {:?}", outsiders::find_the_same(&cluster, "killed", &all, &stage.deaf).unwrap());
+    assert_eq!((&audit["lost"], &audit["doubled"], &audit["pending"]), (&0.into(), &0.into(), &0.into()), "{audit}");
+}
