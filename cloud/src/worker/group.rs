@@ -93,6 +93,12 @@ impl Claim {
         Self { key, bytes, uncompressed_bytes, readings: READINGS_MAX as u32, events: 0 }
     }
 
+    /// Rows to write, by what it claims; without a claim, a byte compressed is hardly less than a row.
+    pub(super) fn rows(&self) -> u64 {
+        let claimed = u64::from(self.readings).saturating_add(u64::from(self.events));
+        claimed.min(self.bytes.max(1)).min(2 * READINGS_MAX as u64)
+    }
+
     /// What opening it may cost in memory, by what it claims: a payload that holds more is refused before it holds anything.
     pub(super) fn cost_bytes(&self) -> u64 {
         let rows = u64::from(self.readings).min(READINGS_MAX as u64) + u64::from(self.events).min(READINGS_MAX as u64);

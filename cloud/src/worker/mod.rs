@@ -41,6 +41,8 @@ use retry::Retry;
 
 /// Payloads that are fetched and decoded at the same time.
 const OPENINGS_AT_ONCE: usize = 4;
+/// Rows of one commit, roughly: a log gives up a transaction that lasts for long, and would give up the same one for ever.
+const GROUP_ROWS_MAX: u64 = 100_000;
 /// Of undecoded messages in one group: statuses may be long.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 /// How often it is said that gateways send what only a newer cloud reads; the metric counts each message.
@@ -263,16 +265,18 @@ impl Worker {
     async fn take_group(&self, records: &mut VecDeque<Record>) -> (Vec<Record>, Share) {
         let mut share = Share::none();
         let mut group: Vec<Record> = Vec::new();
+        let mut rows = 0;
         while let Some(record) = records.front() {
             if !group.is_empty() && !self.forgotten(record).is_empty() {
                 break;
             }
-            if let Some(cost) = self.to_open(record).as_ref().map(Claim::cost_bytes) {
+            if let Some(claim) = self.to_open(record) {
                 let budget = &self.services.budget;
+                rows += claim.rows();
                 if share.is_none() {
                     // Holding nothing yet: whoever waits here blocks nobody.
-                    share = budget.acquire(cost).await;
-                } else if !budget.try_extend(&mut share, cost) {
+                    share = budget.acquire(claim.cost_bytes()).await;
+                } else if rows > GROUP_ROWS_MAX || !budget.try_extend(&mut share, claim.cost_bytes()) {
                     break;
                 }
             }

@@ -12,7 +12,7 @@ use protocols::uplink::{GatewayId, SeqSet};
 
 use super::budget::Share;
 use super::group::{Claim, Record, Said, Staged};
-use super::{GatewayLedger, OPENINGS_AT_ONCE, Stop, Worker};
+use super::{GROUP_ROWS_MAX, GatewayLedger, OPENINGS_AT_ONCE, Stop, Worker};
 use crate::health::Part;
 use crate::payloads::Landed;
 use crate::payloads::open::Opening;
@@ -49,11 +49,14 @@ impl Worker {
             while landed.peek().is_some() && self.held.contains_key(&partition) {
                 let mut share = Share::none();
                 let mut group: Vec<Landed> = Vec::new();
+                let mut rows = 0;
                 while let Some(next) = landed.peek().filter(|_| group.len() < self.settings.group_records_max) {
-                    let cost = Claim::forgotten(next.key.clone(), next.bytes).cost_bytes();
+                    let claim = Claim::forgotten(next.key.clone(), next.bytes);
+                    let cost = claim.cost_bytes();
+                    rows += claim.rows();
                     if share.is_none() {
                         share = self.services.budget.acquire(cost).await;
-                    } else if !self.services.budget.try_extend(&mut share, cost) {
+                    } else if rows > GROUP_ROWS_MAX || !self.services.budget.try_extend(&mut share, cost) {
                         break;
                     }
                     group.extend(landed.next());

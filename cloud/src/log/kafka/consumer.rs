@@ -21,11 +21,12 @@ use super::Shared;
 use super::client::{ASK_TIMEOUT, Context, config, unavailable};
 use super::holdings::Membership;
 use super::records::{decode_ledger, decode_ref};
-use crate::log::{LogError, RefConsumer, RefEvent};
+use crate::log::{LogError, RefConsumer, RefEvent, Uplinked};
 
 const POLL: Duration = Duration::from_millis(100);
-/// Records that wait to be asked for; twice as many are the most.
+/// Records that wait to be asked for, and their bytes: then partitions are paused. What is on its way comes on top.
 const RECORDS_ENOUGH: usize = 512;
+const BYTES_ENOUGH: usize = 4 << 20;
 /// Before a partition is asked for again.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -46,8 +47,9 @@ pub(super) struct Member {
 #[derive(Default)]
 struct State {
     events: VecDeque<Event>,
-    /// How many of the events are records.
+    /// How many of the events are records, and how long their contents are.
     records: usize,
+    bytes: usize,
     /// Assigned, and to be loaded before anything of them is delivered.
     to_load: BTreeSet<u32>,
     /// Loaded: the offset below which nothing is delivered.
@@ -65,23 +67,56 @@ enum Event {
     Failed(LogError),
 }
 
+impl Event {
+    /// Records and bytes.
+    fn weight(&self) -> (usize, usize) {
+        match self {
+            Self::Ref(RefEvent::Record { uplinked: Uplinked::Ref(content) | Uplinked::Status(content), .. }) => {
+                (1, content.len())
+            }
+            _ => (0, 0),
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, event: Event) {
+        let (records, bytes) = event.weight();
+        self.records += records;
+        self.bytes += bytes;
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        let (records, bytes) = event.weight();
+        self.records -= records;
+        self.bytes -= bytes;
+        Some(event)
+    }
+
+    fn retain(&mut self, keep: impl FnMut(&Event) -> bool) {
+        self.events.retain(keep);
+        let weights = self.events.iter().map(Event::weight);
+        (self.records, self.bytes) = weights.fold((0, 0), |(records, bytes), one| (records + one.0, bytes + one.1));
+    }
+}
+
 impl Member {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, state: &mut State, event: Event) {
-        state.records += usize::from(matches!(event, Event::Ref(RefEvent::Record { .. })));
-        state.events.push_back(event);
+        state.push(event);
         self.events.notify_one();
     }
 
     /// Takes the partition out of everything that is still to be delivered or loaded. True if its owner knows of it.
     fn forget(state: &mut State, partition: u32) -> bool {
         state.to_load.remove(&partition);
-        let before = state.events.len();
         let mut announced = false;
-        state.events.retain(|event| match event {
+        state.retain(|event| match event {
             Event::Ref(RefEvent::Record { partition: of, .. }) => *of != partition,
             Event::Ref(RefEvent::Assigned { ownership, .. }) => {
                 announced |= ownership.partition == partition;
@@ -89,10 +124,6 @@ impl Member {
             }
             _ => true,
         });
-        if state.events.len() < before {
-            state.records =
-                state.events.iter().filter(|event| matches!(event, Event::Ref(RefEvent::Record { .. }))).count();
-        }
         state.loaded.remove(&partition).is_some() && !announced
     }
 
@@ -209,7 +240,7 @@ fn run(consumer: Arc<Consumer>) {
             if state.stopped {
                 break;
             }
-            (state.to_load.clone(), state.records >= RECORDS_ENOUGH)
+            (state.to_load.clone(), state.records >= RECORDS_ENOUGH || state.bytes >= BYTES_ENOUGH)
         };
         for partition in to_load {
             if let Err(error) = load(&consumer, &member, partition) {
@@ -328,13 +359,12 @@ impl RefConsumer for RefMember {
             let arrived = self.member.events.notified();
             {
                 let mut state = self.member.state();
-                match state.events.pop_front() {
+                match state.pop() {
                     Some(Event::Failed(error)) => return Err(error),
                     Some(Event::Ref(event)) => {
                         if let RefEvent::Revoked { partition } = event {
                             state.handed_out.insert(partition);
                         }
-                        state.records -= usize::from(matches!(event, RefEvent::Record { .. }));
                         return Ok(event);
                     }
                     None if self.thread.as_ref().is_none_or(JoinHandle::is_finished) => {
