@@ -538,7 +538,7 @@ mod tests {
         let key = folder.path().join("key");
         std::fs::write(&key, "k\n").unwrap();
         let bucket = format!(
-            "[objects]\nendpoint = \"http://127.0.0.1:9\"\nbucket = \"b\"\naccess_key_id_file = {key:?}\nsecret_access_key_file = {key:?}\n"
+            "[objects]\nendpoint = \"http://127.0.0.1:9\"\nbucket = \"archive\"\naccess_key_id_file = {key:?}\nsecret_access_key_file = {key:?}\n"
         );
         let check = |text: &str| parse(text).unwrap().check().map(|config| config.cluster.is_some());
         let refused = |text: &str| check(text).unwrap_err().to_string();

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::services::{Cassandra, Kafka, Registry, S3, s3};
 
-/// One node of each.
+/// One S3 server and registry, one node or three of the others.
 pub struct Cluster {
+    nodes: usize,
     pub kafka: Kafka,
     pub cassandra: Cassandra,
     pub s3: S3,
@@ -36,7 +37,7 @@ impl Engines {
 
 impl Cluster {
     /// Starts all at once, and waits for them.
-    pub fn start(folder: &Path) -> Result<Self> {
+    pub fn start(folder: &Path, nodes: usize) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let keys = ["key-id", "key"].map(|name| folder.join(name));
         for (file, key) in keys.iter().zip([s3::ACCESS_KEY, s3::SECRET_KEY]) {
@@ -44,17 +45,22 @@ impl Cluster {
         }
         std::thread::scope(|scope| {
             let kafka = scope.spawn(|| {
-                let kafka = Kafka::start(folder, 1)?;
+                let kafka = Kafka::start(folder, nodes)?;
                 let registry = Registry::start(folder, &kafka.bootstrap())?;
                 anyhow::Ok((kafka, registry))
             });
-            let cassandra = scope.spawn(|| Cassandra::start(folder, 1));
+            let cassandra = scope.spawn(|| Cassandra::start(folder, nodes));
             let s3 = S3::start(folder)?;
             let panicked = |_| anyhow!("a starter panicked");
             let ((kafka, registry), cassandra) =
                 (kafka.join().map_err(panicked)??, cassandra.join().map_err(panicked)??);
-            Ok(Self { kafka, cassandra, s3, registry, keys })
+            Ok(Self { nodes, kafka, cassandra, s3, registry, keys })
         })
+    }
+
+    /// Of Kafka and of Cassandra, each.
+    pub fn nodes(&self) -> usize {
+        self.nodes
     }
 
     /// What a cloud of its own, by `name`, keeps there: time-outs of seconds, so that takeovers are seen.
@@ -73,8 +79,8 @@ impl Cluster {
                 brokers: self.kafka.bootstrap(),
                 prefix: format!("{name}."),
                 partitions: 4,
-                replication: 1,
-                min_insync_replicas: 1,
+                replication: self.nodes as u32,
+                min_insync_replicas: self.nodes.div_ceil(2) as u32,
                 session_timeout_ms: 6_000,
                 registry: Some(RegistrySection { url: self.registry.url(), ..RegistrySection::default() }),
                 ..KafkaSection::default()
@@ -82,7 +88,7 @@ impl Cluster {
             cassandra: CassandraSection {
                 hosts: self.cassandra.contact_points(),
                 keyspace: name.to_owned(),
-                replication: Replication::Everywhere(1),
+                replication: Replication::Everywhere(self.nodes as u32),
                 request_timeout_ms: 5_000,
                 ..CassandraSection::default()
             },

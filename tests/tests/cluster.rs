@@ -23,16 +23,36 @@ enum Victim {
     Cassandra,
     S3,
     Broker,
+    /// Stands still for longer than its session, and goes on as if nothing had been.
+    Stall(Stalled),
 }
 
-/// `METERPOST_CLUSTER_KILLS` takes the place of the first number; the others are a quarter of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stalled {
+    Cloud(usize),
+    Kafka,
+    Cassandra,
+    S3,
+}
+
+/// The session of a worker lasts 6 s, a time-out of most engines' answers 5 to 10 s.
+const STALL: Duration = Duration::from_secs(10);
+
+/// A number from the environment.
+fn asked(name: &str) -> Option<usize> {
+    std::env::var(name).ok().and_then(|number| number.parse().ok())
+}
+
+/// `METERPOST_CLUSTER_KILLS` kills of instances, a tenth of that of everything else, but two at least.
 fn victims(random: &mut Random) -> Vec<Victim> {
-    let asked = std::env::var("METERPOST_CLUSTER_KILLS").ok().and_then(|kills| kills.parse::<usize>().ok());
-    let clouds = asked.unwrap_or(8);
+    let clouds = asked("METERPOST_CLUSTER_KILLS").unwrap_or(8);
     let mut victims: Vec<Victim> = (0..clouds).map(|number| Victim::Cloud(number % 2)).collect();
     for engine in [Victim::Kafka, Victim::Cassandra, Victim::S3, Victim::Broker] {
-        victims.extend(std::iter::repeat_n(engine, (clouds / 4).max(1)));
+        victims.extend(std::iter::repeat_n(engine, (clouds / 10).max(2)));
     }
+    victims.extend(
+        [Stalled::Cloud(0), Stalled::Cloud(1), Stalled::Kafka, Stalled::Cassandra, Stalled::S3].map(Victim::Stall),
+    );
     for last in (1..victims.len()).rev() {
         victims.swap(last, random.below(last as u64 + 1) as usize);
     }
@@ -45,6 +65,7 @@ async fn pause(ms: u64) {
 
 async fn strike(cluster: &mut Cluster, stage: &mut Stage, victim: Victim, random: &mut Random) {
     let down = random.below(1_500);
+    let node = random.below(cluster.nodes() as u64) as usize;
     match victim {
         Victim::Cloud(number) => {
             stage.kill_instance(number).unwrap();
@@ -52,20 +73,21 @@ async fn strike(cluster: &mut Cluster, stage: &mut Stage, victim: Victim, random
             stage.start_instance(number).unwrap();
         }
         Victim::Kafka => {
-            cluster.kafka.kill(0).unwrap();
+            cluster.kafka.kill(node).unwrap();
             pause(down).await;
-            cluster.kafka.restart(0).unwrap();
+            cluster.kafka.restart(node).unwrap();
         }
         Victim::Cassandra => {
-            cluster.cassandra.kill(0).unwrap();
+            cluster.cassandra.kill(node).unwrap();
             pause(down).await;
-            cluster.cassandra.restart(0).unwrap();
+            cluster.cassandra.restart(node).unwrap();
         }
         Victim::S3 => {
             cluster.s3.kill().unwrap();
             pause(down).await;
             cluster.s3.restart().unwrap();
         }
+        Victim::Stall(stalled) => stall(cluster, stage, stalled).await,
         Victim::Broker => {
             stage.kill_broker().unwrap();
             pause(down).await;
@@ -74,13 +96,35 @@ async fn strike(cluster: &mut Cluster, stage: &mut Stage, victim: Victim, random
     }
 }
 
+async fn stall(cluster: &Cluster, stage: &Stage, stalled: Stalled) {
+    let signal = |name: &str, pid: u32| {
+        let status = std::process::Command::new("kill").args([name, &pid.to_string()]).status().unwrap();
+        assert!(status.success(), "{name} to {pid}");
+    };
+    match stalled {
+        Stalled::Cloud(number) => signal("-STOP", stage.cloud_pid(number).unwrap()),
+        Stalled::Kafka => cluster.kafka.pause(0).unwrap(),
+        Stalled::Cassandra => cluster.cassandra.pause(0).unwrap(),
+        Stalled::S3 => cluster.s3.pause().unwrap(),
+    }
+    tokio::time::sleep(STALL).await;
+    match stalled {
+        Stalled::Cloud(number) => signal("-CONT", stage.cloud_pid(number).unwrap()),
+        Stalled::Kafka => cluster.kafka.resume(0).unwrap(),
+        Stalled::Cassandra => cluster.cassandra.resume(0).unwrap(),
+        Stalled::S3 => cluster.s3.resume().unwrap(),
+    }
+}
+
 /// Negative controls: commit the positions of `refs` in a transaction of their own (doubled); commit before the store is
 /// written (lost in the store); leave the generation out of the positions' commit (doubled).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_and_engines_are_killed_under_load() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut cluster) = if_to_be_had(Cluster::start(&folder.path().join("services"))).unwrap() else { return };
-    let seed = std::env::var("METERPOST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let nodes = asked("METERPOST_CLUSTER_NODES").unwrap_or(1);
+    let started = Cluster::start(&folder.path().join("services"), nodes);
+    let Some(mut cluster) = if_to_be_had(started).unwrap() else { return };
+    let seed = asked("METERPOST_SEED").unwrap_or(1) as u64;
     println!("seed {seed}, folder {}", folder.path().display());
     let mut random = Random::new(seed);
     let mut stage = Stage::new(folder.path(), binaries().unwrap()).await.unwrap();

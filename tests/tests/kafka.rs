@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -9,13 +11,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cloud::clock::SystemClock;
 use cloud::config::LogKeep;
-use cloud::log::EventLog;
 use cloud::log::conformance::{self, LogSubject, Logs};
 use cloud::log::kafka::{KafkaLog, KafkaSection, KafkaSettings};
+use cloud::log::{EventLog, LogError, Ownership, PartitionCommit, RefConsumer, RefEvent, Uplinked};
 use cloud::store::ReadingStore;
 use cloud::store::conformance::{StoreSubject, Stores};
 use cloud::store::embedded::EmbeddedStore;
+use protocols::metering::UtcMillis;
+use protocols::uplink::GatewayId;
+use tests::services::kafka_faults::{Ask, KafkaFault, KafkaProxy, Rule};
 use tests::services::{Kafka, if_to_be_had};
+
+const T0: UtcMillis = UtcMillis(1_795_400_000_000);
 
 struct AtKafka {
     bootstrap: String,
@@ -77,6 +84,11 @@ impl Logs for AtKafka {
         8
     }
 
+    /// Prime to the eight faults of each call.
+    fn runs_one_in(&self) -> usize {
+        5
+    }
+
     async fn fresh(&self) -> Box<dyn LogSubject> {
         let prefix = format!("t{}-{:x}.", self.made.fetch_add(1, Ordering::Relaxed), std::process::id());
         let settings = settings(&self.bootstrap, prefix);
@@ -105,9 +117,128 @@ impl Stores for InMemory {
     }
 }
 
+/// A node behind a proxy, for everything here: without faults the proxy only passes on.
+async fn start(folder: &Path) -> Option<(Kafka, KafkaProxy)> {
+    let proxy = KafkaProxy::start().await.unwrap();
+    let (folder, advertised) = (folder.to_owned(), proxy.advertised());
+    let start = move || Kafka::start_with(&folder, 1, &[("advertised.listeners", &advertised)]);
+    let started = tokio::task::spawn_blocking(start).await.unwrap();
+    let kafka = if_to_be_had(started).unwrap()?;
+    proxy.pass_to(kafka.address(0));
+    Some((kafka, proxy))
+}
+
+/// Negative controls of the faults: retry a commit that was not answered on a new transaction of the same producer; read the
+/// position of `refs` before the producer is initialised anew (`consumer.rs`, `resync`); read the ledger to the end of what is
+/// committed in place of the end of all (`readers.rs`, `settled_end`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_suite_of_logs() {
+async fn the_suite_of_logs_and_faults_of_the_protocol() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(kafka) = if_to_be_had(Kafka::start(folder.path(), 1)).unwrap() else { return };
-    conformance::run_all(&AtKafka { bootstrap: kafka.bootstrap(), made: AtomicU32::new(0) }, &InMemory).await;
+    let Some((_kafka, proxy)) = start(folder.path()).await else { return };
+    let bootstrap = proxy.address().to_string();
+    conformance::run_all(&AtKafka { bootstrap: bootstrap.clone(), made: AtomicU32::new(0) }, &InMemory).await;
+    answers_are_lost_and_late(&proxy, &bootstrap).await;
+    an_outcome_that_stays_unknown_is_doubtful(&proxy, &bootstrap).await;
+    a_new_owner_waits_for_markers_that_are_held_back(&proxy, &bootstrap).await;
+}
+
+async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {
+    const LATER: Duration = Duration::from_secs(2);
+    let lost = |ask, after, count| Rule { ask, after, count, fault: KafkaFault::Lost };
+    let rules = [
+        lost(Ask::InitProducerId, 0, 1),
+        lost(Ask::AddPartitionsToTxn, 1, 2),
+        lost(Ask::AddOffsetsToTxn, 0, 1),
+        lost(Ask::TxnOffsetCommit, 1, 2),
+        lost(Ask::EndTxn, 0, 1),
+        lost(Ask::EndTxn, 1, 2),
+        lost(Ask::Produce, 0, 1),
+        lost(Ask::OffsetFetch, 0, 1),
+        Rule { fault: KafkaFault::Late(LATER), ..lost(Ask::AddPartitionsToTxn, 0, 1) },
+        Rule { fault: KafkaFault::Late(LATER), ..lost(Ask::EndTxn, 1, 1) },
+        Rule { fault: KafkaFault::Held(LATER), ..lost(Ask::EndTxn, 0, 1) },
+        Rule { fault: KafkaFault::Held(LATER), ..lost(Ask::TxnOffsetCommit, 1, 1) },
+    ];
+    for (number, rule) in rules.into_iter().enumerate() {
+        let log = open(&settings(bootstrap, format!("fault-{number}."))).await;
+        let store = cloud::embedded::in_memory(1, 7).unwrap().1;
+        proxy.set(Some(rule));
+        conformance::a_disturbed_log_loses_and_doubles_nothing(&log, &log, &store, 10).await;
+        assert!(proxy.hits() > 0, "never asked: {rule:?}");
+        proxy.set(None);
+    }
+}
+
+/// The transaction is applied, and its answer lost for longer than anybody waits: the caller must not believe either.
+async fn an_outcome_that_stays_unknown_is_doubtful(proxy: &KafkaProxy, bootstrap: &str) {
+    let log = open(&settings(bootstrap, "doubt.".to_owned())).await;
+    let home = GatewayId::new("gw-1").unwrap();
+    log.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
+    let mut consumer = log.consume_refs().await.unwrap();
+    let (held, _) = record(&mut *consumer).await;
+    let commit = PartitionCommit {
+        ownership: held,
+        position: 1,
+        ledger: vec![(home.clone(), b"once".to_vec())],
+        batches: Vec::new(),
+    };
+    proxy.set(Some(Rule { ask: Ask::EndTxn, after: 0, count: u32::MAX, fault: KafkaFault::Lost }));
+    let answer = log.commit(vec![commit.clone()], T0).await;
+    assert!(matches!(answer, Err(LogError::Doubtful(_))), "{answer:?}");
+    proxy.set(None);
+    consumer.resync().await.unwrap();
+    let (ledger, position) = loop {
+        if let RefEvent::Assigned { ownership, ledger, position } = consumer.next().await.unwrap()
+            && ownership.partition == held.partition
+        {
+            break (ledger, position);
+        }
+    };
+    assert_eq!((ledger, position), (vec![(home, b"once".to_vec())], 1), "it was applied, and is known now");
+    let again = log.commit(vec![commit], T0).await;
+    assert!(matches!(again, Err(LogError::Fenced { .. })), "{again:?}");
+}
+
+/// The commit is decided, but neither ledger nor position show it yet: who takes over then must wait, or would do it again.
+async fn a_new_owner_waits_for_markers_that_are_held_back(proxy: &KafkaProxy, bootstrap: &str) {
+    let settings = settings(bootstrap, "markers.".to_owned());
+    let (old, new) = (open(&settings).await, open(&settings).await);
+    let home = GatewayId::new("gw-1").unwrap();
+    old.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
+    let mut consumer = old.consume_refs().await.unwrap();
+    let (held, _) = record(&mut *consumer).await;
+    proxy.set(Some(Rule {
+        ask: Ask::WriteTxnMarkers,
+        after: 0,
+        count: 8,
+        fault: KafkaFault::Held(Duration::from_secs(4)),
+    }));
+    let ledger = vec![(home.clone(), b"once".to_vec())];
+    old.commit(vec![PartitionCommit { ownership: held, position: 1, ledger, batches: Vec::new() }], T0).await.unwrap();
+    drop(consumer);
+    let mut consumer = new.consume_refs().await.unwrap();
+    loop {
+        if let RefEvent::Assigned { ownership, ledger, position } = consumer.next().await.unwrap()
+            && ownership.partition == held.partition
+        {
+            assert_eq!((ledger, position), (vec![(home, b"once".to_vec())], 1));
+            break;
+        }
+    }
+    assert!(proxy.hits() > 0, "no marker was held back");
+    proxy.set(None);
+}
+
+/// The first record, and by which holding it came.
+async fn record(consumer: &mut dyn RefConsumer) -> (Ownership, u64) {
+    let mut held = BTreeMap::new();
+    loop {
+        match consumer.next().await.unwrap() {
+            RefEvent::Assigned { ownership, .. } => {
+                held.insert(ownership.partition, ownership);
+            }
+            RefEvent::Record { partition, offset, .. } => return (held[&partition], offset),
+            RefEvent::Revoked { .. } => {}
+        }
+    }
 }

@@ -30,8 +30,8 @@ pub use self::commits::{
     the_ledger_keeps_the_newest_record_of_each_gateway, what_was_committed_survives_every_process,
 };
 pub use self::crashes::{
-    a_crash_between_any_two_steps_loses_and_doubles_nothing, refs_repeated_and_out_of_order_are_applied_once,
-    two_copies_of_a_ref_in_one_group_commit_are_applied_once,
+    a_crash_between_any_two_steps_loses_and_doubles_nothing, a_disturbed_log_loses_and_doubles_nothing,
+    refs_repeated_and_out_of_order_are_applied_once, two_copies_of_a_ref_in_one_group_commit_are_applied_once,
 };
 pub use self::faults::{Fault, Faults, FaultyLog, FaultyStore};
 pub use self::reading::{pages_of_any_size_give_every_record_once, ranges_begin_and_end_inside_a_batch};
@@ -75,6 +75,10 @@ pub trait LogSubject: Send + Sync {
 pub trait Logs: Send + Sync {
     /// How many systems that have nothing in common may run at the same time.
     fn runs_at_once(&self) -> usize {
+        1
+    }
+    /// Of many runs that differ in the call that fails, one in so many: where each takes seconds.
+    fn runs_one_in(&self) -> usize {
         1
     }
     async fn fresh(&self) -> Box<dyn LogSubject>;

@@ -11,6 +11,7 @@ pub mod cassandra;
 pub mod certificates;
 pub mod java;
 pub mod kafka;
+pub mod kafka_faults;
 pub mod mosquitto;
 pub mod registry;
 pub mod s3;

@@ -1,6 +1,7 @@
 //! Cases in which a worker goes from refs to store and log, and is disturbed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use protocols::metering::{Quantity, Unit};
@@ -9,8 +10,12 @@ use protocols::uplink::Batch;
 use super::samples::{T0, batch, register};
 use super::worker::{Landing, Worker, append, append_ends, check_once, landing};
 use super::{Fault, Faults, FaultyLog, FaultyStore, Logs};
-use crate::log::LogError;
+use crate::log::{EventLog, LogError};
+use crate::store::ReadingStore;
 use crate::store::conformance::Stores;
+
+/// Before what was refused is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Three gateways, four batches each; batches 1 and 3 of a gateway say different things of one instant.
 fn batches() -> Vec<Arc<Batch>> {
@@ -88,8 +93,35 @@ pub async fn a_crash_between_any_two_steps_loses_and_doubles_nothing(logs: &dyn 
         assert_eq!(faults.hits(), 1, "call {call} was made");
     };
     // Where a run waits for others most of its time.
-    let runs = plans.into_iter().map(run_one);
+    let runs = plans.into_iter().step_by(logs.runs_one_in()).map(run_one);
     futures_util::stream::iter(runs).buffer_unordered(logs.runs_at_once()).collect::<()>().await;
+}
+
+/// For faults of a log's own making: refs from the first to the last, a new worker whenever the old one is gone, at most
+/// `attempts` of them. `log` is what the workers see, `seen` what is looked at in the end.
+pub async fn a_disturbed_log_loses_and_doubles_nothing(
+    log: &dyn EventLog,
+    seen: &dyn EventLog,
+    store: &dyn ReadingStore,
+    attempts: usize,
+) {
+    let landing = landing(&batches());
+    for batch in landing.values() {
+        while append(log, batch).await.is_err() {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    while append_ends(log, &landing).await.is_err() {
+        tokio::time::sleep(PAUSE).await;
+    }
+    let worker = Worker { log, store, landing: &landing, group: 4 };
+    let mut failed = 0;
+    while let Err(error) = worker.run().await {
+        failed += 1;
+        assert!(failed < attempts, "no worker gets through: {error}");
+        tokio::time::sleep(PAUSE).await;
+    }
+    check_once(seen, store, &landing, "disturbed").await;
 }
 
 /// One system from the first ref to the last, with a new worker whenever the old one is gone.

@@ -1,0 +1,178 @@
+//! A proxy before a Kafka node that knows requests from answers: an answer is lost although what was asked is done, an answer
+//! is late, a request is late.
+//!
+//! The node must name the proxy as its address (`advertised.listeners`): then everybody comes through it, the broker's own markers
+//! of transactions too.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What is asked, by its number in Kafka's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i16)]
+pub enum Ask {
+    Produce = 0,
+    Fetch = 1,
+    OffsetFetch = 9,
+    InitProducerId = 22,
+    AddPartitionsToTxn = 24,
+    AddOffsetsToTxn = 25,
+    EndTxn = 26,
+    WriteTxnMarkers = 27,
+    TxnOffsetCommit = 28,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KafkaFault {
+    /// It is done, and the connection ends before the answer.
+    Lost,
+    /// The answer comes so much later.
+    Late(Duration),
+    /// The request comes so much later, and everything behind it on the connection.
+    Held(Duration),
+}
+
+/// From now on: so many of these requests are let through, and so many then suffer.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    pub ask: Ask,
+    pub after: u32,
+    pub count: u32,
+    pub fault: KafkaFault,
+}
+
+#[derive(Clone)]
+pub struct KafkaProxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    target: Mutex<Option<SocketAddr>>,
+    rule: Mutex<Option<Rule>>,
+    hits: Mutex<u32>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KafkaProxy {
+    /// Listens on a free port. Who comes before [`Self::pass_to`] is turned away.
+    pub async fn start() -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let proxy = Self { address: listener.local_addr()?, shared: Arc::default() };
+        let shared = Arc::clone(&proxy.shared);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let target = *lock(&shared.target);
+                let Some(target) = target else { continue };
+                let shared = Arc::clone(&shared);
+                // Whichever end fails: the connection is over, as on a wire.
+                tokio::spawn(async move { drop(pass(client, target, shared).await) });
+            }
+        });
+        Ok(proxy)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The setting with which a node names this proxy.
+    pub fn advertised(&self) -> String {
+        format!("PLAINTEXT://{}", self.address)
+    }
+
+    pub fn pass_to(&self, target: SocketAddr) {
+        *lock(&self.shared.target) = Some(target);
+    }
+
+    /// `None`: no more faults.
+    pub fn set(&self, rule: Option<Rule>) {
+        *lock(&self.shared.rule) = rule;
+        *lock(&self.shared.hits) = 0;
+    }
+
+    /// How many requests have suffered since [`Self::set`].
+    pub fn hits(&self) -> u32 {
+        *lock(&self.shared.hits)
+    }
+}
+
+impl Shared {
+    fn fate(&self, api: i16) -> Option<KafkaFault> {
+        let mut rule = lock(&self.rule);
+        let rule = rule.as_mut().filter(|rule| rule.ask as i16 == api)?;
+        if rule.after > 0 {
+            rule.after -= 1;
+            return None;
+        }
+        rule.count = rule.count.checked_sub(1)?;
+        *lock(&self.hits) += 1;
+        Some(rule.fault)
+    }
+}
+
+/// Faults of the answers that are due, by correlation id.
+type Due = Arc<Mutex<HashMap<i32, KafkaFault>>>;
+
+async fn pass(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) -> std::io::Result<()> {
+    let server = TcpStream::connect(target).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let due = Due::default();
+    tokio::select! {
+        ended = requests(from_client, to_server, &shared, &due) => ended,
+        ended = answers(from_server, to_client, &due) => ended,
+    }
+}
+
+async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, due: &Due) -> std::io::Result<()> {
+    loop {
+        let frame = frame(&mut from).await?;
+        // api key, api version, correlation id.
+        let fate = frame.get(4..6).and_then(|api| shared.fate(i16::from_be_bytes([api[0], api[1]])));
+        match fate {
+            Some(KafkaFault::Held(time)) => tokio::time::sleep(time).await,
+            Some(fault) => {
+                let id = frame.get(8..12).map_or(0, |id| i32::from_be_bytes([id[0], id[1], id[2], id[3]]));
+                lock(due).insert(id, fault);
+            }
+            None => {}
+        }
+        to.write_all(&frame).await?;
+    }
+}
+
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, due: &Due) -> std::io::Result<()> {
+    loop {
+        let frame = frame(&mut from).await?;
+        let id = frame.get(4..8).map_or(0, |id| i32::from_be_bytes([id[0], id[1], id[2], id[3]]));
+        let fault = lock(due).remove(&id);
+        match fault {
+            Some(KafkaFault::Lost) => return Ok(()),
+            Some(KafkaFault::Late(time)) => tokio::time::sleep(time).await,
+            Some(KafkaFault::Held(_)) | None => {}
+        }
+        to.write_all(&frame).await?;
+    }
+}
+
+/// With its length in front.
+async fn frame(from: &mut OwnedReadHalf) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).await?;
+    let mut frame = vec![0; 4 + u32::from_be_bytes(length) as usize];
+    frame[..4].copy_from_slice(&length);
+    from.read_exact(&mut frame[4..]).await?;
+    Ok(frame)
+}
