@@ -116,7 +116,7 @@ async fn stall(cluster: &Cluster, stage: &Stage, stalled: Stalled) {
     }
 }
 
-/// Negative controls: commit the positions of `refs` in a transaction of their own (doubled); commit before the store is
+/// Negative controls, still to be seen: commit the positions of `refs` in a transaction of their own (doubled); commit before the store is
 /// written (lost in the store); leave the generation out of the positions' commit (doubled).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_and_engines_are_killed_under_load() {

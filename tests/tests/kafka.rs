@@ -128,7 +128,7 @@ async fn start(folder: &Path) -> Option<(Kafka, KafkaProxy)> {
     Some((kafka, proxy))
 }
 
-/// Negative controls of the faults: retry a commit that was not answered on a new transaction of the same producer; read the
+/// Negative controls, still to be seen: retry a commit that was not answered on a new transaction of the same producer; read the
 /// position of `refs` before the producer is initialised anew (`consumer.rs`, `resync`); read the ledger to the end of what is
 /// committed in place of the end of all (`readers.rs`, `settled_end`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
