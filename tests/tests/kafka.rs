@@ -128,9 +128,10 @@ async fn start(folder: &Path) -> Option<(Kafka, KafkaProxy)> {
     Some((kafka, proxy))
 }
 
-/// Negative controls, still to be seen: retry a commit that was not answered on a new transaction of the same producer; read the
-/// position of `refs` before the producer is initialised anew (`consumer.rs`, `resync`); read the ledger to the end of what is
-/// committed in place of the end of all (`readers.rs`, `settled_end`).
+/// Negative control, seen: let members read uncommitted positions (`consumer.rs`, `join`); while markers are held back, position
+/// and ledger then contradict each other. Broken and NOT seen by anything here: a `resync` that does not settle the
+/// producer first, and a ledger that is read to its committed end (`readers.rs`, `settled_end`). One node writes the markers of all
+/// topics at once, so that a stable position comes last; more nodes, or a held request in place of a lost answer, would tell.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_of_logs_and_faults_of_the_protocol() {
     let folder = tempfile::tempdir().unwrap();
