@@ -16,6 +16,7 @@ use crate::objects::{ObjectsSection, Place};
 use crate::payloads::gc::Keep;
 use crate::roles::Roles;
 use crate::store::cassandra::{CassandraError, CassandraSection, CassandraSettings};
+use crate::tls::{IdentityFiles, TlsFileError, TlsFiles};
 use crate::worker::WorkerSettings;
 
 const DAY_MS: i64 = 86_400_000;
@@ -97,6 +98,15 @@ pub struct MqttSection {
     /// A file that holds the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// PEM: who signs the broker's certificate. With it, TLS; without, everybody on the way reads along.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM: our own certificate, and those up to the authority that the broker knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM: the key of it. Nobody but its owner may read the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
     /// MQTT keep-alive.
     pub keep_alive_s: u16,
     /// Not less than what the broker accepts.
@@ -113,6 +123,9 @@ impl Default for MqttSection {
             client_id: "meterpost".to_owned(),
             user: None,
             password_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
             keep_alive_s: 30,
             packet_bytes_max: 1 << 20,
             share_group: None,
@@ -263,6 +276,9 @@ pub enum ConfigError {
     },
     #[error(transparent)]
     Cassandra(#[from] CassandraError),
+    /// Of the connection to the broker.
+    #[error(transparent)]
+    TlsFile(#[from] TlsFileError),
     /// Some engines are shared with other instances, and others are not.
     #[error("{present} is set, {absent} is not")]
     Engines { present: &'static str, absent: &'static str },
@@ -276,6 +292,7 @@ impl ConfigError {
             Self::Read { .. } => Some("give the path of a TOML file, or none for the defaults".to_owned()),
             Self::Parse { hint, .. } => hint.clone(),
             Self::Cassandra(error) => error.hint().map(str::to_owned),
+            Self::TlsFile(error) => error.hint.clone(),
             Self::Engines { .. } => Some(
                 "what several instances share is shared as a whole: [kafka], [cassandra] and [objects] with a bucket, or \
                  neither [kafka] nor [cassandra]"
@@ -317,7 +334,7 @@ impl Settings {
             return value("mqtt.client_id", self.mqtt.client_id.clone(), "expected 1 to 64 characters");
         }
         self.mqtt.check()?;
-        let login = self.mqtt.login()?;
+        let (login, tls) = (self.mqtt.login()?, self.mqtt.tls()?);
         if !(1..=10_000).contains(&self.worker.group_refs_max) {
             return value("worker.group_refs_max", self.worker.group_refs_max.to_string(), "expected 1 to 10000");
         }
@@ -356,6 +373,7 @@ impl Settings {
                 port,
                 client_id: self.mqtt.client_id.clone(),
                 login,
+                tls,
                 keep_alive: Duration::from_secs(u64::from(self.mqtt.keep_alive_s)),
                 packet_bytes_max: self.mqtt.packet_bytes_max,
             },
@@ -418,6 +436,24 @@ impl MqttSection {
             (Some(user), Some(file)) => Ok(Some(Login { user: user.clone(), password: read_secret(file)? })),
             _ => Err(ConfigError::Value { key, value: "..".to_owned(), problem }),
         }
+    }
+
+    /// Reads the files, so that a mistake in them is told at the start.
+    fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        let value = |key, problem| Err(ConfigError::Value { key, value: "..".to_owned(), problem });
+        let identity = match (&self.cert_file, &self.key_file) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some(IdentityFiles { cert: cert.clone(), key: key.clone() }),
+            _ => return value("mqtt.cert_file", "cert_file and key_file go together"),
+        };
+        let Some(ca) = self.ca_file.clone() else {
+            let is_alone = identity.is_some();
+            return if is_alone { value("mqtt.cert_file", "is for TLS, which needs ca_file") } else { Ok(None) };
+        };
+        let files = TlsFiles { ca, identity };
+        files.check_key_mode()?;
+        files.client_config()?;
+        Ok(Some(files))
     }
 }
 
@@ -517,6 +553,9 @@ mod tests {
             ("[mqtt]\nbroker = \"::1:1883\"", "mqtt.broker"),
             ("[mqtt]\nkeep_alive_s = 1", "mqtt.keep_alive_s"),
             ("[mqtt]\nuser = \"me\"", "mqtt.user"),
+            ("[mqtt]\nca_file = \"a\"\nkey_file = \"b\"", "mqtt.cert_file"),
+            ("[mqtt]\ncert_file = \"a\"\nkey_file = \"b\"", "mqtt.cert_file"),
+            ("[mqtt]\nca_file = \"/nowhere/ca\"", "/nowhere/ca cannot be used for TLS: No such file"),
             ("[mqtt]\nshare_group = \"a/b\"", "mqtt.share_group"),
             ("[mqtt]\npacket_bytes_max = 10240", "mqtt.packet_bytes_max"),
             ("[mqtt]\nclient_id = \"\"", "mqtt.client_id"),

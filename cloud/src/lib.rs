@@ -32,5 +32,6 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod trace;
 pub mod worker;

@@ -4,11 +4,20 @@
 //! queues, endless collisions, acknowledgements sent on the wrong connection). Sessions are clean, subscriptions are made
 //! anew on each connection and their answers checked, and every wait has a deadline.
 
+mod trouble;
+
 use std::time::Duration;
 
 use rumqttc::SubscribeReasonCode;
-use rumqttc::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, QoS, SubscribeFilter};
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, QoS, SubscribeFilter,
+    TlsConfiguration, Transport,
+};
 use tokio::time::Instant;
+
+pub use self::trouble::Trouble;
+use self::trouble::trouble;
+use crate::tls::{TlsFileError, TlsFiles};
 
 /// How long a broker may take to answer a subscription.
 const SUBACK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +32,8 @@ pub struct MqttSettings {
     /// Each connection adds what it is for: two with one id would throw each other out.
     pub client_id: String,
     pub login: Option<Login>,
+    /// Without: everybody on the way reads along.
+    pub tls: Option<TlsFiles>,
     pub keep_alive: Duration,
     /// Must not be less than what the broker accepts: a packet beyond it ends the connection each time it comes.
     pub packet_bytes_max: usize,
@@ -46,6 +57,12 @@ impl std::fmt::Debug for Login {
 pub enum MqttError {
     #[error("{0}")]
     Connection(#[source] Box<ConnectionError>),
+    /// Certificates, names or passwords do not fit together.
+    #[error("{}", .0.problem)]
+    Trouble(Trouble),
+    /// It was in order at the start.
+    #[error(transparent)]
+    TlsFile(#[from] TlsFileError),
     #[error("the broker said nothing for {} s", .0.as_secs())]
     Silent(Duration),
     #[error("the broker refuses the subscription to {filter}")]
@@ -57,6 +74,16 @@ pub enum MqttError {
     /// It sends more unacknowledged messages than any sensible window.
     #[error("more than {0} messages wait to be worked on")]
     Flooded(usize),
+}
+
+impl MqttError {
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Trouble(trouble) => Some(trouble.hint),
+            Self::TlsFile(error) => error.hint.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// What comes in.
@@ -72,13 +99,20 @@ pub struct Connection {
     client: AsyncClient,
     filters: Vec<String>,
     deadline: Duration,
+    has_tls: bool,
+    /// The broker has let us in.
+    is_open: bool,
     /// Set while a subscription waits for its answer.
     suback_due: Option<Instant>,
 }
 
 impl Connection {
     /// Nothing happens before the first [`Self::next`]. The client sends on this connection only, and fails after it.
-    pub fn open(settings: &MqttSettings, purpose: &str, filters: Vec<String>) -> (Self, AsyncClient) {
+    pub fn open(
+        settings: &MqttSettings,
+        purpose: &str,
+        filters: Vec<String>,
+    ) -> Result<(Self, AsyncClient), MqttError> {
         let id = format!("{}-{purpose}", settings.client_id);
         let mut options = MqttOptions::new(id, &settings.host, settings.port);
         options.set_clean_session(true);
@@ -88,9 +122,15 @@ impl Connection {
         if let Some(login) = &settings.login {
             options.set_credentials(&login.user, &login.password);
         }
+        if let Some(tls) = &settings.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.client_config()?)));
+        }
         let (client, event_loop) = AsyncClient::new(options, REQUESTS);
         let deadline = settings.keep_alive * 2;
-        (Self { event_loop, client: client.clone(), filters, deadline, suback_due: None }, client)
+        let (has_tls, requests) = (settings.tls.is_some(), client.clone());
+        let connection =
+            Self { event_loop, client: requests, filters, deadline, has_tls, is_open: false, suback_due: None };
+        Ok((connection, client))
     }
 
     /// Waits for something worth knowing. Not cancel-safe: a connection whose `next` was dropped is to be dropped too.
@@ -100,7 +140,10 @@ impl Connection {
             let until = self.suback_due.map_or(silent_at, |due| due.min(silent_at));
             let event = match tokio::time::timeout_at(until, self.event_loop.poll()).await {
                 Ok(Ok(event)) => event,
-                Ok(Err(error)) => return Err(MqttError::Connection(Box::new(error))),
+                Ok(Err(error)) => {
+                    let trouble = trouble(&error, self.has_tls, !self.is_open);
+                    return Err(trouble.map_or_else(|| MqttError::Connection(Box::new(error)), MqttError::Trouble));
+                }
                 Err(_) if until < silent_at => return Err(MqttError::NoSubAck),
                 Err(_) => return Err(MqttError::Silent(self.deadline)),
             };
@@ -108,6 +151,7 @@ impl Connection {
             if self.suback_due.is_some_and(|due| due <= Instant::now()) {
                 return Err(MqttError::NoSubAck);
             }
+            self.is_open = true;
             match event {
                 Event::Incoming(Packet::ConnAck(_)) if self.filters.is_empty() => return Ok(MqttEvent::Ready),
                 Event::Incoming(Packet::ConnAck(_)) => {
@@ -139,7 +183,7 @@ mod tests {
     use crate::testing::broker::{Broker, Manners};
 
     async fn first(broker: &Broker) -> Result<MqttEvent, MqttError> {
-        let (mut connection, _client) = Connection::open(&broker.settings(), "test", vec!["a/+".to_owned()]);
+        let (mut connection, _client) = Connection::open(&broker.settings(), "test", vec!["a/+".to_owned()]).unwrap();
         connection.next().await
     }
 
@@ -173,7 +217,7 @@ mod tests {
         let mut settings = broker.settings();
         settings.packet_bytes_max = 1_000;
         broker.send("a/b", &[0; 2_000]);
-        let (mut connection, _client) = Connection::open(&settings, "test", vec!["a/+".to_owned()]);
+        let (mut connection, _client) = Connection::open(&settings, "test", vec!["a/+".to_owned()]).unwrap();
         // What was read together with it goes down with it.
         let ended = match connection.next().await {
             Ok(MqttEvent::Ready) => connection.next().await,

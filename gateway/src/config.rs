@@ -11,6 +11,7 @@ use std::sync::Arc;
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
 
+use crate::tls::TlsFiles;
 use metering::{LinePlan, LineSection, MeterSection, PortSection, PortSettings};
 
 /// A bearer token, read from a file. It has no `Debug` that shows it and is never logged.
@@ -110,11 +111,31 @@ pub struct BrokerSection {
     pub keep_alive_s: u64,
     /// Plain MQTT to a host that is not this machine: everybody on the way reads along.
     pub insecure_plaintext: bool,
+    /// PEM: who signs the broker's certificate. With it, TLS; without, plain MQTT.
+    pub ca_file: Option<PathBuf>,
+    /// PEM: our own certificate, and those up to the authority that the broker knows. Its common name is the gateway's id.
+    pub cert_file: Option<PathBuf>,
+    /// PEM: the key of it. Nobody but its owner may read the file.
+    pub key_file: Option<PathBuf>,
 }
 
 impl Default for BrokerSection {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: 1883, keep_alive_s: 30, insecure_plaintext: false }
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 1883,
+            keep_alive_s: 30,
+            insecure_plaintext: false,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+        }
+    }
+}
+
+impl BrokerSection {
+    pub fn tls(&self) -> Option<TlsFiles> {
+        TlsFiles::named(self.ca_file.as_ref(), self.cert_file.as_ref(), self.key_file.as_ref())
     }
 }
 
@@ -195,6 +216,12 @@ pub struct FeedSection {
     pub port: u16,
     /// Plain MQTT to a host that is not this machine.
     pub insecure_plaintext: bool,
+    /// PEM: who signs the broker's certificate. With it, TLS; without, plain MQTT.
+    pub ca_file: Option<PathBuf>,
+    /// PEM: our own certificate, and those up to the authority that the broker knows.
+    pub cert_file: Option<PathBuf>,
+    /// PEM: the key of it. Nobody but its owner may read the file.
+    pub key_file: Option<PathBuf>,
     /// Topic filters to subscribe to; by default that of the dialect: `meterpost/cad/+/reading` or `glow/+/SENSOR/+`.
     pub topics: Vec<String>,
     /// How often each meter is expected to push.
@@ -228,11 +255,46 @@ impl Default for FeedSection {
             host: "127.0.0.1".to_owned(),
             port: 1883,
             insecure_plaintext: false,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
             topics: Vec::new(),
             cadence_s: 10,
         }
     }
 }
+
+impl FeedSection {
+    pub fn tls(&self) -> Option<TlsFiles> {
+        TlsFiles::named(self.ca_file.as_ref(), self.cert_file.as_ref(), self.key_file.as_ref())
+    }
+}
+
+/// Reads the files, so that a mistake in them is told at the start.
+fn check_tls(
+    section: &str,
+    ca_file: Option<&PathBuf>,
+    cert_file: Option<&PathBuf>,
+    key_file: Option<&PathBuf>,
+) -> Result<(), ConfigError> {
+    let value = |message: &str, hint: Option<String>| {
+        Err(ConfigError::Value { section: section.to_owned(), message: message.to_owned(), hint })
+    };
+    if cert_file.is_some() != key_file.is_some() {
+        return value("cert_file and key_file go together", None);
+    }
+    if ca_file.is_none() && cert_file.is_some() {
+        let hint = "name the authority that signed the broker's certificate in ca_file";
+        return value("cert_file is for TLS, which needs ca_file", Some(hint.to_owned()));
+    }
+    let Some(files) = TlsFiles::named(ca_file, cert_file, key_file) else { return Ok(()) };
+    match files.check_key_mode().and_then(|()| files.client_config()) {
+        Ok(_) => Ok(()),
+        Err(error) => value(&error.to_string(), error.hint),
+    }
+}
+
+const WITH_TLS: &str = "set ca_file for TLS, or ";
 
 /// Settings that hold together.
 #[derive(Debug, Clone)]
@@ -292,20 +354,24 @@ impl Config {
         if !self.http.listen.ip().is_loopback() {
             return Err(value("http.listen", format!("{} is not loopback", self.http.listen), "use 127.0.0.1:9101"));
         }
-        let plain = |section: &str, host: &str, insecure: bool| {
+        let plain = |section: &str, host: &str, insecure: bool, other_way: &str| {
             let local = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
             if local || insecure {
                 return Ok(());
             }
             let message = format!("{host} is another machine, and this connection is not encrypted");
-            Err(value(section, message, "set insecure_plaintext = true if the network between is trusted"))
+            let hint = format!("{other_way}set insecure_plaintext = true if the network between is trusted");
+            Err(value(section, message, &hint))
         };
-        plain("broker", &self.broker.host, self.broker.insecure_plaintext)?;
-        plain("cloud", &self.cloud.host, self.cloud.insecure_plaintext)?;
+        let broker = &self.broker;
+        check_tls("broker", broker.ca_file.as_ref(), broker.cert_file.as_ref(), broker.key_file.as_ref())?;
+        plain("broker", &broker.host, broker.insecure_plaintext || broker.ca_file.is_some(), WITH_TLS)?;
+        plain("cloud", &self.cloud.host, self.cloud.insecure_plaintext, "")?;
         let mut names = std::collections::HashSet::new();
         for feed in &mut self.feed {
             let section = format!("feed {:?}", feed.name);
-            plain(&section, &feed.host, feed.insecure_plaintext)?;
+            check_tls(&section, feed.ca_file.as_ref(), feed.cert_file.as_ref(), feed.key_file.as_ref())?;
+            plain(&section, &feed.host, feed.insecure_plaintext || feed.ca_file.is_some(), WITH_TLS)?;
             let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             if feed.name.is_empty() || !feed.name.chars().all(valid) {
                 return Err(value(&section, "a name of letters, digits, - and _ is needed".to_owned(), ""));
@@ -412,7 +478,7 @@ mod tests {
     #[test]
     fn what_would_leave_the_machine_in_clear_text_must_be_asked_for() {
         let error = parse("[gateway]\nid = \"gw\"\n[broker]\nhost = \"mqtt.example\"").unwrap_err().to_string();
-        assert!(error.contains("hint: set insecure_plaintext"), "{error}");
+        assert!(error.contains("hint: set ca_file for TLS, or set insecure_plaintext"), "{error}");
         assert!(parse("[gateway]\nid = \"gw\"\n[broker]\nhost = \"mqtt.example\"\ninsecure_plaintext = true").is_ok());
         assert!(parse("[gateway]\nid = \"gw\"\n[http]\nlisten = \"0.0.0.0:1\"").is_err());
     }

@@ -273,6 +273,7 @@ impl Parts {
             let link = connection::spawn(MqttSettings {
                 host: broker.host.clone(),
                 port: broker.port,
+                tls: broker.tls(),
                 client_id: gateway.to_string(),
                 keep_alive: Duration::from_secs(broker.keep_alive_s),
                 persistent_session: false,
@@ -300,6 +301,7 @@ impl Parts {
             let link = connection::spawn(MqttSettings {
                 host: section.host.clone(),
                 port: section.port,
+                tls: section.tls(),
                 client_id: format!("{gateway}-{}", section.name),
                 keep_alive,
                 persistent_session: true,

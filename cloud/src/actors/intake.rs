@@ -82,14 +82,17 @@ impl IntakeServices {
             };
             self.health.set(Part::Intake, false);
             let delay = backoff.delay();
-            tracing::warn!(%error, delay_ms = delay.as_millis(), "intake lost the broker; connecting again");
+            tracing::warn!(%error, hint = error.hint(), delay_ms = delay.as_millis(), "intake lost the broker; connecting again");
             tokio::time::sleep(delay).await;
         }
     }
 
     /// One connection. `Err` when the log cannot be used.
     async fn serve(&self, backoff: &mut Backoff) -> Result<MqttError, LogError> {
-        let (mut connection, client) = Connection::open(&self.mqtt, "in", filters(self.share_group.as_deref()));
+        let (mut connection, client) = match Connection::open(&self.mqtt, "in", filters(self.share_group.as_deref())) {
+            Ok(opened) => opened,
+            Err(error) => return Ok(error),
+        };
         let (inbox, mut arrived) = mpsc::channel::<Publish>(INBOX);
         // The connection is polled by itself: a slow log must not keep it from its keep-alive.
         let poll = async {

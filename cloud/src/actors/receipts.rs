@@ -64,13 +64,16 @@ impl ReceiptServices {
             let error = self.serve(&mut backoff).await;
             self.health.set(Part::Receipts, false);
             let delay = backoff.delay();
-            tracing::warn!(%error, delay_ms = delay.as_millis(), "receipts lost the broker; connecting again");
+            tracing::warn!(%error, hint = error.hint(), delay_ms = delay.as_millis(), "receipts lost the broker; connecting again");
             tokio::time::sleep(delay).await;
         }
     }
 
     async fn serve(&self, backoff: &mut Backoff) -> MqttError {
-        let (mut connection, client) = Connection::open(&self.mqtt, "out", Vec::new());
+        let (mut connection, client) = match Connection::open(&self.mqtt, "out", Vec::new()) {
+            Ok(opened) => opened,
+            Err(error) => return error,
+        };
         let ready = Notify::new();
         let poll = async {
             loop {

@@ -85,6 +85,7 @@ impl Broker {
             port: self.address.port(),
             client_id: "test".to_owned(),
             login: None,
+            tls: None,
             keep_alive: Duration::from_secs(1),
             packet_bytes_max: 1 << 20,
         }

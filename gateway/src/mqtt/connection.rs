@@ -8,19 +8,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ConnectReturnCode, Event, EventLoop, Incoming, LastWill, MqttOptions, Publish, QoS, SubscribeFilter,
-    SubscribeReasonCode,
+    SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
+use super::trouble::{Trouble, trouble};
 use super::{COMMANDS_MAX, EVENTS_MAX, MqttCommand, MqttEvent, MqttLink};
 use crate::backoff::Backoff;
+use crate::tls::TlsFiles;
 
 /// How to reach a broker.
 #[derive(Debug, Clone)]
 pub struct MqttSettings {
     pub host: String,
     pub port: u16,
+    /// Without: everybody on the way reads along.
+    pub tls: Option<TlsFiles>,
     pub client_id: String,
     pub keep_alive: Duration,
     /// Let the broker keep what arrives for us while we are away, and acknowledge each message ourselves.
@@ -47,6 +51,8 @@ pub fn spawn(settings: MqttSettings) -> MqttLink {
 #[derive(Debug)]
 enum End {
     Lost(String),
+    /// Settings or certificates would have to be other ones.
+    Troubled(Trouble),
     /// The owner is gone.
     Closed,
 }
@@ -60,16 +66,16 @@ async fn keep_connected(
     let mut epoch = 0;
     loop {
         epoch += 1;
-        let was_connected = match connect_once(&settings, epoch, &mut commands, &events).await {
-            (_, End::Closed) => return,
-            (was_connected, End::Lost(reason)) => {
-                warn!(broker = %settings.host, error = %reason, "mqtt connection lost");
-                if events.send(MqttEvent::Disconnected { reason }).await.is_err() {
-                    return;
-                }
-                was_connected
-            }
+        let (was_connected, end) = connect_once(&settings, epoch, &mut commands, &events).await;
+        let (reason, hint) = match end {
+            End::Closed => return,
+            End::Lost(reason) => (reason, None),
+            End::Troubled(Trouble { problem, hint }) => (problem, Some(hint)),
         };
+        warn!(broker = %settings.host, error = %reason, hint, "mqtt connection lost");
+        if events.send(MqttEvent::Disconnected { reason }).await.is_err() {
+            return;
+        }
         if was_connected {
             backoff.reset();
         }
@@ -97,6 +103,13 @@ async fn connect_once(
     options.set_clean_session(!settings.persistent_session);
     options.set_manual_acks(settings.persistent_session);
     options.set_max_packet_size(settings.packet_bytes_max, settings.packet_bytes_max);
+    if let Some(tls) = &settings.tls {
+        match tls.client_config() {
+            Ok(config) => options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config))),
+            // It was in order at the start: somebody is about to renew it.
+            Err(error) => return (false, End::Lost(error.to_string())),
+        };
+    }
     if let Some((topic, payload)) = &settings.last_will {
         options.set_last_will(LastWill::new(topic, payload.clone(), QoS::AtLeastOnce, true));
     }
@@ -127,13 +140,18 @@ struct Connection<'a> {
 impl Connection<'_> {
     async fn poll(&self, mut event_loop: EventLoop) -> End {
         event_loop.network_options.set_connection_timeout(10);
+        let (has_tls, mut is_first) = (self.settings.tls.is_some(), true);
         loop {
             // A broker that stops reading can hold the client's own keep-alive up (facts: 40 s without an error).
             let event = match tokio::time::timeout(self.settings.keep_alive * 2, event_loop.poll()).await {
                 Err(_) => return End::Lost("the broker went silent".to_owned()),
-                Ok(Err(error)) => return End::Lost(error.to_string()),
+                Ok(Err(error)) => {
+                    return trouble(&error, has_tls, is_first)
+                        .map_or_else(|| End::Lost(error.to_string()), End::Troubled);
+                }
                 Ok(Ok(event)) => event,
             };
+            is_first = false;
             let Event::Incoming(packet) = event else { continue };
             let granted = match packet {
                 Incoming::ConnAck(ack) if ack.code != ConnectReturnCode::Success => {

@@ -153,6 +153,7 @@ async fn intake(services: Services, net: Arc<Net>) {
             port: 0,
             client_id: String::new(),
             login: None,
+            tls: None,
             keep_alive: Duration::from_secs(5),
             packet_bytes_max: 0,
         },

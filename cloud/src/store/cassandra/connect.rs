@@ -4,12 +4,9 @@ use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use scylla::client::PoolSize;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::Session;
@@ -25,6 +22,7 @@ use tokio::time::Instant;
 use super::error::CassandraError;
 use super::settings::{CassandraSettings, TlsSection};
 use crate::backoff::Backoff;
+use crate::tls::{IdentityFiles, TlsFiles};
 
 /// One is too few for a full load (the driver's default), and each costs the node some memory.
 const CONNECTIONS_PER_NODE: NonZeroUsize = NonZeroUsize::new(2).expect("is not zero");
@@ -78,36 +76,10 @@ fn check_dc(session: &Session, dc: &str) -> Result<(), CassandraError> {
     Err(CassandraError::NoSuchDc { dc: dc.to_owned(), known: known.into_iter().collect::<Vec<_>>().join(", ") })
 }
 
-/// The provider is named: a process may hold two, and the library's choice of one would panic.
 fn tls_context(tls: &TlsSection) -> Result<Arc<rustls::ClientConfig>, CassandraError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(&tls.ca_file)? {
-        roots.add(certificate).map_err(|error| tls_file(&tls.ca_file, &error))?;
-    }
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| tls_file(&tls.ca_file, &error))?
-        .with_root_certificates(roots);
-    let config = match (&tls.cert_file, &tls.key_file) {
-        (Some(cert_file), Some(key_file)) => {
-            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| tls_file(key_file, &error))?;
-            let chain = certificates(cert_file)?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| tls_file(cert_file, &error))?
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CassandraError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let found: Vec<_> = read.map_err(|error| tls_file(path, &error))?;
-    if found.is_empty() { Err(tls_file(path, &"it holds no certificate")) } else { Ok(found) }
-}
-
-fn tls_file(path: &Path, problem: &dyn std::fmt::Display) -> CassandraError {
-    CassandraError::TlsFile { path: path.to_owned(), problem: problem.to_string() }
+    let identity = tls.cert_file.clone().zip(tls.key_file.clone()).map(|(cert, key)| IdentityFiles { cert, key });
+    let files = TlsFiles { ca: tls.ca_file.clone(), identity };
+    files.client_config().map_err(|error| CassandraError::TlsFile { path: error.path, problem: error.problem })
 }
 
 fn not_connected(error: &NewSessionError, user: Option<&str>) -> CassandraError {
