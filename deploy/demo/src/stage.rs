@@ -70,6 +70,10 @@ pub struct Stage {
     simulators: Vec<Process>,
     /// Appended to the gateway's settings: feeds, lines, meters.
     pub meters_toml: String,
+    /// Lines of the gateway's `[broker]`: certificates.
+    pub broker_toml: String,
+    /// Lines of `[mqtt]` of each instance of the cloud: certificates, what they share.
+    pub mqtt_toml: String,
     /// Appended to the settings of each instance of the cloud: the engines that they share.
     pub engines_toml: String,
     /// When nobody listened to push feeds.
@@ -91,11 +95,16 @@ fn loopback(port: u16) -> SocketAddr {
 impl Stage {
     /// Prepares folder and ports; nothing runs yet but the two proxies.
     pub async fn new(folder: &Path, binaries: Binaries) -> anyhow::Result<Self> {
+        Self::at_broker(folder, binaries, free_port()?).await
+    }
+
+    /// The same, with a broker on this machine that somebody else starts and kills.
+    pub async fn at_broker(folder: &Path, binaries: Binaries, port: u16) -> anyhow::Result<Self> {
         let mut cloud_ports = [0; INSTANCES];
         for port in &mut cloud_ports {
             *port = free_port()?;
         }
-        Self::at(folder, binaries, "demo-gateway", (free_port()?, cloud_ports)).await
+        Self::at(folder, binaries, "demo-gateway", (port, cloud_ports)).await
     }
 
     /// Another gateway at the same broker and cloud, which stay with `self`: a stage in a folder within this one, with an
@@ -128,6 +137,8 @@ impl Stage {
             gateway_id: gateway_id.to_owned(),
             simulators: Vec::new(),
             meters_toml: String::new(),
+            broker_toml: String::new(),
+            mqtt_toml: String::new(),
             engines_toml: String::new(),
             deaf: vec![Deaf { from: 0, to: i64::MAX, before_the_first_start: true }],
             variables: Vec::new(),
@@ -143,7 +154,11 @@ impl Stage {
     }
 
     pub fn cloud_address(&self) -> SocketAddr {
-        loopback(self.cloud_ports[0])
+        self.instance_address(0)
+    }
+
+    pub fn instance_address(&self, number: usize) -> SocketAddr {
+        loopback(self.cloud_ports[number])
     }
 
     pub fn page(&self) -> String {
@@ -220,9 +235,10 @@ impl Stage {
         };
         // Cut and commit in seconds: a demo is over before a patient archive would have written anything.
         let toml = format!(
-            "data_dir = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\nkeep_alive_s = 5\n[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n{}",
+            "data_dir = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\nkeep_alive_s = 5\n{}[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n{}",
             folder.display(),
             self.broker_port,
+            self.mqtt_toml,
             loopback(self.cloud_ports[number]),
             self.engines_toml,
         );
@@ -301,6 +317,11 @@ impl Stage {
         Ok(())
     }
 
+    /// What the first instance of the cloud has logged, in all its lives.
+    pub fn cloud_log(&self) -> anyhow::Result<String> {
+        std::fs::read_to_string(self.log("cloud.log")).context("the cloud has no log")
+    }
+
     /// What the gateway has logged, in all its lives.
     pub fn gateway_log(&self) -> anyhow::Result<String> {
         std::fs::read_to_string(self.log("gateway.log")).context("the gateway has no log")
@@ -321,12 +342,13 @@ impl Stage {
     pub fn gateway_toml(&self) -> String {
         format!(
             "[gateway]\nid = \"{}\"\ndata_dir = \"{}\"\n[outbox]\ncommit_delay_ms = 20\n\
-             [broker]\nport = {}\nkeep_alive_s = 5\n\
+             [broker]\nport = {}\nkeep_alive_s = 5\n{}\
              [cloud]\nport = {}\nreceipt_timeout_ms = 1000\nreceipt_timeout_ms_max = 4000\nlater_pause_ms = 2000\nseal_age_ms = 500\n\
              status_interval_ms = 2000\n[http]\nlisten = \"{}\"\n{}",
             self.gateway_id,
             self.gateway_folder().display(),
             self.mqtt_uplink.address().port(),
+            self.broker_toml,
             self.http_uplink.address().port(),
             loopback(self.gateway_port),
             self.meters_toml,

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 pub use cassandra::Cassandra;
-pub use certificates::Authority;
+pub use certificates::{Authority, ClientFiles};
 pub use kafka::Kafka;
 pub use mosquitto::Mosquitto;
 pub use registry::Registry;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use demo::process::free_port;
 
-use super::certificates::Authority;
+use super::certificates::{Authority, Identity};
 use super::server::{Ready, Server};
 use super::settings::{derive, mounted, write};
 use super::{Missing, program};
@@ -26,6 +26,11 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts it with a certificate of this authority, whose clients it admits.
     pub fn start(folder: &Path, authority: &Authority) -> Result<Self> {
+        Self::start_as(folder, authority, &authority.server()?)
+    }
+
+    /// The same with this certificate.
+    pub fn start_as(folder: &Path, authority: &Authority, identity: &Identity) -> Result<Self> {
         let program = program("mosquitto").ok_or_else(|| {
             Missing::error(
                 "there is no mosquitto",
@@ -48,7 +53,6 @@ impl Mosquitto {
         ];
         write(&home.join("mosquitto.conf"), &derive(&mounted("mosquitto/mosquitto.conf")?, " ", &values)?)?;
         write(&home.join("acl"), &mounted("mosquitto/acl")?)?;
-        let identity = authority.server()?;
         write(&home.join("ca.crt"), authority.certificate())?;
         write(&home.join("server.crt"), &identity.chain)?;
         write(&home.join("server.key"), &identity.key)?;
