@@ -62,7 +62,8 @@ impl TlsFiles {
     pub fn check_key_mode(&self) -> Result<(), TlsFileError> {
         let Some(IdentityFiles { key, .. }) = &self.identity else { return Ok(()) };
         let mode = std::fs::metadata(key).map_err(|error| TlsFileError::new(key, error))?.mode();
-        if mode & 0o077 == 0 {
+        let for_others = mode & 0o077;
+        if for_others == 0 {
             return Ok(());
         }
         let problem = format!("its mode is {:03o}: others than its owner may use the key", mode & 0o777);

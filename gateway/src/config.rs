@@ -483,6 +483,43 @@ mod tests {
         assert!(parse("[gateway]\nid = \"gw\"\n[http]\nlisten = \"0.0.0.0:1\"").is_err());
     }
 
+    const AUTHORITY: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBNjCB6aADAgECAhRyrPQswhCrNyxDq74BGROTZFO9vjAFBgMrZXAwEDEOMAwG\n\
+        A1UEAwwFdGVzdHMwIBcNMjYxMTI4MjA0NTA5WhgPMjEyNjExMDQyMDQ1MDlaMBAx\n\
+        DjAMBgNVBAMMBXRlc3RzMCowBQYDK2VwAyEA8Gm651aYrbw8BbPg+wpcJ9nSP5gG\n\
+        LfVX1+KQ0pQ9UJKjUzBRMB0GA1UdDgQWBBS5PZSGkSvCFbkqn0+HMyIYn9g4TTAf\n\
+        BgNVHSMEGDAWgBS5PZSGkSvCFbkqn0+HMyIYn9g4TTAPBgNVHRMBAf8EBTADAQH/\n\
+        MAUGAytlcANBACN9pWHlr7+bUWCYesr5Kpx6pzOgM6KwGrUGX2GObJlqV+XhkZm2\n\
+        NYV+BG9sO62RAxCwUjQgrbfJLq3wyd/V1Aw=\n\
+        -----END CERTIFICATE-----\n";
+
+    /// Negative control: leave `ca_file` out of what `plain` is asked.
+    #[test]
+    fn with_an_authority_another_machine_may_be_spoken_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.crt");
+        std::fs::write(&ca, AUTHORITY).unwrap();
+        let text = format!("host = \"mqtt.example\"\nca_file = {ca:?}\n");
+        let checked =
+            parse(&format!("[gateway]\nid = \"gw\"\n[broker]\n{text}[[feed]]\nname = \"a\"\n{text}")).unwrap();
+        let expected = Some(TlsFiles { ca, identity: None });
+        assert_eq!((checked.config.broker.tls(), checked.config.feed[0].tls()), (expected.clone(), expected));
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_refused_at_the_start() {
+        for (keys, problem) in [
+            ("ca_file = \"/nowhere/ca\"", "/nowhere/ca cannot be used for TLS: No such file"),
+            ("ca_file = \"a\"\ncert_file = \"b\"", "cert_file and key_file go together"),
+            ("cert_file = \"b\"\nkey_file = \"c\"", "cert_file is for TLS, which needs ca_file"),
+        ] {
+            for (section, named) in [("[broker]", "broker"), ("[[feed]]\nname = \"a\"", "feed \"a\"")] {
+                let error = parse(&format!("[gateway]\nid = \"gw\"\n{section}\n{keys}")).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{named}: {problem}")), "{error}");
+            }
+        }
+    }
+
     #[test]
     fn a_gateway_needs_a_name_and_feeds_need_their_own() {
         assert!(parse("").is_err());
