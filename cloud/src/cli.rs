@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::archive::commands::{self, ArchiveCommandError, CompactArgs, FilesArgs};
 use crate::audit::{AuditArgs, AuditError, AuditOptions, AuditSources};
 use crate::clock::{Clock, SystemClock};
 use crate::completeness::{CompletenessArgs, CompletenessError};
 use crate::config::{Cluster, Config, ConfigError, Settings};
 use crate::engines::{self, EngineError};
+use crate::objects::ObjectsError;
 use crate::rebuild_store::{self, RebuildStoreArgs, RebuildStoreError};
 use crate::roles::Roles;
 use crate::run::{self, RunError};
@@ -75,6 +77,11 @@ enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// The files of the archive
+    Archive {
+        #[command(subcommand)]
+        command: ArchiveCommand,
+    },
     /// Make the store anew from archive and log, while no cloud runs; the old one is set aside; exit 1 when not all could be read
     RebuildStore {
         #[command(flatten)]
@@ -90,6 +97,24 @@ enum StoreCommand {
     Migrate {
         #[command(flatten)]
         settings: SettingsArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ArchiveCommand {
+    /// Merge the raw files of a date that is over into few large ones; may be stopped, repeated, and run beside everything else
+    Compact {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        compact: CompactArgs,
+    },
+    /// Print the keys of the files that hold the rows of a date now, each row once
+    Files {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        files: FilesArgs,
     },
 }
 
@@ -139,6 +164,8 @@ enum CommandError {
     Completeness(#[from] CompletenessError),
     #[error(transparent)]
     RebuildStore(#[from] RebuildStoreError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveCommandError),
     #[error("cannot write to stdout")]
     Stdout(#[source] std::io::Error),
 }
@@ -150,6 +177,7 @@ impl CommandError {
             Self::Engine(error) => error.is_the_users(),
             Self::Run(error) => error.is_the_users(),
             Self::RebuildStore(error) => error.is_the_users(),
+            Self::Archive(error) => error.is_the_users(),
             Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => false,
         }
     }
@@ -162,6 +190,7 @@ impl CommandError {
             Self::Logging(_) => Some("give a level: error, warn, info, debug or trace".to_owned()),
             Self::Run(error) => error.hint(),
             Self::RebuildStore(error) => error.hint(),
+            Self::Archive(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::Look { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
             Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => None,
@@ -194,6 +223,7 @@ pub fn main() -> u8 {
             std::io::stdout().write_all(settings.to_toml().as_bytes()).map_err(CommandError::Stdout)
         }),
         Command::Store { command: StoreCommand::Migrate { settings } } => migrate(settings),
+        Command::Archive { command } => on_archive(command),
         Command::RebuildStore { settings, rebuild } => match make_store_anew(settings, *rebuild) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -226,6 +256,27 @@ fn migrate(settings: &SettingsArgs) -> Result<(), CommandError> {
     std::io::stdout().write_all(text.as_bytes()).map_err(CommandError::Stdout)
 }
 
+fn on_archive(command: &ArchiveCommand) -> Result<(), CommandError> {
+    let (ArchiveCommand::Compact { settings, .. } | ArchiveCommand::Files { settings, .. }) = command;
+    let (settings, config) = settings.load()?;
+    telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+    let mut out = std::io::stdout();
+    let no_objects = |error: ObjectsError| CommandError::Engine(Box::new(error.into()));
+    actix::System::new().block_on(async {
+        match command {
+            ArchiveCommand::Compact { compact, .. } => {
+                let objects = config.objects.beside().await.map_err(no_objects)?;
+                commands::run_compact(*compact, &objects, &SystemClock, &mut out).await?;
+            }
+            ArchiveCommand::Files { files, .. } => {
+                let objects = config.objects.look().await.map_err(no_objects)?;
+                commands::run_files(*files, &objects, &mut out).await?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// Answers the exit code.
 fn make_store_anew(settings: &SettingsArgs, args: RebuildStoreArgs) -> Result<u8, CommandError> {
     let (settings, config) = settings.load()?;
@@ -242,6 +293,9 @@ fn look(command: &Command) -> Result<u8, CommandError> {
     | Command::Trace { settings, .. }
     | Command::Completeness { settings, .. }
     | Command::Store { command: StoreCommand::Migrate { settings } }
+    | Command::Archive {
+        command: ArchiveCommand::Compact { settings, .. } | ArchiveCommand::Files { settings, .. },
+    }
     | Command::RebuildStore { settings, .. }) = command;
     let (settings, config) = settings.load()?;
     telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
@@ -256,6 +310,7 @@ fn look(command: &Command) -> Result<u8, CommandError> {
             Command::Run { .. }
             | Command::CheckConfig { .. }
             | Command::Store { .. }
+            | Command::Archive { .. }
             | Command::RebuildStore { .. } => 0,
             Command::Audit { audit, .. } => {
                 // Refs and books older than this have left the log together.

@@ -8,7 +8,8 @@ use object_store::ObjectStore;
 
 use super::ArchiveError;
 use super::footer::Table;
-use super::objects::{DayRange, list_raw};
+use super::holdings::holdings;
+use super::objects::DayRange;
 use crate::log::{ArchiveAssignment, EventLog, LogError, LogGeneration, Topic};
 
 /// What the archive holds of a log's generation and the log does not know of.
@@ -45,8 +46,8 @@ pub(crate) async fn find(
     let generation = log.generation();
     let mut listed = Vec::new();
     for (table, topic) in [(Table::Readings, Topic::Readings), (Table::Events, Topic::Events)] {
-        let raw = list_raw(objects, table, DayRange::default()).await.map_err(RenewError::Archive)?;
-        let cuts: Vec<_> = raw.iter().map(|object| object.cut).filter(|cut| cut.generation == generation).collect();
+        let held = holdings(objects, table, DayRange::default()).await.map_err(RenewError::Archive)?;
+        let cuts: Vec<_> = held.cuts.iter().map(|held| held.cut).filter(|cut| cut.generation == generation).collect();
         listed.push((table, topic, cuts));
     }
     let positions = positions().await?;

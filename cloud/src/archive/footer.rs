@@ -43,6 +43,32 @@ pub struct CutRange {
     pub end: u64,
 }
 
+/// A compacted file: one of those that the rows of many raw files of one date and generation became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CompactedPart {
+    pub generation: LogGeneration,
+    /// Of the keys of all raw files whose rows are in it or its siblings: the same raw files are the same files.
+    pub inputs: u64,
+    /// Ascending by meter.
+    pub part: u32,
+}
+
+/// What the rows of a file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    Cut(CutRange),
+    Compacted(CompactedPart),
+}
+
+impl Place {
+    pub const fn generation(&self) -> LogGeneration {
+        match self {
+            Self::Cut(cut) => cut.generation,
+            Self::Compacted(part) => part.generation,
+        }
+    }
+}
+
 /// Rows of one batch in one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchSum {
@@ -55,8 +81,9 @@ pub struct BatchSum {
 pub struct Footer {
     pub table: Table,
     pub date: Day,
-    pub cut: CutRange,
-    /// How many objects of this table the cut became, one a date. The cut is whole when that many are there.
+    pub place: Place,
+    /// How many objects of this table the cut became, one a date. The cut is whole when that many are there. 0 in a compacted
+    /// file.
     pub cut_objects: u32,
     pub rows: u64,
     /// Ascending by batch.
@@ -69,11 +96,17 @@ struct FileEntry {
     table: Table,
     date: String,
     generation: String,
-    partition: u32,
-    start: u64,
-    end: u64,
-    cut_objects: u32,
+    #[serde(flatten)]
+    place: PlaceEntry,
     rows: u64,
+}
+
+/// Flat in the file's entry.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum PlaceEntry {
+    Cut { partition: u32, start: u64, end: u64, cut_objects: u32 },
+    Compacted { inputs: String, part: u32 },
 }
 
 /// Gateway, incarnation, and of each of its batches seq, count and set hash.
@@ -81,15 +114,20 @@ type IncarnationEntry = (String, String, Vec<(u64, u64, String)>);
 
 impl Footer {
     pub(super) fn to_metadata(&self) -> Vec<KeyValue> {
+        let place = match self.place {
+            Place::Cut(CutRange { partition, start, end, .. }) => {
+                PlaceEntry::Cut { partition, start, end, cut_objects: self.cut_objects }
+            }
+            Place::Compacted(CompactedPart { inputs, part, .. }) => {
+                PlaceEntry::Compacted { inputs: format!("{inputs:016x}"), part }
+            }
+        };
         let entry = FileEntry {
             format: FORMAT,
             table: self.table,
             date: self.date.to_string(),
-            generation: format!("{:016x}", self.cut.generation.0),
-            partition: self.cut.partition,
-            start: self.cut.start,
-            end: self.cut.end,
-            cut_objects: self.cut_objects,
+            generation: format!("{:016x}", self.place.generation().0),
+            place,
             rows: self.rows,
         };
         let mut batches: Vec<IncarnationEntry> = Vec::new();
@@ -129,20 +167,24 @@ impl Footer {
                 batches.push(BatchSum { batch: BatchId { seq, ..batch.clone() }, count, hash: SetHash(hash) });
             }
         }
-        let generation = u64::from_str_radix(&file.generation, 16).map_err(|error| invalid(error.to_string()))?;
+        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|error| invalid(error.to_string()));
+        let generation = LogGeneration(number(&file.generation)?);
+        let (place, cut_objects) = match file.place {
+            PlaceEntry::Cut { partition, start, end, cut_objects } => {
+                (Place::Cut(CutRange { generation, partition, start, end }), cut_objects)
+            }
+            PlaceEntry::Compacted { inputs, part } => {
+                (Place::Compacted(CompactedPart { generation, inputs: number(&inputs)?, part }), 0)
+            }
+        };
         if i64::try_from(file.rows) != Ok(metadata.num_rows()) {
             return Err(invalid(format!("{} rows said, {} there", file.rows, metadata.num_rows())));
         }
         Ok(Self {
             table: file.table,
             date: file.date.parse().map_err(|error| invalid(format!("{error}")))?,
-            cut: CutRange {
-                generation: LogGeneration(generation),
-                partition: file.partition,
-                start: file.start,
-                end: file.end,
-            },
-            cut_objects: file.cut_objects,
+            place,
+            cut_objects,
             rows: file.rows,
             batches,
         })

@@ -4,12 +4,19 @@
 //! after its last one is durable. Keys follow from the cut, bytes from the rows: whoever finishes a recorded cut, how often
 //! and how late ever, writes the same objects. So nothing is archived twice within one generation of the log, without
 //! locks, conditional writes or a list of what exists.
+//!
+//! A *compaction* makes few large files of the many of a closed date ([`compact`]). Which files hold the rows of a date is
+//! answered in one place, [`holdings`].
 
 pub mod ahead;
 mod archiver;
+pub mod commands;
+pub mod compact;
 pub mod cut;
 pub mod footer;
+pub mod holdings;
 pub mod keys;
+pub mod manifest;
 pub mod objects;
 pub mod parquet;
 mod resume;
@@ -43,6 +50,9 @@ pub enum ArchiveError {
         #[source]
         source: parquet::FileError,
     },
+    /// Others compact the date again and again.
+    #[error("the compaction of {date} does not come to an end beside others")]
+    Contended { date: protocols::metering::Day },
     /// Rows could not become a file.
     #[error("a file of cut {cut:?} could not be made")]
     Encode {

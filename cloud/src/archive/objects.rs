@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use protocols::metering::Day;
 
 use super::ArchiveError;
-use super::footer::{CutRange, Footer, Table};
+use super::footer::{Footer, Place, Table};
 use super::keys::{date_prefix, parse_raw_key, table_prefix};
 use super::parquet::{FileError, FooterScan, ReadRows, scan_footer};
 use crate::offload::offload;
@@ -31,41 +31,61 @@ impl DayRange {
     }
 }
 
-/// A raw object as its key describes it.
+/// An object with rows, as its key describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RawObject {
+pub struct ArchiveObject {
     pub key: Path,
     pub bytes: u64,
     pub date: Day,
-    pub cut: CutRange,
+    pub place: Place,
 }
 
-/// Raw objects of a table, ascending by date and cut.
-pub async fn list_raw(objects: &dyn ObjectStore, table: Table, days: DayRange) -> Result<Vec<RawObject>, ArchiveError> {
+/// The raw objects of a table that are there, ascending by date and cut. What a compaction replaced may be among them, or gone:
+/// who wants the rows asks [`super::holdings`].
+pub async fn list_raw(
+    objects: &dyn ObjectStore,
+    table: Table,
+    days: DayRange,
+) -> Result<Vec<ArchiveObject>, ArchiveError> {
+    let mut found = Vec::new();
+    for object in list_days(objects, days, table_prefix(table), |day| date_prefix(table, day)).await? {
+        match parse_raw_key(&object.location) {
+            Some((of, date, cut)) if of == table && days.contains(date) => {
+                let ObjectMeta { location: key, size: bytes, .. } = object;
+                found.push(ArchiveObject { key, bytes, date, place: Place::Cut(cut) });
+            }
+            _ => {}
+        }
+    }
+    found.sort_by_key(|object| (object.date, object.place));
+    Ok(found)
+}
+
+/// Everything under the folders of these days, or under all.
+pub(super) async fn list_days(
+    objects: &dyn ObjectStore,
+    days: DayRange,
+    all: Path,
+    of_day: impl Fn(Day) -> Path,
+) -> Result<Vec<ObjectMeta>, ArchiveError> {
     let prefixes = match (days.from, days.to) {
         (Some(from), Some(to)) if i64::from(to.0) - i64::from(from.0) < DAYS_LISTED_MAX => {
-            (from.0..=to.0).map(|day| date_prefix(table, Day(day))).collect()
+            (from.0..=to.0).map(|day| of_day(Day(day))).collect()
         }
-        _ => vec![table_prefix(table)],
+        _ => vec![all],
     };
     let mut found = Vec::new();
     for prefix in prefixes {
         let mut listing = objects.list(Some(&prefix));
         while let Some(object) = listing.try_next().await.map_err(ArchiveError::Objects)? {
-            match parse_raw_key(&object.location) {
-                Some((of, date, cut)) if of == table && days.contains(date) => {
-                    found.push(RawObject { key: object.location, bytes: object.size, date, cut });
-                }
-                _ => {}
-            }
+            found.push(object);
         }
     }
-    found.sort_by_key(|object| (object.date, object.cut));
     Ok(found)
 }
 
 /// Reads the footer alone and checks it against the key.
-pub async fn read_footer(objects: &dyn ObjectStore, object: &RawObject) -> Result<Footer, ArchiveError> {
+pub async fn read_footer(objects: &dyn ObjectStore, object: &ArchiveObject) -> Result<Footer, ArchiveError> {
     let mut wanted = TAIL_BYTES.min(object.bytes);
     loop {
         let options = GetOptions::new().with_range(Some(GetRange::Suffix(wanted)));
@@ -84,11 +104,11 @@ pub async fn read_footer(objects: &dyn ObjectStore, object: &RawObject) -> Resul
 }
 
 /// An object copied to another key would be counted where it does not belong.
-fn matching(object: &RawObject, footer: Footer) -> Result<Footer, ArchiveError> {
-    if footer.cut == object.cut && footer.date == object.date {
+fn matching(object: &ArchiveObject, footer: Footer) -> Result<Footer, ArchiveError> {
+    if footer.place == object.place && footer.date == object.date {
         return Ok(footer);
     }
-    let source = FileError::Invalid(format!("says it is {:?} of {}", footer.cut, footer.date));
+    let source = FileError::Invalid(format!("says it is {:?} of {}", footer.place, footer.date));
     Err(ArchiveError::File { key: object.key.to_string(), source })
 }
 
@@ -96,7 +116,7 @@ fn matching(object: &RawObject, footer: Footer) -> Result<Footer, ArchiveError> 
 /// milliseconds, and a damaged page may panic in the library.
 pub async fn read_file<T: Send + 'static>(
     objects: &Arc<dyn ObjectStore>,
-    object: &RawObject,
+    object: &ArchiveObject,
     read: ReadRows<T>,
 ) -> Result<(Footer, Vec<T>), ArchiveError> {
     let file = objects.get(&object.key).await.map_err(ArchiveError::Objects)?;

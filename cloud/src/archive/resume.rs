@@ -6,8 +6,9 @@ use object_store::ObjectStore;
 use protocols::metering::Day;
 
 use super::ArchiveError;
-use super::footer::{CutRange, Table};
-use super::objects::{DayRange, RawObject, list_raw, read_footer};
+use super::footer::{CutRange, Place, Table};
+use super::holdings::{HeldCut, holdings};
+use super::objects::{ArchiveObject, DayRange, read_footer};
 use crate::log::{Cut, LogGeneration};
 
 /// Where to go on in one partition.
@@ -33,18 +34,27 @@ impl Resume {
     }
 }
 
-/// By partition, from the keys of this generation. Partitions without objects are absent.
+/// By partition, from the keys and manifests of this generation. Partitions without objects are absent.
 pub(super) async fn find_resumes(
     objects: &dyn ObjectStore,
     generation: LogGeneration,
 ) -> Result<BTreeMap<u32, Resume>, ArchiveError> {
     let mut resumes: BTreeMap<u32, Resume> = BTreeMap::new();
     for table in [Table::Readings, Table::Events] {
-        let listed = list_raw(objects, table, DayRange::default()).await?;
-        for (partition, last) in last_cuts(&listed, generation) {
-            let footer = read_footer(objects, &last.object).await?;
-            let is_whole = footer.cut_objects as usize == last.dates.len();
-            let CutRange { start, end, .. } = last.object.cut;
+        let held = holdings(objects, table, DayRange::default()).await?;
+        for (partition, last) in last_cuts(&held.cuts, generation) {
+            let cut_objects = match last.held.replaced {
+                Some(cut_objects) => cut_objects,
+                None => {
+                    let is_its = |object: &&ArchiveObject| {
+                        object.place == Place::Cut(last.held.cut) && object.date == last.held.date
+                    };
+                    let object = held.objects.iter().find(is_its).expect("a cut that is not replaced has its file");
+                    read_footer(objects, object).await?.cut_objects
+                }
+            };
+            let is_whole = cut_objects as usize == last.dates.len();
+            let CutRange { start, end, .. } = last.held.cut;
             let (archived, partial) = if is_whole { (end, None) } else { (start, Some(end)) };
             let resume = resumes.entry(partition).or_default();
             match table {
@@ -57,21 +67,20 @@ pub(super) async fn find_resumes(
 }
 
 struct LastCut {
-    object: RawObject,
+    held: HeldCut,
     dates: Vec<Day>,
 }
 
 /// The cut with the greatest end of each partition, with the dates that it has objects of.
-fn last_cuts(listed: &[RawObject], generation: LogGeneration) -> BTreeMap<u32, LastCut> {
+fn last_cuts(cuts: &[HeldCut], generation: LogGeneration) -> BTreeMap<u32, LastCut> {
     let mut last: BTreeMap<u32, LastCut> = BTreeMap::new();
-    for object in listed.iter().filter(|object| object.cut.generation == generation) {
-        let newest =
-            last.entry(object.cut.partition).or_insert_with(|| LastCut { object: object.clone(), dates: Vec::new() });
-        if object.cut.end > newest.object.cut.end {
-            *newest = LastCut { object: object.clone(), dates: Vec::new() };
+    for held in cuts.iter().filter(|held| held.cut.generation == generation) {
+        let newest = last.entry(held.cut.partition).or_insert_with(|| LastCut { held: *held, dates: Vec::new() });
+        if held.cut.end > newest.held.cut.end {
+            *newest = LastCut { held: *held, dates: Vec::new() };
         }
-        if object.cut == newest.object.cut {
-            newest.dates.push(object.date);
+        if held.cut == newest.held.cut {
+            newest.dates.push(held.date);
         }
     }
     last

@@ -9,7 +9,7 @@ use object_store::path::Path;
 use protocols::metering::Day;
 
 use super::cut::CutSettings;
-use super::footer::Table;
+use super::footer::{Place, Table};
 use super::objects::{DayRange, list_raw, read_file, read_footer};
 use super::parquet::{read_events, read_readings};
 use super::*;
@@ -195,7 +195,9 @@ async fn a_file_that_is_not_what_its_key_says_is_reported() {
     let store: Arc<dyn object_store::ObjectStore> = objects.clone();
     let mut listed = list_raw(&*objects, Table::Readings, DayRange::default()).await.unwrap();
     let mut moved = listed[0].clone();
-    moved.cut.end += 1;
+    let Place::Cut(mut elsewhere) = moved.place else { panic!() };
+    elsewhere.end += 1;
+    moved.place = Place::Cut(elsewhere);
     assert!(matches!(read_footer(&*objects, &moved).await, Err(ArchiveError::File { .. })));
     let key = listed[0].key.clone();
     let mut bytes = objects.get(&key).await.unwrap().bytes().await.unwrap().to_vec();

@@ -10,6 +10,7 @@ use protocols::uplink::{Batch, GatewayId};
 
 use super::*;
 use crate::archive::cut::CutSettings;
+use crate::archive::objects::list_raw;
 use crate::archive::{Archiver, Progress};
 use crate::embedded::{Opened, Options, RebuildError, open, rebuild_store, renew_if_behind};
 use crate::ledger::GatewayLedger;

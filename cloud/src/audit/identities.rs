@@ -8,7 +8,6 @@ use protocols::uplink::GatewayId;
 
 use super::report::{AuditReport, Identities};
 use super::{AuditError, AuditOptions, AuditSources, IDENTITIES_MAX, PAGE, Snapshot};
-use crate::archive::ArchiveError;
 use crate::archive::footer::Table;
 use crate::archive::objects::read_file;
 use crate::archive::parquet::read_readings;
@@ -188,7 +187,7 @@ impl Share {
             let rows = match read_file(&sources.objects, object, read_readings).await {
                 Ok((_, rows)) => rows,
                 // The sums have told of it.
-                Err(ArchiveError::File { .. }) => continue,
+                Err(error) if snapshot.is_finding(&error) => continue,
                 Err(error) => return Err(error.into()),
             };
             for row in &rows {

@@ -37,7 +37,8 @@ pub use run::{AuditArgs, run};
 
 use crate::archive::ArchiveError;
 use crate::archive::footer::Table;
-use crate::archive::objects::{DayRange, RawObject, list_raw};
+use crate::archive::holdings::{HeldCut, holdings, is_gone};
+use crate::archive::objects::{ArchiveObject, DayRange};
 use crate::log::{ArchivedEnds, EventLog, LogError, Topic};
 use crate::store::{ReadingStore, StoreError};
 
@@ -92,11 +93,13 @@ struct Snapshot {
     books: Vec<u64>,
     readings: Vec<u64>,
     events: Vec<u64>,
-    /// Raw objects of each table, of every generation.
-    objects: Vec<(Table, RawObject)>,
+    /// Objects of each table, of every generation, each row in one of them.
+    objects: Vec<(Table, ArchiveObject)>,
     archived: ArchivedEnds,
-    /// The ranges of the objects of this generation.
+    /// The ranges whose rows the objects of this generation hold.
     covered: HashMap<(Table, u32, Day), Vec<(u64, u64)>>,
+    /// An object that is not there counts as damaged.
+    gone_is_lost: bool,
 }
 
 impl Snapshot {
@@ -109,18 +112,21 @@ impl Snapshot {
             Some(archived) => archived.clone(),
             None => sources.log.archived().await?,
         };
-        let mut objects = Vec::new();
-        for table in [Table::Readings, Table::Events] {
-            let listed = list_raw(&*sources.objects, table, options.days).await?;
-            objects.extend(listed.into_iter().map(|object| (table, object)));
-        }
+        let (mut objects, mut covered) = (Vec::new(), HashMap::<_, Vec<_>>::new());
         let generation = sources.log.generation();
-        let mut covered: HashMap<_, Vec<_>> = HashMap::new();
-        for (table, object) in objects.iter().filter(|(_, object)| object.cut.generation == generation) {
-            let place = (*table, object.cut.partition, object.date);
-            covered.entry(place).or_default().push((object.cut.start, object.cut.end));
+        for table in [Table::Readings, Table::Events] {
+            let held = holdings(&*sources.objects, table, options.days).await?;
+            objects.extend(held.objects.into_iter().map(|object| (table, object)));
+            for HeldCut { date, cut, .. } in held.cuts.iter().filter(|held| held.cut.generation == generation) {
+                covered.entry((table, cut.partition, *date)).or_default().push((cut.start, cut.end));
+            }
         }
-        Ok(Self { books, readings, events, objects, archived, covered })
+        Ok(Self { books, readings, events, objects, archived, covered, gone_is_lost: false })
+    }
+
+    /// Whether an object's rows are missing from the archive: a finding, not the end of the audit.
+    fn is_finding(&self, error: &ArchiveError) -> bool {
+        matches!(error, ArchiveError::File { .. }) || self.gone_is_lost && is_gone(error)
     }
 
     /// Whether a listed object of this generation holds the row at this offset.
@@ -130,12 +136,33 @@ impl Snapshot {
     }
 }
 
+/// An audit that is slower than the grace time of a compaction may find objects gone that it wants to read.
+const TRIES: u32 = 3;
+
 /// Closes the books.
 pub async fn audit(sources: &AuditSources, options: &AuditOptions) -> Result<AuditReport, AuditError> {
+    let mut tries = 1;
+    loop {
+        match audit_once(sources, options, tries == TRIES).await {
+            Err(AuditError::Archive(error)) if is_gone(&error) && tries < TRIES => {
+                tracing::warn!(%error, tries, "an object was replaced while it was wanted; the audit begins again");
+                tries += 1;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// `gone_is_lost`: an object that is not there is a finding, like a damaged one, and not what a compaction did.
+async fn audit_once(
+    sources: &AuditSources,
+    options: &AuditOptions,
+    gone_is_lost: bool,
+) -> Result<AuditReport, AuditError> {
     let mut report = AuditReport { full: options.full, days: options.days, ..AuditReport::default() };
     // Before anything else: what it says is settled must be in whatever is read after it.
     let ledgers = sealed::read_ledgers(&*sources.log).await?;
-    let snapshot = Snapshot::take(sources, options).await?;
+    let snapshot = Snapshot { gone_is_lost, ..Snapshot::take(sources, options).await? };
     let census = sealed::take_census(&*sources.log, &snapshot, options, &mut report).await?;
     sealed::compare(&*sources.log, &ledgers, &census, options, &mut report).await?;
     sums::compare(sources, &snapshot, options, &census, &mut report).await?;

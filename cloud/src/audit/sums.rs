@@ -11,7 +11,7 @@ use super::sealed::{Census, for_each_books, is_audited};
 use super::{AuditError, AuditOptions, AuditSources, ENTRIES_MAX, PAGE, Snapshot};
 use crate::archive::ArchiveError;
 use crate::archive::footer::{BatchSum, Table};
-use crate::archive::objects::{RawObject, read_file, read_footer};
+use crate::archive::objects::{ArchiveObject, read_file, read_footer};
 use crate::archive::parquet::{read_events, read_readings};
 use crate::log::{EventRecord, LogGeneration, ReadingRecord};
 use crate::telemetry::chain;
@@ -212,7 +212,7 @@ impl Share<'_> {
             let sums = match self.read_object(*table, object).await {
                 Ok(sums) => sums,
                 // A damaged object is a finding, not the end of the audit: its rows are missing from the sums.
-                Err(error @ ArchiveError::File { .. }) => {
+                Err(error) if self.snapshot.is_finding(&error) => {
                     if self.number == 0 {
                         report.problem(format!("{}: {}", object.key, chain(&error)));
                     }
@@ -221,13 +221,13 @@ impl Share<'_> {
                 Err(error) => return Err(error.into()),
             };
             for sum in sums {
-                let is_current = object.cut.generation == generation;
+                let is_current = object.place.generation() == generation;
                 let Some(entry) = self.entry(*table, &sum.batch, object.date) else { continue };
                 if is_current {
                     entry.archive.add(sum.count, sum.hash);
                 } else {
                     report.archived_before += sum.count;
-                    entry.add_before(object.cut.generation, sum.count, sum.hash);
+                    entry.add_before(object.place.generation(), sum.count, sum.hash);
                 }
             }
         }
@@ -235,7 +235,7 @@ impl Share<'_> {
     }
 
     /// What the footer says, or with `--full` what the rows come to.
-    async fn read_object(&self, table: Table, object: &RawObject) -> Result<Vec<BatchSum>, ArchiveError> {
+    async fn read_object(&self, table: Table, object: &ArchiveObject) -> Result<Vec<BatchSum>, ArchiveError> {
         if !self.options.full {
             return Ok(read_footer(&*self.sources.objects, object).await?.batches);
         }

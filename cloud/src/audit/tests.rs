@@ -9,10 +9,16 @@ use protocols::uplink::{Batch, BatchRef, IncarnationStatus, Payload, SeqSet, Sta
 
 use super::*;
 use crate::archive::cut::CutSettings;
+use crate::archive::objects::list_raw;
 use crate::archive::{Archiver, Progress};
 use crate::log::Uplinked;
 use crate::memory::{INCARNATION, MemoryLog, MemoryStore, T0, batch};
 use crate::store::StoreBatch;
+
+fn cut_of(object: &ArchiveObject) -> crate::archive::footer::CutRange {
+    let crate::archive::footer::Place::Cut(cut) = object.place else { panic!("{object:?}") };
+    cut
+}
 
 struct World {
     log: Arc<MemoryLog>,
@@ -231,7 +237,7 @@ async fn a_missing_object_is_lost_from_the_archive_even_the_last_one() {
     for last in [false, true] {
         let world = World::settled().await;
         let mut listed = list_raw(&*world.objects, Table::Readings, DayRange::default()).await.unwrap();
-        listed.sort_by_key(|object| (object.cut.partition, object.date));
+        listed.sort_by_key(|object| (cut_of(object).partition, object.date));
         let gone = if last { listed.last() } else { listed.first() }.unwrap();
         world.objects.delete(&gone.key).await.unwrap();
         let [sums, full, _] = world.audits().await;
@@ -270,13 +276,14 @@ async fn rows_archived_twice_are_doubled_and_those_of_another_generation_are_not
         let (_, bytes) = crate::archive::parquet::write_readings(cut, 1, &mut rows).unwrap();
         (crate::archive::keys::raw_key(Table::Readings, footer.date, cut), bytes)
     };
-    let earlier = crate::archive::footer::CutRange { generation: crate::log::LogGeneration(1), ..footer.cut };
+    let earlier = crate::archive::footer::CutRange { generation: crate::log::LogGeneration(1), ..cut_of(&listed[0]) };
     let (key, bytes) = forge(earlier);
     world.objects.put(&key, bytes.into()).await.unwrap();
     let [sums, full, _] = world.audits().await;
     assert!(sums.is_closed() && full.is_closed(), "{full}");
     assert_eq!((sums.archived_before, full.archived_before), (footer.rows, footer.rows));
-    let (key, bytes) = forge(crate::archive::footer::CutRange { start: footer.cut.start + 1, ..footer.cut });
+    let (key, bytes) =
+        forge(crate::archive::footer::CutRange { start: cut_of(&listed[0]).start + 1, ..cut_of(&listed[0]) });
     world.objects.put(&key, bytes.into()).await.unwrap();
     let [sums, full, _] = world.audits().await;
     for report in [sums, full] {

@@ -13,7 +13,8 @@ use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, SeriesBlock
 
 use crate::archive::ArchiveError;
 use crate::archive::footer::{Footer, Table};
-use crate::archive::objects::{DayRange, list_raw, read_file};
+use crate::archive::holdings::{holdings, is_gone};
+use crate::archive::objects::{ArchiveObject, DayRange, read_file};
 use crate::archive::parquet::{read_events, read_readings};
 use crate::log::LogError;
 use crate::log::embedded::EmbeddedLog;
@@ -115,7 +116,7 @@ async fn take_archived(
     done: &mut RebuildProgress,
     progress: &mut impl FnMut(RebuildProgress),
 ) -> Result<(), RebuildError> {
-    for object in list_raw(&**objects, Table::Readings, DayRange::default()).await.map_err(RebuildError::Archive)? {
+    for object in held(objects, Table::Readings).await? {
         let read = read_file(objects, &object, read_readings).await;
         for rows in rows_of(read, done)?.chunks(ARCHIVE_PAGE) {
             store.upsert(&reading_batches(rows)).await.map_err(RebuildError::Store)?;
@@ -123,7 +124,7 @@ async fn take_archived(
             progress(*done);
         }
     }
-    for object in list_raw(&**objects, Table::Events, DayRange::default()).await.map_err(RebuildError::Archive)? {
+    for object in held(objects, Table::Events).await? {
         let read = read_file(objects, &object, read_events).await;
         for rows in rows_of(read, done)?.chunks(ARCHIVE_PAGE) {
             store.upsert(&event_batches(rows)).await.map_err(RebuildError::Store)?;
@@ -134,6 +135,11 @@ async fn take_archived(
     Ok(())
 }
 
+async fn held(objects: &Arc<dyn ObjectStore>, table: Table) -> Result<Vec<ArchiveObject>, RebuildError> {
+    let held = holdings(&**objects, table, DayRange::default()).await.map_err(RebuildError::Archive)?;
+    Ok(held.objects)
+}
+
 /// One bad object must not keep the others out of the store: it is told and counted, as a batch of the log is.
 fn rows_of<T>(
     read: Result<(Footer, Vec<T>), ArchiveError>,
@@ -141,7 +147,7 @@ fn rows_of<T>(
 ) -> Result<Vec<T>, RebuildError> {
     match read {
         Ok((_, rows)) => Ok(rows),
-        Err(error @ ArchiveError::File { .. }) => {
+        Err(error) if matches!(error, ArchiveError::File { .. }) || is_gone(&error) => {
             tracing::error!(error = %chain(&error), "an object of the archive is not rebuilt");
             done.archived_damaged += 1;
             Ok(Vec::new())

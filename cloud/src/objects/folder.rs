@@ -22,6 +22,13 @@ pub fn look(folder: &Path) -> Result<Arc<dyn ObjectStore>, LocalFolderError> {
     Ok(Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(error)?))
 }
 
+/// For writing beside the process that works with it: every write synced, nothing swept.
+pub fn beside(folder: &Path) -> Result<Arc<dyn ObjectStore>, LocalFolderError> {
+    let error =
+        |source| LocalFolderError { folder: folder.display().to_string(), source: std::io::Error::other(source) };
+    Ok(Arc::new(LocalFileSystem::new_with_prefix(folder).map_err(error)?.with_fsync(true)))
+}
+
 /// Every write synced. What a killed process left half written is swept: nobody else writes here.
 pub fn open(folder: &Path) -> Result<Arc<dyn ObjectStore>, LocalFolderError> {
     let error = |source| LocalFolderError { folder: folder.display().to_string(), source };

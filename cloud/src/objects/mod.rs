@@ -55,6 +55,14 @@ impl Place {
         }
     }
 
+    /// For writing beside the processes that work with it.
+    pub async fn beside(&self) -> Result<Arc<dyn ObjectStore>, ObjectsError> {
+        match self {
+            Self::Folder(folder) => Ok(folder::beside(folder)?),
+            Self::S3(_) => self.open().await,
+        }
+    }
+
     /// For looking, beside the processes that write: nothing is swept, tried or waited for.
     pub async fn look(&self) -> Result<Arc<dyn ObjectStore>, ObjectsError> {
         match self {

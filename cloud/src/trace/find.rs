@@ -9,7 +9,8 @@ use protocols::uplink::{Batch, BatchId, BatchRef, GatewayId, Payload, SeqSet, Sh
 
 use super::{Delivery, Refusal, Trace, TraceArgs, TraceError};
 use crate::archive::footer::Table;
-use crate::archive::objects::{DayRange, list_raw, read_file};
+use crate::archive::holdings::holdings;
+use crate::archive::objects::{DayRange, read_file};
 use crate::archive::parquet::read_readings;
 use crate::audit::AuditSources;
 use crate::ledger::GatewayLedger;
@@ -191,11 +192,11 @@ async fn search_archive(
 ) -> Result<(), TraceError> {
     let day = args.instant.day();
     let days = DayRange { from: Some(day), to: Some(day) };
-    for object in list_raw(&*sources.objects, Table::Readings, days).await? {
+    for object in holdings(&*sources.objects, Table::Readings, days).await?.objects {
         let (_, rows) = read_file(&sources.objects, &object, read_readings).await?;
         for (row, record) in (0..).zip(&rows).filter(|(_, record)| is_wanted(args, &record.reading)) {
             delivery(deliveries, record).archived.push((object.key.to_string(), row));
-            if object.cut.generation != sources.log.generation() {
+            if object.place.generation() != sources.log.generation() {
                 continue;
             }
             // The row says where it came from: whether it is still there, the log must say.

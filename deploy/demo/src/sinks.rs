@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::verdict::Identity;
 use anyhow::Context;
 use cloud::archive::footer::Table;
-use cloud::archive::objects::{DayRange, list_raw, read_file};
+use cloud::archive::holdings::holdings;
+use cloud::archive::objects::{DayRange, read_file};
 use cloud::archive::parquet::read_readings;
 use cloud::audit::AuditSources;
 use cloud::clock::{Clock, SystemClock};
@@ -110,7 +111,7 @@ async fn read_store(sources: &AuditSources) -> anyhow::Result<Sink> {
 /// ("archive", ...): the last sink that a reading reaches.
 pub async fn read_archive(sources: &AuditSources) -> anyhow::Result<(&'static str, Sink)> {
     let mut records = Vec::new();
-    for object in list_raw(&*sources.objects, Table::Readings, DayRange::default()).await? {
+    for object in holdings(&*sources.objects, Table::Readings, DayRange::default()).await?.objects {
         let (_, rows) = read_file(&sources.objects, &object, read_readings).await?;
         records.extend(rows);
     }

@@ -20,6 +20,8 @@ use super::FileError;
 
 /// DuckDB reads row groups in parallel and likes about this many rows in one.
 pub(super) const ROW_GROUP_ROWS: usize = 131_072;
+/// Of compacted files, which are read whole more often than looked into.
+pub(super) const COMPACTED_GROUP_ROWS: usize = 262_144;
 /// More than one row group of any file of ours holds: a damaged footer must not make a reader allocate.
 const ROW_GROUP_ROWS_MAX: i64 = 1 << 20;
 /// Constant, so that the same rows are the same bytes whichever release wrote them.

@@ -8,9 +8,11 @@ use parquet::file::writer::SerializedFileWriter;
 use protocols::metering::{Event, MeterId, UtcMillis};
 use protocols::uplink::{BatchId, GatewayId, SetHash};
 
-use super::columns::{ColumnSpec, GroupColumns, Hex, Layout, ROW_GROUP_ROWS, file_writer, next, put, put_texts};
+use super::columns::{
+    COMPACTED_GROUP_ROWS, ColumnSpec, GroupColumns, Hex, Layout, ROW_GROUP_ROWS, file_writer, next, put, put_texts,
+};
 use super::{FileError, Footer};
-use crate::archive::footer::{BatchSums, CutRange, Table};
+use crate::archive::footer::{BatchSums, CompactedPart, CutRange, Place, Table};
 use crate::log::{EventRecord, LogGeneration};
 
 const SCHEMA: &str = "message events {
@@ -47,19 +49,36 @@ const LAYOUTS: [ColumnSpec; 7] = [
 
 /// As [`super::write_readings`], for events.
 pub fn write_events(cut: CutRange, cut_objects: u32, rows: &mut [EventRecord]) -> Result<(Footer, Vec<u8>), FileError> {
+    encode(Place::Cut(cut), cut_objects, rows, ROW_GROUP_ROWS)
+}
+
+/// As [`super::compact_readings`], for events.
+pub fn compact_events(part: CompactedPart, rows: &mut [EventRecord]) -> Result<(Footer, Vec<u8>), FileError> {
+    encode(Place::Compacted(part), 0, rows, COMPACTED_GROUP_ROWS)
+}
+
+fn encode(
+    place: Place,
+    cut_objects: u32,
+    rows: &mut [EventRecord],
+    group_rows: usize,
+) -> Result<(Footer, Vec<u8>), FileError> {
     let date = rows.first().map(|row| row.event.at.day());
     let date = date.ok_or_else(|| FileError::Invalid("a file without rows".to_owned()))?;
     assert!(rows.iter().all(|row| row.event.at.day() == date), "a file holds rows of one date");
-    rows.sort_unstable_by(|a, b| (&a.event.meter, a.event.at, a.offset).cmp(&(&b.event.meter, b.event.at, b.offset)));
+    rows.sort_unstable_by(|a, b| {
+        let key = |row: &EventRecord| (row.event.at, row.offset, row.partition);
+        a.event.meter.cmp(&b.event.meter).then_with(|| key(a).cmp(&key(b)))
+    });
     let mut sums = BatchSums::default();
     for row in rows.iter() {
         sums.add(&row.batch, SetHash::of_event(row.index, &row.event));
     }
     let batches = sums.sorted();
-    let footer = Footer { table: Table::Events, date, cut, cut_objects, rows: rows.len() as u64, batches };
+    let footer = Footer { table: Table::Events, date, place, cut_objects, rows: rows.len() as u64, batches };
     let mut writer = file_writer(SCHEMA, &LAYOUTS, &SORTED_BY, footer.to_metadata())?;
-    for rows in rows.chunks(ROW_GROUP_ROWS) {
-        write_group(&mut writer, cut.generation, rows)?;
+    for rows in rows.chunks(group_rows) {
+        write_group(&mut writer, place.generation(), rows)?;
     }
     Ok((footer, writer.into_inner()?))
 }

@@ -11,10 +11,11 @@ use protocols::metering::{Code, Kind, MeterId, Quality, Quantity, Reading, Serie
 use protocols::uplink::{BatchId, GatewayId, SeriesKey, SetHash};
 
 use super::columns::{
-    ColumnSpec, GroupColumns, Hex, Layout, ROW_GROUP_ROWS, file_writer, next, put, put_optional, put_texts,
+    COMPACTED_GROUP_ROWS, ColumnSpec, GroupColumns, Hex, Layout, ROW_GROUP_ROWS, file_writer, next, put, put_optional,
+    put_texts,
 };
 use super::{FileError, Footer};
-use crate::archive::footer::{BatchSums, CutRange, Table};
+use crate::archive::footer::{BatchSums, CompactedPart, CutRange, Place, Table};
 use crate::log::{LogGeneration, ReadingRecord};
 
 const SCHEMA: &str = "message readings {
@@ -73,6 +74,20 @@ pub fn write_readings(
     cut_objects: u32,
     rows: &mut [ReadingRecord],
 ) -> Result<(Footer, Vec<u8>), FileError> {
+    encode(Place::Cut(cut), cut_objects, rows, ROW_GROUP_ROWS)
+}
+
+/// One compacted file, otherwise as [`write_readings`].
+pub fn compact_readings(part: CompactedPart, rows: &mut [ReadingRecord]) -> Result<(Footer, Vec<u8>), FileError> {
+    encode(Place::Compacted(part), 0, rows, COMPACTED_GROUP_ROWS)
+}
+
+fn encode(
+    place: Place,
+    cut_objects: u32,
+    rows: &mut [ReadingRecord],
+    group_rows: usize,
+) -> Result<(Footer, Vec<u8>), FileError> {
     let date = rows.first().map(|row| row.reading.captured_at.day());
     let date = date.ok_or_else(|| FileError::Invalid("a file without rows".to_owned()))?;
     assert!(rows.iter().all(|row| row.reading.captured_at.day() == date), "a file holds rows of one date");
@@ -90,17 +105,17 @@ pub fn write_readings(
         sums.add(&row.batch, hash);
     }
     let batches = sums.sorted();
-    let footer = Footer { table: Table::Readings, date, cut, cut_objects, rows: rows.len() as u64, batches };
+    let footer = Footer { table: Table::Readings, date, place, cut_objects, rows: rows.len() as u64, batches };
     let mut columns = LAYOUTS.to_vec();
     columns.extend(value_layouts(rows));
     let mut writer = file_writer(SCHEMA, &columns, &SORTED_BY, footer.to_metadata())?;
-    for rows in rows.chunks(ROW_GROUP_ROWS) {
-        write_group(&mut writer, cut.generation, rows)?;
+    for rows in rows.chunks(group_rows) {
+        write_group(&mut writer, place.generation(), rows)?;
     }
     Ok((footer, writer.into_inner()?))
 }
 
-/// By meter, code (as text: that is what the declared order means), instant, offset.
+/// By meter, code (as text: that is what the declared order means), instant, offset; a meter's rows are in one partition.
 fn sort(rows: &mut [ReadingRecord]) {
     let mut ranks: BTreeMap<String, u32> = BTreeMap::new();
     let mut by_code: HashMap<Code, u32> = HashMap::new();
@@ -122,7 +137,7 @@ fn sort(rows: &mut [ReadingRecord]) {
             .meter
             .cmp(&right.series.meter)
             .then_with(|| by_code.get(&left.series.code).cmp(&by_code.get(&right.series.code)))
-            .then_with(|| (left.captured_at, a.offset).cmp(&(right.captured_at, b.offset)))
+            .then_with(|| (left.captured_at, a.offset, a.partition).cmp(&(right.captured_at, b.offset, b.partition)))
     });
 }
 
