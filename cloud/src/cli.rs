@@ -15,6 +15,7 @@ use crate::completeness::{CompletenessArgs, CompletenessError};
 use crate::config::{Cluster, Config, ConfigError, Settings};
 use crate::engines::{self, EngineError};
 use crate::objects::ObjectsError;
+use crate::rebuild::commands::{RebuildArgs, RebuildCommandError};
 use crate::rebuild_store::{self, RebuildStoreArgs, RebuildStoreError};
 use crate::roles::Roles;
 use crate::run::{self, RunError};
@@ -82,6 +83,11 @@ enum Command {
         #[command(subcommand)]
         command: ArchiveCommand,
     },
+    /// Fill what lost rows from what has them
+    Rebuild {
+        #[command(subcommand)]
+        command: RebuildCommand,
+    },
     /// Make the store anew from archive and log, while no cloud runs; the old one is set aside; exit 1 when not all could be read
     RebuildStore {
         #[command(flatten)]
@@ -115,6 +121,17 @@ enum ArchiveCommand {
         settings: SettingsArgs,
         #[command(flatten)]
         files: FilesArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RebuildCommand {
+    /// Write into the store what archive or log hold; goes on where it was stopped; exit 1 when not all could be read
+    Store {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        rebuild: RebuildArgs,
     },
 }
 
@@ -166,6 +183,8 @@ enum CommandError {
     RebuildStore(#[from] RebuildStoreError),
     #[error(transparent)]
     Archive(#[from] ArchiveCommandError),
+    #[error(transparent)]
+    Rebuild(#[from] RebuildCommandError),
     #[error("cannot write to stdout")]
     Stdout(#[source] std::io::Error),
 }
@@ -178,7 +197,7 @@ impl CommandError {
             Self::Run(error) => error.is_the_users(),
             Self::RebuildStore(error) => error.is_the_users(),
             Self::Archive(error) => error.is_the_users(),
-            Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => false,
+            Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Rebuild(_) | Self::Stdout(_) => false,
         }
     }
 
@@ -191,6 +210,7 @@ impl CommandError {
             Self::Run(error) => error.hint(),
             Self::RebuildStore(error) => error.hint(),
             Self::Archive(error) => error.hint(),
+            Self::Rebuild(error) => error.hint(),
             Self::Engine(error) => error.hint(),
             Self::Look { .. } => Some("give the data directory of a cloud that has run, with --data".to_owned()),
             Self::Audit(_) | Self::Trace(_) | Self::Completeness(_) | Self::Stdout(_) => None,
@@ -224,6 +244,12 @@ pub fn main() -> u8 {
         }),
         Command::Store { command: StoreCommand::Migrate { settings } } => migrate(settings),
         Command::Archive { command } => on_archive(command),
+        Command::Rebuild { command: RebuildCommand::Store { settings, rebuild } } => {
+            match fill_store(settings, *rebuild) {
+                Ok(code) => return code,
+                Err(error) => Err(error),
+            }
+        }
         Command::RebuildStore { settings, rebuild } => match make_store_anew(settings, *rebuild) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -278,6 +304,18 @@ fn on_archive(command: &ArchiveCommand) -> Result<(), CommandError> {
 }
 
 /// Answers the exit code.
+fn fill_store(settings: &SettingsArgs, args: RebuildArgs) -> Result<u8, CommandError> {
+    let (settings, config) = settings.load()?;
+    telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
+    let (mut out, mut told) = (std::io::stdout(), std::io::stderr());
+    actix::System::new().block_on(async {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let sources = engines::fill(&config, &clock).await.map_err(|error| CommandError::Engine(Box::new(error)))?;
+        Ok(crate::rebuild::commands::run(args, &sources, &config.data_dir, &mut out, &mut told).await?)
+    })
+}
+
+/// Answers the exit code.
 fn make_store_anew(settings: &SettingsArgs, args: RebuildStoreArgs) -> Result<u8, CommandError> {
     let (settings, config) = settings.load()?;
     telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
@@ -296,6 +334,7 @@ fn look(command: &Command) -> Result<u8, CommandError> {
     | Command::Archive {
         command: ArchiveCommand::Compact { settings, .. } | ArchiveCommand::Files { settings, .. },
     }
+    | Command::Rebuild { command: RebuildCommand::Store { settings, .. } }
     | Command::RebuildStore { settings, .. }) = command;
     let (settings, config) = settings.load()?;
     telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
@@ -311,6 +350,7 @@ fn look(command: &Command) -> Result<u8, CommandError> {
             | Command::CheckConfig { .. }
             | Command::Store { .. }
             | Command::Archive { .. }
+            | Command::Rebuild { .. }
             | Command::RebuildStore { .. } => 0,
             Command::Audit { audit, .. } => {
                 // Refs and books older than this have left the log together.

@@ -115,3 +115,17 @@ pub async fn look(config: &Config, clock: &Arc<dyn Clock>) -> Result<AuditSource
         }
     }
 }
+
+/// For filling the store: beside the processes that work; the embedded one, which has one writer, while no cloud runs.
+pub async fn fill(config: &Config, clock: &Arc<dyn Clock>) -> Result<AuditSources, EngineError> {
+    if config.cluster.is_some() {
+        return look(config, clock).await;
+    }
+    if !embedded::has_log(&config.data_dir) {
+        // Says what is missing, and makes nothing.
+        return look(config, clock).await;
+    }
+    let opened = embedded::open(&config.data_dir, &embedded::Options::default())?;
+    let objects = config.objects.open().await?;
+    Ok(AuditSources { log: Arc::new(opened.log), store: Arc::new(opened.store), objects })
+}

@@ -23,6 +23,7 @@ pub mod mqtt;
 pub mod objects;
 pub mod offload;
 pub mod payloads;
+pub mod rebuild;
 pub mod rebuild_store;
 pub mod receipt_queue;
 pub mod roles;

@@ -4,14 +4,16 @@
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use cloud::clock::{Clock as _, SystemClock};
 use demo::sinks::Sink;
+use demo::stage::Stage;
 use demo::verdict::Identity;
 use protocols::metering::{Quantity, Unit, UtcMillis};
 use serde_json::Value;
 use tests::power_loss::skipped;
-use tests::system::{CATCH_UP_TIMEOUT, in_the_log, serial_toml, stage, start_serial, until_logged};
+use tests::system::{CATCH_UP_TIMEOUT, binaries, in_the_log, serial_toml, stage, start_serial, until_logged};
 
 /// What both snippets end in: every row as a line of JSON, numbers as they are.
 const PRINT: &str = r#"
@@ -52,7 +54,8 @@ fn reading(line: &str) -> (Identity, String) {
     (identity, quantity.to_string())
 }
 
-/// Negative control: write the mantissa as `value` (`archive/parquet/readings.rs`).
+/// Negative controls: write the mantissa as `value` (`archive/parquet/readings.rs`); let `archive files` name the raw files too
+/// that a manifest replaces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duckdb_and_pandas_read_what_the_log_holds() {
     let python = std::env::var("METERPOST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -63,7 +66,8 @@ async fn duckdb_and_pandas_read_what_the_log_holds() {
     let folder = tempfile::tempdir().unwrap();
     let mut stage = stage(folder.path()).await.unwrap();
     // Profiles, and telegrams with decimals.
-    let fleet = start_serial(&mut stage, 1, 1, "speed = 600.0\nhistory_days = 0.5").unwrap();
+    // A day and a half: at least one date is over.
+    let fleet = start_serial(&mut stage, 1, 1, "speed = 600.0\nhistory_days = 1.5").unwrap();
     stage.meters_toml = serial_toml(&stage) + &fleet.toml().unwrap();
     stage.start_cloud().unwrap();
     stage.start_gateway().unwrap();
@@ -85,4 +89,83 @@ async fn duckdb_and_pandas_read_what_the_log_holds() {
         let read = read(&python, &script);
         assert!(read == log, "{tool} reads {} rows of {}", read.len(), log.len());
     }
+
+    // What a compaction does, DuckDB over `archive files` must not see: before it, stopped after it published, and after it.
+    let over = dates_over(&archive);
+    assert!(!over.is_empty(), "no date is over");
+    let of_over = |sink: &Sink| -> Sink {
+        let is_over = |at: &str| over.iter().any(|date| at.starts_with(date.as_str()));
+        sink.iter()
+            .filter(|(identity, _)| is_over(&identity.4))
+            .map(|(at, value)| (at.clone(), value.clone()))
+            .collect()
+    };
+    let expected = of_over(&log);
+    assert!(!expected.is_empty());
+    let compared = |when: &str| {
+        let sink = read_files(&python, &stage, &over, &sql);
+        assert!(sink == expected, "{when}: DuckDB reads {} rows of {}", sink.len(), expected.len());
+    };
+    let raw_files = || over.iter().map(|date| raw_files(&archive, date)).sum::<usize>();
+    let before = raw_files();
+    compared("before");
+    for date in &over {
+        let mut waiting = cloud_command(&stage, &["archive", "compact", date, "--grace", "1h"]).spawn().unwrap();
+        // Not while it is being written beside its place.
+        let is_manifest = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
+        };
+        let folder = archive.join(format!("manifests/readings/date={date}"));
+        let published = || std::fs::read_dir(&folder).is_ok_and(|mut files| files.any(is_manifest));
+        tests::system::until("a manifest", CATCH_UP_TIMEOUT, async || Ok(published())).await.unwrap();
+        waiting.kill().unwrap();
+        waiting.wait().unwrap();
+    }
+    assert_eq!(raw_files(), before, "the raw files are still there");
+    compared("during");
+    for date in &over {
+        let done = cloud_command(&stage, &["archive", "compact", date, "--grace", "0s"]).status().unwrap();
+        assert!(done.success());
+    }
+    assert_eq!(raw_files(), 0);
+    compared("after");
+    let audit = stage.audit(CATCH_UP_TIMEOUT).await.unwrap();
+    assert_eq!((&audit["pending"], &audit["closed"]), (&0.into(), &true.into()), "{audit}");
+    let closed = cloud_command(&stage, &["audit", "--full"]).status().unwrap();
+    assert!(closed.success(), "the books are not closed");
+}
+
+/// The cloud's program on the data of the stage, beside the one that runs.
+fn cloud_command(stage: &Stage, arguments: &[&str]) -> Command {
+    let mut command = Command::new(binaries().unwrap().cloud);
+    command.args(arguments).arg("--data").arg(stage.cloud_folder()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Dates of the archive that are over, as `archive compact` asks for.
+fn dates_over(archive: &Path) -> Vec<String> {
+    let today = SystemClock.now().day().to_string();
+    let names = std::fs::read_dir(archive.join("raw/readings")).unwrap().map(|entry| entry.unwrap().file_name());
+    let dates = names.filter_map(|name| Some(name.to_str()?.strip_prefix("date=")?.to_owned()));
+    dates.filter(|date| *date < today).collect()
+}
+
+fn raw_files(archive: &Path, date: &str) -> usize {
+    std::fs::read_dir(archive.join(format!("raw/readings/date={date}"))).map_or(0, Iterator::count)
+}
+
+/// What DuckDB reads of the files that `archive files` names.
+fn read_files(python: &str, stage: &Stage, dates: &[String], sql: &str) -> Sink {
+    let mut keys = Vec::new();
+    for date in dates {
+        let output = cloud_command(stage, &["archive", "files", date]).stdout(Stdio::piped()).output().unwrap();
+        assert!(output.status.success());
+        keys.extend(String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned));
+    }
+    let objects = stage.cloud_folder().join("objects");
+    let files: Vec<String> = keys.iter().map(|key| format!("'{}'", objects.join(key).display())).collect();
+    let (head, rest) = sql.split_once("read_parquet('").unwrap();
+    let (_, tail) = rest.split_once("',").unwrap();
+    let sql = format!("{head}read_parquet([{}],{tail}", files.join(", "));
+    read(python, &format!("import duckdb\nrows = duckdb.sql(\"\"\"{sql}\"\"\").df()"))
 }

@@ -4,12 +4,9 @@
 //!
 //! Upserts are idempotent, so the workers may go on writing meanwhile, and a rebuild that was interrupted begins again.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
-use protocols::metering::{Series, UtcMillis};
-use protocols::uplink::{Batch, BatchEvent, BatchId, BlockRow, Books, SeriesBlock};
 
 use crate::archive::ArchiveError;
 use crate::archive::footer::{Footer, Table};
@@ -18,7 +15,7 @@ use crate::archive::objects::{ArchiveObject, DayRange, read_file};
 use crate::archive::parquet::{read_events, read_readings};
 use crate::log::LogError;
 use crate::log::embedded::EmbeddedLog;
-use crate::log::{EventRecord, ReadingRecord};
+use crate::rebuild::rows::{event_batches, reading_batches};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{ReadingStore as _, StoreBatch, StoreError};
 use crate::telemetry::chain;
@@ -154,57 +151,4 @@ fn rows_of<T>(
         }
         Err(error) => Err(RebuildError::Archive(error)),
     }
-}
-
-/// Parts of batches, as far as these rows are of them.
-type Parts = BTreeMap<(BatchId, UtcMillis), Batch>;
-
-fn part<'a>(parts: &'a mut Parts, id: &BatchId, sealed_effective: UtcMillis) -> &'a mut Batch {
-    parts.entry((id.clone(), sealed_effective)).or_insert_with(|| Batch {
-        id: id.clone(),
-        sealed_at: sealed_effective,
-        blocks: Vec::new(),
-        events: Vec::new(),
-        inventory: None,
-        books: Books::default(),
-    })
-}
-
-fn writes(parts: Parts) -> Vec<StoreBatch> {
-    let write = |((_, sealed_effective), batch)| StoreBatch { batch: Arc::new(batch), sealed_effective };
-    parts.into_iter().map(write).collect()
-}
-
-fn reading_batches(rows: &[ReadingRecord]) -> Vec<StoreBatch> {
-    let mut parts = Parts::new();
-    for ReadingRecord { batch, sealed_effective, reading, .. } in rows {
-        let blocks = &mut part(&mut parts, batch, *sealed_effective).blocks;
-        let (unit, scaler, stamped_by) = (reading.quantity.unit, reading.quantity.scaler, reading.stamped_by);
-        let continues = |block: &SeriesBlock, series: &Series| {
-            block.series == *series && (block.unit, block.scaler, block.stamped_by) == (unit, scaler, stamped_by)
-        };
-        // Rows of a series follow each other in a file.
-        if !blocks.last().is_some_and(|block| continues(block, &reading.series)) {
-            blocks.push(SeriesBlock { series: reading.series.clone(), unit, scaler, stamped_by, rows: Vec::new() });
-        }
-        blocks.last_mut().expect("pushed above").rows.push(BlockRow {
-            captured_at: reading.captured_at,
-            nth: reading.nth,
-            mantissa: reading.quantity.mantissa,
-            quality: reading.quality,
-            read_at: reading.read_at,
-            occurred_at: reading.occurred_at,
-            clock_offset_ms: reading.clock_offset_ms,
-        });
-    }
-    writes(parts)
-}
-
-fn event_batches(rows: &[EventRecord]) -> Vec<StoreBatch> {
-    let mut parts = Parts::new();
-    for EventRecord { batch, sealed_effective, event, read_at, .. } in rows {
-        let events = &mut part(&mut parts, batch, *sealed_effective).events;
-        events.push(BatchEvent { event: event.clone(), read_at: *read_at });
-    }
-    writes(parts)
 }

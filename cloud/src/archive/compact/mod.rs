@@ -44,6 +44,8 @@ use crate::clock::Clock;
 
 /// Steps of one call: many more than a compaction has that nobody disturbs.
 const STEPS_MAX: u32 = 64;
+/// So often a file that is wanted may be gone before it is missing.
+const GONE_MAX: u32 = 16;
 
 #[derive(Debug, Clone, Copy)]
 pub struct CompactOptions {
@@ -102,12 +104,16 @@ pub async fn compact(
     clock: &dyn Clock,
 ) -> Result<CompactReport, ArchiveError> {
     let mut compaction = Compaction { objects, table, date, options, report: CompactReport::default() };
+    let mut gone = 0;
     for _ in 0..STEPS_MAX {
         match compaction.step(clock).await {
             Ok(Step::Done) => return Ok(compaction.report),
             Ok(Step::Again) => {}
             // Somebody else has merged and deleted it meanwhile.
-            Err(error) if is_gone(&error) => info!(%error, "another compaction is at work"),
+            Err(error) if is_gone(&error) && gone < GONE_MAX => {
+                info!(%error, "another compaction is at work");
+                gone += 1;
+            }
             Err(error) => return Err(error),
         }
     }
