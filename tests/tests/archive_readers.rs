@@ -54,8 +54,8 @@ fn reading(line: &str) -> (Identity, String) {
     (identity, quantity.to_string())
 }
 
-/// Negative controls: write the mantissa as `value` (`archive/parquet/readings.rs`); let `archive files` name the raw files too
-/// that a manifest replaces.
+/// Negative control: write the mantissa as `value` (`archive/parquet/readings.rs`). Still to be run: let `archive files` name the
+/// raw files too that a manifest replaces.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duckdb_and_pandas_read_what_the_log_holds() {
     let python = std::env::var("METERPOST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -65,8 +65,7 @@ async fn duckdb_and_pandas_read_what_the_log_holds() {
     }
     let folder = tempfile::tempdir().unwrap();
     let mut stage = stage(folder.path()).await.unwrap();
-    // Profiles, and telegrams with decimals.
-    // A day and a half: at least one date is over.
+    // Profiles, and telegrams with decimals; over a day and a half, so that at least one date is over.
     let fleet = start_serial(&mut stage, 1, 1, "speed = 600.0\nhistory_days = 1.5").unwrap();
     stage.meters_toml = serial_toml(&stage) + &fleet.toml().unwrap();
     stage.start_cloud().unwrap();
@@ -89,9 +88,12 @@ async fn duckdb_and_pandas_read_what_the_log_holds() {
         let read = read(&python, &script);
         assert!(read == log, "{tool} reads {} rows of {}", read.len(), log.len());
     }
+    unseen_compaction(&python, &stage, &archive, &sql, &log).await;
+}
 
-    // What a compaction does, DuckDB over `archive files` must not see: before it, stopped after it published, and after it.
-    let over = dates_over(&archive);
+/// What a compaction does, DuckDB over `archive files` must not see: before it, stopped after it published, and after it.
+async fn unseen_compaction(python: &str, stage: &Stage, archive: &Path, sql: &str, log: &Sink) {
+    let over = dates_over(archive);
     assert!(!over.is_empty(), "no date is over");
     let of_over = |sink: &Sink| -> Sink {
         let is_over = |at: &str| over.iter().any(|date| at.starts_with(date.as_str()));
@@ -100,17 +102,17 @@ async fn duckdb_and_pandas_read_what_the_log_holds() {
             .map(|(at, value)| (at.clone(), value.clone()))
             .collect()
     };
-    let expected = of_over(&log);
+    let expected = of_over(log);
     assert!(!expected.is_empty());
     let compared = |when: &str| {
-        let sink = read_files(&python, &stage, &over, &sql);
+        let sink = read_files(python, stage, &over, sql);
         assert!(sink == expected, "{when}: DuckDB reads {} rows of {}", sink.len(), expected.len());
     };
-    let raw_files = || over.iter().map(|date| raw_files(&archive, date)).sum::<usize>();
+    let raw_files = || over.iter().map(|date| raw_files(archive, date)).sum::<usize>();
     let before = raw_files();
     compared("before");
     for date in &over {
-        let mut waiting = cloud_command(&stage, &["archive", "compact", date, "--grace", "1h"]).spawn().unwrap();
+        let mut waiting = cloud_command(stage, &["archive", "compact", date, "--grace", "1h"]).spawn().unwrap();
         // Not while it is being written beside its place.
         let is_manifest = |entry: std::io::Result<std::fs::DirEntry>| {
             entry.is_ok_and(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
@@ -124,14 +126,14 @@ async fn duckdb_and_pandas_read_what_the_log_holds() {
     assert_eq!(raw_files(), before, "the raw files are still there");
     compared("during");
     for date in &over {
-        let done = cloud_command(&stage, &["archive", "compact", date, "--grace", "0s"]).status().unwrap();
+        let done = cloud_command(stage, &["archive", "compact", date, "--grace", "0s"]).status().unwrap();
         assert!(done.success());
     }
     assert_eq!(raw_files(), 0);
     compared("after");
     let audit = stage.audit(CATCH_UP_TIMEOUT).await.unwrap();
     assert_eq!((&audit["pending"], &audit["closed"]), (&0.into(), &true.into()), "{audit}");
-    let closed = cloud_command(&stage, &["audit", "--full"]).status().unwrap();
+    let closed = cloud_command(stage, &["audit", "--full"]).status().unwrap();
     assert!(closed.success(), "the books are not closed");
 }
 
@@ -166,6 +168,14 @@ fn read_files(python: &str, stage: &Stage, dates: &[String], sql: &str) -> Sink 
     let files: Vec<String> = keys.iter().map(|key| format!("'{}'", objects.join(key).display())).collect();
     let (head, rest) = sql.split_once("read_parquet('").unwrap();
     let (_, tail) = rest.split_once("',").unwrap();
-    let sql = format!("{head}read_parquet([{}],{tail}", files.join(", "));
+    let files = format!("read_parquet([{}],", files.join(", "));
+    // What a row was in the log, it is once: the newest of two would hide that it was read twice.
+    let once = format!(
+        "SELECT count(*) = count(DISTINCT (generation, partition, \"offset\")) FROM {files} hive_partitioning = true)"
+    );
+    let asked = format!("import duckdb\nprint(duckdb.sql(\"\"\"{once}\"\"\").fetchone()[0])");
+    let output = Command::new(python).args(["-c", &asked]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "True", "{}", String::from_utf8_lossy(&output.stderr));
+    let sql = format!("{head}{files}{tail}");
     read(python, &format!("import duckdb\nrows = duckdb.sql(\"\"\"{sql}\"\"\").df()"))
 }

@@ -133,7 +133,7 @@ impl ReadingStore for Mortal {
     }
 }
 
-/// Control: with `sealed_at` in place of `sealed_effective` in `rows.rs` the rows have other write timestamps.
+/// Control, still to be run: with `sealed_at` in place of `sealed_effective` in `rows.rs` the rows have other write timestamps.
 #[tokio::test]
 async fn an_empty_store_is_filled_with_what_was_there_from_archive_or_log() {
     let world = World::new().await;
@@ -173,7 +173,7 @@ async fn a_range_fills_its_days_alone_and_what_is_newer_stays() {
     }
 }
 
-/// Control: with a position that is not read back (`afresh` always) as many rows are written again.
+/// Control, still to be run: with a position that is not read back (`afresh` always) as many rows are written again.
 #[tokio::test]
 async fn a_rebuild_that_was_stopped_goes_on_where_it_was_even_behind_a_compaction() {
     for from in [From::Archive, From::Log] {

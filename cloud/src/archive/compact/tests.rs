@@ -275,7 +275,7 @@ async fn raw_files_become_one_and_a_repetition_does_nothing() {
     assert_eq!(world.contents("archive").await, contents);
 }
 
-/// Controls: with raw files deleted before the manifest is published, rows are lost; with manifests that `holdings` does not
+/// Controls, still to be run: with raw files deleted before the manifest is published, rows are lost; with manifests that `holdings` does not
 /// read, they are doubled until the raw files are gone, and lost then.
 #[tokio::test]
 async fn a_compaction_stopped_anywhere_leaves_every_row_once_and_is_taken_up() {
@@ -376,7 +376,7 @@ async fn unpublished(world: &World) -> (Day, Path, PutPayload) {
 
 /// X has seen fewer raw files than Y, and its manifest arrives after Y deleted what only Y's names.
 ///
-/// Control: with the settled manifest under the number of the one that it settles, rows are lost.
+/// Control, still to be run: with the settled manifest under the number of the one that it settles, rows are lost.
 #[tokio::test]
 async fn a_manifest_that_comes_too_late_does_not_count() {
     let mut would_have_won = 0;
@@ -403,7 +403,7 @@ async fn a_manifest_that_comes_too_late_does_not_count() {
 /// As before, but the manifest arrives between Y's settled manifest and its deletions: what it does not name stays until it
 /// cannot count any more.
 ///
-/// Control: with deletions of all that the settled manifest names, whatever else stands, a raw file is deleted that is named by
+/// Control, still to be run: with deletions of all that the settled manifest names, whatever else stands, a raw file is deleted that is named by
 /// one of two manifests which stand.
 #[tokio::test]
 async fn a_raw_file_stays_while_a_manifest_that_may_count_does_not_name_it() {
@@ -436,7 +436,7 @@ async fn a_raw_file_stays_while_a_manifest_that_may_count_does_not_name_it() {
 
 /// Three compactions, an archiver and a reader, with no grace time, in many orders.
 ///
-/// Controls: `holdings` with manifests listed before raw files misses rows here.
+/// Controls, still to be run: `holdings` with manifests listed before raw files misses rows here.
 #[tokio::test]
 async fn compactions_at_once_in_any_order_lose_and_double_nothing_for_a_reader() {
     for seed in 1..=80 {
@@ -485,7 +485,7 @@ async fn compactions_at_once_in_any_order_lose_and_double_nothing_for_a_reader()
 
 /// The log lost its positions after raw files were compacted away: the archive still says how far it was archived.
 ///
-/// Control: with `list_raw` in place of `holdings` in `archive/resume.rs` everything is archived a second time.
+/// Control, still to be run: with `list_raw` in place of `holdings` in `archive/resume.rs` everything is archived a second time.
 #[tokio::test]
 async fn a_log_that_forgot_its_positions_goes_on_behind_what_was_compacted() {
     let world = World::archived().await;
@@ -512,7 +512,7 @@ async fn a_raw_file_that_comes_back_does_not_count_and_goes_again() {
     assert_eq!(world.raw_files().await, 0);
 }
 
-/// Control: without `check_is_there` the raw files are deleted, and the rows are lost.
+/// Control, still to be run: without `check_is_there` the raw files are deleted, and the rows are lost.
 #[tokio::test]
 async fn nothing_is_deleted_while_a_compacted_file_is_missing_or_cut_off() {
     for cut_off in [false, true] {
@@ -534,7 +534,7 @@ async fn nothing_is_deleted_while_a_compacted_file_is_missing_or_cut_off() {
     }
 }
 
-/// Control: without the comparison of sums at the end of `Merge::run` the altered row is merged.
+/// Control, still to be run: without the comparison of sums at the end of `Merge::run` the altered row is merged.
 #[tokio::test]
 async fn a_raw_file_whose_rows_are_not_what_its_footer_says_is_not_merged() {
     let world = World::archived().await;
@@ -567,7 +567,7 @@ async fn a_raw_file_whose_rows_are_not_what_its_footer_says_is_not_merged() {
     assert!(world.contents("archive/manifests").await.is_empty());
 }
 
-/// Control: with `grace` not waited for, the raw files are gone at once.
+/// Control, still to be run: with `grace` not waited for, the raw files are gone at once.
 #[tokio::test(start_paused = true)]
 async fn raw_files_stay_for_the_grace_time_and_what_comes_meanwhile_is_taken_in() {
     let world = World::archived().await;
