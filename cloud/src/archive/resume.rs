@@ -43,15 +43,14 @@ pub(super) async fn find_resumes(
     for table in [Table::Readings, Table::Events] {
         let held = holdings(objects, table, DayRange::default()).await?;
         for (partition, last) in last_cuts(&held.cuts, generation) {
-            let cut_objects = match last.held.replaced {
-                Some(cut_objects) => cut_objects,
-                None => {
-                    let is_its = |object: &&ArchiveObject| {
-                        object.place == Place::Cut(last.held.cut) && object.date == last.held.date
-                    };
-                    let object = held.objects.iter().find(is_its).expect("a cut that is not replaced has its file");
-                    read_footer(objects, object).await?.cut_objects
-                }
+            let cut_objects = if let Some(cut_objects) = last.held.replaced {
+                cut_objects
+            } else {
+                let is_its = |object: &&ArchiveObject| {
+                    object.place == Place::Cut(last.held.cut) && object.date == last.held.date
+                };
+                let object = held.objects.iter().find(is_its).expect("a cut that is not replaced has its file");
+                read_footer(objects, object).await?.cut_objects
             };
             let is_whole = cut_objects as usize == last.dates.len();
             let CutRange { start, end, .. } = last.held.cut;

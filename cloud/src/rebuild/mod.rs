@@ -111,8 +111,8 @@ pub(crate) async fn rebuild_store(
 ) -> Result<Progress, RebuildError> {
     let mut run = Run { sources, position, done: Progress::default(), progress: &mut progress };
     match run.position.from() {
-        From::Archive => run.from_archive().await?,
-        From::Log => run.from_log().await?,
+        From::Archive => run.take_archive().await?,
+        From::Log => run.take_log().await?,
     }
     run.position.remove()?;
     Ok(run.done)
@@ -126,11 +126,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    async fn from_archive(&mut self) -> Result<(), RebuildError> {
+    async fn take_archive(&mut self) -> Result<(), RebuildError> {
         for table in [Table::Readings, Table::Events] {
             let mut listings = 0;
             loop {
-                match self.table_from_archive(table).await {
+                match self.take_table(table).await {
                     Ok(()) => break,
                     Err(RebuildError::Archive(error)) if is_gone(&error) && listings < LISTINGS_MAX => {
                         tracing::info!(%error, "a file was replaced while it was wanted; its date is listed anew");
@@ -143,7 +143,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn table_from_archive(&mut self, table: Table) -> Result<(), RebuildError> {
+    async fn take_table(&mut self, table: Table) -> Result<(), RebuildError> {
         let held =
             holdings(&*self.sources.objects, table, self.position.days()).await.map_err(RebuildError::Archive)?;
         let left = self.position.left(table, held.objects);
@@ -185,7 +185,7 @@ impl Run<'_> {
         })
     }
 
-    async fn from_log(&mut self) -> Result<(), RebuildError> {
+    async fn take_log(&mut self) -> Result<(), RebuildError> {
         let log = &self.sources.log;
         let ends =
             [(Table::Readings, log.ends(Topic::Readings).await?), (Table::Events, log.ends(Topic::Events).await?)];
@@ -196,13 +196,13 @@ impl Run<'_> {
         }
         for (table, ends) in ends {
             for (partition, end) in (0u32..).zip(ends) {
-                self.partition_from_log(table, partition, end).await?;
+                self.take_partition(table, partition, end).await?;
             }
         }
         Ok(())
     }
 
-    async fn partition_from_log(&mut self, table: Table, partition: u32, end: u64) -> Result<(), RebuildError> {
+    async fn take_partition(&mut self, table: Table, partition: u32, end: u64) -> Result<(), RebuildError> {
         let (log, days) = (&self.sources.log, self.position.days());
         let mut offset = self.position.offset(table, partition);
         while offset < end {

@@ -81,7 +81,9 @@ impl Way {
     async fn dawdle(&self) {
         let Some(state) = &self.dawdles else { return };
         let mut next = state.load(Ordering::SeqCst);
-        (next ^= next << 13, next ^= next >> 7, next ^= next << 17);
+        next ^= next << 13;
+        next ^= next >> 7;
+        next ^= next << 17;
         state.store(next, Ordering::SeqCst);
         // Most calls follow at once, some after everybody else has done several.
         let turns = if next % 4 == 0 { (next >> 8) % 24 } else { (next >> 8) % 3 };
