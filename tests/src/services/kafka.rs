@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use demo::process::free_port;
 
+use super::certificates::Authority;
 use super::java::{class_path, jars, java};
 use super::server::{Ready, Server, run};
 use super::settings::{derive, mounted, write};
@@ -21,6 +22,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const TOOL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Any 16 bytes, in the alphabet of base64 for URLs.
 const CLUSTER_ID: &str = "bWV0ZXJwb3N0LXRlc3RzMQ";
+/// Who may come to a secured node.
+pub const USER: &str = "meterpost";
+pub const PASSWORD: &str = "made-for-tests-and-nothing-else";
 const LOG_LEVEL: &str = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
 /// Until a node alone is taken for dead, and let in again after a kill: 7 s instead of 15.
 const SESSION_MS_ALONE: &str = "2000";
@@ -38,8 +42,17 @@ impl Kafka {
         Self::start_with(folder, nodes, &[])
     }
 
-    /// The same with further values of keys that `server.properties` has, or new ones.
+    /// One node that wants a password of its clients, over TLS with a certificate of this authority.
+    pub fn start_secured(folder: &Path, authority: &Authority) -> Result<Self> {
+        Self::start_as(folder, 1, &[], Some(authority))
+    }
+
+    /// The same as [`Self::start`] with further values of keys that `server.properties` has, or new ones.
     pub fn start_with(folder: &Path, nodes: usize, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::start_as(folder, nodes, settings, None)
+    }
+
+    fn start_as(folder: &Path, nodes: usize, settings: &[(&str, &str)], authority: Option<&Authority>) -> Result<Self> {
         let (java, jars) = (java()?, jars("kafka")?);
         let ports = (0..nodes).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let controllers = (0..nodes).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
@@ -52,6 +65,10 @@ impl Kafka {
             for (key, value) in settings {
                 let known = derive(&properties, "=", &[(key, (*value).to_owned())]);
                 properties = known.unwrap_or_else(|_| format!("{properties}{key}={value}\n"));
+            }
+            if let Some(authority) = authority {
+                properties =
+                    secured(&properties, (kafka.ports[node], free_port()?, controllers[node]), &home, authority)?;
             }
             write(&home.join("server.properties"), &properties)?;
             let mut format = Command::new(&java);
@@ -129,6 +146,36 @@ impl Kafka {
         command.args(["-cp", &class_path(&jars("kafka")?), class]).args(arguments);
         run(class, &command, &self.folder, TOOL_TIMEOUT)
     }
+}
+
+/// A listener for clients beside the one of the brokers.
+fn secured(
+    properties: &str,
+    (clients, brokers, controller): (u16, u16, u16),
+    home: &Path,
+    authority: &Authority,
+) -> Result<String> {
+    let identity = authority.server()?;
+    let (key, trusted) = (home.join("server.pem"), home.join("ca.pem"));
+    write(&key, &format!("{}{}", identity.key, identity.chain))?;
+    write(&trusted, authority.certificate())?;
+    let (at_brokers, at_clients) =
+        (format!("PLAINTEXT://127.0.0.1:{brokers}"), format!("CLIENTS://127.0.0.1:{clients}"));
+    let listeners = format!("{at_brokers},{at_clients},CONTROLLER://127.0.0.1:{controller}");
+    let places = [
+        ("listeners", listeners),
+        ("advertised.listeners", format!("{at_brokers},{at_clients}")),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CLIENTS:SASL_SSL,CONTROLLER:PLAINTEXT".to_owned()),
+    ];
+    let module = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+    Ok(format!(
+        "{}sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+         listener.name.clients.scram-sha-512.sasl.jaas.config={module}\n\
+         ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n",
+        derive(properties, "=", &places)?,
+        key.display(),
+        trusted.display(),
+    ))
 }
 
 /// Ports, addresses and folders of one node, and what the number of nodes decides.

@@ -62,6 +62,10 @@ const WAIT_MAX: Duration = Duration::from_secs(15);
 pub enum KafkaOpenError {
     #[error("Kafka at {brokers} does not answer: {cause}")]
     Unreachable { brokers: String, cause: String },
+    #[error("Kafka at {brokers} refuses the user or the password{}", user.as_ref().map(|user| format!(" of {user:?}")).unwrap_or_default())]
+    Login { brokers: String, user: Option<String> },
+    #[error("no TLS with Kafka at {brokers}: one end does not speak it, or does not trust the other's certificate")]
+    Tls { brokers: String },
     #[error("Kafka at {brokers} forbids it: {cause}")]
     Forbidden { brokers: String, cause: String },
     #[error("Kafka's client cannot be set up: {cause}")]

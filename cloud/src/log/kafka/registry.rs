@@ -40,16 +40,34 @@ impl<'a> Registry<'a> {
     async fn id_of(&self, topic: &str, schema: &str) -> Result<u32, KafkaOpenError> {
         let subject = format!("{topic}-value");
         let body = json!({ "schema": schema });
-        let answer = if self.settings.register {
-            let compatibility = json!({ "compatibility": COMPATIBILITY });
-            let config = self.client.put(self.url(&format!("config/{subject}")));
-            self.ask(config, &compatibility, &subject).await?;
-            self.ask(self.client.post(self.url(&format!("subjects/{subject}/versions"))), &body, &subject).await?
-        } else {
-            self.ask(self.client.post(self.url(&format!("subjects/{subject}"))), &body, &subject).await?
-        };
+        let found = self.look_up(&subject, &body).await;
+        let missing = matches!(found, Err(KafkaOpenError::Registry { .. }));
+        if !missing || !self.settings.register {
+            return found;
+        }
+        match self.register(&subject, &body).await {
+            // Another instance may have been at it too: then it is there now.
+            Err(refused @ KafkaOpenError::Registry { .. }) => self.look_up(&subject, &body).await.or(Err(refused)),
+            registered => registered,
+        }
+    }
+
+    async fn look_up(&self, subject: &str, body: &Value) -> Result<u32, KafkaOpenError> {
+        let answer = self.ask(self.client.post(self.url(&format!("subjects/{subject}"))), body, subject).await?;
+        self.id_in(&answer, subject)
+    }
+
+    async fn register(&self, subject: &str, body: &Value) -> Result<u32, KafkaOpenError> {
+        let compatibility = json!({ "compatibility": COMPATIBILITY });
+        self.ask(self.client.put(self.url(&format!("config/{subject}"))), &compatibility, subject).await?;
+        let versions = self.client.post(self.url(&format!("subjects/{subject}/versions")));
+        let answer = self.ask(versions, body, subject).await?;
+        self.id_in(&answer, subject)
+    }
+
+    fn id_in(&self, answer: &Value, subject: &str) -> Result<u32, KafkaOpenError> {
         let id = answer["id"].as_u64().and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| self.refused(&subject, "its answer names no id"))
+        id.ok_or_else(|| self.refused(subject, "its answer names no id"))
     }
 
     fn url(&self, path: &str) -> String {

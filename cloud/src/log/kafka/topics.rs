@@ -6,11 +6,12 @@ use std::time::Duration;
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as DriverError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use super::KafkaOpenError;
-use super::client::{ASK_TIMEOUT, Context, config};
+use super::client::{ASK_TIMEOUT, Context, config, reading_config};
 use super::settings::{KafkaSettings, Names};
 
 /// One topic as it must be.
@@ -22,6 +23,9 @@ struct Wanted<'a> {
 /// How often, at most, a topic that was just made is asked for its settings.
 const DESCRIBE_TRIES: u32 = 100;
 const DESCRIBE_PAUSE: Duration = Duration::from_millis(50);
+/// Events of a client that got no answer.
+const EVENTS_MAX: usize = 32;
+const EVENT_PAUSE: Duration = Duration::from_millis(100);
 /// Retention of what is kept for ever.
 const FOR_EVER: &str = "-1";
 
@@ -52,7 +56,7 @@ pub(super) async fn ensure(settings: &KafkaSettings, names: &Names, make: bool) 
     let admin: AdminClient<Context> = config(settings).create_with_context(Context).map_err(client_error)?;
     let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT * 2)).operation_timeout(Some(ASK_TIMEOUT * 2));
     let wanted = wanted(names, settings);
-    let metadata = admin.inner().fetch_metadata(None, ASK_TIMEOUT).map_err(|error| reach_error(settings, &error))?;
+    let metadata = metadata(settings)?;
     let known = |name: &str| metadata.topics().iter().find(|topic| topic.name() == name && topic.error().is_none());
     let missing: Vec<&Wanted<'_>> = wanted.iter().filter(|topic| known(topic.name).is_none()).collect();
     if let Some(topic) = missing.first().filter(|_| !make) {
@@ -80,6 +84,30 @@ pub(super) async fn ensure(settings: &KafkaSettings, names: &Names, make: bool) 
         check_shape(known(topic.name).expect("filtered"), settings)?;
     }
     check_settings(&admin, &options, settings, &wanted).await
+}
+
+/// By a client whose events are looked at: what brokers have against us is told there, and the question itself only times out.
+fn metadata(settings: &KafkaSettings) -> Result<Metadata, KafkaOpenError> {
+    let asker: BaseConsumer<Context> = reading_config(settings).create_with_context(Context).map_err(client_error)?;
+    let unanswered = match asker.fetch_metadata(None, ASK_TIMEOUT) {
+        Ok(metadata) => return Ok(metadata),
+        Err(error) => reach_error(settings, &error),
+    };
+    let brokers = settings.brokers.clone();
+    for _ in 0..EVENTS_MAX {
+        let Some(event) = asker.poll(EVENT_PAUSE) else { break };
+        match event.err().and_then(|error| error.rdkafka_error_code()) {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                return Err(KafkaOpenError::Login {
+                    brokers,
+                    user: settings.login.as_ref().map(|login| login.user.clone()),
+                });
+            }
+            Some(RDKafkaErrorCode::SSL) => return Err(KafkaOpenError::Tls { brokers }),
+            _ => {}
+        }
+    }
+    Err(unanswered)
 }
 
 fn check_shape(found: &MetadataTopic, settings: &KafkaSettings) -> Result<(), KafkaOpenError> {
