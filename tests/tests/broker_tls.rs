@@ -131,7 +131,7 @@ async fn settled(stage: &Stage) -> u64 {
 async fn two_instances_share_a_subscription_of_a_broker_that_forgets_everything() {
     let folder = tempfile::tempdir().unwrap();
     let Some(mut tls) = Tls::start(folder.path()) else { return };
-    let Some(cluster) = if_to_be_had(Cluster::start(&folder.path().join("services"))).unwrap() else { return };
+    let Some(cluster) = if_to_be_had(Cluster::start(&folder.path().join("services"), 1)).unwrap() else { return };
     let mut stage = tls.stage(folder.path()).await;
     stage.mqtt_toml.push_str("share_group = \"cloud\"\n");
     stage.engines_toml = cluster.engines("shared").toml().unwrap();

@@ -82,6 +82,9 @@ impl Kafka {
                 "-c",
                 "server.properties",
             ]);
+            if authority.is_some() {
+                format.args(["--add-scram", &format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]")]);
+            }
             run("format", &format, &home, TOOL_TIMEOUT)?;
             let ready = Ready::Port(SocketAddr::from((Ipv4Addr::LOCALHOST, kafka.ports[node])));
             let heap: &[&str] = if nodes == 1 { &["-Xms256m", "-Xmx512m"] } else { &["-Xmx384m"] };

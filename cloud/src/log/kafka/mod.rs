@@ -99,6 +99,14 @@ impl KafkaOpenError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unreachable { .. } => Some("is it running, and reachable from here? kafka.brokers".to_owned()),
+            Self::Login { user: None, .. } => Some("it wants a user: kafka.user and kafka.password_file".to_owned()),
+            Self::Login { .. } => {
+                Some("compare kafka.user and the file of kafka.password_file with what Kafka knows".to_owned())
+            }
+            Self::Tls { .. } => Some(
+                "kafka.ca_file must hold the certificate that signed the brokers'; without TLS there, leave it out"
+                    .to_owned(),
+            ),
             Self::Forbidden { .. } => {
                 Some("give the user of kafka.user rights on the topics of kafka.prefix".to_owned())
             }
