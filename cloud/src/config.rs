@@ -16,8 +16,8 @@ use crate::objects::{ObjectsSection, Place};
 use crate::payloads::gc::Keep;
 use crate::roles::Roles;
 use crate::store::cassandra::{CassandraError, CassandraSection, CassandraSettings};
-use crate::tls::{IdentityFiles, TlsFileError, TlsFiles};
 use crate::worker::WorkerSettings;
+use tls_client::{TlsFileError, TlsFiles};
 
 const DAY_MS: i64 = 86_400_000;
 /// What the largest payload the contract allows costs when decoded, and some.
@@ -441,16 +441,14 @@ impl MqttSection {
     /// Reads the files, so that a mistake in them is told at the start.
     fn tls(&self) -> Result<Option<TlsFiles>, ConfigError> {
         let value = |key, problem| Err(ConfigError::Value { key, value: "..".to_owned(), problem });
-        let identity = match (&self.cert_file, &self.key_file) {
-            (None, None) => None,
-            (Some(cert), Some(key)) => Some(IdentityFiles { cert: cert.clone(), key: key.clone() }),
-            _ => return value("mqtt.cert_file", "cert_file and key_file go together"),
-        };
-        let Some(ca) = self.ca_file.clone() else {
-            let is_alone = identity.is_some();
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            return value("mqtt.cert_file", "cert_file and key_file go together");
+        }
+        let Some(ca_file) = &self.ca_file else {
+            let is_alone = self.cert_file.is_some();
             return if is_alone { value("mqtt.cert_file", "is for TLS, which needs ca_file") } else { Ok(None) };
         };
-        let files = TlsFiles { ca, identity };
+        let files = TlsFiles::of(ca_file, self.cert_file.as_ref(), self.key_file.as_ref());
         files.check_key_mode()?;
         files.client_config()?;
         Ok(Some(files))

@@ -33,6 +33,5 @@ pub mod store;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;
-pub mod tls;
 pub mod trace;
 pub mod worker;

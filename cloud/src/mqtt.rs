@@ -4,8 +4,6 @@
 //! queues, endless collisions, acknowledgements sent on the wrong connection). Sessions are clean, subscriptions are made
 //! anew on each connection and their answers checked, and every wait has a deadline.
 
-mod trouble;
-
 use std::time::Duration;
 
 use rumqttc::SubscribeReasonCode;
@@ -15,9 +13,7 @@ use rumqttc::{
 };
 use tokio::time::Instant;
 
-pub use self::trouble::Trouble;
-use self::trouble::trouble;
-use crate::tls::{TlsFileError, TlsFiles};
+use tls_client::{TlsFileError, TlsFiles, Trouble, trouble};
 
 /// How long a broker may take to answer a subscription.
 const SUBACK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
+use tls_client::TlsFiles;
 
-use crate::tls::TlsFiles;
 use metering::{LinePlan, LineSection, MeterSection, PortSection, PortSettings};
 
 /// A bearer token, read from a file. It has no `Debug` that shows it and is never logged.
@@ -135,7 +135,7 @@ impl Default for BrokerSection {
 
 impl BrokerSection {
     pub fn tls(&self) -> Option<TlsFiles> {
-        TlsFiles::named(self.ca_file.as_ref(), self.cert_file.as_ref(), self.key_file.as_ref())
+        self.ca_file.as_ref().map(|ca| TlsFiles::of(ca, self.cert_file.as_ref(), self.key_file.as_ref()))
     }
 }
 
@@ -266,7 +266,7 @@ impl Default for FeedSection {
 
 impl FeedSection {
     pub fn tls(&self) -> Option<TlsFiles> {
-        TlsFiles::named(self.ca_file.as_ref(), self.cert_file.as_ref(), self.key_file.as_ref())
+        self.ca_file.as_ref().map(|ca| TlsFiles::of(ca, self.cert_file.as_ref(), self.key_file.as_ref()))
     }
 }
 
@@ -283,11 +283,14 @@ fn check_tls(
     if cert_file.is_some() != key_file.is_some() {
         return value("cert_file and key_file go together", None);
     }
-    if ca_file.is_none() && cert_file.is_some() {
+    let Some(ca_file) = ca_file else {
         let hint = "name the authority that signed the broker's certificate in ca_file";
-        return value("cert_file is for TLS, which needs ca_file", Some(hint.to_owned()));
-    }
-    let Some(files) = TlsFiles::named(ca_file, cert_file, key_file) else { return Ok(()) };
+        return match cert_file {
+            None => Ok(()),
+            Some(_) => value("cert_file is for TLS, which needs ca_file", Some(hint.to_owned())),
+        };
+    };
+    let files = TlsFiles::of(ca_file, cert_file, key_file);
     match files.check_key_mode().and_then(|()| files.client_config()) {
         Ok(_) => Ok(()),
         Err(error) => value(&error.to_string(), error.hint),

@@ -21,7 +21,6 @@ pub mod reading;
 pub mod recurring;
 pub mod run;
 pub mod telemetry;
-pub mod tls;
 pub mod trust;
 pub mod uploader;
 pub mod window;

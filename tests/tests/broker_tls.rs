@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloud::mqtt::MqttError;
-use cloud::tls::{IdentityFiles, TlsFiles};
 use demo::stage::{Stage, http_answer};
 use gateway::mqtt::MqttEvent;
 use tests::cluster::{Cluster, migrate};
@@ -18,6 +17,7 @@ use tests::system::{
     CATCH_UP_TIMEOUT, binaries, command, everything_arrives, in_the_log, metric, refused_start, start_dlms, until,
     until_logged,
 };
+use tls_client::{IdentityFiles, TlsFiles};
 
 const LOAD: &str = "speed = 3000.0\nhistory_days = 0.5";
 const GATEWAY: &str = "demo-gateway";
@@ -180,12 +180,10 @@ async fn told(port: u16, tls: Option<TlsFiles>) -> [String; 3] {
     };
     let (mut connection, _client) = cloud::mqtt::Connection::open(&settings, "in", Vec::new()).unwrap();
     let error: MqttError = connection.next().await.unwrap_err();
-    let identity = tls.as_ref().and_then(|tls| tls.identity.clone());
-    let identity = identity.map(|IdentityFiles { cert, key }| gateway::tls::IdentityFiles { cert, key });
     let mut link = gateway::mqtt::connection::spawn(gateway::mqtt::connection::MqttSettings {
         host: settings.host,
         port,
-        tls: tls.map(|tls| gateway::tls::TlsFiles { ca: tls.ca, identity }),
+        tls,
         client_id: GATEWAY.to_owned(),
         keep_alive: settings.keep_alive,
         persistent_session: false,

@@ -10,13 +10,12 @@ use rumqttc::{
     AsyncClient, ConnectReturnCode, Event, EventLoop, Incoming, LastWill, MqttOptions, Publish, QoS, SubscribeFilter,
     SubscribeReasonCode, TlsConfiguration, Transport,
 };
+use tls_client::{TlsFiles, Trouble, trouble};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::trouble::{Trouble, trouble};
 use super::{COMMANDS_MAX, EVENTS_MAX, MqttCommand, MqttEvent, MqttLink};
 use crate::backoff::Backoff;
-use crate::tls::TlsFiles;
 
 /// How to reach a broker.
 #[derive(Debug, Clone)]

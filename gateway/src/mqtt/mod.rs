@@ -3,7 +3,6 @@
 //! A [`MqttLink`] is a pair of channels. [`connection`] feeds it from a broker; a simulation feeds it from memory.
 
 pub mod connection;
-mod trouble;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;

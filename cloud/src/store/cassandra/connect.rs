@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::error::CassandraError;
 use super::settings::{CassandraSettings, TlsSection};
 use crate::backoff::Backoff;
-use crate::tls::{IdentityFiles, TlsFiles};
+use tls_client::TlsFiles;
 
 /// One is too few for a full load (the driver's default), and each costs the node some memory.
 const CONNECTIONS_PER_NODE: NonZeroUsize = NonZeroUsize::new(2).expect("is not zero");
@@ -77,9 +77,9 @@ fn check_dc(session: &Session, dc: &str) -> Result<(), CassandraError> {
 }
 
 fn tls_context(tls: &TlsSection) -> Result<Arc<rustls::ClientConfig>, CassandraError> {
-    let identity = tls.cert_file.clone().zip(tls.key_file.clone()).map(|(cert, key)| IdentityFiles { cert, key });
-    let files = TlsFiles { ca: tls.ca_file.clone(), identity };
-    files.client_config().map_err(|error| CassandraError::TlsFile { path: error.path, problem: error.problem })
+    TlsFiles::of(&tls.ca_file, tls.cert_file.as_ref(), tls.key_file.as_ref())
+        .client_config()
+        .map_err(|error| CassandraError::TlsFile { path: error.path, problem: error.problem })
 }
 
 fn not_connected(error: &NewSessionError, user: Option<&str>) -> CassandraError {

@@ -16,7 +16,8 @@ pub struct Trouble {
 const CLOCKS: &str = "renew it; if it is not that old, set the clock of this machine";
 
 /// `None`: nothing that settings would mend. `is_first`: nothing has come from the broker yet.
-pub(super) fn trouble(error: &ConnectionError, has_tls: bool, is_first: bool) -> Option<Trouble> {
+#[must_use]
+pub fn trouble(error: &ConnectionError, has_tls: bool, is_first: bool) -> Option<Trouble> {
     let told = |problem: &str, hint| Some(Trouble { problem: problem.to_owned(), hint });
     if let ConnectionError::ConnectionRefused(code) = error {
         return matches!(code, ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized).then(|| {

@@ -37,10 +37,10 @@ impl TlsFileError {
 }
 
 impl TlsFiles {
-    /// `None`: no TLS.
-    pub fn named(ca: Option<&PathBuf>, cert: Option<&PathBuf>, key: Option<&PathBuf>) -> Option<Self> {
+    /// Without both `cert` and `key`, nothing that proves who we are.
+    pub fn of(ca: &Path, cert: Option<&PathBuf>, key: Option<&PathBuf>) -> Self {
         let identity = cert.zip(key).map(|(cert, key)| IdentityFiles { cert: cert.clone(), key: key.clone() });
-        ca.map(|ca| Self { ca: ca.clone(), identity })
+        Self { ca: ca.to_owned(), identity }
     }
 
     /// TLS 1.2 or later. The provider is named: a process may hold two, and the library's choice of one would panic.
