@@ -159,6 +159,9 @@ async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {
         Rule { fault: KafkaFault::Late(LATER), ..lost(Ask::EndTxn, 1, 1) },
         Rule { fault: KafkaFault::Held(LATER), ..lost(Ask::EndTxn, 0, 1) },
         Rule { fault: KafkaFault::Held(LATER), ..lost(Ask::TxnOffsetCommit, 1, 1) },
+        Rule { fault: KafkaFault::Silent, ..lost(Ask::Produce, 0, 1) },
+        Rule { fault: KafkaFault::Silent, ..lost(Ask::EndTxn, 0, 1) },
+        Rule { fault: KafkaFault::Silent, ..lost(Ask::Fetch, 3, 1) },
     ];
     for (number, rule) in rules.into_iter().enumerate() {
         let log = open(&settings(bootstrap, format!("fault-{number}."))).await;

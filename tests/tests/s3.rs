@@ -263,6 +263,25 @@ async fn a_slow_service_is_slow_and_nothing_else() {
     assert_eq!(proxy.counts().1, 8 * 3, "each was slow, and none was asked twice");
 }
 
+/// Connections that stay open and silent are left for new ones.
+///
+/// Negative control: `RETRIES_MAX = 0` in `cloud/src/objects/s3.rs`.
+#[tokio::test]
+async fn a_service_that_falls_silent_is_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let s3 = S3::start(folder.path()).unwrap();
+    let proxy = S3Proxy::start(s3.address()).await.unwrap();
+    let endpoint = format!("http://{}", proxy.address());
+    let section = ObjectsSection { request_timeout_s: 5, ..section(folder.path(), &endpoint) };
+    let payloads = Payloads::new(open(&section).await.unwrap());
+    let (key, bytes) = payload(1);
+    proxy.set(S3Fault::Silent(2));
+    assert_eq!(payloads.put(&key, bytes.clone()).await.unwrap(), Stored::New);
+    assert_eq!(proxy.counts().1, 2);
+    proxy.set(S3Fault::Silent(1));
+    assert_eq!(payloads.fetch(&key).await.unwrap(), Some(bytes));
+}
+
 /// A bucket that is gone looks to S3 as an object that is: 404.
 ///
 /// Negative control: leave `NO_BUCKET` out of `cloud::objects::is_absent`.

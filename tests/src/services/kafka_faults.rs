@@ -36,6 +36,8 @@ pub enum KafkaFault {
     Late(Duration),
     /// The request comes so much later, and everything behind it on the connection.
     Held(Duration),
+    /// It does not come, and no other does on this connection any more, which stays open.
+    Silent,
 }
 
 /// From now on: so many of these requests are let through, and so many then suffer.
@@ -143,6 +145,7 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
         let fate = frame.get(4..6).and_then(|api| shared.fate(i16::from_be_bytes([api[0], api[1]])));
         match fate {
             Some(KafkaFault::Held(time)) => tokio::time::sleep(time).await,
+            Some(KafkaFault::Silent) => return swallow(from).await,
             Some(fault) => {
                 let id = frame.get(8..12).map_or(0, |id| i32::from_be_bytes([id[0], id[1], id[2], id[3]]));
                 lock(due).insert(id, fault);
@@ -161,10 +164,14 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, due: &Due) -> 
         match fault {
             Some(KafkaFault::Lost) => return Ok(()),
             Some(KafkaFault::Late(time)) => tokio::time::sleep(time).await,
-            Some(KafkaFault::Held(_)) | None => {}
+            Some(KafkaFault::Held(_) | KafkaFault::Silent) | None => {}
         }
         to.write_all(&frame).await?;
     }
+}
+
+async fn swallow(mut from: OwnedReadHalf) -> std::io::Result<()> {
+    tokio::io::copy(&mut from, &mut tokio::io::sink()).await.map(drop)
 }
 
 /// With its length in front.

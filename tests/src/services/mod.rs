@@ -9,6 +9,7 @@
 
 pub mod cassandra;
 pub mod certificates;
+pub mod cql_faults;
 pub mod java;
 pub mod kafka;
 pub mod kafka_faults;

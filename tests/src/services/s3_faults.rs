@@ -23,6 +23,8 @@ pub enum S3Fault {
     Slow(Duration),
     /// The connection is cut after so many bytes of it.
     Cut(usize),
+    /// So many of them are never answered, on connections that stay open.
+    Silent(u32),
 }
 
 #[derive(Clone)]
@@ -74,8 +76,11 @@ impl Shared {
     fn next(&self) -> S3Fault {
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let now = *fault;
-        if let S3Fault::Busy(left) = now {
-            *fault = if left > 1 { S3Fault::Busy(left - 1) } else { S3Fault::None };
+        match now {
+            S3Fault::Busy(1) | S3Fault::Silent(1) => *fault = S3Fault::None,
+            S3Fault::Busy(left) => *fault = S3Fault::Busy(left - 1),
+            S3Fault::Silent(left) => *fault = S3Fault::Silent(left - 1),
+            S3Fault::None | S3Fault::Slow(_) | S3Fault::Cut(_) => {}
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
         if now != S3Fault::None {
@@ -104,6 +109,9 @@ async fn pass(mut client: TcpStream, target: SocketAddr, shared: Arc<Shared>) ->
                         S3Fault::Busy(_) => return busy(client).await,
                         S3Fault::Slow(wait) => tokio::time::sleep(wait).await,
                         S3Fault::Cut(after) => left = after,
+                        S3Fault::Silent(_) => {
+                            return tokio::io::copy(&mut client, &mut tokio::io::sink()).await.map(drop);
+                        }
                     }
                 }
                 let passed = &bytes[..bytes.len().min(left)];

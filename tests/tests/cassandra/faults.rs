@@ -7,6 +7,7 @@ use cloud::clock::SystemClock;
 use cloud::store::cassandra::{CassandraSection, CassandraStore, open};
 use cloud::store::{ReadingStore as _, StoreBatch, StoreError, StoredReading};
 use protocols::metering::UtcMillis;
+use tests::services::cql_faults::{CqlFault, CqlProxy};
 
 use super::{T0, batch, migrated, node, runtime, section, series};
 
@@ -136,4 +137,43 @@ fn a_node_that_stands_still_is_not_taken_for_one_that_wrote() {
     let as_found = found.iter().map(|row| ((row.series.meter.to_string(), row.captured_at), row.quantity.mantissa));
     assert_eq!(as_found.collect::<BTreeMap<_, _>>(), wanted(&batches));
     assert_eq!(found.len(), 3 * METERS as usize * ROWS as usize);
+}
+
+/// Errors that pass are got over unseen; those that stay are the caller's, who tries again until all of it is written. A connection
+/// that has gone silent is left for a new one.
+///
+/// Controls: a batch that failed for good counts as sent (`write.rs`, `batch`); no `keepalive_interval` (`connect.rs`).
+#[test]
+fn a_node_that_answers_with_errors_or_not_at_all_is_asked_until_it_has_done_it() {
+    const EVERY: u32 = u32::MAX;
+    let node = node();
+    let Some(node) = &*node else { return };
+    let runtime = runtime();
+    let proxy = runtime.block_on(CqlProxy::start(node.cassandra.address(0))).unwrap();
+    let section = CassandraSection {
+        hosts: vec![proxy.address().to_string()],
+        request_timeout_ms: 2_000,
+        ..section(&node.cassandra)
+    };
+    let settings = runtime.block_on(migrated(&section));
+    let store = runtime.block_on(open(&settings, &SystemClock)).unwrap();
+    let batches: Vec<StoreBatch> = (1..=5).map(|seq| batch(seq, METERS, ROWS)).collect();
+    for (number, fault) in [(0, CqlFault::Overloaded), (1, CqlFault::TimedOut)] {
+        proxy.set(fault, 3);
+        assert_eq!(runtime.block_on(upsert(&store, &batches[number])), 0, "{fault:?} three times");
+        proxy.set(fault, EVERY);
+        let refused = runtime.block_on(store.upsert(&batches[number + 2..number + 3]));
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{fault:?}: {refused:?}");
+        assert!(proxy.hits() > 3, "never asked again: {fault:?}");
+        proxy.clear();
+        runtime.block_on(upsert(&store, &batches[number + 2]));
+    }
+    // Two connections, silent one after the other.
+    proxy.set(CqlFault::Silent, 2);
+    runtime.block_on(upsert(&store, &batches[4]));
+    assert_eq!(proxy.hits(), 2);
+    let found = runtime.block_on(all_rows(&store));
+    let as_found = found.iter().map(|row| ((row.series.meter.to_string(), row.captured_at), row.quantity.mantissa));
+    assert_eq!(as_found.collect::<BTreeMap<_, _>>(), wanted(&batches));
+    assert_eq!(found.len(), batches.len() * METERS as usize * ROWS as usize);
 }

@@ -27,6 +27,9 @@ use tls_client::TlsFiles;
 /// One is too few for a full load (the driver's default), and each costs the node some memory.
 const CONNECTIONS_PER_NODE: NonZeroUsize = NonZeroUsize::new(2).expect("is not zero");
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// After how long without an answer a connection is asked for a sign of life, and how long it has for it: a node may go without a
+/// word, and whatever is sent to it until then ends only by its time-out.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Nodes that join or restart may take their time to agree.
 const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is said that Cassandra is still not there.
@@ -48,6 +51,8 @@ pub(super) async fn connect(settings: &CassandraSettings) -> Result<Session, Cas
         .known_nodes(&section.hosts)
         .default_execution_profile_handle(profile.into_handle())
         .connection_timeout(CONNECT_TIMEOUT)
+        .keepalive_interval(KEEP_ALIVE)
+        .keepalive_timeout(KEEP_ALIVE)
         .pool_size(PoolSize::PerHost(CONNECTIONS_PER_NODE))
         .schema_agreement_timeout(AGREEMENT_TIMEOUT)
         // Thousands of tables of others are none of our business.
