@@ -10,6 +10,7 @@ were aborted are not seen (it is this client's default, and not that of the Java
 
 import json
 import sys
+from decimal import Decimal
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -46,6 +47,8 @@ while unfinished:
     for name in ("captured_at", "read_at", "occurred_at", "sealed_at", "sealed_effective"):
         if reading[name] is not None:
             reading[name] = reading[name].isoformat(timespec="milliseconds")
+    # The value itself, of which the column `value` is only the nearest double.
+    exact = format(Decimal(reading["mantissa"]).scaleb(reading["scaler"]), "f")
     headers = {name: value.decode() for name, value in message.headers()}
-    print(json.dumps(reading | headers))
+    print(json.dumps(reading | {"exact": exact} | headers))
 consumer.close()
