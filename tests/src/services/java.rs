@@ -40,14 +40,28 @@ fn is_wanted(java: &Path) -> bool {
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains(&format!("version \"{VERSION}")))
 }
 
-/// The folder of all jars that `tests/services/NAME/pom.xml` asks for. Another pom.xml, another folder.
+/// The program `java` of Java 17, which also runs a source file.
+pub fn jdk() -> Result<PathBuf> {
+    // Compiler and virtual machine of a JDK lie side by side; what stands on the search path is a link to the latter.
+    let java = java()?.canonicalize().context("cannot follow the links of java")?;
+    if java.with_file_name("javac").is_file() {
+        return Ok(java);
+    }
+    Err(Missing::error(format!("there is no compiler of Java {VERSION}"), "apt-get install openjdk-17-jdk-headless"))
+}
+
+/// The folder of all jars that `tests/services/NAME/pom.xml` asks for.
 pub fn jars(name: &str) -> Result<PathBuf> {
-    let pom = root()?.join("tests/services").join(name).join("pom.xml");
-    let text = std::fs::read(&pom).with_context(|| format!("cannot read {}", pom.display()))?;
+    jars_of(name, &root()?.join("tests/services").join(name).join("pom.xml"))
+}
+
+/// The folder of all jars that a pom.xml asks for. Another text of it, another folder.
+pub fn jars_of(name: &str, pom: &Path) -> Result<PathBuf> {
+    let text = std::fs::read(pom).with_context(|| format!("cannot read {}", pom.display()))?;
     let hash = Sha256::of(&text).to_string();
     fetched(&format!("{name}-{}", &hash[..12]), |staging, repository| {
         let mut maven = maven(repository)?;
-        maven.arg("-f").arg(&pom).args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
+        maven.arg("-f").arg(pom).args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
         maven.arg(option("outputDirectory", staging));
         fetch(&format!("maven-{name}"), &maven, repository)
     })

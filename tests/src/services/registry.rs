@@ -15,6 +15,8 @@ const ARTIFACT: &str = "io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all";
 /// 25 to 33 s were seen, on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(180);
 const PATH: &str = "/apis/ccompat/v7";
+/// Apicurio's own interface, which its own deserializers ask.
+const OWN_PATH: &str = "/apis/registry/v3";
 const SUBJECTS: &str = "/apis/ccompat/v7/subjects";
 
 #[derive(Debug)]
@@ -50,6 +52,11 @@ impl Registry {
     /// The base URL of Confluent's interface. Nothing is checked between versions of a schema until the client asks for it.
     pub fn url(&self) -> String {
         format!("http://{}{PATH}", self.address)
+    }
+
+    /// The base URL of Apicurio's own interface.
+    pub fn own_url(&self) -> String {
+        format!("http://{}{OWN_PATH}", self.address)
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -1,7 +1,7 @@
 //! Other people's readers over the three sinks, against what the meters captured.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,25 +11,64 @@ use protocols::metering::{Quantity, Unit, UtcMillis};
 use serde_json::Value;
 use tests::cluster::Cluster;
 use tests::power_loss::skipped;
+use tests::services::if_to_be_had;
+use tests::services::java::{class_path, jars_of, jdk};
 use tests::system::Truth;
 
-/// Reads the sinks of the cloud called `name`, and compares each with the truth. How many readings each holds.
-pub(crate) fn find_the_same(cluster: &Cluster, name: &str, truth: &Truth, deaf: &[Deaf]) -> Result<Vec<u64>> {
+/// Somebody's program that prints every reading of a sink as a line of JSON.
+struct Reader {
+    name: &'static str,
+    command: Command,
+}
+
+/// Reads the sinks of the cloud called `name`, and compares each with the truth. How many readings each reader found.
+///
+/// Negative control, seen: let the example in Java read uncommitted records; it finds deliveries twice.
+pub(crate) fn find_the_same(
+    cluster: &Cluster,
+    name: &str,
+    truth: &Truth,
+    deaf: &[Deaf],
+) -> Result<Vec<(&'static str, u64)>> {
     let mut found = Vec::new();
-    let Some(python) = python() else { return Ok(found) };
+    for mut reader in in_python(cluster, name).into_iter().chain(in_java(cluster, name)?) {
+        let comparison = compare(truth, &read(&mut reader)?, deaf);
+        ensure!(comparison.is_clean(), "{}: {comparison:?}", reader.name);
+        found.push((reader.name, comparison.captured));
+    }
+    Ok(found)
+}
+
+fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn in_python(cluster: &Cluster, name: &str) -> Vec<Reader> {
+    let Some(python) = python() else { return Vec::new() };
     let (brokers, registry) = (cluster.kafka.bootstrap(), cluster.registry.url());
     let (topic, port) = (format!("{name}.readings"), cluster.cassandra.address(0).port().to_string());
     let bucket = cluster.s3.bucket().join(name).display().to_string();
-    for (script, arguments) in [
-        ("deploy/examples/read_readings.py", vec![brokers.as_str(), &registry, &topic]),
-        ("tests/tests/cluster/read_store.py", vec![&port, name]),
-        ("tests/tests/cluster/read_archive.py", vec![&bucket]),
-    ] {
-        let comparison = compare(truth, &read(&python, script, &arguments)?, deaf);
-        ensure!(comparison.is_clean(), "{script}: {comparison:?}");
-        found.push(comparison.captured);
-    }
-    Ok(found)
+    let reader = |name: &'static str, arguments: &[&str]| {
+        let mut command = Command::new(&python);
+        command.arg(in_repository(name)).args(arguments);
+        Reader { name, command }
+    };
+    vec![
+        reader("deploy/examples/read_readings.py", &[&brokers, &registry, &topic]),
+        reader("tests/tests/cluster/read_store.py", &[&port, name]),
+        reader("tests/tests/cluster/read_archive.py", &[&bucket]),
+    ]
+}
+
+/// The example in Java, where there is a compiler of it, and Maven can fetch what the example needs.
+fn in_java(cluster: &Cluster, name: &str) -> Result<Option<Reader>> {
+    let to_be_had = jdk().and_then(|java| Ok((java, jars_of("examples", &in_repository("deploy/examples/pom.xml"))?)));
+    let Some((java, jars)) = if_to_be_had(to_be_had)? else { return Ok(None) };
+    let example = "deploy/examples/ReadReadings.java";
+    let mut command = Command::new(java);
+    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp", &class_path(&jars)]).arg(in_repository(example));
+    command.args([cluster.kafka.bootstrap(), cluster.registry.own_url(), format!("{name}.readings")]);
+    Ok(Some(Reader { name: example, command }))
 }
 
 /// A Python with the clients, if there is one.
@@ -41,15 +80,15 @@ fn python() -> Option<String> {
         return Some(python);
     }
     skipped(
-        "there is no Python with confluent-kafka[avro], cassandra-driver and duckdb: nobody else has read the sinks",
+        "there is no Python with confluent-kafka[avro], cassandra-driver and duckdb: nobody has read the sinks with it",
     );
     None
 }
 
-/// Runs a script of the repository. Every line is a reading; one that names its batch must be the only one with its index.
-fn read(python: &str, script: &str, arguments: &[&str]) -> Result<Sink> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(script);
-    let output = Command::new(python).arg(&path).args(arguments).output()?;
+/// Every line is a reading; one that names its batch must be the only one with its index.
+fn read(reader: &mut Reader) -> Result<Sink> {
+    let script = reader.name;
+    let output = reader.command.output().with_context(|| format!("cannot run {script}"))?;
     ensure!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     let mut deliveries = BTreeSet::new();
     let mut sink = Sink::new();
@@ -74,6 +113,10 @@ fn reading(row: &Value) -> Option<(demo::verdict::Identity, String)> {
         Unit(u8::try_from(row["unit_number"].as_u64()?).ok()?),
     );
     let kind = kind(&row["kind"])?;
+    // The examples work out the value themselves, in whatever decimals their language has.
+    if let Some(exact) = text("exact") {
+        (Quantity::from_decimal(&exact, 0, quantity.unit).ok()? == quantity).then_some(())?;
+    }
     let identity =
         (text("meter")?, text("code")?, kind, row["period_s"].as_u64()?, at.to_string(), row["nth"].as_u64()?);
     Some((identity, quantity.to_string()))
