@@ -99,6 +99,11 @@ impl Samples {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own - other).collect())
     }
 
+    /// Round by round.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(own, other)| own + other).collect())
+    }
+
     pub fn map(&self, change: impl Fn(f64) -> f64) -> Self {
         Self(self.0.iter().map(|figure| change(*figure)).collect())
     }
@@ -135,13 +140,18 @@ pub type Part<'a> = (&'a str, fn() -> Result<()>);
 
 /// The entry of a benchmark: its parts by name, all of them when none is asked for. What cargo adds (`--bench`) is no name.
 pub fn run_named(parts: &[Part<'_>]) -> Result<()> {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     for (name, run) in parts {
-        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+        if is_asked(name) {
             run().with_context(|| format!("the benchmark {name}"))?;
         }
     }
     Ok(())
+}
+
+/// Whether a part of a benchmark is to run.
+pub fn is_asked(name: &str) -> bool {
+    let mut asked = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).peekable();
+    asked.peek().is_none() || asked.any(|asked| asked == name)
 }
 
 /// CPU seconds of this thread that `work` takes, done `times` times.

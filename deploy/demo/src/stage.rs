@@ -44,8 +44,10 @@ impl Binaries {
 
 /// A pushed telegram can be in nobody's hands for as long as one group commit takes.
 const GROUP_COMMIT: i64 = 1_000;
+/// A demo is over before a patient archive would have written anything.
+const CUT_AGE_MS: u32 = 2_000;
 /// Of the cloud, at most.
-const INSTANCES: usize = 4;
+pub const INSTANCES: usize = 4;
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Groups wait for members that were killed.
 const CLUSTER_START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -76,6 +78,8 @@ pub struct Stage {
     pub mqtt_toml: String,
     /// Appended to the settings of each instance of the cloud: the engines that they share.
     pub engines_toml: String,
+    /// How long the cloud's archive waits for more before it writes an object.
+    pub cut_age_ms: u32,
     /// When nobody listened to push feeds.
     pub deaf: Vec<Deaf>,
     /// Added to the environment of cloud and gateway at their next start.
@@ -140,6 +144,7 @@ impl Stage {
             broker_toml: String::new(),
             mqtt_toml: String::new(),
             engines_toml: String::new(),
+            cut_age_ms: CUT_AGE_MS,
             deaf: vec![Deaf { from: 0, to: i64::MAX, before_the_first_start: true }],
             variables: Vec::new(),
         })
@@ -233,13 +238,13 @@ impl Stage {
             0 => self.cloud_folder(),
             number => self.cloud_folder().join(format!("instance-{number}")),
         };
-        // Cut and commit in seconds: a demo is over before a patient archive would have written anything.
         let toml = format!(
-            "data_dir = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\nkeep_alive_s = 5\n{}[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = 2000\n{}",
+            "data_dir = \"{}\"\n[mqtt]\nbroker = \"127.0.0.1:{}\"\nkeep_alive_s = 5\n{}[http]\nlisten = \"{}\"\n[archive]\ncut_age_ms = {}\n{}",
             folder.display(),
             self.broker_port,
             self.mqtt_toml,
             loopback(self.cloud_ports[number]),
+            self.cut_age_ms,
             self.engines_toml,
         );
         std::fs::write(self.cloud_config(number), toml).context("the cloud's settings cannot be written")

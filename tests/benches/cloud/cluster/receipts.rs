@@ -1,0 +1,61 @@
+//! Part `receipts`: from the seal of a batch to its receipt, at 2,000 readings a second.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::measure::{Reach, Row, Samples, note};
+use tokio::time::Instant;
+
+use super::Bench;
+use super::fleet::{Fleet, Shape};
+
+const SHAPE: Shape = Shape { gateways: 40, meters: 25, every: Duration::from_secs(1) };
+const WARM_UP: Duration = Duration::from_secs(8);
+const WINDOW: Duration = Duration::from_secs(8);
+const WINDOWS: u32 = 5;
+/// For the receipts of the last batches.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    bench.start_instances(1)?;
+    let (begun, receipted, waiting) = bench.runtime.block_on(async {
+        let fleet = Fleet::start(&bench.stage, 1, SHAPE).await?;
+        tokio::time::sleep(WARM_UP).await;
+        let begun = Instant::now();
+        tokio::time::sleep(WINDOW * WINDOWS + PATIENCE).await;
+        anyhow::Ok((begun, fleet.receipted(), fleet.waiting()))
+    })?;
+    bench.stop_instances(1)?;
+    let mut windows = vec![Vec::new(); WINDOWS as usize];
+    for done in receipted.iter().filter(|done| done.sealed >= begun) {
+        let number = (done.sealed - begun).as_millis() / WINDOW.as_millis();
+        if let Some(window) = windows.get_mut(number as usize) {
+            window.push((done.answered - done.sealed).as_secs_f64() * 1e3);
+        }
+    }
+    let sent = (SHAPE.gateways as f64 * WINDOW.as_secs_f64() / SHAPE.every.as_secs_f64()) as usize;
+    // A beat may fall into the next window.
+    let whole = windows.iter().all(|window| window.len() + SHAPE.gateways >= sent);
+    let counts: Vec<usize> = windows.iter().map(Vec::len).collect();
+    ensure!(whole, "receipts by window of {sent} batches: {counts:?}; {waiting} wait");
+    for (name, part) in [("p50", 0.5), ("p99", 0.99)] {
+        let figures = windows.iter_mut().map(|window| quantile(window, part)).collect();
+        let work = format!("from seal to receipt at {:.0} readings/s, {name}", SHAPE.readings_per_s());
+        let (figures, beside) = (Samples::new(figures)?, String::new());
+        Row { work: &work, figures: &figures, unit: "ms", reach: Reach::None, beside }.print()?;
+    }
+    Ok(note(&format!(
+        "receipts: {} gateways that each upload a batch of {} readings a second by HTTP and publish its ref by MQTT; one instance with \
+         its defaults; {WINDOWS} windows of {} s, {} batches in the smallest.",
+        SHAPE.gateways,
+        2 * SHAPE.meters,
+        WINDOW.as_secs(),
+        counts.iter().min().unwrap_or(&0)
+    ))?)
+}
+
+fn quantile(figures: &mut [f64], part: f64) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let rank = (figures.len() as f64 * part).ceil() as usize;
+    figures[rank.clamp(1, figures.len()) - 1]
+}

@@ -1,0 +1,95 @@
+//! Part `cluster`: Kafka, Cassandra and a Parquet writer, each alone, and our program through all three, in turns.
+
+use anyhow::Result;
+use tests::measure::{Reach, Row, Samples, alternate, note};
+
+use super::Bench;
+use super::load::{Made, READINGS};
+use super::ours::Drained;
+use super::parquet::Rows;
+use super::peers::{CassandraPeer, KafkaPeer};
+
+const ROUNDS: usize = 4;
+const GATEWAYS: usize = 60;
+/// Of each gateway in one round.
+const BATCHES: usize = 5;
+
+pub(crate) fn run(bench: &mut Bench) -> Result<()> {
+    let count = GATEWAYS * BATCHES * READINGS;
+    // Warms everything up, and makes the records for the others.
+    let first = bench.loads.next(GATEWAYS, BATCHES)?;
+    bench.drain(1, &first)?;
+    let folder = bench.stage.folder().to_owned();
+    let kafka = KafkaPeer::new(&bench.cluster.kafka, &bench.engines.kafka, count, &folder)?;
+    let cassandra = bench.runtime.block_on(CassandraPeer::new(&bench.engines.cassandra))?;
+    // Each round has rows of its own: the warm-up, and the rounds.
+    let rounds = (0..=ROUNDS).map(|_| bench.loads.next(GATEWAYS, BATCHES)).collect::<Result<Vec<Vec<Made>>>>()?;
+    let rows = Rows::new(&first);
+    let (mut loaded, mut drained) = (rounds.iter(), rounds.iter());
+    let mut ours: Vec<Drained> = Vec::new();
+    let bench = std::cell::RefCell::new(bench);
+    let [k, bare, c, p, own] = alternate(
+        ROUNDS,
+        [
+            &mut || kafka.benchmark(&bench.borrow().cluster.kafka, count),
+            &mut || kafka.produce(),
+            &mut || {
+                let made = loaded.next().expect("a load for each round");
+                bench.borrow().runtime.block_on(cassandra.load(made))
+            },
+            &mut || rows.write(&folder.join("bare.parquet")),
+            &mut || {
+                let made = drained.next().expect("a load for each round");
+                let run = bench.borrow_mut().drain(1, made)?;
+                ours.push(run);
+                Ok(run.readings_per_s)
+            },
+        ],
+    )?;
+    // The first was the warm-up.
+    let runs = &ours[1..];
+    print(runs, &own, [&k, &bare, &c, &p])?;
+    let committed: Vec<f64> = runs.iter().map(|run| run.committed_share).collect();
+    Ok(note(&format!(
+        "cluster: {count} readings of 10 s cadence a round, batches of {READINGS}; a record is {:.0} bytes with key and headers. Ours: one \
+         instance of `meterpost-cloud run`, payloads landed before, timed from the first ref in the log until all readings are stored, \
+         committed and archived ({:.0} % of that until all are committed); CPU and peak memory of its process. k: \
+         ProducerPerformance, acks=all, zstd, no transactions, records of the same bytes with the top bit off (it reads text), after \
+         a warm-up. Bare: one loop on librdkafka, the same records in the same order. c: one loop on the same driver, the same \
+         statement, batches and requests at once. p: the crate `parquet`, the same schema and settings, sorted rows in memory \
+         to a file.",
+        kafka.record_bytes(),
+        Samples::new(committed)?.median() * 100.0
+    ))?)
+}
+
+fn print(runs: &[Drained], own: &Samples, [k, bare, c, p]: [&Samples; 4]) -> Result<()> {
+    let samples = |of: fn(&Drained) -> f64| Samples::new(runs.iter().map(of).collect());
+    let alone = |work: &str, figures: &Samples| {
+        let (unit, reach, beside) = ("readings/s", Reach::None, String::new());
+        Row { work, figures, unit, reach, beside }.print()
+    };
+    alone("k: Kafka alone, its producer benchmark", k)?;
+    alone("Kafka alone, a bare loop on librdkafka", bare)?;
+    alone("c: Cassandra alone, a bare loader with our statement", c)?;
+    alone("p: a bare Parquet writer", p)?;
+    alone("head-end through all three, from refs in the log to committed, stored and archived", own)?;
+    let one_after_the_other = |k: &Samples| {
+        let slowness = k.map(|k| 1.0 / k).plus(&c.map(|c| 1.0 / c)).plus(&p.map(|p| 1.0 / p));
+        slowness.map(|slowness| 1.0 / slowness)
+    };
+    let (limit, limit_bare) = (one_after_the_other(k), one_after_the_other(bare));
+    let beside = format!("{:.0} readings/s", limit.median());
+    let work = "the same, over 1/(1/k + 1/c + 1/p)";
+    Row { work, figures: &own.over(&limit), unit: "x", reach: Reach::AtLeast(0.8), beside }.print()?;
+    let beside = format!("{:.0} readings/s", limit_bare.median());
+    let work = "the same, with the bare loop on librdkafka for k";
+    Row { work, figures: &own.over(&limit_bare), unit: "x", reach: Reach::None, beside }.print()?;
+    let (work, figures) = ("head-end on the engines: CPU", samples(|run| run.cpu_us)?);
+    let beside = String::new();
+    Row { work, figures: &figures, unit: "µs per reading", reach: Reach::AtMost(4.0), beside }.print()?;
+    let (work, figures) =
+        ("head-end on the engines: peak of resident memory at full load", samples(|run| run.peak_mb)?);
+    let beside = String::new();
+    Ok(Row { work, figures: &figures, unit: "MB", reach: Reach::AtMost(300.0), beside }.print()?)
+}
