@@ -317,11 +317,7 @@ impl EventLog for KafkaLog {
     }
 
     async fn ends(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
-        self.blocking(move |shared| {
-            let end = |partition| shared.readers.settled_end(shared.topic(topic), partition);
-            (0..shared.settings.partitions).map(end).collect()
-        })
-        .await
+        self.blocking(move |shared| shared.readers.settled_ends(shared.topic(topic), shared.settings.partitions)).await
     }
 
     async fn read_readings(

@@ -1,5 +1,6 @@
 //! Reading committed records of a range, and where partitions end.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,14 +44,25 @@ impl Readers {
     /// Where the partition ends, once every transaction that was open when this was called has ended: so everything is
     /// before it that was committed by then, however late its marker is.
     pub(super) fn settled_end(&self, topic: &str, partition: u32) -> Result<u64, LogError> {
-        let (_, end) = watermarks(&self.uncommitted, topic, partition)?;
+        let ends = self.settled(topic, partition..partition + 1)?;
+        ends.first().copied().ok_or_else(|| LogError::Unavailable(format!("{topic} {partition} has no end")))
+    }
+
+    /// The same of all partitions, asked with one question a broker.
+    pub(super) fn settled_ends(&self, topic: &str, partitions: u32) -> Result<Vec<u64>, LogError> {
+        self.settled(topic, 0..partitions)
+    }
+
+    fn settled(&self, topic: &str, partitions: Range<u32>) -> Result<Vec<u64>, LogError> {
+        let wanted = ends(&self.uncommitted, topic, partitions.clone())?;
         for _ in 0..SETTLE_TRIES {
-            if watermarks(&self.committed, topic, partition)?.1 >= end {
-                return Ok(end);
+            let readable = ends(&self.committed, topic, partitions.clone())?;
+            if readable.iter().zip(&wanted).all(|(readable, wanted)| readable >= wanted) {
+                return Ok(wanted);
             }
             std::thread::sleep(SETTLE_PAUSE);
         }
-        Err(LogError::Unavailable(format!("a transaction in {topic} {partition} does not end")))
+        Err(LogError::Unavailable(format!("a transaction in {topic} {partitions:?} does not end")))
     }
 
     /// Calls `take` with every committed record that there is now.
@@ -80,7 +92,7 @@ impl Readers {
             return Ok(Vec::new());
         }
         // What was committed before this call is read, even while its markers are still being written.
-        let (_, end) = watermarks(&self.committed, topic, partition)?;
+        let end = ends(&self.committed, topic, partition..partition + 1)?.first().copied().unwrap_or(0);
         let to = if to <= end { to } else { to.min(self.settled_end(topic, partition)?) };
         let mut found = Vec::new();
         self.read_to(topic, partition, (from, to), |message| {
@@ -153,12 +165,12 @@ fn read_assigned(
     }
 }
 
-/// The first offset, and one more than the last.
-fn watermarks(consumer: &BaseConsumer<Context>, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
+/// One more than the last offset of each partition that this consumer may read.
+fn ends(consumer: &BaseConsumer<Context>, topic: &str, partitions: Range<u32>) -> Result<Vec<u64>, LogError> {
     let mut tries = 0;
     loop {
-        match consumer.fetch_watermarks(topic, partition as i32, ASK_TIMEOUT) {
-            Ok((low, high)) => return Ok((low.max(0) as u64, high.max(0) as u64)),
+        match ask_ends(consumer, topic, partitions.clone()) {
+            Ok(ends) => return Ok(ends),
             Err(error) if tries < LEADER_TRIES && error.rdkafka_error_code().is_some_and(leads_elsewhere) => {
                 tries += 1;
                 std::thread::sleep(POLL);
@@ -166,6 +178,25 @@ fn watermarks(consumer: &BaseConsumer<Context>, topic: &str, partition: u32) -> 
             Err(error) => return Err(unavailable(&error)),
         }
     }
+}
+
+fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, partitions: Range<u32>) -> Result<Vec<u64>, DriverError> {
+    let mut asked = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions.clone() {
+        // A point in time, where the end is that of now.
+        asked.add_partition_offset(topic, partition as i32, Offset::End)?;
+    }
+    let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
+    let end = |partition| {
+        let unknown = DriverError::MetadataFetch(RDKafkaErrorCode::UnknownPartition);
+        let element = found.find_partition(topic, partition as i32).ok_or(unknown)?;
+        element.error()?;
+        match element.offset() {
+            Offset::Offset(end) => Ok(end.max(0) as u64),
+            _ => Err(DriverError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable)),
+        }
+    };
+    partitions.map(end).collect()
 }
 
 /// The partition is new, or another broker leads it now: the next answer will know.
