@@ -21,8 +21,8 @@ use crate::log::{
 };
 use crate::offload::offload;
 
-/// Records read from the log at once.
-const PAGE: usize = 4_096;
+/// Records read from the log at once: each reading of a range begins with a fetch of its own, and ends with one too many.
+const PAGE: usize = 32_768;
 /// Events have up to 128 KiB each.
 const EVENT_PAGE: usize = 64;
 

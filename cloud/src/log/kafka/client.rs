@@ -58,7 +58,10 @@ pub(super) fn reading_config(settings: &KafkaSettings) -> ClientConfig {
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "earliest")
         .set("enable.partition.eof", "true")
+        // A range is asked for and no more: what comes beyond it was fetched and unpacked for nothing.
         .set("queued.max.messages.kbytes", "16384")
+        .set("queued.min.messages", "10000")
+        .set("fetch.message.max.bytes", "262144")
         .set("fetch.wait.max.ms", "10")
         .set("fetch.error.backoff.ms", "100");
     config
