@@ -116,29 +116,44 @@ fn encode(
 }
 
 /// By meter, code (as text: that is what the declared order means), instant, offset; a meter's rows are in one partition.
+/// What is compared is numbers: texts are looked at once for each series in a row.
 fn sort(rows: &mut [ReadingRecord]) {
-    let mut ranks: BTreeMap<String, u32> = BTreeMap::new();
-    let mut by_code: HashMap<Code, u32> = HashMap::new();
-    for row in rows.iter() {
-        if !by_code.contains_key(&row.reading.series.code) {
-            ranks.insert(row.reading.series.code.to_string(), 0);
-            by_code.insert(row.reading.series.code.clone(), 0);
-        }
+    let mut ranks: BTreeMap<(MeterId, String), u32> = BTreeMap::new();
+    let mut texts: HashMap<Code, String> = HashMap::new();
+    for rows in rows.chunk_by(in_one_series) {
+        let Series { meter, code, .. } = &rows[0].reading.series;
+        let text = texts.entry(code.clone()).or_insert_with(|| code.to_string());
+        ranks.insert((meter.clone(), text.clone()), 0);
     }
     for (rank, slot) in (0..).zip(ranks.values_mut()) {
         *slot = rank;
     }
-    for (code, rank) in &mut by_code {
-        *rank = ranks.get(&code.to_string()).copied().expect("every code has a rank");
-    }
-    rows.sort_unstable_by(|a, b| {
-        let (left, right) = (&a.reading, &b.reading);
-        left.series
-            .meter
-            .cmp(&right.series.meter)
-            .then_with(|| by_code.get(&left.series.code).cmp(&by_code.get(&right.series.code)))
-            .then_with(|| (left.captured_at, a.offset, a.partition).cmp(&(right.captured_at, b.offset, b.partition)))
+    let by_series: HashMap<(MeterId, Code), u32> = rows
+        .chunk_by(in_one_series)
+        .map(|rows| {
+            let Series { meter, code, .. } = &rows[0].reading.series;
+            let rank = ranks.get(&(meter.clone(), code.to_string())).copied().expect("every series has a rank");
+            ((meter.clone(), code.clone()), rank)
+        })
+        .collect();
+    let mut last: Option<(Series, u32)> = None;
+    rows.sort_by_cached_key(|row| {
+        let series = &row.reading.series;
+        let rank = match &last {
+            Some((known, rank)) if known == series => *rank,
+            _ => {
+                let known = by_series.get(&(series.meter.clone(), series.code.clone()));
+                let rank = known.copied().expect("every series has a rank");
+                last = Some((series.clone(), rank));
+                rank
+            }
+        };
+        (rank, row.reading.captured_at, row.offset, row.partition)
     });
+}
+
+fn in_one_series(one: &ReadingRecord, next: &ReadingRecord) -> bool {
+    one.reading.series == next.reading.series
 }
 
 /// Voltages and short intervals repeat a few values without order. Registers ascend in small steps; but where a series has
