@@ -31,8 +31,9 @@ use crate::log::{AppliedBatch, LogError, PartitionCommit};
 const QUEUE: usize = 16;
 /// Of one step of a transaction.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
-const DRAIN_POLL: Duration = Duration::from_millis(1);
-const DRAIN_POLLS_MAX: u32 = 20_000;
+/// Between two looks. The driver's own waiting would spin: it looks at the clock all the time in the last millisecond of any.
+const DRAIN_PAUSE: Duration = Duration::from_millis(1);
+const DRAIN_PAUSES_MAX: u32 = 20_000;
 /// How often the driver's events are served while records are handed over.
 const SERVE_EVERY: u32 = 512;
 
@@ -328,24 +329,36 @@ fn send<K: rdkafka::message::ToBytes + ?Sized, P: rdkafka::message::ToBytes + ?S
     producer: &Producer,
     record: BaseRecord<'_, K, P>,
 ) -> Result<(), Broken> {
-    let mut record = record;
-    for _ in 0..DRAIN_POLLS_MAX {
+    let (mut record, mut pauses) = (record, 0);
+    loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),
             Err((DriverError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => record = unsent,
             Err((error, _)) => return Err(error.into()),
         }
-        producer.poll(DRAIN_POLL);
+        serve(producer, &mut pauses)?;
     }
-    Err(Broken::Slow)
 }
 
 fn drain(producer: &Producer) -> Result<(), Broken> {
-    for _ in 0..DRAIN_POLLS_MAX {
-        if producer.in_flight_count() == 0 {
-            return Ok(());
-        }
-        producer.poll(DRAIN_POLL);
+    let mut pauses = 0;
+    while producer.in_flight_count() > 0 {
+        serve(producer, &mut pauses)?;
     }
-    Err(Broken::Slow)
+    Ok(())
+}
+
+/// Takes acknowledgements that are there, and pauses when there are none.
+fn serve(producer: &Producer, pauses: &mut u32) -> Result<(), Broken> {
+    let before = producer.in_flight_count();
+    producer.poll(Duration::ZERO);
+    if producer.in_flight_count() < before {
+        return Ok(());
+    }
+    *pauses += 1;
+    if *pauses > DRAIN_PAUSES_MAX {
+        return Err(Broken::Slow);
+    }
+    std::thread::sleep(DRAIN_PAUSE);
+    Ok(())
 }
