@@ -99,9 +99,9 @@ impl Fleet {
         lock(&self.state).receipted.clone()
     }
 
-    /// Sealed and without a receipt.
-    pub(crate) fn waiting(&self) -> usize {
-        lock(&self.state).waiting.values().map(|(_, waiting)| waiting.len()).sum()
+    /// When each batch was sealed that has no receipt.
+    pub(crate) fn waiting(&self) -> Vec<Instant> {
+        lock(&self.state).waiting.values().flat_map(|(_, waiting)| waiting.values().copied()).collect()
     }
 
     /// Until every gateway has a receipt for a batch that it sealed after `since`: how long after `since` the last of them had it.
