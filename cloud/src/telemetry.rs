@@ -54,6 +54,11 @@ metrics! {
     Statuses, Counter, "cloud_statuses_total", "", "Gateway statuses taken over.";
     RefsNewer, Counter, "cloud_newer_messages_total", "message=\"ref\"", "Messages of a version that only a newer cloud reads.";
     StatusesNewer, Counter, "cloud_newer_messages_total", "message=\"status\"", "Messages of a version that only a newer cloud reads.";
+    RefsWaiting, Gauge, "cloud_refs_waiting", "", "Records of refs behind the committed positions: not settled yet, in all partitions, whoever has them.";
+    RefsInFlight, Gauge, "cloud_refs_in_flight", "", "Records of refs that this worker has taken and not settled.";
+    PartitionsHeld, Gauge, "cloud_worker_partitions", "", "Partitions of refs that this worker has.";
+    BatchesQuarantined, Counter, "cloud_batches_quarantined_total", "", "Batches that were refused for good, and set aside.";
+    QuarantineBatches, Gauge, "cloud_quarantine_batches", "", "Refused uploads that lie in quarantine, as of the last sweep of the landing area.";
     BatchesRecovered, Counter, "cloud_batches_recovered_total", "", "Batches the ledger had forgotten, applied from the landing area.";
     BatchesLost, Counter, "cloud_batches_lost_total", "", "Batches the ledger had forgotten and the landing area does not have.";
     ReadingsCommitted, Counter, "cloud_readings_committed_total", "", "Readings committed to the log.";
@@ -63,7 +68,12 @@ metrics! {
     StoreRetries, Counter, "cloud_sink_retries_total", "sink=\"store\"", "Calls repeated because the sink was unavailable.";
     LogRetries, Counter, "cloud_sink_retries_total", "sink=\"log\"", "Calls repeated because the sink was unavailable.";
     LandingRetries, Counter, "cloud_sink_retries_total", "sink=\"landing\"", "Calls repeated because the sink was unavailable.";
+    FencedCommits, Counter, "cloud_worker_fencings_total", "what=\"commit\"", "Work of this instance that was cut off: a commit refused since another owner has the partition, a partition taken away with records in hand, a producer fenced by Kafka.";
+    FencedRecords, Counter, "cloud_worker_fencings_total", "what=\"records\"", "Work of this instance that was cut off: a commit refused since another owner has the partition, a partition taken away with records in hand, a producer fenced by Kafka.";
+    FencedProducers, Counter, "cloud_worker_fencings_total", "what=\"producer\"", "Work of this instance that was cut off: a commit refused since another owner has the partition, a partition taken away with records in hand, a producer fenced by Kafka.";
     Resyncs, Counter, "cloud_worker_resyncs_total", "", "Times the worker re-read its state after a doubtful commit.";
+    DelaySinceAppend, Histogram, "cloud_receipt_delay_seconds", "since=\"append\"", "Until the receipt of an applied batch was ready for the broker: since its ref was appended to the log, and since the gateway sealed it by its own clock.";
+    DelaySinceSeal, Histogram, "cloud_receipt_delay_seconds", "since=\"seal\"", "Until the receipt of an applied batch was ready for the broker: since its ref was appended to the log, and since the gateway sealed it by its own clock.";
     ReceiptsQueued, Counter, "cloud_receipts_total", "outcome=\"queued\"", "Receipts by what became of them.";
     ReceiptsMerged, Counter, "cloud_receipts_total", "outcome=\"merged\"", "Receipts by what became of them.";
     ReceiptsDropped, Counter, "cloud_receipts_total", "outcome=\"dropped\"", "Receipts by what became of them.";
@@ -96,7 +106,7 @@ metrics! {
 }
 
 /// Upper bounds in seconds.
-const BUCKETS: [f64; 10] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0, 600.0];
 
 #[derive(Debug, Default)]
 struct Cell {

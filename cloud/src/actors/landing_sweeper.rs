@@ -111,6 +111,7 @@ async fn sweep_once(sweep: &mut LandingSweep, services: &SweepServices, file: &P
     }
     let swept = sweep.sweep_aged(&**log, payloads, clock.now()).await?;
     metrics.add(Metric::LandingDeletedAged, swept.deleted);
+    metrics.set(Metric::QuarantineBatches, payloads.quarantine_count().await.map_err(ArchiveError::Landing)?);
     if archived + swept.deleted > 0 {
         info!(archived, aged = swept.deleted, kept = swept.kept, "landing area swept");
     }
@@ -156,6 +157,9 @@ mod tests {
             payloads.put(&key, payload.bytes.into()).await.unwrap();
             // The third is younger than the window.
             log.apply(&batch, T0, T0.plus_ms(if seq == 3 { 500 } else { 0 }));
+            if seq == 1 {
+                payloads.quarantine(&key, None, "told so").await.unwrap();
+            }
         }
         let settings = CutSettings { age_ms_max: 0, ..CutSettings::default() };
         let mut archiver = Archiver::new(log.clone(), payloads.objects(), settings);
@@ -172,8 +176,9 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert!(sweeper.connected());
-        let values = [Metric::LandingDeletedArchived, Metric::LandingDeletedAged, Metric::LandingPayloads];
-        assert_eq!(values.map(|metric| metrics.value(metric)), [2, 0, 1]);
+        let swept = [Metric::LandingDeletedArchived, Metric::LandingDeletedAged, Metric::LandingPayloads];
+        let values = [swept.as_slice(), &[Metric::QuarantineBatches]].concat();
+        assert_eq!(values.iter().map(|metric| metrics.value(*metric)).collect::<Vec<_>>(), [2, 0, 1, 1]);
         let next = LandingSweeper::new(services, KEEP, file).begin();
         assert!(next.positions().books.iter().sum::<u64>() > 0, "{:?}", next.positions());
     }

@@ -172,6 +172,16 @@ impl Payloads {
         Ok(())
     }
 
+    /// How many refused uploads lie in quarantine.
+    pub async fn quarantine_count(&self) -> Result<u64, PayloadsError> {
+        let mut count = 0;
+        let mut objects = self.objects.list(Some(&Path::from(QUARANTINE)));
+        while let Some(meta) = objects.try_next().await.map_err(PayloadsError::Unavailable)? {
+            count += u64::from(meta.location.as_ref().ends_with(NOTE_SUFFIX));
+        }
+        Ok(count)
+    }
+
     /// Whether the store answers at all.
     pub async fn probe(&self) -> Result<(), PayloadsError> {
         match self.objects.head(&Path::from("landing/.probe")).await {

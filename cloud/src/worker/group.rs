@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::limits::{READINGS_MAX, SEALED_AHEAD_MS_MAX, UNCOMPRESSED_BYTES_MAX};
@@ -115,6 +116,8 @@ pub(super) struct StagedPartition {
     batches: Vec<(Claim, AppliedBatch)>,
     pub(super) answers: BTreeMap<(GatewayId, u64), Answers>,
     counts: Vec<(Metric, u64)>,
+    /// Of the batches whose refs were taken: when the ref was appended, when the gateway sealed them.
+    began: Vec<(UtcMillis, UtcMillis)>,
     /// Who sent a message of a newer version, and of which: one of them.
     pub(super) newer: Option<(GatewayId, u64)>,
 }
@@ -171,7 +174,10 @@ impl Staged {
                     part.push(claim.clone(), batch, *landed_at);
                     part.count_one(Metric::BatchesRecovered);
                 }
-                Some(Opening::Refused(reason)) => ledger.refuse(incarnation, seq, reason),
+                Some(Opening::Refused(reason)) => {
+                    ledger.refuse(incarnation, seq, reason);
+                    part.count_one(Metric::BatchesQuarantined);
+                }
                 Some(Opening::Later(reason)) => {
                     tracing::error!(batch = %claim.key.batch, error = reason, "a forgotten batch cannot be judged");
                 }
@@ -232,10 +238,12 @@ impl StagedPartition {
             (Verdict::Refused(_), _) => Metric::RefsRefused,
             (_, Some(Opening::Batch(batch))) => {
                 self.push(claim, batch, record.appended_at);
+                self.began.push((record.appended_at, batch.sealed_at));
                 Metric::RefsApplied
             }
             (_, Some(Opening::Refused(reason))) => {
                 tracing::error!(batch = %reference.id, error = reason, "a batch is refused");
+                self.count_one(Metric::BatchesQuarantined);
                 Metric::RefsRefused
             }
             (_, Some(Opening::Later(reason))) => {
@@ -303,9 +311,15 @@ impl StagedPartition {
     }
 
     /// For after the commit: what was dropped was not done.
-    pub(super) fn count(&self, metrics: &Metrics) {
+    pub(super) fn count(&self, metrics: &Metrics, now: UtcMillis) {
         for &(metric, count) in &self.counts {
             metrics.add(metric, count);
+        }
+        // Clocks of others: what was begun in our future was begun just now.
+        let since = |at: UtcMillis| Duration::from_millis(u64::try_from(now.since(at)).unwrap_or(0));
+        for &(appended_at, sealed_at) in &self.began {
+            metrics.observe(Metric::DelaySinceAppend, since(appended_at));
+            metrics.observe(Metric::DelaySinceSeal, since(sealed_at));
         }
     }
 }

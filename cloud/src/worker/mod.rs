@@ -164,7 +164,9 @@ impl Worker {
         tracing::warn!(error = %cause, "reading ledger and positions afresh");
         self.services.metrics.add(Metric::Resyncs, 1);
         self.services.health.set(Part::Worker, false);
+        self.services.metrics.set(Metric::RefsInFlight, 0);
         self.held.clear();
+        self.held_changed();
         let mut retry = self.retry(Part::Log, Metric::LogRetries);
         loop {
             match consumer.resync().await {
@@ -219,6 +221,7 @@ impl Worker {
                 tracing::info!(partition, position, gateways = ledgers.len(), "partition assigned");
                 records.retain(|record| record.partition != partition);
                 self.held.insert(partition, Held { ownership, position, ledgers });
+                self.held_changed();
                 self.services.health.set(Part::Worker, true);
                 self.services.health.set(Part::Log, true);
             }
@@ -236,16 +239,24 @@ impl Worker {
 
     fn drop_partition(&mut self, partition: u32, records: &mut VecDeque<Record>) {
         tracing::info!(partition, "partition given up");
+        let in_hand = records.len();
         records.retain(|record| record.partition != partition);
+        self.services.metrics.add(Metric::FencedRecords, u64::from(records.len() < in_hand));
         self.held.remove(&partition);
+        self.held_changed();
         if self.held.is_empty() {
             self.services.health.set(Part::Worker, false);
         }
     }
 
+    fn held_changed(&self) {
+        self.services.metrics.set(Metric::PartitionsHeld, self.held.len() as u64);
+    }
+
     /// Settles the records in their order, in as many groups as budget and bounds make of them.
     async fn settle(&mut self, mut records: VecDeque<Record>) -> Result<(), Stop> {
         while let Some(record) = records.front() {
+            self.services.metrics.set(Metric::RefsInFlight, records.len() as u64);
             if !self.held.contains_key(&record.partition) {
                 records.pop_front();
                 continue;
@@ -258,6 +269,7 @@ impl Worker {
             self.settle_group(&group).await?;
             drop(share);
         }
+        self.services.metrics.set(Metric::RefsInFlight, 0);
         Ok(())
     }
 
@@ -409,8 +421,10 @@ impl Worker {
                 Err(LogError::Unavailable(error)) => retry.wait(&error).await,
                 Err(LogError::Fenced { partition }) if staged.partitions.contains_key(&partition) => {
                     tracing::warn!(partition, "another owner has the partition; its part of the group is dropped");
+                    self.services.metrics.add(Metric::FencedCommits, 1);
                     staged.partitions.remove(&partition);
                     self.held.remove(&partition);
+                    self.held_changed();
                 }
                 // Fenced by a partition that is no part of this: what is held is not what was thought.
                 Err(error @ (LogError::Doubtful(_) | LogError::Fenced { .. })) => return Err(Stop::Resync(error)),
@@ -423,7 +437,7 @@ impl Worker {
     fn adopt(&mut self, staged: Staged) {
         let now = self.services.clock.now();
         for (partition, part) in staged.partitions {
-            part.count(&self.services.metrics);
+            part.count(&self.services.metrics, now);
             if let Some((gateway, version)) = &part.newer {
                 self.tell_newer(gateway, *version, now);
             }
@@ -451,6 +465,14 @@ impl Worker {
 
     fn retry(&self, part: Part, metric: Metric) -> Retry {
         Retry::new(&self.services, part, metric, self.settings.retry_first, self.settings.retry_max)
+    }
+}
+
+/// However it ends, it has nothing any more.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.services.metrics.set(Metric::RefsInFlight, 0);
+        self.services.metrics.set(Metric::PartitionsHeld, 0);
     }
 }
 

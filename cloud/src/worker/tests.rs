@@ -157,6 +157,48 @@ async fn a_batch_is_in_store_and_log_before_its_receipt() {
     assert_eq!(world.batches().await, once(&["gw-1/1"]));
 }
 
+/// Negative control: leave out `began.push` (`StagedPartition::take_ref`).
+#[tokio::test]
+async fn how_long_a_receipt_took_is_counted_from_append_and_from_seal_for_what_was_applied() {
+    let world = World::new();
+    world.send(&batch(1, 1_000, 4), 1).await;
+    world.refer(&sealed(&batch(1, 1_000, 4), 1).0).await;
+    world.clock.set(T0.plus_ms(3_000));
+    world.run_to(Metric::RefsDuplicate, 1).await;
+    let text = world.services.metrics.render();
+    // Sealed a second after it was appended, so its gateway's clock says.
+    for line in [
+        "cloud_receipt_delay_seconds_sum{since=\"append\"} 3",
+        "cloud_receipt_delay_seconds_count{since=\"append\"} 1",
+        "cloud_receipt_delay_seconds_sum{since=\"seal\"} 2",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+/// Negative controls: drop the records without counting (`Worker::drop_partition`); count without having dropped one.
+#[test]
+fn a_partition_taken_away_with_records_in_hand_is_counted() {
+    let world = World::new();
+    let mut worker = world.worker();
+    let mut records = VecDeque::new();
+    for partition in 0..2 {
+        let ownership = Ownership { partition, generation: 1 };
+        let assigned = RefEvent::Assigned { ownership, ledger: Vec::new(), position: 0 };
+        worker.take_event(assigned, &mut records).unwrap();
+    }
+    assert_eq!(world.value(Metric::PartitionsHeld), 2);
+    let uplinked = Uplinked::Ref(sealed(&batch(1, 1, 1), 1).0.encode());
+    let record = RefEvent::Record { partition: 1, offset: 0, appended_at: T0, gateway: gateway(1), uplinked };
+    worker.take_event(record, &mut records).unwrap();
+    for (partition, held, fenced) in [(0, 1, 0), (1, 0, 1)] {
+        worker.take_event(RefEvent::Revoked { partition }, &mut records).unwrap();
+        let values = [Metric::PartitionsHeld, Metric::FencedRecords].map(|metric| world.value(metric));
+        assert_eq!(values, [held, fenced], "{partition}");
+    }
+    assert!(records.is_empty());
+}
+
 #[tokio::test]
 async fn many_batches_share_a_commit() {
     let world = World::new();
@@ -216,6 +258,15 @@ async fn a_refused_batch_is_in_quarantine_and_the_receipt_says_why_until_the_flo
     assert!(receipt.refused[0].reason.contains("books") && receipt.says_applied(2));
     let quarantine = world.folder.path().join(format!("quarantine/gw-1/{INCARNATION:016x}"));
     assert_eq!(std::fs::read_dir(quarantine).unwrap().count(), 2);
+    assert_eq!(
+        (world.value(Metric::BatchesQuarantined), world.services.payloads.quarantine_count().await.unwrap()),
+        (1, 1)
+    );
+    // Asked again, it is refused again, and set aside once.
+    world.refer(&sealed(&broken, 1).0).await;
+    world.run_to(Metric::RefsRefused, 2).await;
+    assert_eq!(world.value(Metric::BatchesQuarantined), 1);
+    world.receipt().await;
     world.send(&batch(1, 3, 4), 3).await;
     world.run_to(Metric::RefsApplied, 2).await;
     let receipt = world.receipt().await;
@@ -415,6 +466,8 @@ async fn a_worker_that_lost_its_partitions_commits_nothing_more() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // Another takes over, and finishes while the first still tries.
+    let values = || [Metric::RefsInFlight, Metric::PartitionsHeld, Metric::FencedCommits].map(|of| world.value(of));
+    assert_eq!(values(), [1, 2, 0]);
     let taken = world.log.consume_refs().await.unwrap();
     world.store.faults.lock().unwrap().clear();
     while world.value(Metric::StoreWrite) < 1 {
@@ -422,6 +475,7 @@ async fn a_worker_that_lost_its_partitions_commits_nothing_more() {
     }
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(world.batches().await, once(&[]), "the fenced worker committed");
+    assert_eq!(values(), [0, 0, 1], "and it says that it was fenced");
     drop(taken);
     slow.abort();
     world.run_to(Metric::RefsApplied, 1).await;
