@@ -310,6 +310,11 @@ impl EventLog for MemoryLog {
         Ok(page(&self.partitions()[partition as usize].refs, |record| record.0, from, to, max))
     }
 
+    async fn refs_waiting(&self) -> Result<u64, LogError> {
+        let waiting = |held: &LogPartition| (held.refs.len() as u64).saturating_sub(held.position);
+        Ok(self.partitions().iter().map(waiting).sum())
+    }
+
     async fn archived(&self) -> Result<ArchivedEnds, LogError> {
         let partitions = self.partitions();
         Ok((0..).zip(partitions.iter()).filter_map(|(n, held)| Some((n, held.archived?))).collect())

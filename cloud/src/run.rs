@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::actors::PipelinePart;
 use crate::actors::archive_keeper::{ArchiveKeeper, ArchiveServices};
 use crate::actors::intake::{IntakeServices, reconnect_backoff};
+use crate::actors::lag_watcher::LagWatcher;
 use crate::actors::landing_sweeper::{LandingSweeper, SweepServices};
 use crate::actors::log_pruner::LogPruner;
 use crate::actors::receipts::ReceiptServices;
@@ -159,6 +160,10 @@ async fn work(
     let backoff = Supervisor::default_backoff();
     let supervisor = Supervisor::new(pipeline.into_factory(), supervised, Arc::clone(&parts.metrics), backoff).start();
     let archiving = config.roles.has(Role::Archiver).then(|| start_archiving(config, parts));
+    let watching = config.roles.has(Role::Worker).then(|| {
+        let (log, metrics) = (Arc::clone(&parts.services.log), Arc::clone(&parts.metrics));
+        LagWatcher::new(log, metrics).start()
+    });
     announce(config, address, json).map_err(io("write to stdout"))?;
 
     let ended = tokio::select! {
@@ -176,7 +181,7 @@ async fn work(
     let stop_http = tokio::time::timeout(HTTP_STOP_TIMEOUT, server_handle.stop(true));
     let stop_pipeline = tokio::time::timeout(PIPELINE_STOP_TIMEOUT, supervisor.send(Shutdown));
     // A cut under way is finished by the next start, or by another instance, with the same bytes.
-    drop(archiving);
+    drop((archiving, watching));
     let (http, pipeline) = tokio::join!(stop_http, stop_pipeline);
     if http.is_err() || !matches!(pipeline, Ok(Ok(()))) {
         tracing::warn!("not everything stopped in time; what was under way is done again at the next start");

@@ -169,6 +169,10 @@ impl EventLog for FaultyLog {
         self.inner.read_refs(p, from, to, max).await
     }
 
+    async fn refs_waiting(&self) -> Result<u64, LogError> {
+        self.inner.refs_waiting().await
+    }
+
     async fn archived(&self) -> Result<ArchivedEnds, LogError> {
         self.inner.archived().await
     }

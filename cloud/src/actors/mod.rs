@@ -6,6 +6,7 @@
 pub mod archive_keeper;
 pub mod archiver;
 pub mod intake;
+pub mod lag_watcher;
 pub mod landing_sweeper;
 pub mod log_pruner;
 pub mod partition_worker;

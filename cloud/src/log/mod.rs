@@ -220,6 +220,14 @@ pub trait EventLog: Send + Sync + 'static {
         max: usize,
     ) -> Result<Vec<(u64, UtcMillis, GatewayId, Uplinked)>, LogError>;
 
+    /// Records of `refs` behind the committed positions, of all partitions together, whoever has them. For looking: it may be a
+    /// moment behind, and waits for no open transaction.
+    async fn refs_waiting(&self) -> Result<u64, LogError>;
+    /// How often what commits for this process was found fenced from outside of it, so far.
+    fn producers_fenced(&self) -> u64 {
+        0
+    }
+
     /// The ends of the last ended cuts. For looking: nobody is fenced.
     async fn archived(&self) -> Result<ArchivedEnds, LogError>;
     /// Grows whenever the partitions that this process may archive have changed: then they are to be taken over anew. Where

@@ -64,6 +64,21 @@ async fn seen(log: &dyn EventLog) -> Seen {
     Seen { readings, events, books, ledger: log.read_ledger().await.unwrap().into_iter().collect() }
 }
 
+/// Who only looks may be told a little late.
+async fn until_waiting(log: &dyn EventLog, wanted: u64) {
+    let mut found = Vec::new();
+    for _ in 0..1_000 {
+        let waiting = log.refs_waiting().await.unwrap();
+        if waiting == wanted {
+            return;
+        }
+        found.push(waiting);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    found.dedup();
+    panic!("{wanted} refs should wait, and {found:?} do");
+}
+
 fn sample(gateway: &GatewayId, seq: u64) -> Arc<Batch> {
     batch(gateway.as_str(), seq).quarters(register(1, 1), 8).quarters(register(2, 2), 3).event(1, T0, 7, "up").build()
 }
@@ -80,7 +95,13 @@ pub async fn a_commit_moves_everything_at_once(logs: &dyn Logs) {
     let commits = homes.iter().map(|(partition, gateway)| {
         commit_of(&before[partition], ends[*partition as usize], sample(gateway, 1), b"one")
     });
+    assert_eq!(log.refs_waiting().await.unwrap(), ends.iter().sum::<u64>(), "nothing is settled yet");
     log.commit(commits.collect(), T0.plus_ms(5)).await.unwrap();
+    let elsewhere =
+        (0..).zip(&ends).filter(|(partition, _)| !partitions.contains(partition)).map(|(_, end)| *end).sum();
+    until_waiting(&*log, elsewhere).await;
+    log.append_ref(&homes[0].1, Uplinked::Ref(vec![1]), T0).await.unwrap();
+    until_waiting(&*log, elsewhere + 1).await;
 
     let now = seen(&*log).await;
     let count = homes.len();

@@ -228,6 +228,15 @@ impl EventLog for FaultyLog {
         self.inner.read_refs(partition, from, to, max).await
     }
 
+    async fn refs_waiting(&self) -> Result<u64, LogError> {
+        self.read()?;
+        self.inner.refs_waiting().await
+    }
+
+    fn producers_fenced(&self) -> u64 {
+        self.inner.producers_fenced()
+    }
+
     async fn archived(&self) -> Result<ArchivedEnds, LogError> {
         self.read()?;
         self.inner.archived().await

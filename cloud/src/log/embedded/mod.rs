@@ -257,6 +257,10 @@ impl EventLog for EmbeddedLog {
         self.read(move |log| log.read_refs(partition, from, to, (max, usize::MAX)).map(|page| page.refs)).await
     }
 
+    async fn refs_waiting(&self) -> Result<u64, LogError> {
+        self.read(|log| log.refs_waiting()).await
+    }
+
     async fn archived(&self) -> Result<ArchivedEnds, LogError> {
         self.read(|log| log.archived()).await
     }

@@ -37,6 +37,11 @@ impl LogCore {
         Ok(Partition::all(&self.conn)?.iter().map(end).collect())
     }
 
+    pub(super) fn refs_waiting(&self) -> Result<u64, LogError> {
+        let waiting = |partition: &Partition| partition.refs_end.saturating_sub(partition.position);
+        Ok(Partition::all(&self.conn)?.iter().map(waiting).sum())
+    }
+
     pub(super) fn archived(&self) -> Result<ArchivedEnds, LogError> {
         let partitions = Partition::all(&self.conn)?.into_iter();
         Ok(partitions.filter_map(|partition| Some((partition.number, partition.archived?))).collect())

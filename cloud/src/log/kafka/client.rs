@@ -110,6 +110,11 @@ pub(super) fn is_fenced(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// A later producer of the same id is there, or the coordinator has ended our transaction by its time-out.
+pub(super) fn is_producer_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch)
+}
+
 /// As Kafka's own clients spread keys that have no partition: murmur2 of the bytes.
 pub(super) fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
-use super::client::{Context, config, is_fenced, unavailable};
+use super::client::{Context, config, is_fenced, is_producer_fenced, unavailable};
 use super::holdings::{Holdings, Membership};
 use super::records::{Format, SeriesText, batch_header, encode_books_record, row_headers};
 use super::settings::{KafkaSettings, Names};
@@ -56,6 +57,7 @@ pub(super) struct Committer {
     /// Away when the thread is to end.
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
+    fenced: Arc<AtomicU64>,
 }
 
 impl Committer {
@@ -67,9 +69,16 @@ impl Committer {
         holdings: Arc<Holdings>,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
-        let work = Work { settings, names, format, transactional_id, holdings, producer: None, out: Vec::new() };
+        let fenced = Arc::<AtomicU64>::default();
+        let told = Arc::clone(&fenced);
+        let work = Work { settings, names, format, transactional_id, holdings, producer: None, out: Vec::new(), told };
         let thread = std::thread::Builder::new().name("kafka-commit".to_owned()).spawn(move || work.run(&queue))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), fenced })
+    }
+
+    /// How often Kafka told a producer of this process, or the member that it commits for, that its time was over.
+    pub(super) fn producers_fenced(&self) -> u64 {
+        self.fenced.load(Ordering::Relaxed)
     }
 
     pub(super) async fn commit(&self, commits: Vec<PartitionCommit>, now: UtcMillis) -> Result<(), LogError> {
@@ -110,6 +119,8 @@ struct Work {
     /// Ready to begin a transaction.
     producer: Option<Producer>,
     out: Vec<u8>,
+    /// Counts what [`Committer::producers_fenced`] answers.
+    told: Arc<AtomicU64>,
 }
 
 impl Work {
@@ -172,7 +183,10 @@ impl Work {
                 Ok(())
             }
             // The producer is dropped: only the next one's initialisation tells how this ended.
-            Err(error) => Err(LogError::Doubtful(error.to_string())),
+            Err(error) => {
+                self.note(error.rdkafka_error_code());
+                Err(LogError::Doubtful(error.to_string()))
+            }
         }
     }
 
@@ -228,6 +242,7 @@ impl Work {
     ) -> LogError {
         self.abort(producer);
         let code = broken.code();
+        self.note(code);
         if matches!(code, Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId)) {
             // The group has given our partitions away without waiting for our consent.
             for positions in offsets.values() {
@@ -240,6 +255,12 @@ impl Work {
                 LogError::Unavailable("the group of workers is changing".to_owned())
             }
             Ok(_) => LogError::Unavailable(broken.to_string()),
+        }
+    }
+
+    fn note(&self, code: Option<RDKafkaErrorCode>) {
+        if code.is_some_and(|code| is_fenced(code) || is_producer_fenced(code)) {
+            self.told.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -5,6 +5,7 @@
 //! | `refs` | an idempotent producer, the key is the gateway; partition by murmur2 of it and the count that `ledger` records |
 //! | the commit point | one transaction: `readings`, `events`, `books`, `ledger`, and the positions of `refs` ([`committer`]) |
 //! | ownership | a consumer group over `refs`, its generation sent with the positions ([`consumer`], [`holdings`]) |
+//! | what waits | the workers' positions against the ends of `refs` ([`lag`]) |
 //! | archive cuts | positions of another group over `readings` ([`archive`]) |
 //! | partitions, generation | a record in `ledger` ([`maker`]) |
 //!
@@ -17,6 +18,7 @@ mod committer;
 mod consumer;
 mod format;
 mod holdings;
+mod lag;
 mod maker;
 mod readers;
 mod records;
@@ -38,6 +40,7 @@ use self::appender::Appender;
 use self::archive::Archive;
 use self::committer::Committer;
 use self::holdings::Holdings;
+use self::lag::Lag;
 use self::maker::Description;
 use self::readers::Readers;
 use self::records::Format;
@@ -157,6 +160,7 @@ struct Shared {
     appender: Appender,
     readers: Readers,
     archive: Archive,
+    lag: Lag,
     clock: Arc<dyn Clock>,
     /// Threads that are leaving their group.
     leaving: Mutex<Vec<JoinHandle<()>>>,
@@ -207,6 +211,7 @@ impl KafkaLog {
             appender: Appender::new(settings).map_err(topics::client_error)?,
             readers,
             archive: Archive::new(settings, &names).map_err(topics::client_error)?,
+            lag: Lag::new(settings, &names).map_err(topics::client_error)?,
             clock,
             leaving: Mutex::default(),
             settings: settings.clone(),
@@ -375,6 +380,14 @@ impl EventLog for KafkaLog {
             shared.readers.read(&shared.names.refs, partition, (from, to), max, records::decode_ref)
         })
         .await
+    }
+
+    async fn refs_waiting(&self) -> Result<u64, LogError> {
+        self.blocking(|shared| shared.lag.refs_waiting()).await
+    }
+
+    fn producers_fenced(&self) -> u64 {
+        self.shared.committer.producers_fenced()
     }
 
     async fn archived(&self) -> Result<ArchivedEnds, LogError> {
