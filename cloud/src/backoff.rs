@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 thread_local! {
     /// The state of a generator that takes the place of the system's randomness.
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
@@ -24,6 +26,25 @@ fn random() -> u32 {
     state ^= state << 17;
     SEED.set(Some(state));
     (state >> 32) as u32
+}
+
+/// How often it is said again that something is waited for.
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+/// When it was last said that something is waited for: tries are many, and who reads the log needs one line.
+#[derive(Debug, Default)]
+pub struct Said(Option<Instant>);
+
+impl Said {
+    /// True at first, and then once a minute.
+    pub fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.0.is_none_or(|said| now.duration_since(said) >= SAID_EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +79,17 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Negative control: say it each time.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_waited_for_is_said_once_a_minute() {
+        let mut said = Said::default();
+        assert!(said.is_due() && !said.is_due());
+        tokio::time::advance(SAID_EVERY - Duration::from_millis(1)).await;
+        assert!(!said.is_due());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(said.is_due() && !said.is_due());
+    }
 
     #[test]
     fn steps_double_up_to_the_bound_and_start_again_after_a_success() {

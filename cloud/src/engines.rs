@@ -12,10 +12,10 @@ use crate::config::{Cluster, Config};
 use crate::embedded::{self, OpenError, Opened};
 use crate::health::{Health, Part};
 use crate::log::EventLog;
-use crate::log::kafka::{KafkaLog, KafkaOpenError};
+use crate::log::kafka::{KafkaLog, KafkaOpenError, KafkaSettings};
 use crate::objects::ObjectsError;
 use crate::store::ReadingStore;
-use crate::store::cassandra::{self, CassandraError};
+use crate::store::cassandra::{self, CassandraError, CassandraSettings, CassandraStore};
 
 /// Why an engine cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -85,19 +85,56 @@ pub async fn open(config: &Config, clock: &Arc<dyn Clock>, health: &Health) -> R
             Engines { log, store, objects, ahead, kind: Kind::Embedded(Box::new(opened)) }
         }
         Some(Cluster { kafka, cassandra }) => {
-            let objects = config.objects.open().await?;
-            health.set(Part::Landing, true);
-            let store = cassandra::open(cassandra, &**clock).await?;
-            health.set(Part::Store, true);
-            let log = KafkaLog::open(kafka, Arc::clone(clock)).await?;
+            // At once: who waits for one of them shall be told of the others too.
+            let (objects, store, log) = tokio::try_join!(
+                open_objects(config, health),
+                open_store(cassandra, clock, health),
+                open_log(kafka, clock, health)
+            )?;
             let ahead = log.renew_if_behind(&*objects).await?;
             let kind = Kind::Cluster(log.clone());
             Engines { log: Arc::new(log), store: Arc::new(store), objects, ahead, kind }
         }
     };
-    health.set(Part::Landing, true);
-    health.set(Part::Store, true);
+    for part in [Part::Landing, Part::Store, Part::Log, Part::Registry] {
+        health.set(part, true);
+    }
     Ok(engines)
+}
+
+async fn open_objects(config: &Config, health: &Health) -> Result<Arc<dyn ObjectStore>, EngineError> {
+    let away = || _ = health.set(Part::Landing, false);
+    let objects = config.objects.open_telling(&away).await?;
+    health.set(Part::Landing, true);
+    Ok(objects)
+}
+
+async fn open_store(
+    settings: &CassandraSettings,
+    clock: &Arc<dyn Clock>,
+    health: &Health,
+) -> Result<CassandraStore, EngineError> {
+    let away = || _ = health.set(Part::Store, false);
+    let store = cassandra::open_telling(settings, &**clock, &away).await?;
+    health.set(Part::Store, true);
+    Ok(store)
+}
+
+async fn open_log(settings: &KafkaSettings, clock: &Arc<dyn Clock>, health: &Health) -> Result<KafkaLog, EngineError> {
+    let away = |error: &KafkaOpenError| {
+        // Who has come as far as the registry has found Kafka.
+        let registry = matches!(error, KafkaOpenError::RegistryUnreachable { .. });
+        health.set(Part::Log, registry);
+        if registry {
+            health.set(Part::Registry, false);
+        } else {
+            health.stopped(Part::Registry);
+        }
+    };
+    let log = KafkaLog::open_telling(settings, Arc::clone(clock), &away).await?;
+    health.set(Part::Log, true);
+    health.set(Part::Registry, true);
+    Ok(log)
 }
 
 /// For looking, beside the processes that work.

@@ -83,7 +83,7 @@ mod tests {
         assert!(!roles.are_all() && !roles.has(Role::Worker));
         let health = Health::default();
         roles.leave_out(&health);
-        assert_eq!(health.missing(), ["store", "log", "landing", "archive"]);
+        assert_eq!(health.missing(), ["store", "log", "registry", "landing", "archive"]);
         assert_eq!("worker,cook".parse::<Roles>().unwrap_err().text, "cook");
     }
 }

@@ -109,14 +109,16 @@ async fn serve(mut config: Config, json: bool) -> Result<(), RunError> {
     let suffix = getrandom::u32().map_err(|error| RunError::Random(error.to_string()))?;
     config.mqtt.client_id = format!("{}-{suffix:08x}", config.mqtt.client_id);
 
-    let (metrics, health) = (Arc::<Metrics>::default(), Arc::<Health>::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (metrics, health) = (Arc::<Metrics>::default(), Arc::new(Health::new(config.cluster.is_some())));
     config.roles.leave_out(&health);
     let waiting = listener.try_clone().map_err(io("serve HTTP"))?;
-    let waiting = http::serve_waiting(waiting, Arc::clone(&metrics), Arc::clone(&health)).map_err(io("serve HTTP"))?;
+    let waiting = http::serve_waiting(waiting, Arc::clone(&clock), Arc::clone(&metrics), Arc::clone(&health));
+    let waiting = waiting.map_err(io("serve HTTP"))?;
     let waiting_handle = waiting.handle();
     let waiting = actix::spawn(waiting);
     let opened = tokio::select! {
-        opened = open(&config, metrics, health) => opened?,
+        opened = open(&config, clock, metrics, health) => opened?,
         () = &mut told_to_end => return Ok(()),
     };
     waiting_handle.stop(false).await;
@@ -222,8 +224,12 @@ fn start_archiving(
 }
 
 /// Log, store and landing area. The embedded ones block the thread on the disk: nothing else works yet.
-async fn open(config: &Config, metrics: Arc<Metrics>, health: Arc<Health>) -> Result<Parts, RunError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+async fn open(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> Result<Parts, RunError> {
     let Engines { log, store, objects, ahead, kind } = engines::open(config, &clock, &health).await?;
     let payloads = Payloads::new(objects);
     payloads.probe().await.map_err(RunError::Probe)?;

@@ -31,6 +31,14 @@ macro_rules! metrics {
 
 // Metrics of one name stand together: the text format wants that.
 metrics! {
+    MissingWorker, Gauge, "cloud_part_missing", "part=\"worker\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
+    MissingStore, Gauge, "cloud_part_missing", "part=\"store\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
+    MissingLog, Gauge, "cloud_part_missing", "part=\"log\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
+    MissingRegistry, Gauge, "cloud_part_missing", "part=\"registry\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
+    MissingLanding, Gauge, "cloud_part_missing", "part=\"landing\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
+    MissingIntake, Gauge, "cloud_part_missing", "part=\"intake\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
+    MissingReceipts, Gauge, "cloud_part_missing", "part=\"receipts\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
+    MissingArchive, Gauge, "cloud_part_missing", "part=\"archive\"", "1 while the part is missing: it has not said yet that it works, or what it works with is away.";
     OpenedNew, Counter, "cloud_openings_total", "found=\"nothing\"", "What was found when log and store were opened.";
     OpenedLogSetBack, Counter, "cloud_openings_total", "found=\"log_set_back\"", "What was found when log and store were opened.";
     OpenedLogMissing, Counter, "cloud_openings_total", "found=\"log_missing\"", "What was found when log and store were opened.";

@@ -57,7 +57,7 @@ impl Actor for Intake {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.services.health.set(Part::Intake, false);
+        self.services.health.stopped(Part::Intake);
         self.report.stopped();
     }
 }

@@ -42,7 +42,7 @@ impl Actor for Receipts {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        self.services.health.set(Part::Receipts, false);
+        self.services.health.stopped(Part::Receipts);
         self.report.stopped();
     }
 }

@@ -106,17 +106,29 @@ pub fn serve(
     Ok(server.run())
 }
 
-/// What is answered while the engines are waited for: alive, not ready, and what is missing. Ends when its handle stops it.
-pub fn serve_waiting(listener: TcpListener, metrics: Arc<Metrics>, health: Arc<Health>) -> io::Result<Server> {
-    let factory = move || {
-        let (metrics, health) = (Arc::clone(&metrics), Arc::clone(&health));
-        App::new()
-            .route("/healthz", web::get().to(alive))
-            .route("/readyz", web::get().to(move || std::future::ready(readiness(&health))))
-            .route("/metrics", web::get().to(move || std::future::ready(rendered(&metrics))))
-    };
+/// What is answered while the engines are waited for: the time, alive, not ready, and what is missing. Ends when its handle stops
+/// it.
+pub fn serve_waiting(
+    listener: TcpListener,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    health: Arc<Health>,
+) -> io::Result<Server> {
+    let factory = move || App::new().configure(|app| waiting(app, &clock, &metrics, &health));
     let server = HttpServer::new(factory).workers(1).client_request_timeout(HEAD_TIMEOUT).disable_signals();
     Ok(server.listen(listener)?.run())
+}
+
+fn waiting(config: &mut ServiceConfig, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>, health: &Arc<Health>) {
+    let (clock, metrics, counted) = (Arc::clone(clock), Arc::clone(metrics), Arc::clone(health));
+    let (asked, health) = (Arc::clone(health), Arc::clone(health));
+    config
+        .route("/v1/time", web::get().to(move || std::future::ready(told_time(&*clock))))
+        .route("/healthz", web::get().to(alive))
+        .route("/readyz", web::get().to(move || std::future::ready(readiness(&asked))))
+        .route("/metrics", web::get().to(move || std::future::ready(rendered(&metrics, &counted))))
+        // Not 404: there is such a path, in a moment.
+        .default_service(web::to(move || std::future::ready(unready(&health))));
 }
 
 pub fn configure(config: &mut ServiceConfig) {
@@ -129,7 +141,11 @@ pub fn configure(config: &mut ServiceConfig) {
 
 /// A gateway asks this before it seals anything.
 async fn time(services: Data<HttpServices>) -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "time_ms": services.clock.now().0 }))
+    told_time(&*services.clock)
+}
+
+fn told_time(clock: &dyn Clock) -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "time_ms": clock.now().0 }))
 }
 
 async fn alive() -> HttpResponse {
@@ -141,16 +157,23 @@ async fn ready(services: Data<HttpServices>) -> HttpResponse {
 }
 
 fn readiness(health: &Health) -> HttpResponse {
-    let missing = health.missing();
-    let mut response = if missing.is_empty() { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    response.json(json!({ "ready": missing.is_empty(), "missing": missing }))
+    if health.missing().is_empty() {
+        return HttpResponse::Ok().json(json!({ "ready": true, "missing": [], "engines": [] }));
+    }
+    unready(health)
+}
+
+fn unready(health: &Health) -> HttpResponse {
+    let (missing, engines) = (health.missing(), health.engines_away());
+    HttpResponse::ServiceUnavailable().json(json!({ "ready": false, "missing": missing, "engines": engines }))
 }
 
 async fn metrics(services: Data<HttpServices>) -> HttpResponse {
-    rendered(&services.metrics)
+    rendered(&services.metrics, &services.health)
 }
 
-fn rendered(metrics: &Metrics) -> HttpResponse {
+fn rendered(metrics: &Metrics, health: &Health) -> HttpResponse {
+    health.tell(metrics);
     HttpResponse::Ok().insert_header(ContentType::plaintext()).body(metrics.render())
 }
 

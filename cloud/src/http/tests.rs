@@ -151,7 +151,11 @@ async fn readiness_names_what_is_missing() {
     let (status, text) = server.call(TestRequest::get().uri("/readyz")).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(text.contains("intake") && text.contains("store"), "{text}");
-    for part in [Part::Worker, Part::Store, Part::Log, Part::Landing, Part::Intake, Part::Receipts, Part::Archive] {
+    server.services.health.set(Part::Landing, false);
+    let (_, text) = server.call(TestRequest::get().uri("/readyz")).await;
+    assert!(text.contains(r#""engines":["objects"]"#), "{text}");
+    let all = [Part::Worker, Part::Store, Part::Log, Part::Registry, Part::Landing, Part::Intake, Part::Receipts];
+    for part in all.into_iter().chain([Part::Archive]) {
         server.services.health.set(part, true);
     }
     assert_eq!(server.call(TestRequest::get().uri("/readyz")).await.0, StatusCode::OK);
@@ -163,6 +167,28 @@ async fn metrics_are_text() {
     server.services.metrics.add(Metric::RefsApplied, 1);
     let (_, text) = server.call(TestRequest::get().uri("/metrics")).await;
     assert!(text.contains("cloud_refs_total{outcome=\"applied\"} 1"));
+    assert!(text.contains("cloud_part_missing{part=\"store\"} 1"), "{text}");
+}
+
+/// A gateway that is told 404 would take the cloud for another one.
+///
+/// Negative control: leave out the default of `waiting`.
+#[actix_web::test]
+async fn while_engines_are_waited_for_the_time_is_told_and_the_rest_is_unavailable() {
+    let server = Server::new();
+    server.services.health.set(Part::Landing, false);
+    let HttpServices { clock, metrics, health, .. } = server.services.clone();
+    let app = init_service(App::new().configure(move |app| waiting(app, &clock, &metrics, &health))).await;
+    let mut answers = Vec::new();
+    for request in [TestRequest::get().uri("/v1/time"), TestRequest::get().uri("/readyz"), put(1, 1)] {
+        let response = call_service(&app, request.to_request()).await;
+        let status = response.status();
+        answers.push((status.as_u16(), String::from_utf8(read_body(response).await.to_vec()).unwrap()));
+    }
+    let [time, ready, upload] = answers.try_into().unwrap();
+    assert!(time.0 == 200 && time.1.contains(&T0.0.to_string()), "{time:?}");
+    assert!(ready.0 == 503 && ready.1.contains(r#""engines":["objects"]"#), "{ready:?}");
+    assert_eq!(upload, ready);
 }
 
 #[test]

@@ -49,9 +49,14 @@ impl ObjectsError {
 impl Place {
     /// For writing. Waits, and says so, for a service that does not answer; may be dropped while it waits.
     pub async fn open(&self) -> Result<Arc<dyn ObjectStore>, ObjectsError> {
+        self.open_telling(&|| ()).await
+    }
+
+    /// The same; `away` is called whenever the service was found not to answer.
+    pub async fn open_telling(&self, away: &(dyn Fn() + Sync)) -> Result<Arc<dyn ObjectStore>, ObjectsError> {
         match self {
             Self::Folder(folder) => Ok(folder::open(folder)?),
-            Self::S3(settings) => Ok(settings.open().await?),
+            Self::S3(settings) => Ok(settings.open(away).await?),
         }
     }
 

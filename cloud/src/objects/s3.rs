@@ -15,7 +15,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, RetryConfig};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Said};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the first try. The callers try again too, later and for ever.
@@ -153,18 +153,19 @@ impl S3Settings {
     }
 
     /// A client that may list, write and delete. Waits for a service that does not answer, and says so.
-    pub async fn open(&self) -> Result<Arc<dyn ObjectStore>, S3Error> {
+    pub async fn open(&self, away: &(dyn Fn() + Sync)) -> Result<Arc<dyn ObjectStore>, S3Error> {
         let objects = self.client()?;
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let mut said = Said::default();
         loop {
             match self.probe(&*objects).await {
                 Ok(()) => return Ok(objects),
                 Err(S3Error::Unavailable { source, .. }) => {
-                    tracing::warn!(
-                        endpoint = self.endpoint,
-                        error = told(&source),
-                        "S3 is unavailable; waiting for it"
-                    );
+                    away();
+                    if said.is_due() {
+                        let error = told(&source);
+                        tracing::warn!(endpoint = self.endpoint, error, "S3 is unavailable; waiting for it");
+                    }
                     tokio::time::sleep(backoff.delay()).await;
                 }
                 Err(error) => return Err(error),

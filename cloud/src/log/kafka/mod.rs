@@ -51,7 +51,7 @@ use super::{
     PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::archive::ahead::{self, Ahead, RenewError};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Said};
 use crate::clock::Clock;
 use crate::offload::offload;
 use crate::telemetry::chain;
@@ -169,17 +169,49 @@ struct Shared {
 impl KafkaLog {
     /// Makes or checks the topics, and learns what log this is. Waits, and says so, for a Kafka that does not answer.
     pub async fn open(settings: &KafkaSettings, clock: Arc<dyn Clock>) -> Result<Self, KafkaOpenError> {
+        Self::open_telling(settings, clock, &|_| ()).await
+    }
+
+    /// The same; `away` hears whatever is waited for.
+    pub async fn open_telling(
+        settings: &KafkaSettings,
+        clock: Arc<dyn Clock>,
+        away: &(dyn Fn(&KafkaOpenError) + Sync),
+    ) -> Result<Self, KafkaOpenError> {
         let mut backoff = Backoff::new(WAIT_FIRST, WAIT_MAX);
+        let (mut said, mut registry_said) = (Said::default(), Said::default());
         loop {
-            match Self::try_open(settings, Arc::clone(&clock), true).await {
+            match Self::try_open_aside(settings, &clock).await {
                 Err(error) if error.is_passing() => {
-                    let delay = backoff.delay();
-                    tracing::warn!(sink = "log", delay_ms = delay.as_millis(), error = %chain(&error), "waiting for Kafka");
-                    tokio::time::sleep(delay).await;
+                    away(&error);
+                    let registry = matches!(error, KafkaOpenError::RegistryUnreachable { .. });
+                    let said = if registry { &mut registry_said } else { &mut said };
+                    if said.is_due() {
+                        let engine = if registry { "the schema registry" } else { "Kafka" };
+                        tracing::warn!(sink = "log", error = %chain(&error), "waiting for {engine}");
+                    }
+                    tokio::time::sleep(backoff.delay()).await;
                 }
                 opened => return opened,
             }
         }
+    }
+
+    /// On a thread of its own: librdkafka blocks for seconds, and others wait for their engines meanwhile, or want to end.
+    async fn try_open_aside(settings: &KafkaSettings, clock: &Arc<dyn Clock>) -> Result<Self, KafkaOpenError> {
+        let (settings, clock) = (settings.clone(), Arc::clone(clock));
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        let open = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let opened = runtime
+                .map_err(KafkaOpenError::Thread)
+                .and_then(|runtime| runtime.block_on(Self::try_open(&settings, clock, true)));
+            // Who asked may have gone.
+            drop(answer.send(opened));
+        };
+        std::thread::Builder::new().name("kafka-open".to_owned()).spawn(open).map_err(KafkaOpenError::Thread)?;
+        let ended = |_| KafkaOpenError::Client { cause: "its thread has ended".to_owned() };
+        answered.await.map_err(ended)?
     }
 
     /// For looking, beside the processes that work: makes nothing, waits for nothing.

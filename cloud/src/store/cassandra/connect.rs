@@ -17,11 +17,10 @@ use scylla::errors::{
     RequestAttemptError,
 };
 use scylla::policies::load_balancing::DefaultPolicy;
-use tokio::time::Instant;
 
 use super::error::CassandraError;
 use super::settings::{CassandraSettings, TlsSection};
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Said};
 use tls_client::TlsFiles;
 
 /// One is too few for a full load (the driver's default), and each costs the node some memory.
@@ -32,8 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Nodes that join or restart may take their time to agree.
 const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is said that Cassandra is still not there.
-const SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// One try. Statements that do not say otherwise have the consistency of reading.
 pub(super) async fn connect(settings: &CassandraSettings) -> Result<Session, CassandraError> {
@@ -174,19 +171,17 @@ pub(super) fn passes(error: &ExecutionError) -> bool {
 pub(super) struct Patience {
     hosts: String,
     backoff: Backoff,
-    said: Option<Instant>,
+    said: Said,
 }
 
 impl Patience {
     pub(super) fn new(settings: &CassandraSettings) -> Self {
         let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
-        Self { hosts: settings.section.hosts.join(", "), backoff, said: None }
+        Self { hosts: settings.section.hosts.join(", "), backoff, said: Said::default() }
     }
 
     pub(super) async fn wait(&mut self, error: &CassandraError) {
-        let now = Instant::now();
-        if self.said.is_none_or(|said| now.duration_since(said) >= SAID_EVERY) {
-            self.said = Some(now);
+        if self.said.is_due() {
             tracing::warn!(sink = "store", hosts = %self.hosts, %error, "waiting for Cassandra");
         }
         tokio::time::sleep(self.backoff.delay()).await;

@@ -55,10 +55,22 @@ struct Inner {
 /// Connects and checks tables, replication and the nodes' settings. Waits for as long as Cassandra is not there, and says so;
 /// what waiting does not mend is an error at once.
 pub async fn open(settings: &CassandraSettings, clock: &dyn Clock) -> Result<CassandraStore, CassandraError> {
+    open_telling(settings, clock, &|| ()).await
+}
+
+/// The same; `away` is called whenever Cassandra was found not to be there.
+pub async fn open_telling(
+    settings: &CassandraSettings,
+    clock: &dyn Clock,
+    away: &(dyn Fn() + Sync),
+) -> Result<CassandraStore, CassandraError> {
     let mut patience = Patience::new(settings);
     loop {
         match try_open(settings, clock.now()).await {
-            Err(error) if error.passes() => patience.wait(&error).await,
+            Err(error) if error.passes() => {
+                away();
+                patience.wait(&error).await;
+            }
             opened => return opened,
         }
     }
