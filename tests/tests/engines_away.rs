@@ -78,7 +78,8 @@ async fn is_told(stage: &Stage, part: &str) {
     assert!(time.contains("time_ms"), "{time}");
 }
 
-/// Negative control: open the engines one after another (`engines::open`), so that the second is not known to be away.
+/// Negative control, still to be seen: open the engines one after another (`engines::open`), so that the second is not known to
+/// be away.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_engine_that_is_away_is_named_and_waited_for() {
     let folder = tempfile::tempdir().unwrap();
