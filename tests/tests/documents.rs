@@ -306,14 +306,16 @@ fn check_cargo(line: &str, words: &[&str]) {
 // ----------------------------------------------------------------------------------------------------------------------------
 // Names of tests and files.
 
-/// `file::name` and `file::tests::name` in the architecture's tables are tests that exist.
+/// `file::name` and `file::tests::name` in the architecture's tables, and anywhere in the guide, are tests that exist.
 ///
 /// Negative control: rename a test that a table names.
 #[test]
 fn each_test_that_the_architecture_names_exists() {
-    let (sources, architecture) = (sources(), read("ARCHITECTURE.md"));
+    let sources = sources();
+    let (architecture, guide) = (read("ARCHITECTURE.md"), read("deploy/GUIDE.md"));
+    let rows = architecture.lines().filter(|line| line.starts_with('|')).map(|line| ("ARCHITECTURE.md", line));
     let mut named = 0;
-    for row in architecture.lines().filter(|line| line.starts_with('|')) {
+    for (document, row) in rows.chain(guide.lines().map(|line| ("deploy/GUIDE.md", line))) {
         for name in row.split('`').skip(1).step_by(2).filter(|name| name.contains("::") && !name.contains(' ')) {
             let (module, function) = name.rsplit_once("::").unwrap();
             if !function.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
@@ -323,7 +325,7 @@ fn each_test_that_the_architecture_names_exists() {
             let is_there = |(path, text): (&String, &String)| {
                 path.split(['/', '.']).any(|part| part == file) && text.contains(&format!("fn {function}("))
             };
-            assert!(sources.iter().any(is_there), "ARCHITECTURE.md names {name}, which is no test");
+            assert!(sources.iter().any(is_there), "{document} names {name}, which is no test");
             named += 1;
         }
     }
@@ -338,7 +340,7 @@ fn each_path_that_the_documents_name_exists() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name != "target")
         .collect();
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "deploy/GUIDE.md"] {
         for typed in read(document).split('`').skip(1).step_by(2) {
             let is_path = typed.split('/').next().is_some_and(|top| tops.iter().any(|known| known == top));
             if is_path && typed.contains('/') && !typed.contains([' ', '{', '*', '…']) {
