@@ -35,15 +35,12 @@ impl Lag {
         for position in positions.elements() {
             position.error().map_err(|error| unavailable(&error))?;
             let end = end_of(&ends, &self.refs, position.partition());
-            match position.offset() {
-                Offset::Offset(offset) => waiting += end.saturating_sub(offset.max(0) as u64),
-                _ => {
-                    waiting += end;
-                    let beginning = Offset::Beginning;
-                    unsettled
-                        .add_partition_offset(&self.refs, position.partition(), beginning)
-                        .map_err(|error| unavailable(&error))?;
-                }
+            let offset = if let Offset::Offset(offset) = position.offset() { offset.max(0) as u64 } else { 0 };
+            waiting += end.saturating_sub(offset);
+            if !matches!(position.offset(), Offset::Offset(_)) {
+                unsettled
+                    .add_partition_offset(&self.refs, position.partition(), Offset::Beginning)
+                    .map_err(|error| unavailable(&error))?;
             }
         }
         // Where nothing was ever settled, everything waits that retention has left.
