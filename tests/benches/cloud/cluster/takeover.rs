@@ -10,7 +10,7 @@ use super::Bench;
 use super::fleet::{Fleet, Shape};
 
 /// Enough gateways that each of the four partitions has some.
-const SHAPE: Shape = Shape { gateways: 24, meters: 2, every: Duration::from_millis(250) };
+const SHAPE: Shape = Shape { gateways: 24, meters: 2, every: Duration::from_millis(500) };
 const ROUNDS: usize = 3;
 const TIMEOUT: Duration = Duration::from_secs(180);
 /// Between one blow and the next: partitions are divided again.
@@ -33,7 +33,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             "kafka.session_timeout_ms = {}, kafka.transaction_timeout_ms = {}",
             kafka.session_timeout_ms, kafka.transaction_timeout_ms
         ),
-        "the broker's own start, and its broker.session.timeout.ms".to_owned(),
+        format!("Kafka's own start, and kafka.transaction_timeout_ms = {}", kafka.transaction_timeout_ms),
         format!(
             "Cassandra's own start, and cassandra.request_timeout_ms = {}",
             bench.engines.cassandra.request_timeout_ms
