@@ -1,30 +1,20 @@
 //! The plain archiver: one step at a time, driven by its actor or by a simulation.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use protocols::metering::{Day, MeterId, Series, UtcMillis};
-use protocols::uplink::GatewayId;
+use object_store::ObjectStore;
+use protocols::metering::UtcMillis;
 use serde::Serialize;
 use tracing::{error, info};
 
 use super::ArchiveError;
 use super::cut::{CutSettings, Decision, Waiting, decide};
 use super::footer::{CutRange, Table};
-use super::keys::raw_key;
-use super::parquet::{WriteRows, write_events, write_readings};
+use super::parquet::{write_events, write_readings};
 use super::resume::find_resumes;
-use crate::log::{
-    ArchiveAssignment, ArchivedEnds, Cut, EventLog, EventRecord, LogError, Ownership, ReadingRecord, Topic,
-};
-use crate::offload::offload;
-
-/// Records read from the log at once: each reading of a range begins with a fetch of its own, and ends with one too many.
-const PAGE: usize = 32_768;
-/// Events have up to 128 KiB each.
-const EVENT_PAGE: usize = 64;
+use super::write::{EventTail, read_cut_events, read_cut_readings, write_table};
+use crate::log::{ArchiveAssignment, ArchivedEnds, Cut, EventLog, LogError, Ownership, Topic};
 
 /// What a step came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,13 +70,6 @@ struct Held {
     /// Whether the records that wait may be older than our holding of the partition.
     fresh: bool,
     events: EventTail,
-}
-
-/// How far the events beyond the archived ones were measured.
-#[derive(Debug, Clone, Copy, Default)]
-struct EventTail {
-    end: u64,
-    bytes: u64,
 }
 
 pub struct Archiver {
@@ -238,16 +221,7 @@ impl Held {
     ) -> Result<Waiting, ArchiveError> {
         let partition = self.ownership.partition;
         // Events are measured once each, and no further than a cut can reach.
-        while self.events.end < events_end && self.events.bytes < settings.event_bytes_max {
-            let page = log.read_events(partition, self.events.end, events_end, EVENT_PAGE).await?;
-            let Some(last) = page.last() else {
-                self.events.end = events_end;
-                break;
-            };
-            self.events.end = last.offset + 1;
-            let bytes = |record: &EventRecord| record.event.raw.len() + record.event.text.len();
-            self.events.bytes += page.iter().map(|record| bytes(record) as u64).sum::<u64>();
-        }
+        self.events.measure(log, partition, events_end, settings.event_bytes_max).await?;
         let waiting = Waiting {
             readings: (self.archived.0, readings_end.max(self.archived.0)),
             events: (self.archived.1, self.events.end.max(self.archived.1)),
@@ -280,14 +254,12 @@ async fn finish(
     resumed: bool,
     totals: &mut ArchiverSnapshot,
 ) -> Result<Progress, ArchiveError> {
-    let generation = log.generation();
-    let range = |(start, end)| CutRange { generation, partition: cut.partition, start, end };
-    let readings = read_cut_readings(log, cut).await?;
-    let (reading_rows, reading_objects, reading_bytes) =
-        write_table(objects, Table::Readings, range(cut.readings), readings, write_readings).await?;
-    let events = read_cut_events(log, cut).await?;
-    let (event_rows, event_objects, event_bytes) =
-        write_table(objects, Table::Events, range(cut.events), events, write_events).await?;
+    let (generation, partition) = (log.generation(), cut.partition);
+    let range = |(start, end)| CutRange { generation, partition, start, end };
+    let rows = read_cut_readings(log, partition, cut.readings).await?;
+    let readings = write_table(objects, Table::Readings, range(cut.readings), rows, write_readings, |_| true).await?;
+    let rows = read_cut_events(log, partition, cut.events).await?;
+    let events = write_table(objects, Table::Events, range(cut.events), rows, write_events, |_| true).await?;
     log.end_cut(held.ownership, cut).await?;
     held.unfinished = None;
     held.archived = (cut.readings.1, cut.events.1);
@@ -296,10 +268,10 @@ async fn finish(
     let report = CutReport {
         cut,
         resumed,
-        objects: reading_objects + event_objects,
-        readings: reading_rows,
-        events: event_rows,
-        bytes: reading_bytes + event_bytes,
+        objects: readings.objects + events.objects,
+        readings: readings.rows,
+        events: events.rows,
+        bytes: readings.bytes + events.bytes,
     };
     totals.cuts += 1;
     totals.objects += u64::from(report.objects);
@@ -308,86 +280,10 @@ async fn finish(
     info!(
         partition = cut.partition,
         objects = report.objects,
-        readings = reading_rows,
-        events = event_rows,
+        readings = report.readings,
+        events = report.events,
         resumed,
         "cut archived"
     );
     Ok(Progress::Archived(report))
-}
-
-/// Rows of one table by date.
-type ByDate<T> = BTreeMap<Day, Vec<T>>;
-
-/// Reads a cut, date by date. Texts that repeat are held once.
-async fn read_cut_readings(log: &dyn EventLog, cut: Cut) -> Result<ByDate<ReadingRecord>, ArchiveError> {
-    let (mut position, end) = cut.readings;
-    let (mut series, mut gateways): (HashSet<Series>, HashSet<GatewayId>) = (HashSet::new(), HashSet::new());
-    let mut dates = ByDate::new();
-    while position < end {
-        let page = log.read_readings(cut.partition, position, end, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        let next = last.offset + 1;
-        assert!(page.iter().all(|record| (position..end).contains(&record.offset)), "the log reads what was asked for");
-        for mut record in page {
-            record.reading.series = interned(&mut series, record.reading.series);
-            record.batch.gateway = interned(&mut gateways, record.batch.gateway);
-            dates.entry(record.reading.captured_at.day()).or_insert_with(Vec::new).push(record);
-        }
-        position = next;
-    }
-    Ok(dates)
-}
-
-async fn read_cut_events(log: &dyn EventLog, cut: Cut) -> Result<ByDate<EventRecord>, ArchiveError> {
-    let (mut position, end) = cut.events;
-    let mut meters: HashSet<MeterId> = HashSet::new();
-    let mut dates = ByDate::new();
-    while position < end {
-        let page = log.read_events(cut.partition, position, end, EVENT_PAGE).await?;
-        let Some(last) = page.last() else { break };
-        let next = last.offset + 1;
-        assert!(page.iter().all(|record| (position..end).contains(&record.offset)), "the log reads what was asked for");
-        for mut record in page {
-            record.event.meter = interned(&mut meters, record.event.meter);
-            dates.entry(record.event.at.day()).or_insert_with(Vec::new).push(record);
-        }
-        position = next;
-    }
-    Ok(dates)
-}
-
-fn interned<T: Clone + Eq + std::hash::Hash>(known: &mut HashSet<T>, value: T) -> T {
-    if let Some(known) = known.get(&value) {
-        return known.clone();
-    }
-    known.insert(value.clone());
-    value
-}
-
-/// Writes one object a date and returns rows, objects and bytes.
-async fn write_table<T: Send + 'static>(
-    objects: &Arc<dyn ObjectStore>,
-    table: Table,
-    cut: CutRange,
-    dates: ByDate<T>,
-    write: WriteRows<T>,
-) -> Result<(u64, u32, u64), ArchiveError> {
-    let count = u32::try_from(dates.len()).expect("a cut has fewer dates than a calendar");
-    let (mut rows_written, mut bytes_written) = (0, 0);
-    for (date, mut rows) in dates {
-        rows_written += rows.len() as u64;
-        let encode = move || write(cut, count, &mut rows);
-        let encoded = offload(encode).await.expect("encoding our own rows does not panic");
-        let (footer, bytes) = encoded.map_err(|source| ArchiveError::Encode { cut, source })?;
-        assert!(footer.date == date && footer.table == table, "the file is of the date it is written under");
-        bytes_written += bytes.len() as u64;
-        put(objects, &raw_key(table, date, cut), bytes).await?;
-    }
-    Ok((rows_written, count, bytes_written))
-}
-
-/// A plain overwrite: the same key always holds the same rows.
-async fn put(objects: &Arc<dyn ObjectStore>, key: &Path, bytes: Vec<u8>) -> Result<(), ArchiveError> {
-    objects.put(key, PutPayload::from(bytes)).await.map(drop).map_err(ArchiveError::Objects)
 }

@@ -47,7 +47,7 @@ pub struct CutRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CompactedPart {
     pub generation: LogGeneration,
-    /// Of the keys of all raw files whose rows are in it or its siblings: the same raw files are the same files.
+    /// Of the keys of all raw files whose rows are in it or its siblings, and of the number of the first manifest that names it.
     pub inputs: u64,
     /// Ascending by meter.
     pub part: u32,

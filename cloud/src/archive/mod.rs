@@ -24,6 +24,7 @@ pub mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod watch;
+pub(crate) mod write;
 
 pub use archiver::{Archiver, ArchiverSnapshot, CutReport, PartitionSnapshot, Progress};
 

@@ -11,7 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 use protocols::metering::{Day, MeterId};
 use protocols::uplink::SetHash;
 
-use super::{CompactOptions, put};
+use super::CompactOptions;
 use crate::archive::ArchiveError;
 use crate::archive::footer::{CompactedPart, Footer, Place, Table};
 use crate::archive::keys::{compacted_key, raw_key};
@@ -20,6 +20,7 @@ use crate::archive::objects::{ArchiveObject, read_file, read_footer};
 use crate::archive::parquet::{
     CompactRows, FileError, ReadRows, compact_events, compact_readings, read_events, read_meters, read_readings,
 };
+use crate::archive::write::put;
 use crate::log::{EventRecord, LogGeneration, ReadingRecord};
 use crate::offload::offload;
 
@@ -98,9 +99,10 @@ pub(super) async fn merge(
     let kept = newest.into_iter().flat_map(|newest| newest.files.iter());
     let mut files: Vec<CompactedFile> =
         kept.filter(|file| !by_generation.contains_key(&file.part.generation)).cloned().collect();
+    let number = newest.map_or(1, |newest| newest.number + 1);
     let rows_max = if table == Table::Readings { options.readings_max } else { options.events_max }.max(1);
     for (generation, sources) in by_generation {
-        let inputs = hash_inputs((table, date), generation, &replaced, rows_max);
+        let inputs = hash_inputs((table, date), generation, &replaced, number, rows_max);
         let merge = Merge { objects, table, date, generation, inputs, sources, rows_max };
         files.extend(match table {
             Table::Readings => merge.run(&READINGS).await?,
@@ -108,13 +110,19 @@ pub(super) async fn merge(
         });
     }
     files.sort_by_key(|file| file.part);
-    let number = newest.map_or(1, |newest| newest.number + 1);
     Ok(Merged { manifest: Manifest { table, date, number, settled: false, files, replaced }, fresh_rows })
 }
 
-/// Of all that decides what the files will be.
-fn hash_inputs((table, date): (Table, Day), generation: LogGeneration, replaced: &[Replaced], rows_max: u64) -> u64 {
-    let mut text = format!("rows_max {rows_max}\n");
+/// Of all that decides what the files will be, and of the number of the manifest that is to name them: no later manifest's
+/// files have their keys, so that who clears up after an earlier one deletes nothing that is just being written.
+fn hash_inputs(
+    (table, date): (Table, Day),
+    generation: LogGeneration,
+    replaced: &[Replaced],
+    number: u32,
+    rows_max: u64,
+) -> u64 {
+    let mut text = format!("release {} number {number} rows_max {rows_max}\n", env!("CARGO_PKG_VERSION"));
     for raw in replaced.iter().filter(|raw| raw.cut.generation == generation) {
         text.push_str(raw_key(table, date, raw.cut).as_ref());
         text.push('\n');

@@ -17,19 +17,22 @@
 //! that it names. One that follows an earlier one has at most the number s - 1, so it never counts; and nobody follows it,
 //! for whoever sees it sees the settled one too.
 //!
-//! The same rows are the same files: a compacted key has the hash of the raw keys, bytes follow from the rows. A file that a
-//! stopped compaction wrote and no manifest names is never read; the next attempt on the same raw files writes it again.
+//! A repeated attempt writes the same files: a compacted key has the hash of the raw keys and of the number of the manifest to be,
+//! bytes follow from the rows. A file that a stopped compaction wrote and no manifest names is never read. With the number in it, no
+//! key that an earlier manifest names, and step 3 deletes, is being written for a later one.
 
 mod merge;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod world;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use protocols::metering::Day;
 use tracing::{info, warn};
 
@@ -40,7 +43,9 @@ use super::keys::{compacted_key, manifest_key};
 use super::manifest::{ListedManifest, Manifest, list_manifests, read_manifest};
 use super::objects::{ArchiveObject, DayRange, list_raw};
 use super::parquet::FileError;
+use super::write::put;
 use crate::clock::Clock;
+use crate::log::LogGeneration;
 
 /// Steps of one call: many more than a compaction has that nobody disturbs.
 const STEPS_MAX: u32 = 64;
@@ -118,6 +123,35 @@ pub async fn compact(
         }
     }
     Err(ArchiveError::Contended { date })
+}
+
+/// Publishes a manifest that follows `newest` and whose files of one generation are made anew, from the raw files that it names. They
+/// must be there all.
+pub(crate) async fn remake(
+    objects: &Arc<dyn ObjectStore>,
+    newest: &Manifest,
+    generation: LogGeneration,
+    options: &CompactOptions,
+) -> Result<CompactReport, ArchiveError> {
+    let (table, date) = (newest.table, newest.date);
+    let mut raw = list_raw(&**objects, table, DayRange { from: Some(date), to: Some(date) }).await?;
+    raw.retain(
+        |object| matches!(object.place, Place::Cut(cut) if cut.generation == generation && newest.replaces(cut)),
+    );
+    let mut others = newest.clone();
+    others.files.retain(|file| file.part.generation != generation);
+    others.replaced.retain(|raw| raw.cut.generation != generation);
+    let merged = merge::merge(objects, (table, date), &raw, Some(&others), options).await?;
+    if merged.manifest.replaced != newest.replaced {
+        // One was deleted by a compaction beside this, or has other rows than before.
+        return Err(ArchiveError::Contended { date });
+    }
+    let files = merged.manifest.files.iter().filter(|file| file.part.generation == generation).count() as u64;
+    let mut remaking = Compaction { objects, table, date, options, report: CompactReport::default() };
+    remaking.publish(&merged.manifest).await?;
+    remaking.report.rows = merged.fresh_rows;
+    remaking.report.files = files;
+    Ok(remaking.report)
 }
 
 impl Compaction<'_> {
@@ -260,8 +294,4 @@ impl Compaction<'_> {
             Err(error) => Err(ArchiveError::Objects(error)),
         }
     }
-}
-
-async fn put(objects: &Arc<dyn ObjectStore>, key: &Path, bytes: Vec<u8>) -> Result<(), ArchiveError> {
-    objects.put(key, PutPayload::from(bytes)).await.map(drop).map_err(ArchiveError::Objects)
 }
