@@ -279,6 +279,18 @@ impl EventLog for MemoryLog {
         Ok(ends)
     }
 
+    async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
+        let start = |partition: &LogPartition| match topic {
+            Topic::Refs => partition.refs.first().map(|record| record.0),
+            Topic::Readings => partition.readings.first().map(|record| record.offset),
+            Topic::Events => partition.events.first().map(|record| record.offset),
+            Topic::Books => partition.books.first().map(|record| record.offset),
+        };
+        // Offset 0 is a marker's: a topic whose first record is the next one is whole.
+        let whole = |start: Option<u64>| start.filter(|start| *start > 1).unwrap_or(0);
+        Ok(self.partitions().iter().map(|partition| whole(start(partition))).collect())
+    }
+
     async fn read_readings(
         &self,
         partition: u32,

@@ -143,6 +143,10 @@ impl EventLog for FaultyLog {
         self.inner.ends(topic).await
     }
 
+    async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
+        self.inner.starts(topic).await
+    }
+
     async fn read_readings(&self, p: u32, from: u64, to: u64, max: usize) -> Result<Vec<ReadingRecord>, LogError> {
         self.inner.read_readings(p, from, to, max).await
     }

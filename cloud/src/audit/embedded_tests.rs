@@ -184,6 +184,17 @@ async fn a_pair_that_was_set_back_together_writes_no_key_twice_and_its_books_clo
     assert_eq!(renew_if_behind(&opened.log, &*objects).await.unwrap(), None, "said once");
 }
 
+/// The log begins where its first row is.
+async fn check_starts(opened: &Opened) {
+    let log = &opened.log;
+    let (starts, ends) = (log.starts(Topic::Readings).await.unwrap(), log.ends(Topic::Readings).await.unwrap());
+    for (partition, (start, end)) in (0u32..).zip(starts.iter().zip(ends)) {
+        let first = log.read_readings(partition, 0, u64::MAX, 1).await.unwrap();
+        assert_eq!(*start, first.first().map_or(end, |record| record.offset), "partition {partition}");
+    }
+    assert!(starts.iter().any(|start| *start > 0), "{starts:?}");
+}
+
 /// What is archived and old leaves the log, and nothing else does; the books close all the same, and a store that is lost is
 /// made anew from archive and log.
 ///
@@ -212,6 +223,7 @@ async fn what_left_the_log_is_expired_and_nothing_leaves_that_is_not_archived() 
         steps.push((pruned.batches, pruned.readings));
     }
     assert_eq!(steps, [(3, 48), (1, 16)]);
+    check_starts(&opened).await;
     let archived = opened.log.archived().await.unwrap();
     let report = close(&opened, &objects, archived).await;
     assert!(report.is_closed() && report.problems.is_empty(), "{report}");

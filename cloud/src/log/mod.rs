@@ -199,6 +199,8 @@ pub trait EventLog: Send + Sync + 'static {
 
     /// Where a topic's committed records end: one more than the last readable offset, per partition.
     async fn ends(&self, topic: Topic) -> Result<Vec<u64>, LogError>;
+    /// Everything of a topic below has left the log, or was never there, per partition.
+    async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError>;
     /// Committed records with offsets in `from..to`, ascending, at most about `max`; an empty answer means that there are none in the range.
     async fn read_readings(
         &self,

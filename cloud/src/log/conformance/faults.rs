@@ -191,6 +191,11 @@ impl EventLog for FaultyLog {
         self.inner.ends(topic).await
     }
 
+    async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
+        self.read()?;
+        self.inner.starts(topic).await
+    }
+
     async fn read_readings(
         &self,
         partition: u32,

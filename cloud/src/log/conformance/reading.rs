@@ -118,6 +118,13 @@ pub async fn ranges_begin_and_end_inside_a_batch(logs: &dyn Logs) {
     committed(&*log).await;
     let (readings_ends, events_ends) =
         (log.ends(Topic::Readings).await.unwrap(), log.ends(Topic::Events).await.unwrap());
+    for topic in [Topic::Refs, Topic::Books, Topic::Readings, Topic::Events] {
+        let starts = log.starts(topic).await.unwrap();
+        assert!(
+            starts.len() == log.partitions() as usize && starts.iter().all(|start| *start == 0),
+            "{topic:?}: {starts:?}"
+        );
+    }
     for partition in 0..log.partitions() {
         let all = readings_by(&*log, partition, usize::MAX).await;
         let end = readings_ends[partition as usize];

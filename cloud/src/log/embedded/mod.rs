@@ -225,6 +225,10 @@ impl EventLog for EmbeddedLog {
         self.read(move |log| log.ends(topic)).await
     }
 
+    async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
+        self.read(move |log| log.starts(topic)).await
+    }
+
     async fn read_readings(
         &self,
         partition: u32,

@@ -42,6 +42,25 @@ impl LogCore {
         Ok(Partition::all(&self.conn)?.iter().map(waiting).sum())
     }
 
+    pub(super) fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
+        let first = match topic {
+            Topic::Refs => "SELECT min(offset) FROM refs WHERE partition = ?1",
+            Topic::Readings => "SELECT min(readings_first) FROM batches WHERE partition = ?1 AND readings_count > 0",
+            Topic::Events => "SELECT min(events_first) FROM batches WHERE partition = ?1 AND events_count > 0",
+            Topic::Books => {
+                "SELECT min(first) FROM (SELECT min(books_offset) AS first FROM batches WHERE partition = ?1 \
+                 UNION ALL SELECT min(books_offset) FROM retired WHERE partition = ?1)"
+            }
+        };
+        let mut statement = self.conn.prepare_cached(first).map_err(failed)?;
+        let mut starts = Vec::new();
+        for (partition, end) in (0u32..).zip(self.ends(topic)?) {
+            let start: Option<i64> = statement.query_row([partition], |row| row.get(0)).map_err(failed)?;
+            starts.push(start.map_or(end, offset));
+        }
+        Ok(starts)
+    }
+
     pub(super) fn archived(&self) -> Result<ArchivedEnds, LogError> {
         let partitions = Partition::all(&self.conn)?.into_iter();
         Ok(partitions.filter_map(|partition| Some((partition.number, partition.archived?))).collect())

@@ -357,6 +357,10 @@ impl EventLog for KafkaLog {
         self.blocking(move |shared| shared.readers.settled_ends(shared.topic(topic), shared.settings.partitions)).await
     }
 
+    async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
+        self.blocking(move |shared| shared.readers.starts(shared.topic(topic), shared.settings.partitions)).await
+    }
+
     async fn read_readings(
         &self,
         partition: u32,

@@ -79,6 +79,11 @@ impl Readers {
         })
     }
 
+    /// Retention has taken everything below.
+    pub(super) fn starts(&self, topic: &str, partitions: u32) -> Result<Vec<u64>, LogError> {
+        edges(&self.committed, topic, 0..partitions, Offset::Beginning)
+    }
+
     /// Committed records with offsets in `from..to`, at most `max`.
     pub(super) fn read<T>(
         &self,
@@ -167,10 +172,20 @@ fn read_assigned(
 
 /// One more than the last offset of each partition that this consumer may read.
 fn ends(consumer: &BaseConsumer<Context>, topic: &str, partitions: Range<u32>) -> Result<Vec<u64>, LogError> {
+    edges(consumer, topic, partitions, Offset::End)
+}
+
+/// Where each partition begins or ends.
+fn edges(
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    partitions: Range<u32>,
+    edge: Offset,
+) -> Result<Vec<u64>, LogError> {
     let mut tries = 0;
     loop {
-        match ask_ends(consumer, topic, partitions.clone()) {
-            Ok(ends) => return Ok(ends),
+        match ask_edges(consumer, topic, partitions.clone(), edge) {
+            Ok(edges) => return Ok(edges),
             Err(error) if tries < LEADER_TRIES && error.rdkafka_error_code().is_some_and(leads_elsewhere) => {
                 tries += 1;
                 std::thread::sleep(POLL);
@@ -180,23 +195,28 @@ fn ends(consumer: &BaseConsumer<Context>, topic: &str, partitions: Range<u32>) -
     }
 }
 
-fn ask_ends(consumer: &BaseConsumer<Context>, topic: &str, partitions: Range<u32>) -> Result<Vec<u64>, DriverError> {
+fn ask_edges(
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    partitions: Range<u32>,
+    edge: Offset,
+) -> Result<Vec<u64>, DriverError> {
     let mut asked = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions.clone() {
-        // A point in time, where the end is that of now.
-        asked.add_partition_offset(topic, partition as i32, Offset::End)?;
+        // In place of a point in time, as the protocol has it.
+        asked.add_partition_offset(topic, partition as i32, edge)?;
     }
     let found = consumer.offsets_for_times(asked, ASK_TIMEOUT)?;
-    let end = |partition| {
+    let offset = |partition| {
         let unknown = DriverError::MetadataFetch(RDKafkaErrorCode::UnknownPartition);
         let element = found.find_partition(topic, partition as i32).ok_or(unknown)?;
         element.error()?;
         match element.offset() {
-            Offset::Offset(end) => Ok(end.max(0) as u64),
+            Offset::Offset(offset) => Ok(offset.max(0) as u64),
             _ => Err(DriverError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable)),
         }
     };
-    partitions.map(end).collect()
+    partitions.map(offset).collect()
 }
 
 /// The partition is new, or another broker leads it now: the next answer will know.
