@@ -2,7 +2,7 @@
 //!
 //! stdout is data, stderr the rest. Exit 0: done; 1: the user's input; 2: ours. Errors end with a hint where there is one.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use crate::completeness::{CompletenessArgs, CompletenessError};
 use crate::config::{Cluster, Config, ConfigError, Settings};
 use crate::engines::{self, EngineError};
 use crate::objects::ObjectsError;
-use crate::rebuild::commands::{RebuildArgs, RebuildCommandError};
+use crate::rebuild::bar::Bar;
+use crate::rebuild::commands::{RebuildArchiveArgs, RebuildArgs, RebuildCommandError};
 use crate::rebuild_store::{self, RebuildStoreArgs, RebuildStoreError};
 use crate::roles::Roles;
 use crate::run::{self, RunError};
@@ -133,6 +134,13 @@ enum RebuildCommand {
         #[command(flatten)]
         rebuild: RebuildArgs,
     },
+    /// Make the files anew that the archive lost or that are damaged; what is there stays; exit 1 when the log does not hold all of them
+    Archive {
+        #[command(flatten)]
+        settings: SettingsArgs,
+        #[command(flatten)]
+        rebuild: RebuildArchiveArgs,
+    },
 }
 
 /// Settings given on the command line beat those of the file.
@@ -244,12 +252,10 @@ pub fn main() -> u8 {
         }),
         Command::Store { command: StoreCommand::Migrate { settings } } => migrate(settings),
         Command::Archive { command } => on_archive(command),
-        Command::Rebuild { command: RebuildCommand::Store { settings, rebuild } } => {
-            match fill_store(settings, *rebuild) {
-                Ok(code) => return code,
-                Err(error) => Err(error),
-            }
-        }
+        Command::Rebuild { command } => match on_rebuild(command) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::RebuildStore { settings, rebuild } => match make_store_anew(settings, *rebuild) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -304,14 +310,28 @@ fn on_archive(command: &ArchiveCommand) -> Result<(), CommandError> {
 }
 
 /// Answers the exit code.
-fn fill_store(settings: &SettingsArgs, args: RebuildArgs) -> Result<u8, CommandError> {
+fn on_rebuild(command: &RebuildCommand) -> Result<u8, CommandError> {
+    let (RebuildCommand::Store { settings, .. } | RebuildCommand::Archive { settings, .. }) = command;
     let (settings, config) = settings.load()?;
     telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;
-    let (mut out, mut told) = (std::io::stdout(), std::io::stderr());
+    let (mut out, mut stderr) = (std::io::stdout(), std::io::stderr());
+    let is_terminal = stderr.is_terminal();
+    let mut told = Bar::new(&mut stderr, is_terminal);
     actix::System::new().block_on(async {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let sources = engines::fill(&config, &clock).await.map_err(|error| CommandError::Engine(Box::new(error)))?;
-        Ok(crate::rebuild::commands::run(args, &sources, &config.data_dir, &mut out, &mut told).await?)
+        let engine = |error| CommandError::Engine(Box::new(error));
+        Ok(match command {
+            RebuildCommand::Store { rebuild, .. } => {
+                let sources = engines::fill(&config, &clock).await.map_err(engine)?;
+                crate::rebuild::commands::run(*rebuild, &sources, &config.data_dir, &mut out, &mut told).await?
+            }
+            RebuildCommand::Archive { rebuild, .. } => {
+                let log = engines::look_log(&config, &clock).await.map_err(engine)?;
+                let objects = config.objects.beside().await.map_err(|error| engine(error.into()))?;
+                crate::rebuild::commands::run_archive(*rebuild, &*log, &objects, &config.cut, &mut out, &mut told)
+                    .await?
+            }
+        })
     })
 }
 
@@ -334,7 +354,9 @@ fn look(command: &Command) -> Result<u8, CommandError> {
     | Command::Archive {
         command: ArchiveCommand::Compact { settings, .. } | ArchiveCommand::Files { settings, .. },
     }
-    | Command::Rebuild { command: RebuildCommand::Store { settings, .. } }
+    | Command::Rebuild {
+        command: RebuildCommand::Store { settings, .. } | RebuildCommand::Archive { settings, .. },
+    }
     | Command::RebuildStore { settings, .. }) = command;
     let (settings, config) = settings.load()?;
     telemetry::init_logging(&settings.logging.level).map_err(CommandError::Logging)?;

@@ -153,6 +153,14 @@ pub async fn look(config: &Config, clock: &Arc<dyn Clock>) -> Result<AuditSource
     }
 }
 
+/// The log alone, for looking.
+pub async fn look_log(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn EventLog>, EngineError> {
+    Ok(match &config.cluster {
+        None => Arc::new(embedded::look(&config.data_dir)?.0),
+        Some(Cluster { kafka, .. }) => Arc::new(KafkaLog::look(kafka, Arc::clone(clock)).await?),
+    })
+}
+
 /// For filling the store: beside the processes that work; the embedded one, which has one writer, while no cloud runs.
 pub async fn fill(config: &Config, clock: &Arc<dyn Clock>) -> Result<AuditSources, EngineError> {
     if config.cluster.is_some() {

@@ -1,19 +1,20 @@
-//! `meterpost-cloud rebuild store`.
+//! `meterpost-cloud rebuild store` and `rebuild archive`.
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
 
 use clap::Args;
+use object_store::ObjectStore;
 use serde_json::json;
-use tokio::time::Instant;
 
+use super::archive::{Mended, rebuild_archive};
+use super::bar::Bar;
 use super::position::Position;
 use super::{From, Progress, Range, RebuildError, rebuild_store};
+use crate::archive::cut::CutSettings;
 use crate::audit::AuditSources;
-
-/// Between two lines about how far it is.
-const TELL_EVERY: Duration = Duration::from_secs(2);
+use crate::log::EventLog;
 
 /// Writes into the store what archive or log hold. May be repeated, stopped, and run beside everything else on Kafka and Cassandra;
 /// the embedded store while no cloud runs.
@@ -33,10 +34,29 @@ pub struct RebuildArgs {
     pub json: bool,
 }
 
+/// Makes the objects that the archive lost, from the log. May be repeated, stopped, and run beside everything else.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct RebuildArchiveArgs {
+    /// Where the rows are taken from.
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    pub from: ArchiveFrom,
+    /// UTC days of `captured_at`, both inclusive, either of which may be left out. Default: all.
+    #[arg(long, value_name = "FROM..TO")]
+    pub range: Option<Range>,
+    /// One JSON object on one line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ArchiveFrom {
+    Log,
+}
+
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RebuildCommandError {
-    #[error("the store is not rebuilt")]
+    #[error("what was lost is not rebuilt")]
     Rebuild(#[from] RebuildError),
     #[error("what was done could not be written")]
     Write(#[from] std::io::Error),
@@ -57,27 +77,20 @@ pub async fn run(
     sources: &AuditSources,
     data_dir: &Path,
     out: &mut (dyn Write + Send),
-    told: &mut (dyn Write + Send),
+    told: &mut Bar<'_>,
 ) -> Result<u8, RebuildCommandError> {
     let generation = sources.log.generation();
     let position = Position::open(data_dir, args.from, args.range, generation, args.afresh);
     let mut position = position.map_err(RebuildError::from)?;
     let taken_up = position.taken_up;
     if taken_up {
-        writeln!(told, "going on where an earlier run stopped; --afresh begins again")?;
+        told.say("going on where an earlier run stopped; --afresh begins again");
     }
-    let mut last = Instant::now();
     let what = if args.from == From::Archive { "files" } else { "offsets" };
-    let done = rebuild_store(sources, &mut position, |progress| {
-        if last.elapsed() >= TELL_EVERY {
-            last = Instant::now();
-            let Progress { rows, done, of, .. } = progress;
-            // Nobody is left to tell when stderr is gone.
-            drop(writeln!(told, "{done} of {of} {what}, {rows} rows"));
-        }
-    })
-    .await?;
-    let Progress { rows, done, damaged, .. } = done;
+    let tell = |Progress { rows, done, of, .. }| told.tell(done, of, || format!("{done} of {of} {what}, {rows} rows"));
+    let done = rebuild_store(sources, &mut position, tell).await;
+    told.wipe();
+    let Progress { rows, done, damaged, .. } = done?;
     if args.json {
         let answer = json!({"rows": rows, what: done, "damaged": damaged, "taken_up": taken_up});
         writeln!(out, "{answer}")?;
@@ -88,4 +101,31 @@ pub async fn run(
         }
     }
     Ok(u8::from(damaged > 0))
+}
+
+/// As [`run`], for the archive: 1 when something cannot be made anew.
+pub async fn run_archive(
+    args: RebuildArchiveArgs,
+    log: &dyn EventLog,
+    objects: &Arc<dyn ObjectStore>,
+    settings: &CutSettings,
+    out: &mut (dyn Write + Send),
+    told: &mut Bar<'_>,
+) -> Result<u8, RebuildCommandError> {
+    let ArchiveFrom::Log = args.from;
+    let mut tell = |Mended { objects, rows, done, of, .. }| {
+        told.tell(done, of, || format!("{done} of {of} files looked at; made {objects} files of {rows} rows"));
+    };
+    let done = rebuild_archive(log, objects, args.range.unwrap_or_default().0, settings, &mut tell).await;
+    told.wipe();
+    let Mended { objects, rows, done, lost, .. } = done?;
+    if args.json {
+        writeln!(out, "{}", json!({"files": done, "made": objects, "rows": rows, "lost": lost}))?;
+    } else {
+        writeln!(out, "{done} files were there; {objects} files of {rows} rows are made")?;
+        if lost > 0 {
+            writeln!(out, "NOT made: {lost} ranges that the log does not hold any more; the log on stderr names them")?;
+        }
+    }
+    Ok(u8::from(lost > 0))
 }

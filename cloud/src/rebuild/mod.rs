@@ -1,12 +1,18 @@
-//! Sinks made anew from what the others hold, beside everything that runs: `meterpost-cloud rebuild store`.
+//! Sinks made anew from what the others hold, beside everything that runs: `meterpost-cloud rebuild store`, and `rebuild archive`
+//! ([`archive`]).
 //!
 //! Every row is upserted with the write timestamp that its own `sealed_effective` and gateway give: what is newer in the store
 //! stays, and a rebuild may be repeated, stopped anywhere, and run while workers write. How far it is lies in a file beside
-//! the data, so that the same command goes on after a stop.
+//! the data, so that the same command goes on after a stop. What is committed or archived after it began is not its business: the
+//! workers write that.
 //!
 //! Not in rows, so not rebuilt: inventories, which every gateway sends daily. Nothing is deleted: what the store holds beyond its
 //! source stays. (`rebuild-store` sets the embedded store aside and makes all of it anew.)
 
+mod archive;
+#[cfg(test)]
+mod archive_tests;
+pub mod bar;
 pub mod commands;
 mod position;
 pub(crate) mod rows;
@@ -99,7 +105,7 @@ pub struct Progress {
     /// Files of the archive, or offsets of the log, looked at.
     pub done: u64,
     pub of: u64,
-    /// Files that cannot be read; they are in the error log by name.
+    /// Files that cannot be read, those of the runs before this one too; they are in the error log by name.
     pub damaged: u64,
 }
 
@@ -109,7 +115,8 @@ pub(crate) async fn rebuild_store(
     position: &mut Position,
     mut progress: impl FnMut(Progress),
 ) -> Result<Progress, RebuildError> {
-    let mut run = Run { sources, position, done: Progress::default(), progress: &mut progress };
+    let done = Progress { damaged: position.damaged(), ..Progress::default() };
+    let mut run = Run { sources, position, done, progress: &mut progress, gone: None };
     match run.position.from() {
         From::Archive => run.take_archive().await?,
         From::Log => run.take_log().await?,
@@ -123,6 +130,8 @@ struct Run<'a> {
     position: &'a mut Position,
     done: Progress,
     progress: &'a mut dyn FnMut(Progress),
+    /// Was not there when it was wanted last.
+    gone: Option<object_store::path::Path>,
 }
 
 impl Run<'_> {
@@ -157,15 +166,21 @@ impl Run<'_> {
                         (self.progress)(self.done);
                     }
                 }
-                // One bad file must not keep the others out of the store.
-                Err(error @ ArchiveError::File { .. }) => {
-                    tracing::error!(error = %chain(&error), "a file of the archive is not rebuilt");
+                // One bad file must not keep the others out of the store; nor one that is named still after it was found missing.
+                Err(error)
+                    if matches!(error, ArchiveError::File { .. })
+                        || is_gone(&error) && self.gone.as_ref() == Some(&object.key) =>
+                {
+                    tracing::error!(key = %object.key, error = %chain(&error), "a file of the archive is not rebuilt");
                     self.done.damaged += 1;
                 }
-                Err(error) => return Err(RebuildError::Archive(error)),
+                Err(error) => {
+                    self.gone = Some(object.key);
+                    return Err(RebuildError::Archive(error));
+                }
             }
             self.done.done += 1;
-            self.position.read(table, &object)?;
+            self.position.read(table, &object, self.done.damaged)?;
         }
         (self.progress)(self.done);
         Ok(())

@@ -38,6 +38,8 @@ struct Kept {
     files: BTreeMap<String, (String, String)>,
     /// Of each table and partition: everything below is in the store.
     offsets: BTreeMap<String, BTreeMap<u32, u64>>,
+    /// Files among these that could not be read.
+    damaged: u64,
 }
 
 /// A rebuild's position, kept.
@@ -66,6 +68,7 @@ impl Position {
             generation: generation.0,
             files: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            damaged: 0,
         };
         std::fs::create_dir_all(folder).map_err(|source| PositionError::Write { path: folder.to_owned(), source })?;
         // A file that cannot be read costs a rebuild from the beginning and nothing else.
@@ -98,7 +101,12 @@ impl Position {
         objects
     }
 
-    pub(super) fn read(&mut self, table: Table, object: &ArchiveObject) -> Result<(), PositionError> {
+    pub(super) fn damaged(&self) -> u64 {
+        self.kept.damaged
+    }
+
+    pub(super) fn read(&mut self, table: Table, object: &ArchiveObject, damaged: u64) -> Result<(), PositionError> {
+        self.kept.damaged = damaged;
         let place = (object.date.to_string(), object.key.to_string());
         self.kept.files.insert(table.name().to_owned(), place);
         self.write()

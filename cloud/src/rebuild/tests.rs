@@ -10,6 +10,7 @@ use object_store::memory::InMemory;
 use protocols::metering::{Event, MeterId, Series, UtcMillis};
 use protocols::uplink::{GatewayId, Inventory};
 
+use super::bar::Bar;
 use super::commands::{RebuildArgs, run};
 use super::*;
 use crate::archive::compact::{CompactOptions, compact};
@@ -70,7 +71,8 @@ impl World {
     async fn run(&self, from: From, range: Option<&str>, store: Arc<dyn ReadingStore>) -> (u8, serde_json::Value) {
         let args = RebuildArgs { from, range: range.map(|range| range.parse().unwrap()), afresh: false, json: true };
         let (mut out, mut told) = (Vec::new(), Vec::new());
-        let code = run(args, &self.sources(store), self.folder.path(), &mut out, &mut told).await.unwrap();
+        let mut bar = Bar::new(&mut told, false);
+        let code = run(args, &self.sources(store), self.folder.path(), &mut out, &mut bar).await.unwrap();
         (code, serde_json::from_slice(&out).unwrap())
     }
 
@@ -133,7 +135,7 @@ impl ReadingStore for Mortal {
     }
 }
 
-/// Control, still to be run: with `sealed_at` in place of `sealed_effective` in `rows.rs` the rows have other write timestamps.
+/// Negative control: with `sealed_at` in place of `sealed_effective` in `rows.rs` the rows have other write timestamps.
 #[tokio::test]
 async fn an_empty_store_is_filled_with_what_was_there_from_archive_or_log() {
     let world = World::new().await;
@@ -173,7 +175,7 @@ async fn a_range_fills_its_days_alone_and_what_is_newer_stays() {
     }
 }
 
-/// Control, still to be run: with a position that is not read back (`afresh` always) as many rows are written again.
+/// Negative control: with a position that is not read back (`afresh` always) as many rows are written again.
 #[tokio::test]
 async fn a_rebuild_that_was_stopped_goes_on_where_it_was_even_behind_a_compaction() {
     for from in [From::Archive, From::Log] {
@@ -187,7 +189,8 @@ async fn a_rebuild_that_was_stopped_goes_on_where_it_was_even_behind_a_compactio
             let args = RebuildArgs { from, range: None, afresh: true, json: false };
             let (mut out, mut told) = (Vec::new(), Vec::new());
             let sources = world.sources(Arc::new(mortal));
-            let stopped = run(args, &sources, world.folder.path(), &mut out, &mut told).await;
+            let mut bar = Bar::new(&mut told, false);
+            let stopped = run(args, &sources, world.folder.path(), &mut out, &mut bar).await;
             if stopped.is_ok() {
                 break;
             }
@@ -221,6 +224,30 @@ async fn a_damaged_file_is_told_and_the_others_are_rebuilt() {
     let (code, _) = world.run(From::Log, None, store.clone()).await;
     assert_eq!(code, 0);
     assert!(world.rows(&*store).await == world.rows(&*world.whole).await);
+}
+
+/// Negative controls: with what is not there listed anew for ever (`take_table`), the rebuild ends with an error; with `damaged` not kept,
+/// the run that goes on calls itself whole.
+#[tokio::test]
+async fn a_compacted_file_that_is_named_and_not_there_is_told_even_by_the_run_that_goes_on() {
+    let world = World::new().await;
+    let objects: Arc<dyn object_store::ObjectStore> = world.objects.clone();
+    let options = CompactOptions { grace: std::time::Duration::ZERO, ..CompactOptions::default() };
+    for day in [T0.day(), T0.day().next()] {
+        compact(&objects, Table::Readings, day, &options, &ManualClock::new(T0)).await.unwrap();
+    }
+    let held = holdings(&*objects, Table::Readings, DayRange::default()).await.unwrap().objects;
+    assert_eq!(held.len(), 2);
+    objects.delete(&held[0].key).await.unwrap();
+    let store: Arc<MemoryStore> = Arc::default();
+    let mortal = Mortal { to: store.clone(), left: AtomicU64::new(0) };
+    let args = RebuildArgs { from: From::Archive, range: None, afresh: false, json: true };
+    let (mut out, mut told) = (Vec::new(), Vec::new());
+    let mut bar = Bar::new(&mut told, false);
+    run(args, &world.sources(Arc::new(mortal)), world.folder.path(), &mut out, &mut bar).await.unwrap_err();
+    let (code, told) = world.run(From::Archive, None, store.clone()).await;
+    assert_eq!((code, &told["damaged"], &told["taken_up"]), (1, &1.into(), &true.into()), "{told}");
+    assert!(!world.rows(&*store).await.0.is_empty());
 }
 
 #[test]
