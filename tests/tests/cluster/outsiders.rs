@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use cloud::clock::{Clock as _, SystemClock};
 use demo::sinks::Sink;
+use demo::stage::Stage;
 use demo::verdict::{Deaf, compare};
 use protocols::metering::{Quantity, Unit, UtcMillis};
 use serde_json::Value;
@@ -21,20 +23,38 @@ struct Reader {
     command: Command,
 }
 
-/// Reads the sinks of the cloud called `name`, and compares each with the truth. How many readings each reader found.
+/// Reads the sinks of the stage's cloud, which is called `name`, and compares each with the truth; the archive before and after a
+/// last compaction. How many readings each reader found.
 ///
 /// Negative control, seen: let the example in Java read uncommitted records; it finds deliveries twice.
 pub(crate) fn find_the_same(
     cluster: &Cluster,
+    stage: &Stage,
     name: &str,
     truth: &Truth,
     deaf: &[Deaf],
 ) -> Result<Vec<(&'static str, u64)>> {
+    let bucket = cluster.s3.bucket().join(name);
     let mut found = Vec::new();
-    for mut reader in in_python(cluster, name).into_iter().chain(in_java(cluster, name)?) {
+    let mut compare_with = |reader: Option<Reader>| {
+        let Some(mut reader) = reader else { return Ok(()) };
         let comparison = compare(truth, &read(&mut reader)?, deaf);
         ensure!(comparison.is_clean(), "{}: {comparison:?}", reader.name);
         found.push((reader.name, comparison.captured));
+        anyhow::Ok(())
+    };
+    let topic = format!("{name}.readings");
+    let (brokers, registry) = (cluster.kafka.bootstrap(), cluster.registry.url());
+    compare_with(in_python("deploy/examples/read_readings.py", &[&brokers, &registry, &topic]))?;
+    compare_with(in_java(cluster, &topic)?)?;
+    let port = cluster.cassandra.address(0).port().to_string();
+    compare_with(in_python("tests/tests/cluster/read_store.py", &[&port, name]))?;
+    for compacted in [false, true] {
+        if compacted {
+            compact(stage, &bucket)?;
+        }
+        let keys = files(stage, &bucket)?.display().to_string();
+        compare_with(in_python("tests/tests/cluster/read_archive.py", &[&bucket.display().to_string(), &keys]))?;
     }
     Ok(found)
 }
@@ -43,32 +63,62 @@ fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-fn in_python(cluster: &Cluster, name: &str) -> Vec<Reader> {
-    let Some(python) = python() else { return Vec::new() };
-    let (brokers, registry) = (cluster.kafka.bootstrap(), cluster.registry.url());
-    let (topic, port) = (format!("{name}.readings"), cluster.cassandra.address(0).port().to_string());
-    let bucket = cluster.s3.bucket().join(name).display().to_string();
-    let reader = |name: &'static str, arguments: &[&str]| {
-        let mut command = Command::new(&python);
-        command.arg(in_repository(name)).args(arguments);
-        Reader { name, command }
-    };
-    vec![
-        reader("deploy/examples/read_readings.py", &[&brokers, &registry, &topic]),
-        reader("tests/tests/cluster/read_store.py", &[&port, name]),
-        reader("tests/tests/cluster/read_archive.py", &[&bucket]),
-    ]
+/// `None` where there is no Python with the clients.
+fn in_python(name: &'static str, arguments: &[&str]) -> Option<Reader> {
+    let mut command = Command::new(python()?);
+    command.arg(in_repository(name)).args(arguments);
+    Some(Reader { name, command })
 }
 
 /// The example in Java, where there is a compiler of it, and Maven can fetch what the example needs.
-fn in_java(cluster: &Cluster, name: &str) -> Result<Option<Reader>> {
+fn in_java(cluster: &Cluster, topic: &str) -> Result<Option<Reader>> {
     let to_be_had = jdk().and_then(|java| Ok((java, jars_of("examples", &in_repository("deploy/examples/pom.xml"))?)));
     let Some((java, jars)) = if_to_be_had(to_be_had)? else { return Ok(None) };
-    let example = "deploy/examples/ReadReadings.java";
+    let name = "deploy/examples/ReadReadings.java";
     let mut command = Command::new(java);
-    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp", &class_path(&jars)]).arg(in_repository(example));
-    command.args([cluster.kafka.bootstrap(), cluster.registry.own_url(), format!("{name}.readings")]);
-    Ok(Some(Reader { name: example, command }))
+    command.args(["-Xmx256m", "-XX:+UseSerialGC", "-cp", &class_path(&jars)]).arg(in_repository(name));
+    command.args([cluster.kafka.bootstrap(), cluster.registry.own_url(), topic.to_owned()]);
+    Ok(Some(Reader { name, command }))
+}
+
+/// Compacts every date that is over. How many those are.
+pub(crate) fn compact(stage: &Stage, bucket: &Path) -> Result<usize> {
+    let today = SystemClock.now().day().to_string();
+    let over: Vec<String> = dates(bucket)?.into_iter().filter(|date| *date < today).collect();
+    for date in &over {
+        ask(stage, &["archive", "compact", date, "--grace", "0s"])?;
+    }
+    Ok(over.len())
+}
+
+/// A file with the keys that `archive files` prints, of all dates.
+fn files(stage: &Stage, bucket: &Path) -> Result<PathBuf> {
+    let mut keys = String::new();
+    for date in dates(bucket)? {
+        keys.push_str(&ask(stage, &["archive", "files", &date])?);
+    }
+    let path = stage.folder().join("archive-files.txt");
+    std::fs::write(&path, keys)?;
+    Ok(path)
+}
+
+/// Of the readings in the archive.
+fn dates(bucket: &Path) -> Result<BTreeSet<String>> {
+    let mut dates = BTreeSet::new();
+    for folder in ["archive/raw/readings", "archive/compacted/readings"] {
+        let Ok(entries) = std::fs::read_dir(bucket.join(folder)) else { continue };
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            dates.extend(name.strip_prefix("date=").map(str::to_owned));
+        }
+    }
+    Ok(dates)
+}
+
+fn ask(stage: &Stage, arguments: &[&str]) -> Result<String> {
+    let output = stage.cloud_command(arguments)?;
+    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// A Python with the clients, if there is one.
