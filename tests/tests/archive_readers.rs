@@ -54,8 +54,8 @@ fn reading(line: &str) -> (Identity, String) {
     (identity, quantity.to_string())
 }
 
-/// Negative control: write the mantissa as `value` (`archive/parquet/readings.rs`). Still to be run: let `archive files` name the
-/// raw files too that a manifest replaces.
+/// Negative controls: write the mantissa as `value` (`archive/parquet/readings.rs`); let `holdings` name the raw files too that a
+/// manifest replaces (rows are in two files, while the raw ones are still there).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duckdb_and_pandas_read_what_the_log_holds() {
     let python = std::env::var("METERPOST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -182,7 +182,7 @@ fn read_files(python: &str, stage: &Stage, dates: &[String], sql: &str) -> Sink 
     let once = format!(
         "SELECT count(*) = count(DISTINCT (generation, partition, \"offset\")) FROM {files} hive_partitioning = true)"
     );
-    let asked = format!("import duckdb\nprint(duckdb.sql(\"\"\"{once}\"\"\").fetchone()[0])");
+    let asked = format!("import duckdb\nprint(duckdb.sql(\"\"\"{once}\"\"\").fetchall()[0][0])");
     let output = Command::new(python).args(["-c", &asked]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "True", "{}", String::from_utf8_lossy(&output.stderr));
     let sql = format!("{head}{files}{tail}");

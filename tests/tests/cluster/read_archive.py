@@ -12,7 +12,7 @@ with open(keys) as lines:
 archive = duckdb.read_parquet(files)
 # The latest of an identity would hide that a row was read from two files.
 once = 'SELECT count(*), count(DISTINCT (generation, partition, "offset")) FROM archive'
-rows, different = duckdb.sql(once).fetchone()
+[(rows, different)] = duckdb.sql(once).fetchall()
 if rows != different:
     sys.exit(f"{rows - different} of {rows} rows are in two files")
 rows = duckdb.sql(
