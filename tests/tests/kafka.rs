@@ -1,6 +1,9 @@
-//! The event log on a real Kafka, against the same suite as every other log.
+//! The event log on a real Kafka: the same suite as every other log, faults of the protocol, and what the start must refuse.
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+#[path = "kafka/start.rs"]
+mod start;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +23,7 @@ use cloud::store::embedded::EmbeddedStore;
 use protocols::metering::UtcMillis;
 use protocols::uplink::GatewayId;
 use tests::services::kafka_faults::{Ask, KafkaFault, KafkaProxy, Rule};
-use tests::services::{self, Authority, Kafka, if_to_be_had};
+use tests::services::{Kafka, if_to_be_had};
 
 const T0: UtcMillis = UtcMillis(1_795_400_000_000);
 
@@ -244,51 +247,5 @@ async fn record(consumer: &mut dyn RefConsumer) -> (Ownership, u64) {
             RefEvent::Record { partition, offset, .. } => return (held[&partition], offset),
             RefEvent::Revoked { .. } => {}
         }
-    }
-}
-
-/// Negative control: take what a broker has against us for a broker that is away (`topics.rs`, `metadata`).
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn credentials_are_needed_and_wrong_ones_are_told_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::new("kafka").unwrap();
-    let (home, trusted) = (folder.path().to_owned(), authority.certificate().to_owned());
-    let start = move || Kafka::start_secured(&home, &authority);
-    let started = tokio::task::spawn_blocking(start).await.unwrap();
-    let Some(kafka) = if_to_be_had(started).unwrap() else { return };
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    };
-    let section = KafkaSection {
-        brokers: kafka.bootstrap(),
-        prefix: "secured.".to_owned(),
-        partitions: 1,
-        replication: 1,
-        min_insync_replicas: 1,
-        ca_file: Some(file("ca.pem", &trusted)),
-        user: Some(services::kafka::USER.to_owned()),
-        password_file: Some(file("password", services::kafka::PASSWORD)),
-        ..KafkaSection::default()
-    };
-    let open = async |section: KafkaSection| {
-        let settings = section.check(LogKeep { rows_ms: None, books_ms: None }).unwrap();
-        let opened = KafkaLog::look(&settings, Arc::new(SystemClock)).await;
-        opened.err().map(|error| (error.to_string(), error.is_passing(), error.hint().unwrap_or_default()))
-    };
-    let (told, ..) = open(section.clone()).await.unwrap();
-    assert!(told.contains("no cloud has run there"), "let in: {told}");
-    let other = Authority::new("another").unwrap();
-    for (section, words) in [
-        (KafkaSection { password_file: Some(file("wrong", "hunter2")), ..section.clone() }, "refuses the user"),
-        (
-            KafkaSection { ca_file: Some(file("other.pem", other.certificate())), ..section.clone() },
-            "no TLS with Kafka",
-        ),
-    ] {
-        let (told, passing, hint) = open(section).await.unwrap();
-        assert!(told.contains(words) && !passing && !hint.is_empty(), "{told}\n{hint}");
-        assert!(!told.contains("hunter2"), "{told}");
     }
 }

@@ -6,9 +6,12 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cloud::clock::SystemClock;
+use cloud::config::LogKeep;
+use cloud::log::kafka::{KafkaLog, KafkaOpenError, KafkaSection, RegistrySection};
 use object_store::ObjectStoreExt as _;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -125,6 +128,36 @@ fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (u16, Stri
     (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
 }
 
+/// Opens a log whose subjects begin so.
+async fn log_at(kafka: &Kafka, registry: &Registry, prefix: &str) -> Result<KafkaLog, KafkaOpenError> {
+    let section = KafkaSection {
+        brokers: kafka.bootstrap(),
+        prefix: prefix.to_owned(),
+        partitions: 1,
+        replication: 1,
+        min_insync_replicas: 1,
+        registry: Some(RegistrySection { url: registry.url(), ..RegistrySection::default() }),
+        ..KafkaSection::default()
+    };
+    let settings = section.check(LogKeep { rows_ms: None, books_ms: None }).unwrap();
+    KafkaLog::open(&settings, Arc::new(SystemClock)).await
+}
+
+/// Negative control: leave out that a subject is made compatible before a schema goes in (`registry.rs`, `register`): ours is then
+/// registered as the next version of a stranger's.
+fn a_log_is_refused_where_others_have_their_schema(kafka: &Kafka, registry: &Registry) {
+    let within = Duration::from_secs(60);
+    let opened = block_on(async { tokio::time::timeout(within, log_at(kafka, registry, "")).await });
+    let error = opened.expect("it waits for what does not come").err().expect("it opened");
+    let (said, hint) = (error.to_string(), error.hint().unwrap());
+    println!("{said}\n  hint: {hint}");
+    assert!(matches!(&error, KafkaOpenError::Registry { subject, .. } if subject == "readings-value"), "{error:?}");
+    assert!(said.contains(&registry.url()) && hint.contains("another kafka.prefix"), "{said}: {hint}");
+    // An address that is none of a registry is told from a schema that is refused.
+    let (status, body) = http(registry.address(), "GET", "/apis/ccompat/v7/subjects/missing-value/versions", "");
+    assert!(status == 404 && body.contains("error_code"), "{status} {body}");
+}
+
 /// Negative control: `apicurio.storage.kind=sql`, which is in memory.
 #[test]
 fn the_registry_has_after_a_kill_the_schema_that_it_took() {
@@ -137,8 +170,13 @@ fn the_registry_has_after_a_kill_the_schema_that_it_took() {
     let versions = format!("{base}/subjects/readings-value/versions");
     let (status, body) = http(registry.address(), "POST", &versions, r#"{"schema":"\"string\""}"#);
     assert_eq!(status, 200, "{body}");
+    a_log_is_refused_where_others_have_their_schema(&kafka, &registry);
     registry.kill().unwrap();
+    let waiting =
+        block_on(async { tokio::time::timeout(Duration::from_secs(3), log_at(&kafka, &registry, "ours.")).await });
+    assert!(waiting.is_err(), "it does not wait for a registry that is away");
     registry.restart().unwrap();
+    block_on(log_at(&kafka, &registry, "ours.")).unwrap();
     let (status, body) = http(registry.address(), "GET", &format!("{versions}/1"), "");
     assert!(status == 200 && body.contains("string"), "{status} {body}");
     let (status, body) = http(registry.address(), "GET", &format!("{base}/schemas/ids/4711"), "");

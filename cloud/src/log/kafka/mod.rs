@@ -65,7 +65,7 @@ const WAIT_MAX: Duration = Duration::from_secs(15);
 pub enum KafkaOpenError {
     #[error("Kafka at {brokers} does not answer: {cause}")]
     Unreachable { brokers: String, cause: String },
-    #[error("Kafka at {brokers} refuses the user or the password{}", user.as_ref().map(|user| format!(" of {user:?}")).unwrap_or_default())]
+    #[error("Kafka at {brokers} {}", refusal(user.as_deref()))]
     Login { brokers: String, user: Option<String> },
     #[error("no TLS with Kafka at {brokers}: one end does not speak it, or does not trust the other's certificate")]
     Tls { brokers: String },
@@ -87,6 +87,10 @@ pub enum KafkaOpenError {
     Made { found: u32, wanted: u32 },
     #[error("the schema registry at {url} does not answer: {cause}")]
     RegistryUnreachable { url: String, cause: String },
+    #[error("the schema registry at {url} {}", refusal(user.as_deref()))]
+    RegistryLogin { url: String, user: Option<String> },
+    #[error("there is no schema registry at {url}")]
+    NoRegistry { url: String },
     #[error("the schema registry at {url} refuses {subject}: {cause}")]
     Registry { url: String, subject: String, cause: String, registers: bool },
     #[error("Kafka's log cannot be read")]
@@ -97,12 +101,19 @@ pub enum KafkaOpenError {
     Thread(#[source] std::io::Error),
 }
 
+fn refusal(user: Option<&str>) -> String {
+    match user {
+        Some(user) => format!("refuses the user {user:?} or its password"),
+        None => "lets nobody in without a user and a password".to_owned(),
+    }
+}
+
 impl KafkaOpenError {
     /// What the operator can do.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unreachable { .. } => Some("is it running, and reachable from here? kafka.brokers".to_owned()),
-            Self::Login { user: None, .. } => Some("it wants a user: kafka.user and kafka.password_file".to_owned()),
+            Self::Login { user: None, .. } => Some("set kafka.user and kafka.password_file".to_owned()),
             Self::Login { .. } => {
                 Some("compare kafka.user and the file of kafka.password_file with what Kafka knows".to_owned())
             }
@@ -125,7 +136,17 @@ impl KafkaOpenError {
             Self::Setting { topic, key, wanted, .. } => Some(format!(
                 "kafka-configs --alter --topic {topic} --add-config {key}={wanted}, or change the setting"
             )),
-            Self::RegistryUnreachable { .. } => Some("kafka.registry.url ends before /subjects".to_owned()),
+            Self::RegistryUnreachable { .. } => {
+                Some("is it running, and reachable from here? kafka.registry.url".to_owned())
+            }
+            Self::RegistryLogin { user: None, .. } => {
+                Some("set kafka.registry.user and kafka.registry.password_file".to_owned())
+            }
+            Self::RegistryLogin { .. } => Some(
+                "compare kafka.registry.user and the file of kafka.registry.password_file with what it knows"
+                    .to_owned(),
+            ),
+            Self::NoRegistry { .. } => Some("kafka.registry.url ends before /subjects".to_owned()),
             Self::Registry { registers: true, .. } => Some(
                 "a subject of another program's schema? choose another kafka.prefix, or delete it there".to_owned(),
             ),

@@ -1,12 +1,15 @@
 //! The topics: made when they are missing, else compared with what the settings say.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError as DriverError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 
@@ -26,6 +29,11 @@ const DESCRIBE_PAUSE: Duration = Duration::from_millis(50);
 /// Events of a client that got no answer.
 const EVENTS_MAX: usize = 32;
 const EVENT_PAUSE: Duration = Duration::from_millis(100);
+/// What librdkafka logs of a connection that failed: the facility; of one that was cut while it was of use, as for want of a
+/// log-in; of one that was cut before anything could be asked, for want of TLS.
+const FAILED: &str = "FAIL";
+const CUT_WHEN_ASKED: &str = "in state UP";
+const CUT_BEFORE_ASKING: &str = "in state APIVERSION_QUERY";
 /// Retention of what is kept for ever.
 const FOR_EVER: &str = "-1";
 
@@ -86,28 +94,79 @@ pub(super) async fn ensure(settings: &KafkaSettings, names: &Names, make: bool) 
     check_settings(&admin, &options, settings, &wanted).await
 }
 
-/// By a client whose events are looked at: what brokers have against us is told there, and the question itself only times out.
+/// What the driver says of brokers that do not let us in; the question itself only times out.
+#[derive(Default)]
+struct Heard(Mutex<Vec<(RDKafkaErrorCode, String)>>);
+
+impl Heard {
+    fn push(&self, code: RDKafkaErrorCode, reason: &str) {
+        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.len() < EVENTS_MAX {
+            heard.push((code, reason.to_owned()));
+        }
+    }
+}
+
+impl ClientContext for Heard {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(sink = "log", "{message}");
+        // A connection that the broker closes is no error to the driver, which says so here alone.
+        if facility == FAILED {
+            self.push(RDKafkaErrorCode::BrokerTransportFailure, message);
+        }
+    }
+
+    fn error(&self, error: DriverError, reason: &str) {
+        if let Some(code) = error.rdkafka_error_code() {
+            self.push(code, reason);
+        }
+    }
+}
+
+impl ConsumerContext for Heard {}
+
 fn metadata(settings: &KafkaSettings) -> Result<Metadata, KafkaOpenError> {
-    let asker: BaseConsumer<Context> = reading_config(settings).create_with_context(Context).map_err(client_error)?;
+    let mut config = reading_config(settings);
+    config.set_log_level(RDKafkaLogLevel::Info);
+    let asker: BaseConsumer<Heard> = config.create_with_context(Heard::default()).map_err(client_error)?;
     let unanswered = match asker.fetch_metadata(None, ASK_TIMEOUT) {
         Ok(metadata) => return Ok(metadata),
         Err(error) => reach_error(settings, &error),
     };
-    let brokers = settings.brokers.clone();
+    // What it has to say waits until it is asked for.
     for _ in 0..EVENTS_MAX {
-        let Some(event) = asker.poll(EVENT_PAUSE) else { break };
-        match event.err().and_then(|error| error.rdkafka_error_code()) {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-                return Err(KafkaOpenError::Login {
-                    brokers,
-                    user: settings.login.as_ref().map(|login| login.user.clone()),
-                });
+        if asker.poll(EVENT_PAUSE).is_none() {
+            break;
+        }
+    }
+    let heard = asker.context().0.lock().unwrap_or_else(PoisonError::into_inner);
+    Err(why_not(settings, &heard).unwrap_or(unanswered))
+}
+
+/// Credentials first: what cannot pass by itself must not be waited for.
+fn why_not(settings: &KafkaSettings, heard: &[(RDKafkaErrorCode, String)]) -> Option<KafkaOpenError> {
+    let brokers = settings.brokers.clone();
+    let user = settings.login.as_ref().map(|login| login.user.clone());
+    for (code, _) in heard {
+        match code {
+            RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed => {
+                return Some(KafkaOpenError::Login { brokers, user });
             }
-            Some(RDKafkaErrorCode::SSL) => return Err(KafkaOpenError::Tls { brokers }),
+            RDKafkaErrorCode::SSL => return Some(KafkaOpenError::Tls { brokers }),
             _ => {}
         }
     }
-    Err(unanswered)
+    let reasons = heard.iter().filter(|(code, _)| *code != RDKafkaErrorCode::AllBrokersDown).map(|(_, reason)| reason);
+    let first = reasons.clone().next()?;
+    // Who lacks what the broker wants is cut off each time; a broker that went away refuses connections, too.
+    let all = |place: &str| reasons.clone().all(|reason| reason.contains(place));
+    if settings.ca_file.is_none() && all(CUT_BEFORE_ASKING) {
+        return Some(KafkaOpenError::Tls { brokers });
+    }
+    if user.is_none() && all(CUT_WHEN_ASKED) {
+        return Some(KafkaOpenError::Login { brokers, user });
+    }
+    Some(KafkaOpenError::Unreachable { brokers, cause: first.clone() })
 }
 
 fn check_shape(found: &MetadataTopic, settings: &KafkaSettings) -> Result<(), KafkaOpenError> {
@@ -183,5 +242,41 @@ pub(super) fn reach_error(settings: &KafkaSettings, error: &DriverError) -> Kafk
             KafkaOpenError::Forbidden { brokers, cause: error.to_string() }
         }
         _ => KafkaOpenError::Unreachable { brokers, cause: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogKeep;
+    use crate::log::kafka::KafkaSection;
+    use crate::mqtt::Login;
+
+    /// What librdkafka said, as it was seen.
+    #[test]
+    fn what_cannot_pass_by_itself_is_told_from_a_broker_that_is_away() {
+        let unnamed = KafkaSection::default().check(LogKeep { rows_ms: None, books_ms: None }).unwrap();
+        let login = Login { user: "meterpost".to_owned(), password: "hunter2".to_owned() };
+        let named = KafkaSettings { login: Some(login), ..unnamed.clone() };
+        let (gone, cut) =
+            (RDKafkaErrorCode::BrokerTransportFailure, "Send failed: Broken pipe (after 0ms in state UP)");
+        let refused = "Connect to ipv4#127.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)";
+        let heard = |settings: &KafkaSettings, said: &[(RDKafkaErrorCode, &str)]| {
+            let said: Vec<_> = said.iter().map(|(code, reason)| (*code, (*reason).to_owned())).collect();
+            why_not(settings, &said)
+        };
+        let all_down = (RDKafkaErrorCode::AllBrokersDown, "1/1 brokers are down");
+        let is_login = |found| matches!(found, Some(KafkaOpenError::Login { .. }));
+        assert!(is_login(heard(&named, &[all_down, (RDKafkaErrorCode::Authentication, "invalid credentials")])));
+        assert!(is_login(heard(&unnamed, &[(gone, cut), all_down])));
+        assert!(heard(&named, &[(gone, cut)]).unwrap().is_passing());
+        let early = "Disconnected: connection closed by peer (after 5ms in state APIVERSION_QUERY)";
+        assert!(matches!(heard(&named, &[(gone, early), all_down]), Some(KafkaOpenError::Tls { .. })));
+        // A broker that dies while it is asked, and one that is not there at all.
+        for said in [&[(gone, cut), (gone, refused), all_down][..], &[(gone, refused)]] {
+            let found = heard(&unnamed, said).unwrap();
+            assert!(found.is_passing() && found.to_string().contains(said[0].1), "{found}");
+        }
+        assert!(heard(&unnamed, &[]).is_none() && heard(&unnamed, &[all_down]).is_none());
     }
 }
