@@ -60,6 +60,7 @@ metrics! {
     RefsStale, Counter, "cloud_refs_total", "outcome=\"stale\"", "Refs settled, by what became of them.";
     RefsUnreadable, Counter, "cloud_refs_total", "outcome=\"unreadable\"", "Refs settled, by what became of them.";
     Statuses, Counter, "cloud_statuses_total", "", "Gateway statuses taken over.";
+    GatewayTwins, Counter, "cloud_gateway_twins_total", "", "Statuses which show that two gateways use one id.";
     RefsNewer, Counter, "cloud_newer_messages_total", "message=\"ref\"", "Messages of a version that only a newer cloud reads.";
     StatusesNewer, Counter, "cloud_newer_messages_total", "message=\"status\"", "Messages of a version that only a newer cloud reads.";
     RefsWaiting, Gauge, "cloud_refs_waiting", "", "Records of refs behind the committed positions: not settled yet, in all partitions, whoever has them.";

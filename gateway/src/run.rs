@@ -255,6 +255,7 @@ impl Parts {
             rows_max: cloud.batch_readings_max,
             seal_age: ms(cloud.seal_age_ms),
             status_interval: ms(cloud.status_interval_ms),
+            tls: self.checked.config.broker.tls(),
             seed: random_u64(),
         };
         let parts = ForwarderParts {

@@ -270,6 +270,7 @@ mod tests {
             resend: resend.to_vec(),
             later: later.to_vec(),
             forgotten: vec![],
+            is_foreign: false,
         }
     }
 

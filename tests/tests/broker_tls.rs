@@ -57,6 +57,30 @@ impl Tls {
     }
 }
 
+/// Both certificates are signed, and of one name: the broker lets either in, and throws out the other.
+///
+/// Negative control: leave the fingerprint out of the gateway's status (`forwarder.rs`): only the outboxes are named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_certificates_of_one_name_are_an_alarm_that_names_both() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(tls) = Tls::start(folder.path()) else { return };
+    let mut stage = tls.stage(folder.path()).await;
+    let mut second = stage.gateway_beside(GATEWAY).await.unwrap();
+    second.broker_toml = tls.toml(&second.folder().join("gateway"), GATEWAY);
+    stage.start_cloud().unwrap();
+    stage.start_gateway().unwrap();
+    second.start_gateway().unwrap();
+    let api = stage.cloud_address();
+    let is_told = async || {
+        let (_, body) = http_answer(api, "/v1/gateways").await?;
+        let answer: serde_json::Value = serde_json::from_str(&body)?;
+        let alarm = answer["gateways"][0]["alarm"].as_str().unwrap_or_default().to_owned();
+        Ok(alarm.starts_with("two gateways use this id: ") && alarm.matches("certificate ").count() == 2)
+    };
+    until("an alarm that names two certificates", CATCH_UP_TIMEOUT, is_told).await.unwrap();
+    assert!(metric(api, "cloud_gateway_twins_total").await.unwrap() > 0);
+}
+
 /// The broker acknowledges what it drops, so that only the cloud shows it.
 ///
 /// Negative control: `pattern write meterpost/v1/#` in the broker's list of who may what.

@@ -64,6 +64,12 @@ impl TlsFiles {
         Ok(Arc::new(config))
     }
 
+    /// The certificate that we show, in DER; `None` without one, or while it cannot be read.
+    pub fn shown(&self) -> Option<Vec<u8>> {
+        let chain = certificates(&self.identity.as_ref()?.cert).ok()?;
+        chain.first().map(|certificate| certificate.to_vec())
+    }
+
     /// Refuses a key that others can read: they could be us.
     pub fn check_key_mode(&self) -> Result<(), TlsFileError> {
         let Some(IdentityFiles { key, .. }) = &self.identity else { return Ok(()) };

@@ -6,7 +6,7 @@ use protocols::metering::{MeterId, UtcMillis};
 use protocols::uplink::{ExpectedSeries, GatewayId, MeterState};
 
 use super::ApiError;
-use crate::ledger::{GatewayLedger, StatusDigest};
+use crate::ledger::{GatewayLedger, StatusDigest, Twins};
 use crate::log::EventLog;
 use crate::seen;
 use crate::store::{ReadingStore, StoredReading};
@@ -76,6 +76,8 @@ pub struct Gateway {
     pub batches_applied: u64,
     pub batches_refused: u64,
     pub batches_lost: u64,
+    /// What a person must see to, before all else.
+    pub alarm: Option<String>,
 }
 
 impl Gateway {
@@ -96,7 +98,7 @@ impl Fleet {
         let mut gateways: BTreeMap<GatewayId, Gateway> = BTreeMap::new();
         for (id, record) in log.read_ledger().await? {
             match GatewayLedger::decode(&record) {
-                Ok(ledger) => drop(gateways.insert(id, judge(&ledger))),
+                Ok(ledger) => drop(gateways.insert(id, judge(&ledger, now))),
                 Err(error) => tracing::warn!(gateway = %id, %error, "a ledger record cannot be read"),
             }
         }
@@ -129,10 +131,11 @@ impl Fleet {
     }
 }
 
-fn judge(ledger: &GatewayLedger) -> Gateway {
+fn judge(ledger: &GatewayLedger, now: UtcMillis) -> Gateway {
     let heard = ledger.incarnations().map(|(_, incarnation)| incarnation.last_heard_at());
     let heard = heard.chain(ledger.status().map(|status| status.received_at)).filter(|at| at.0 > 0);
     let mut gateway = Gateway { last_heard_at: heard.max(), status: ledger.status().cloned(), ..Gateway::default() };
+    gateway.alarm = ledger.twins().filter(|twins| twins.are_there(now)).map(Twins::to_string);
     for (_, incarnation) in ledger.incarnations() {
         gateway.batches_applied += incarnation.applied_count();
         gateway.batches_refused += incarnation.refused().len();

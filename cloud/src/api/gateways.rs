@@ -109,6 +109,7 @@ fn gateway_json(id: &GatewayId, gateway: &Gateway, readings_per_s: f64) -> Value
         "batches_applied": gateway.batches_applied,
         "batches_refused": gateway.batches_refused,
         "batches_lost": gateway.batches_lost,
+        "alarm": gateway.alarm,
         "readings_per_s": readings_per_s,
     })
 }

@@ -342,6 +342,7 @@ async fn what_became_of_other_sealed_batches_is_shown_and_no_fault() {
             backlog_since: None,
             dropped: 12,
             repeated: 0,
+            certificate: None,
         };
         ledger.hear_status(&status, T0);
     });

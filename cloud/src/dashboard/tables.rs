@@ -106,8 +106,11 @@ pub(super) fn gateways(
 ) {
     let found = fleet.gateways.iter().filter(|(id, _)| pages.finds(&[id.as_str()]));
     let mut found: Vec<(&GatewayId, &Gateway)> = found.collect();
-    // Who is missed stands first.
-    found.sort_by_key(|(_, gateway)| (gateway.is_heard(now), gateway.last_heard_at.filter(|_| !gateway.is_heard(now))));
+    // Who is missed stands first, then who is alarming.
+    found.sort_by_key(|(_, gateway)| {
+        let is_heard = gateway.is_heard(now);
+        (is_heard, gateway.last_heard_at.filter(|_| !is_heard), gateway.alarm.is_none())
+    });
     main.put(format_args!(
         "<section aria-labelledby=\"gateways\"><h2 id=\"gateways\">Gateways <span class=\"count\">{}</span></h2>",
         found.len()
@@ -121,11 +124,12 @@ pub(super) fn gateways(
          <th class=\"r\">Backlog</th><th class=\"r\">Readings/s</th><th>Software</th></tr></thead><tbody>",
     );
     for (id, gateway) in found.iter().skip(pages.gateways * GATEWAYS_SHOWN).take(GATEWAYS_SHOWN) {
-        let state = match (gateway.is_heard(now), gateway.batches_refused, gateway.batches_lost) {
+        let state = match (gateway.is_heard(now), gateway.batches_refused, gateway.batches_lost, &gateway.alarm) {
             (false, ..) => chip(Chip::Bad, "silent"),
-            (true, 0, 0) => chip(Chip::Good, "heard"),
-            (true, refused, 0) => chip(Chip::Warn, &format!("{refused} refused")),
-            (true, _, lost) => chip(Chip::Bad, &format!("{lost} lost")),
+            (true, _, _, Some(alarm)) => chip(Chip::Bad, alarm),
+            (true, 0, 0, None) => chip(Chip::Good, "heard"),
+            (true, refused, 0, None) => chip(Chip::Warn, &format!("{refused} refused")),
+            (true, _, lost, None) => chip(Chip::Bad, &format!("{lost} lost")),
         };
         let status = gateway.status.as_ref();
         main.put(format_args!(

@@ -12,6 +12,7 @@
 //! The caller owns the order: [`GatewayLedger::forgotten`] *before* a floor is noted, so that what still lies in the landing
 //! area is applied and only the rest becomes lost with [`GatewayLedger::note_floor`].
 
+mod speakers;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,10 @@ use std::collections::BTreeMap;
 use protocols::metering::UtcMillis;
 use protocols::uplink::{BatchRef, GatewayId, IncarnationStatus, Receipt, RefusedSeq, SeqSet, Status};
 
+pub use speakers::{Mark, Twins};
 pub use wire::LedgerError;
+
+use speakers::Speakers;
 
 /// An incarnation is forgotten this long after its last ref, or the last status that named it: a gateway names those of the
 /// last 400 days, and one that it still names must not look as if the cloud had lost all of it.
@@ -83,6 +87,7 @@ pub struct StatusDigest {
 pub struct GatewayLedger {
     incarnations: BTreeMap<u64, Incarnation>,
     status: Option<StatusDigest>,
+    speakers: Speakers,
 }
 
 /// What the refs of one incarnation in one commit asked, and what is no matter of the ledger.
@@ -109,6 +114,11 @@ impl GatewayLedger {
         self.status.as_ref()
     }
 
+    /// Two gateways that used this id, when it showed last.
+    pub fn twins(&self) -> Option<&Twins> {
+        self.speakers.twins.as_ref()
+    }
+
     pub fn lookup(&self, reference: &BatchRef) -> Verdict {
         let seq = reference.id.seq;
         if reference.floor > seq {
@@ -125,7 +135,8 @@ impl GatewayLedger {
     }
 
     /// Takes over what the gateway says of itself, except the floors: those are for [`Self::forgotten`] and [`Self::note_floor`].
-    pub fn hear_status(&mut self, status: &Status, appended_at: UtcMillis) {
+    /// True when it shows that two gateways use the id.
+    pub fn hear_status(&mut self, status: &Status, appended_at: UtcMillis) -> bool {
         self.status = Some(StatusDigest {
             received_at: appended_at,
             written_at: status.written_at,
@@ -141,6 +152,7 @@ impl GatewayLedger {
             ledger.abandon(&said.abandoned);
         }
         self.forget_old(appended_at);
+        self.speakers.hear(status, appended_at)
     }
 
     /// The seqs below `floor` of which the cloud knows nothing, though the gateway says that they are settled.

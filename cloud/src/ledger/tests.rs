@@ -37,6 +37,7 @@ fn status(last_sealed: u64, floor: u64, abandoned: SeqSet) -> Status {
         backlog_since: None,
         dropped: 0,
         repeated: 0,
+        certificate: None,
     }
 }
 
@@ -384,7 +385,7 @@ fn a_receipt_asks_for_nothing_that_is_settled() {
 
 #[test]
 fn a_ledger_of_a_newer_program_is_told_apart_from_damage() {
-    assert_eq!(GatewayLedger::decode(&[0x83, 0x02, 0x80, 0xf6]), Err(LedgerError::Newer { version: 2 }));
+    assert_eq!(GatewayLedger::decode(&[0x83, 0x03, 0x80, 0xf6]), Err(LedgerError::Newer { version: 3 }));
     assert!(matches!(GatewayLedger::decode(&[0x83, 0x00, 0x80, 0xf6]), Err(LedgerError::Malformed(_))));
     assert_eq!(GatewayLedger::decode(&[0x83, 0x01, 0x80, 0xf6]), Ok(GatewayLedger::default()));
 }

@@ -6,9 +6,12 @@ use protocols::metering::UtcMillis;
 use protocols::uplink::SeqSet;
 use serde::{Deserialize, Serialize};
 
-use super::{GatewayLedger, Incarnation, StatusDigest};
+use super::speakers::{Heard, Speakers};
+use super::{GatewayLedger, Incarnation, Mark, StatusDigest, Twins};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Ended before who speaks.
+const VERSION_WITHOUT_SPEAKERS: u32 = 1;
 /// Ours nest five deep.
 const DEPTH_MAX: usize = 8;
 
@@ -24,7 +27,7 @@ pub enum LedgerError {
 }
 
 #[derive(Serialize, Deserialize)]
-struct LedgerWire(u32, Vec<IncarnationWire>, Option<StatusWire>);
+struct LedgerWire(u32, Vec<IncarnationWire>, Option<StatusWire>, #[serde(default)] SpeakersWire);
 
 type Ranges = Vec<(u64, u64)>;
 
@@ -33,6 +36,9 @@ type IncarnationWire = (u64, u64, Ranges, Vec<(u64, String)>, Ranges, Ranges, Ra
 
 /// Received at, written at, software, backlog rows, backlog since, dropped, repeated.
 type StatusWire = (i64, i64, String, u64, Option<i64>, u64, u64);
+
+/// Mark as text, written at, gone; then when two were seen, and by which marks.
+type SpeakersWire = (Vec<(String, i64, bool)>, Option<(i64, Vec<(String, Option<String>)>)>);
 
 impl GatewayLedger {
     pub fn encode(&self) -> Vec<u8> {
@@ -57,8 +63,16 @@ impl GatewayLedger {
             let (received, written) = (status.received_at.0, status.written_at.0);
             (received, written, status.software.clone(), status.backlog_rows, since, status.dropped, status.repeated)
         });
+        let marks = self.speakers.marks.iter();
+        let marks = marks.map(|(mark, heard)| (mark.to_string(), heard.written_at.0, heard.is_gone)).collect();
+        let twins = self.speakers.twins.as_ref();
+        let twins = twins.map(|Twins { seen_at, marks }| {
+            let text = |(one, other): &(Mark, Option<Mark>)| (one.to_string(), other.map(|other| other.to_string()));
+            (seen_at.0, marks.iter().map(text).collect())
+        });
+        let speakers: SpeakersWire = (marks, twins);
         let mut bytes = Vec::new();
-        ciborium::into_writer(&LedgerWire(VERSION, incarnations.collect(), status), &mut bytes)
+        ciborium::into_writer(&LedgerWire(VERSION, incarnations.collect(), status, speakers), &mut bytes)
             .expect("a Vec takes every byte and our types are all CBOR");
         bytes
     }
@@ -70,12 +84,14 @@ impl GatewayLedger {
         let version = value.as_array().and_then(|array| array.first()).and_then(ciborium::Value::as_integer);
         let version = version.and_then(|version| u32::try_from(version).ok());
         match version {
-            Some(VERSION) => {}
+            Some(VERSION | VERSION_WITHOUT_SPEAKERS) => {}
             Some(version) if version > VERSION => return Err(LedgerError::Newer { version }),
             _ => return Err(malformed("no version that ever was".to_owned())),
         }
-        let LedgerWire(_, incarnations, status) = value.deserialized().map_err(|error| malformed(error.to_string()))?;
-        let mut ledger = Self { incarnations: BTreeMap::new(), status: status.map(status_from_wire) };
+        let LedgerWire(_, incarnations, status, speakers) =
+            value.deserialized().map_err(|error| malformed(error.to_string()))?;
+        let speakers = speakers_from_wire(speakers).map_err(malformed)?;
+        let mut ledger = Self { incarnations: BTreeMap::new(), status: status.map(status_from_wire), speakers };
         for wire in incarnations {
             let incarnation = wire.0;
             if ledger.incarnations.insert(incarnation, incarnation_from_wire(wire)?).is_some() {
@@ -99,6 +115,20 @@ fn incarnation_from_wire(wire: IncarnationWire) -> Result<Incarnation, LedgerErr
         floor,
         last_heard_at: UtcMillis(last_heard_at),
     })
+}
+
+fn speakers_from_wire((marks, twins): SpeakersWire) -> Result<Speakers, String> {
+    let heard = |(mark, written_at, is_gone): (String, i64, bool)| {
+        Ok::<_, String>((mark.parse::<Mark>()?, Heard { written_at: UtcMillis(written_at), is_gone }))
+    };
+    let pair = |(one, other): (String, Option<String>)| {
+        Ok::<_, String>((one.parse::<Mark>()?, other.map(|other| other.parse::<Mark>()).transpose()?))
+    };
+    let twins = twins.map(|(seen_at, marks)| {
+        let marks = marks.into_iter().map(pair).collect::<Result<_, _>>()?;
+        Ok::<_, String>(Twins { seen_at: UtcMillis(seen_at), marks })
+    });
+    Ok(Speakers { marks: marks.into_iter().map(heard).collect::<Result<_, _>>()?, twins: twins.transpose()? })
 }
 
 fn set_from_wire(ranges: &[(u64, u64)]) -> Result<SeqSet, LedgerError> {

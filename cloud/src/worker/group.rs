@@ -262,13 +262,22 @@ impl StagedPartition {
 
     fn take_status(&mut self, record: &Record, status: &Status, held: &Held) {
         let ledger = self.ledger(&record.gateway, held);
-        ledger.hear_status(status, record.appended_at);
+        let was_told = ledger.twins().is_some_and(|twins| twins.are_there(record.appended_at));
+        let shows_twins = ledger.hear_status(status, record.appended_at);
+        if let Some(twins) = ledger.twins().filter(|_| shows_twins && !was_told) {
+            let hint =
+                "give one of them an id, and a certificate, of its own; what either sends is kept apart and applied";
+            tracing::error!(gateway = %record.gateway, error = %twins, hint, "an id is used twice");
+        }
         for (incarnation, lost) in ledger.note_status_floors(status) {
             self.report_lost(&record.gateway, incarnation, &lost);
             // The gateway hears of it at once, without having asked.
             self.answers.entry((record.gateway.clone(), incarnation)).or_default();
         }
         self.count_one(Metric::Statuses);
+        if shows_twins {
+            self.count_one(Metric::GatewayTwins);
+        }
     }
 
     /// Nothing is known of it but its name: not even whether its payload is there.

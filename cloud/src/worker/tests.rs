@@ -79,6 +79,7 @@ impl World {
             backlog_since: None,
             dropped: 0,
             repeated: 0,
+            certificate: None,
         };
         let uplinked = Uplinked::Status(status.encode());
         self.log.append_ref(&status.gateway, uplinked, self.clock.now()).await.unwrap();
@@ -567,7 +568,7 @@ async fn a_ledger_of_a_newer_program_stops_the_worker() {
     let mut consumer = world.log.consume_refs().await.unwrap();
     while let RefEvent::Assigned { ownership, position, .. } = consumer.next().await.unwrap() {
         if ownership.partition == crate::log::embedded::partition_of(&gateway(1), 2) {
-            let ledger = vec![(gateway(1), vec![0x83, 0x02, 0x80, 0xf6])];
+            let ledger = vec![(gateway(1), vec![0x83, 0x03, 0x80, 0xf6])];
             let commit = crate::log::PartitionCommit { ownership, position, ledger, batches: Vec::new() };
             world.log.commit(vec![commit], T0).await.unwrap();
             break;

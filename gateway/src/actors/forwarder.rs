@@ -14,7 +14,8 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use protocols::metering::UtcMillis;
 use protocols::uplink::topics::Topic;
-use protocols::uplink::{GatewayId, Inventory, Receipt, Status};
+use protocols::uplink::{GatewayId, Inventory, Receipt, Sha256, Status};
+use tls_client::TlsFiles;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
@@ -39,6 +40,8 @@ pub struct ForwarderSettings {
     /// How long rows wait for a batch to fill while nothing is behind.
     pub seal_age: Duration,
     pub status_interval: Duration,
+    /// How we reach the broker, for the certificate that it is shown.
+    pub tls: Option<TlsFiles>,
     pub seed: u64,
 }
 
@@ -99,6 +102,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         window,
         commands,
         connected: false,
+        certificate: None,
         time_asked: false,
         unsealed_since: None,
         blocked: None,
@@ -107,6 +111,7 @@ pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxErro
         disk_fails: false,
         clock_is_wrong: false,
         told_later: Recurring::default(),
+        told_foreign: Recurring::default(),
         uploads: FuturesUnordered::new(),
         uploaded: VecDeque::new(),
         parts,
@@ -148,6 +153,8 @@ struct Forwarding {
     window: Window,
     commands: mpsc::Sender<MqttCommand>,
     connected: bool,
+    /// Shown to the broker when this connection was made.
+    certificate: Option<Sha256>,
     /// The cloud has told the time on this connection.
     time_asked: bool,
     unsealed_since: Option<Duration>,
@@ -159,6 +166,7 @@ struct Forwarding {
     disk_fails: bool,
     clock_is_wrong: bool,
     told_later: Recurring<()>,
+    told_foreign: Recurring<()>,
     uploads: FuturesUnordered<LocalBoxFuture<'static, Uploaded>>,
     /// Those that ended while something was sealed.
     uploaded: VecDeque<Uploaded>,
@@ -386,6 +394,7 @@ impl Forwarding {
             backlog_since: oldest,
             dropped: usage.dropped,
             repeated: usage.repeated,
+            certificate: self.certificate,
         };
         self.publish(Topic::Status, Bytes::from(status.encode()), true).await;
         Ok(())
@@ -402,6 +411,7 @@ impl Forwarding {
         match event {
             MqttEvent::Connected { .. } => {
                 self.connected = true;
+                self.certificate = self.parts.settings.tls.as_ref().and_then(TlsFiles::shown).map(|shown| Sha256::of(&shown));
                 self.time_asked = false;
                 self.status_due = now;
                 self.window.on_connected(now);
@@ -435,6 +445,15 @@ impl Forwarding {
         self.disk_works();
         self.blocked = None;
         let metrics = &self.parts.metrics;
+        if settled.is_foreign {
+            metrics.add(Metric::ReceiptsIgnored, 1);
+            if let Some(times) = self.told_foreign.count((), now) {
+                let (incarnation, hint) =
+                    (format!("{incarnation:016x}"), "does another gateway use this gateway's id?");
+                warn!(incarnation, hint, times, "a receipt is for an outbox that is not ours; it settles nothing");
+            }
+            return Ok(());
+        }
         metrics.add(Metric::BatchesApplied, settled.applied.len() as u64);
         metrics.add(Metric::BatchesRefused, settled.refused.len() as u64);
         metrics.add(Metric::BatchesResent, settled.resend.len() as u64);

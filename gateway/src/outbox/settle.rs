@@ -23,6 +23,8 @@ pub struct Settled {
     pub later: Vec<u64>,
     /// Batches refused earlier, as (incarnation, seq), that had to make room; the cloud's quarantine has them.
     pub forgotten: Vec<(u64, u64)>,
+    /// This outbox never had the incarnation: another gateway uses our id, or another outbox did.
+    pub is_foreign: bool,
 }
 
 /// A batch that the cloud refused, kept for inspection.
@@ -130,6 +132,10 @@ impl Outbox {
             return Ok(settled);
         }
         let incarnation = receipt.incarnation;
+        let known = "SELECT 1 FROM incarnations WHERE incarnation = ?1";
+        if !self.connection.prepare_cached(known)?.exists([incarnation as i64])? {
+            return Ok(Settled { is_foreign: true, ..settled });
+        }
         let ours: Vec<u64> =
             self.memory.batches.range((incarnation, 0)..=(incarnation, u64::MAX)).map(|(&(_, seq), _)| seq).collect();
         for seq in ours {

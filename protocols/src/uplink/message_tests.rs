@@ -69,6 +69,7 @@ pub(super) fn status() -> Status {
         backlog_since: Some(UtcMillis(T0 - 60_000)),
         dropped: 1,
         repeated: 2,
+        certificate: None,
     }
 }
 
@@ -158,10 +159,12 @@ proptest! {
     fn statuses_round_trip(
         gateway in any_gateway(), written_at in any_instant(), software: String,
         incarnations in vec(any_incarnation(), 0..5), backlog_rows: u64, backlog_since in proptest::option::of(any_instant()),
-        dropped: u64, repeated: u64,
+        dropped: u64, repeated: u64, certificate: Option<[u8; 32]>,
     ) {
-        let message =
-            Status { gateway, written_at, software, incarnations, backlog_rows, backlog_since, dropped, repeated };
+        let certificate = certificate.map(Sha256);
+        let message = Status {
+            gateway, written_at, software, incarnations, backlog_rows, backlog_since, dropped, repeated, certificate,
+        };
         prop_assert_eq!(Status::decode(&message.encode()), Ok(message));
     }
 

@@ -2,8 +2,8 @@
 
 use super::limits::STATUS_BYTES_MAX;
 use super::receipt::{Ranges, ranges, seqs};
-use super::wire::{self, Capped, wire_array};
-use super::{DecodeError, GatewayId, SeqSet, VERSION};
+use super::wire::{self, Blob, Capped, wire_array};
+use super::{DecodeError, GatewayId, SeqSet, Sha256, VERSION};
 use crate::metering::UtcMillis;
 
 /// What the outbox ever sealed in one incarnation.
@@ -24,7 +24,7 @@ pub struct Status {
     /// The gateway's clock when this was written.
     pub written_at: UtcMillis,
     pub software: String,
-    /// Every incarnation of the last 400 days.
+    /// Every incarnation of the last 400 days, the newest last.
     pub incarnations: Vec<IncarnationStatus>,
     /// Rows stored and not yet receipted.
     pub backlog_rows: u64,
@@ -34,6 +34,9 @@ pub struct Status {
     pub dropped: u64,
     /// Identities delivered once and read again with the same value: not sent again.
     pub repeated: u64,
+    /// Fingerprint of the certificate that the gateway shows the broker: SHA-256 of its DER. The broker vouches for the name
+    /// in it and hands no fingerprint on, so this is the gateway's own word: enough to tell two that use one name.
+    pub certificate: Option<Sha256>,
 }
 
 wire_array! {
@@ -47,7 +50,8 @@ wire_array! {
         backlog_rows: u64,
         backlog_since: Option<i64>,
         dropped: u64,
-        repeated: u64,
+        repeated: u64;
+        certificate: Option<Blob>
     }
 }
 
@@ -74,6 +78,7 @@ impl Status {
             backlog_since: self.backlog_since.map(|at| at.0),
             dropped: self.dropped,
             repeated: self.repeated,
+            certificate: self.certificate.map(|fingerprint| Blob(fingerprint.0.to_vec())),
         })
     }
 
@@ -96,6 +101,7 @@ impl Status {
             backlog_since: wire.backlog_since.map(UtcMillis),
             dropped: wire.dropped,
             repeated: wire.repeated,
+            certificate: wire.certificate.map(|blob| blob.array("a fingerprint").map(Sha256)).transpose()?,
         })
     }
 }

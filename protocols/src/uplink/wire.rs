@@ -28,18 +28,22 @@ pub enum DecodeError {
 }
 
 /// Defines a struct that is a CBOR array on the wire. Elements after the last known one are ignored: that is how a message
-/// grows without a new version.
+/// grows without a new version. What it has grown by follows a semicolon, each an `Option`: left out at the end while it is
+/// `None`, and `None` where an older writer did not know it.
 macro_rules! wire_array {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($field:ident: $type:ty),+ $(,)? }) => {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($field:ident: $type:ty),+ $(,)? $(; $grown:ident: $grown_type:ty)? }) => {
         $(#[$meta])*
-        $vis struct $name { $($field: $type),+ }
+        $vis struct $name { $($field: $type,)+ $($grown: $grown_type,)? }
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 use serde::ser::SerializeTuple as _;
-                let len = [$(stringify!($field)),+].len();
+                let len = [$(stringify!($field)),+].len() $(+ usize::from(self.$grown.is_some()))?;
                 let mut tuple = serializer.serialize_tuple(len)?;
                 $(tuple.serialize_element(&self.$field)?;)+
+                $(if self.$grown.is_some() {
+                    tuple.serialize_element(&self.$grown)?;
+                })?
                 tuple.end()
             }
         }
@@ -53,7 +57,10 @@ macro_rules! wire_array {
                         f.write_str(concat!("the array of ", stringify!($name)))
                     }
                     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<$name, A::Error> {
-                        let message = $name { $($field: $crate::uplink::wire::element(&mut seq, stringify!($field))?),+ };
+                        let message = $name {
+                            $($field: $crate::uplink::wire::element(&mut seq, stringify!($field))?,)+
+                            $($grown: seq.next_element::<$grown_type>()?.flatten(),)?
+                        };
                         $crate::uplink::wire::drain(&mut seq)?;
                         Ok(message)
                     }

@@ -60,6 +60,7 @@ impl Edge {
             rows_max: [40, 200, 1000][random.below(3) as usize],
             seal_age: Duration::from_secs(5 + random.below(120)),
             status_interval: Duration::from_secs(60),
+            tls: None,
             seed: random.next_u64(),
         };
         let mut random = Random::new(random.next_u64());

@@ -61,6 +61,7 @@ fn parts(outbox: &OutboxHandle, uploader: Arc<Mute>) -> ForwarderParts {
         rows_max: 100,
         seal_age: Duration::from_secs(1),
         status_interval: Duration::from_secs(60),
+        tls: None,
         seed: 1,
     };
     ForwarderParts {
@@ -140,21 +141,7 @@ async fn a_disk_that_fails_for_long_is_waited_for() {
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!((uploaded(), outbox.unsealed_rows()), (1, 0));
             // The receipt meets a disk that fails again; the next one settles.
-            let receipt = || {
-                let receipt = Receipt {
-                    gateway: gateway(),
-                    incarnation: 1,
-                    applied_through: 1,
-                    applied: SeqSet::new(),
-                    refused: Vec::new(),
-                    resend: SeqSet::new(),
-                    later: SeqSet::new(),
-                    lost: SeqSet::new(),
-                    cloud_time: T0,
-                };
-                let (topic, payload) = (Topic::Receipts.of(&gateway()), Bytes::from(receipt.encode()));
-                MqttEvent::Message { topic, payload, retained: false, epoch: 1, packet: 1 }
-            };
+            let receipt = || receipt_event(1, 1, &[]);
             disk_takes(false);
             events.send(receipt()).await.unwrap();
             tokio::time::sleep(long).await;
@@ -163,6 +150,55 @@ async fn a_disk_that_fails_for_long_is_waited_for() {
             events.send(receipt()).await.unwrap();
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(file.lock().unwrap().unsettled().unwrap().len(), 0);
+        })
+        .await;
+    assert!(!ended.is_finished());
+}
+
+fn receipt_event(incarnation: u64, applied_through: u64, later: &[u64]) -> MqttEvent {
+    let mut receipt = Receipt {
+        gateway: gateway(),
+        incarnation,
+        applied_through,
+        applied: SeqSet::new(),
+        refused: Vec::new(),
+        resend: SeqSet::new(),
+        later: SeqSet::new(),
+        lost: SeqSet::new(),
+        cloud_time: T0,
+    };
+    for seq in later {
+        assert!(receipt.later.insert(*seq));
+    }
+    let (topic, payload) = (Topic::Receipts.of(&gateway()), Bytes::from(receipt.encode()));
+    MqttEvent::Message { topic, payload, retained: false, epoch: 1, packet: 1 }
+}
+
+/// Negative control: leave the look at the incarnations out of `Outbox::settle`.
+#[tokio::test(start_paused = true)]
+async fn a_receipt_for_an_unknown_incarnation_settles_nothing_and_is_counted() {
+    let (outbox, file) = outbox();
+    let parts = parts(&outbox, Arc::new(Mute::default()));
+    let metrics = parts.metrics.clone();
+    let (commands, mut published) = mpsc::channel(64);
+    let (events, event_receiver) = mpsc::channel(64);
+    let forwarding = tokio::task::LocalSet::new();
+    let ended = forwarding.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
+    forwarding.spawn_local(async move { while published.recv().await.is_some() {} });
+    let state = || {
+        let values = [Metric::ReceiptsIgnored, Metric::BatchesApplied].map(|one| metrics.value(one));
+        (values, file.lock().unwrap().unsettled().unwrap().len())
+    };
+    forwarding
+        .run_until(async {
+            events.send(MqttEvent::Connected { epoch: 1 }).await.unwrap();
+            outbox.store(reading(1)).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            for (incarnation, expected) in [(2, ([1, 0], 1)), (3, ([2, 0], 1)), (1, ([2, 1], 0))] {
+                events.send(receipt_event(incarnation, 1, &[])).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                assert_eq!(state(), expected, "after that of {incarnation}");
+            }
         })
         .await;
     assert!(!ended.is_finished());
@@ -179,24 +215,7 @@ async fn a_batch_that_the_cloud_cannot_judge_yet_is_counted_kept_and_published_a
     let forwarding = tokio::task::LocalSet::new();
     let ended = forwarding.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
     forwarding.spawn_local(async move { while published.recv().await.is_some() {} });
-    let receipt = |applied_through: u64, later: &[u64]| {
-        let mut receipt = Receipt {
-            gateway: gateway(),
-            incarnation: 1,
-            applied_through,
-            applied: SeqSet::new(),
-            refused: Vec::new(),
-            resend: SeqSet::new(),
-            later: SeqSet::new(),
-            lost: SeqSet::new(),
-            cloud_time: T0,
-        };
-        for seq in later {
-            assert!(receipt.later.insert(*seq));
-        }
-        let (topic, payload) = (Topic::Receipts.of(&gateway()), Bytes::from(receipt.encode()));
-        MqttEvent::Message { topic, payload, retained: false, epoch: 1, packet: 1 }
-    };
+    let receipt = |applied_through: u64, later: &[u64]| receipt_event(1, applied_through, later);
     let unsettled = || file.lock().unwrap().unsettled().unwrap().len();
     let values =
         || [Metric::BatchesLater, Metric::BatchesApplied, Metric::BatchesRefused].map(|one| metrics.value(one));
