@@ -60,6 +60,7 @@ metrics! {
     RefsStale, Counter, "cloud_refs_total", "outcome=\"stale\"", "Refs settled, by what became of them.";
     RefsUnreadable, Counter, "cloud_refs_total", "outcome=\"unreadable\"", "Refs settled, by what became of them.";
     Statuses, Counter, "cloud_statuses_total", "", "Gateway statuses taken over.";
+    SealedAhead, Counter, "cloud_batches_sealed_ahead_total", "", "Batches of gateways whose clock is ahead: they count as sealed when they came.";
     GatewayTwins, Counter, "cloud_gateway_twins_total", "", "Statuses which show that two gateways use one id.";
     RefsNewer, Counter, "cloud_newer_messages_total", "message=\"ref\"", "Messages of a version that only a newer cloud reads.";
     StatusesNewer, Counter, "cloud_newer_messages_total", "message=\"status\"", "Messages of a version that only a newer cloud reads.";

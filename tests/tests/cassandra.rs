@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+#[path = "cassandra/clocks.rs"]
+mod clocks;
 #[path = "cassandra/faults.rs"]
 mod faults;
 #[path = "cassandra/start.rs"]

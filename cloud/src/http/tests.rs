@@ -112,6 +112,7 @@ async fn an_upload_beyond_the_limit_is_cut_whatever_length_it_announces() {
     assert_eq!(server.call(put(1, 1).set_payload(long.clone())).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     let lying = put(1, 1).set_payload(long).insert_header(("content-length", "5"));
     assert_eq!(server.call(lying).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(server.services.metrics.value(Metric::UploadsRefused), 2);
 }
 
 /// Control: the right token of the right gateway is let in.

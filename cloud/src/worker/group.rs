@@ -305,6 +305,11 @@ impl StagedPartition {
 
     fn push(&mut self, claim: Claim, batch: &Arc<Batch>, appended_at: UtcMillis) {
         let sealed_effective = batch.sealed_at.min(appended_at.plus_ms(SEALED_AHEAD_MS_MAX));
+        if sealed_effective < batch.sealed_at {
+            let hint = "its clock is ahead; the batch counts as sealed when it came, so that corrections win over it";
+            tracing::warn!(batch = %batch.id, sealed_at = %batch.sealed_at, effective = %sealed_effective, hint, "sealed in the future");
+            self.count_one(Metric::SealedAhead);
+        }
         self.counts.push((Metric::ReadingsCommitted, batch.reading_count() as u64));
         self.counts.push((Metric::EventsCommitted, batch.events.len() as u64));
         self.batches.push((claim, AppliedBatch { batch: Arc::clone(batch), sealed_effective }));

@@ -302,6 +302,7 @@ async fn a_gateway_that_claims_to_have_sealed_in_the_future_wins_by_five_minutes
         let expected = if reading.batch.gateway == gateway(1) { T0.plus_ms(SEALED_AHEAD_MS_MAX) } else { sealed };
         assert_eq!(effective, expected);
     }
+    assert_eq!(world.value(Metric::SealedAhead), 1);
 }
 
 #[tokio::test]
