@@ -150,7 +150,6 @@ fn a_log_is_refused_where_others_have_their_schema(kafka: &Kafka, registry: &Reg
     let opened = block_on(async { tokio::time::timeout(within, log_at(kafka, registry, "")).await });
     let error = opened.expect("it waits for what does not come").err().expect("it opened");
     let (said, hint) = (error.to_string(), error.hint().unwrap());
-    println!("{said}\n  hint: {hint}");
     assert!(matches!(&error, KafkaOpenError::Registry { subject, .. } if subject == "readings-value"), "{error:?}");
     assert!(said.contains(&registry.url()) && hint.contains("another kafka.prefix"), "{said}: {hint}");
     // An address that is none of a registry is told from a schema that is refused.

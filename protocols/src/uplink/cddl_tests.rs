@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ciborium::Value;
 
 use super::batch::tests::golden as batch;
-use super::message_tests::{batch_ref, receipt, status};
-use super::{Batch, BatchRef, Receipt, Sha256, Status};
+use super::message_tests::{batch_ref, certified, receipt, status};
+use super::{Batch, BatchRef, Receipt, Status};
 
 enum Type {
     /// Another rule, or a type that every reader knows.
@@ -217,11 +217,6 @@ fn messages() -> [(&'static str, Vec<u8>); 4] {
         ("receipt", receipt().encode()),
         ("status", certified().encode()),
     ]
-}
-
-/// With all that a status has grown by.
-fn certified() -> Status {
-    Status { certificate: Some(Sha256::of(b"a certificate")), ..status() }
 }
 
 // Negative control: leave an element out of a message, or out of its rule, or give it another type.

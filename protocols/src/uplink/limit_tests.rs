@@ -2,7 +2,7 @@
 
 use super::batch::tests::{T0, batch, event, golden, row, series};
 use super::limits::*;
-use super::message_tests::{batch_ref, receipt, status};
+use super::message_tests::{batch_ref, certified, receipt};
 use super::*;
 use crate::metering::{Kind, StampedBy, Unit, UtcMillis};
 
@@ -30,8 +30,8 @@ fn a_message_may_be_as_long_as_its_limit() {
     assert_eq!(results, [Ok(batch_ref()), too_long(REF_BYTES_MAX)]);
     let results = of(receipt().encode(), RECEIPT_BYTES_MAX).map(|bytes| Receipt::decode(&bytes));
     assert_eq!(results, [Ok(receipt()), too_long(RECEIPT_BYTES_MAX)]);
-    let results = of(status().encode(), STATUS_BYTES_MAX).map(|bytes| Status::decode(&bytes));
-    assert_eq!(results, [Ok(status()), too_long(STATUS_BYTES_MAX)]);
+    let results = of(certified().encode(), STATUS_BYTES_MAX).map(|bytes| Status::decode(&bytes));
+    assert_eq!(results, [Ok(certified()), too_long(STATUS_BYTES_MAX)]);
     let max = usize::try_from(UNCOMPRESSED_BYTES_MAX).unwrap();
     let results = of(golden().encode(), max).map(|bytes| Batch::decode(&bytes));
     assert_eq!(results, [Ok(golden()), too_long(max)]);

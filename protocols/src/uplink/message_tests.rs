@@ -73,6 +73,11 @@ pub(super) fn status() -> Status {
     }
 }
 
+/// With all that a status has grown by since.
+pub(super) fn certified() -> Status {
+    Status { certificate: Some(Sha256::of(b"a certificate")), ..status() }
+}
+
 #[test]
 fn the_messages_of_version_1_are_the_golden_files() {
     let golden = [
@@ -86,6 +91,7 @@ fn the_messages_of_version_1_are_the_golden_files() {
     assert_eq!(BatchRef::decode(&batch_ref().encode()), Ok(batch_ref()));
     assert_eq!(Receipt::decode(&receipt().encode()), Ok(receipt()));
     assert_eq!(Status::decode(&status().encode()), Ok(status()));
+    assert_eq!(Status::decode(&certified().encode()), Ok(certified()));
 }
 
 fn any_gateway() -> impl Strategy<Value = GatewayId> {

@@ -95,7 +95,6 @@ async fn refusal(section: &KafkaSection, keep: LogKeep) -> (KafkaOpenError, Stri
     let hint = error.hint().unwrap();
     let all = format!("{error} {error:?} {hint}");
     assert!(!all.contains("hunter2") && !all.contains(PASSWORD) && !error.is_passing(), "{all}");
-    println!("{error}\n  hint: {hint}");
     (error, hint)
 }
 

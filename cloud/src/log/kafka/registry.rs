@@ -149,7 +149,7 @@ mod tests {
                     request.read_line(&mut line).unwrap();
                     match line.trim_end().split_once(": ") {
                         Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                            length = value.parse().unwrap()
+                            length = value.parse().unwrap();
                         }
                         Some(_) => {}
                         None => break,
