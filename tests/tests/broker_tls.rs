@@ -59,7 +59,7 @@ impl Tls {
 
 /// Both certificates are signed, and of one name: the broker lets either in, and throws out the other.
 ///
-/// Negative control: leave the fingerprint out of the gateway's status (`forwarder.rs`): only the outboxes are named.
+/// Control still to be seen: leave the fingerprint out of the gateway's status (`forwarder.rs`): only the outboxes are named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_certificates_of_one_name_are_an_alarm_that_names_both() {
     let folder = tempfile::tempdir().unwrap();

@@ -250,8 +250,8 @@ mod tests {
         assert_eq!(heard(&said).0, [2, 3, 4]);
     }
 
-    /// Controls: the marks of what came again taken as new (`has_said`); a status without any incarnation taken for one that knows
-    /// no outbox (`knows`).
+    /// Control: the marks of what came again taken as new (`has_said`). Still to be seen: a status without any incarnation taken for
+    /// one that knows no outbox (`knows`).
     #[test]
     fn one_gateway_is_one_whatever_becomes_of_it() {
         let lives: [&[Status]; 6] = [

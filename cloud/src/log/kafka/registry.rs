@@ -180,7 +180,7 @@ mod tests {
         assert!(!error.is_passing() && !format!("{error:?}{hinted}").contains("hunter2"), "{error:?}");
     }
 
-    /// Control: every refusal taken for one that passes (`ask`): the start waits for what does not come.
+    /// Control: every refusal taken for one that passes (`ask`): the test does not end, its registry waits for the next question.
     #[tokio::test]
     async fn a_subject_of_another_programs_schema_is_refused_by_name() {
         let answers = &[
