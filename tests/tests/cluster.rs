@@ -10,10 +10,10 @@ use std::time::Duration;
 use demo::sinks;
 use demo::stage::Stage;
 use demo::verdict::{compare, read_truth};
-use tests::cluster::{Cluster, migrate};
+use tests::cluster::{Cluster, Engines, migrate};
 use tests::random::Random;
 use tests::services::if_to_be_had;
-use tests::system::{CATCH_UP_TIMEOUT, binaries, start_dlms, until};
+use tests::system::{CATCH_UP_TIMEOUT, binaries, metric, start_dlms, until};
 
 /// What is killed, and how often in one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +116,22 @@ async fn stall(cluster: &Cluster, stage: &Stage, stalled: Stalled) {
     }
 }
 
+/// The partitions are all somebody's, everything is settled, and receipts were timed. What was fenced is told: it depends on
+/// what an instance had in hand when it stood still.
+async fn tell_what_metrics_say(stage: &Stage, engines: &Engines) {
+    let both = [0, 1].map(|number| stage.instance_address(number));
+    let sum = async |name: &str| anyhow::Ok(metric(both[0], name).await? + metric(both[1], name).await?);
+    let is_so = async || {
+        let partitions = sum("cloud_worker_partitions").await?;
+        // Statuses go on coming.
+        let left = sum("cloud_refs_waiting").await? + sum("cloud_refs_in_flight").await?;
+        Ok(partitions == u64::from(engines.kafka.partitions) && left == 0)
+    };
+    until("every partition has a worker, and nothing waits", CATCH_UP_TIMEOUT, is_so).await.unwrap();
+    assert!(sum("cloud_receipt_delay_seconds_count").await.unwrap() > 0);
+    println!("work that was cut off since the last kills: {}", sum("cloud_worker_fencings_total").await.unwrap());
+}
+
 /// Negative controls, still to be seen: commit the positions of `refs` in a transaction of their own (doubled); commit before the store is
 /// written (lost in the store); leave the generation out of the positions' commit (doubled).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,6 +190,7 @@ async fn instances_and_engines_are_killed_under_load() {
     stage.wait_until_forwarded(2 * CATCH_UP_TIMEOUT).await.unwrap();
     let audit = stage.audit(CATCH_UP_TIMEOUT).await.unwrap();
     println!("{audit}");
+    tell_what_metrics_say(&stage, &cluster.engines("killed")).await;
     stage.stop_gateway().unwrap();
     stage.stop_instance(0).unwrap();
     stage.stop_instance(1).unwrap();

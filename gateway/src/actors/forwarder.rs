@@ -411,7 +411,8 @@ impl Forwarding {
         match event {
             MqttEvent::Connected { .. } => {
                 self.connected = true;
-                self.certificate = self.parts.settings.tls.as_ref().and_then(TlsFiles::shown).map(|shown| Sha256::of(&shown));
+                self.certificate =
+                    self.parts.settings.tls.as_ref().and_then(TlsFiles::shown).map(|shown| Sha256::of(&shown));
                 self.time_asked = false;
                 self.status_due = now;
                 self.window.on_connected(now);

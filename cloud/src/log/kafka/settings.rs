@@ -139,8 +139,9 @@ impl KafkaSection {
         if !(6_000..=300_000).contains(&self.session_timeout_ms) {
             return value("kafka.session_timeout_ms", &self.session_timeout_ms, "expected 6000 to 300000");
         }
-        if !(5_000..=900_000).contains(&self.transaction_timeout_ms) {
-            return value("kafka.transaction_timeout_ms", &self.transaction_timeout_ms, "expected 5000 to 900000");
+        // Not less than an answer is waited for: the driver would refuse to begin.
+        if !(10_000..=900_000).contains(&self.transaction_timeout_ms) {
+            return value("kafka.transaction_timeout_ms", &self.transaction_timeout_ms, "expected 10000 to 900000");
         }
         let identity = match (&self.cert_file, &self.key_file) {
             (None, None) => None,
