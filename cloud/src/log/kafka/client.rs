@@ -62,6 +62,8 @@ pub(super) fn reading_config(settings: &KafkaSettings) -> ClientConfig {
         .set("queued.max.messages.kbytes", "16384")
         .set("queued.min.messages", "10000")
         .set("fetch.message.max.bytes", "262144")
+        // A fetch alone fills the queue; as shipped the next one would wait a second then.
+        .set("fetch.queue.backoff.ms", "2")
         .set("fetch.wait.max.ms", "10")
         .set("fetch.error.backoff.ms", "100");
     config

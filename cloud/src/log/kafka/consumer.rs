@@ -219,7 +219,9 @@ pub(super) fn join(log: &Arc<Shared>) -> Result<RefMember, LogError> {
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "earliest")
         .set("queued.max.messages.kbytes", "4096")
-        .set("queued.min.messages", "1000");
+        .set("queued.min.messages", "1000")
+        // As shipped, a second goes by before more is fetched once the queue was full.
+        .set("fetch.queue.backoff.ms", "10");
     let consumer: Consumer = config.create_with_context(member()).map_err(|error| unavailable(&error))?;
     consumer.subscribe(&[&log.names.refs]).map_err(|error| unavailable(&error))?;
     let consumer = Arc::new(consumer);
