@@ -116,9 +116,9 @@ async fn stall(cluster: &Cluster, stage: &Stage, stalled: Stalled) {
     }
 }
 
-/// The partitions are all somebody's, everything is settled, and receipts were timed. What was fenced is told: it depends on
-/// what an instance had in hand when it stood still.
-async fn tell_what_metrics_say(stage: &Stage, engines: &Engines) {
+/// The partitions are all somebody's, everything is settled, and receipts were timed. How often work was cut off since the last
+/// kills: it depends on what an instance had in hand when it stood still.
+async fn cut_off_by_metrics(stage: &Stage, engines: &Engines) -> u64 {
     let both = [0, 1].map(|number| stage.instance_address(number));
     let sum = async |name: &str| anyhow::Ok(metric(both[0], name).await? + metric(both[1], name).await?);
     let is_so = async || {
@@ -129,7 +129,7 @@ async fn tell_what_metrics_say(stage: &Stage, engines: &Engines) {
     };
     until("every partition has a worker, and nothing waits", CATCH_UP_TIMEOUT, is_so).await.unwrap();
     assert!(sum("cloud_receipt_delay_seconds_count").await.unwrap() > 0);
-    println!("work that was cut off since the last kills: {}", sum("cloud_worker_fencings_total").await.unwrap());
+    sum("cloud_worker_fencings_total").await.unwrap()
 }
 
 /// Negative controls, still to be seen: commit the positions of `refs` in a transaction of their own (doubled); commit before the store is
@@ -190,7 +190,8 @@ async fn instances_and_engines_are_killed_under_load() {
     stage.wait_until_forwarded(2 * CATCH_UP_TIMEOUT).await.unwrap();
     let audit = stage.audit(CATCH_UP_TIMEOUT).await.unwrap();
     println!("{audit}");
-    tell_what_metrics_say(&stage, &cluster.engines("killed")).await;
+    let engines = cluster.engines("killed");
+    println!("work that was cut off since the last kills: {}", cut_off_by_metrics(&stage, &engines).await);
     stage.stop_gateway().unwrap();
     stage.stop_instance(0).unwrap();
     stage.stop_instance(1).unwrap();
