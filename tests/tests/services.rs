@@ -17,6 +17,7 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
+use scylla::serialize::row::SerializeRow;
 use tests::services::mosquitto::CLOUD;
 use tests::services::{Authority, Cassandra, Kafka, Mosquitto, Registry, S3, if_to_be_had};
 
@@ -196,14 +197,29 @@ async fn session(points: &[String]) -> scylla::client::session::Session {
     panic!("no session within 30 s");
 }
 
+/// Nodes that have just begun may not have heard of each other yet. Twice the same changes nothing.
+async fn ask(
+    session: &scylla::client::session::Session,
+    statement: &str,
+    values: impl SerializeRow,
+) -> scylla::response::query_result::QueryResult {
+    for _ in 0..60 {
+        if let Ok(result) = session.query_unpaged(statement, &values).await {
+            return result;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    session.query_unpaged(statement, values).await.unwrap()
+}
+
 async fn count(session: &scylla::client::session::Session) -> i64 {
-    let result = session.query_unpaged("SELECT count(*) FROM services.rows", ()).await.unwrap();
+    let result = ask(session, "SELECT count(*) FROM services.rows", ()).await;
     result.into_rows_result().unwrap().single_row::<(i64,)>().unwrap().0
 }
 
 async fn insert(session: &scylla::client::session::Session, values: std::ops::Range<i32>) {
     for value in values {
-        session.query_unpaged("INSERT INTO services.rows (id) VALUES (?)", (value,)).await.unwrap();
+        ask(session, "INSERT INTO services.rows (id) VALUES (?)", (value,)).await;
     }
 }
 
