@@ -80,7 +80,7 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    /// Negative control, still to be seen: say it each time.
+    /// Negative control: say it each time.
     #[tokio::test(start_paused = true)]
     async fn what_is_waited_for_is_said_once_a_minute() {
         let mut said = Said::default();

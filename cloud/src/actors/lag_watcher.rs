@@ -57,7 +57,7 @@ mod tests {
     use crate::memory::{MemoryLog, T0};
     use crate::testing::gateway;
 
-    /// Negative control, still to be seen: ask once only.
+    /// Negative control: ask once only.
     #[actix::test]
     async fn what_waits_is_told_again_and_again() {
         let (log, metrics) = (MemoryLog::new(), Arc::<Metrics>::default());

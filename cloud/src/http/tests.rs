@@ -173,7 +173,7 @@ async fn metrics_are_text() {
 
 /// A gateway that is told 404 would take the cloud for another one.
 ///
-/// Negative control, still to be seen: leave out the default of `waiting`.
+/// Negative control: leave out the default of `waiting`.
 #[actix_web::test]
 async fn while_engines_are_waited_for_the_time_is_told_and_the_rest_is_unavailable() {
     let server = Server::new();

@@ -158,7 +158,7 @@ async fn a_batch_is_in_store_and_log_before_its_receipt() {
     assert_eq!(world.batches().await, once(&["gw-1/1"]));
 }
 
-/// Negative control, still to be seen: leave out `began.push` (`StagedPartition::take_ref`).
+/// Negative control: leave out `began.push` (`StagedPartition::take_ref`).
 #[tokio::test]
 async fn how_long_a_receipt_took_is_counted_from_append_and_from_seal_for_what_was_applied() {
     let world = World::new();
@@ -177,8 +177,7 @@ async fn how_long_a_receipt_took_is_counted_from_append_and_from_seal_for_what_w
     }
 }
 
-/// Negative controls, still to be seen: drop the records without counting (`Worker::drop_partition`); count without having dropped
-/// one.
+/// Negative control: count without having dropped one. Still to be seen: drop the records without counting (`Worker::drop_partition`).
 #[test]
 fn a_partition_taken_away_with_records_in_hand_is_counted() {
     let world = World::new();
