@@ -2,13 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use object_store::ObjectStoreExt as _;
 use object_store::memory::InMemory;
-use protocols::metering::{Event, MeterId, Series, UtcMillis};
-use protocols::uplink::{GatewayId, Inventory};
+use protocols::metering::{Event, MeterId, UtcMillis};
 
 use super::bar::Bar;
 use super::commands::{RebuildArgs, run};
@@ -18,8 +15,9 @@ use crate::archive::cut::CutSettings;
 use crate::archive::{Archiver, Progress as Archived};
 use crate::audit::{AuditOptions, audit};
 use crate::clock::ManualClock;
+use crate::log::conformance::{Fault, Faults, FaultyStore};
 use crate::memory::{MemoryLog, MemoryStore, T0, batch};
-use crate::store::{RangeQuery, ReadingStore, StoredReading};
+use crate::store::{ReadingStore, StoredReading};
 
 struct World {
     log: Arc<MemoryLog>,
@@ -90,49 +88,11 @@ impl World {
     }
 }
 
-/// Fails after so many upserts, as a process that is killed.
-struct Mortal {
-    to: Arc<MemoryStore>,
-    left: AtomicU64,
-}
-
-#[async_trait]
-impl ReadingStore for Mortal {
-    async fn upsert(&self, batches: &[StoreBatch]) -> Result<(), StoreError> {
-        let took = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-        took.map_err(|_| StoreError::Unavailable("killed".to_owned()))?;
-        self.to.upsert(batches).await
-    }
-
-    async fn read_day(&self, meter: &MeterId, day: Day) -> Result<Vec<StoredReading>, StoreError> {
-        self.to.read_day(meter, day).await
-    }
-
-    async fn read_range(&self, query: RangeQuery) -> Result<Vec<StoredReading>, StoreError> {
-        self.to.read_range(query).await
-    }
-
-    async fn ranges_held(
-        &self,
-        series: &Series,
-        from: UtcMillis,
-        to: UtcMillis,
-        step_ms: i64,
-    ) -> Result<Vec<(UtcMillis, UtcMillis)>, StoreError> {
-        self.to.ranges_held(series, from, to, step_ms).await
-    }
-
-    async fn read_events(&self, meter: &MeterId, from: UtcMillis, to: UtcMillis) -> Result<Vec<Event>, StoreError> {
-        self.to.read_events(meter, from, to).await
-    }
-
-    async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError> {
-        self.to.last_readings().await
-    }
-
-    async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError> {
-        self.to.inventories().await
-    }
+/// As of a process that is killed in the upsert that follows so many.
+fn killed_after(upserts: u64, store: &Arc<MemoryStore>) -> Arc<dyn ReadingStore> {
+    let faults = Faults::none();
+    faults.die(upserts + 1, Fault::Partly);
+    Arc::new(FaultyStore::new(store.clone(), faults))
 }
 
 /// Negative control: with `sealed_at` in place of `sealed_effective` in `rows.rs` the rows have other write timestamps.
@@ -185,10 +145,9 @@ async fn a_rebuild_that_was_stopped_goes_on_where_it_was_even_behind_a_compactio
         let mut saved = 0;
         for (left, compacted) in (0..8).flat_map(|left| [(left, false), (left, true)]) {
             let store: Arc<MemoryStore> = Arc::default();
-            let mortal = Mortal { to: store.clone(), left: AtomicU64::new(left) };
             let args = RebuildArgs { from, range: None, afresh: true, json: false };
             let (mut out, mut told) = (Vec::new(), Vec::new());
-            let sources = world.sources(Arc::new(mortal));
+            let sources = world.sources(killed_after(left, &store));
             let mut bar = Bar::new(&mut told, false);
             let stopped = run(args, &sources, world.folder.path(), &mut out, &mut bar).await;
             if stopped.is_ok() {
@@ -240,11 +199,10 @@ async fn a_compacted_file_that_is_named_and_not_there_is_told_even_by_the_run_th
     assert_eq!(held.len(), 2);
     objects.delete(&held[0].key).await.unwrap();
     let store: Arc<MemoryStore> = Arc::default();
-    let mortal = Mortal { to: store.clone(), left: AtomicU64::new(0) };
     let args = RebuildArgs { from: From::Archive, range: None, afresh: false, json: true };
     let (mut out, mut told) = (Vec::new(), Vec::new());
     let mut bar = Bar::new(&mut told, false);
-    run(args, &world.sources(Arc::new(mortal)), world.folder.path(), &mut out, &mut bar).await.unwrap_err();
+    run(args, &world.sources(killed_after(0, &store)), world.folder.path(), &mut out, &mut bar).await.unwrap_err();
     let (code, told) = world.run(From::Archive, None, store.clone()).await;
     assert_eq!((code, &told["damaged"], &told["taken_up"]), (1, &1.into(), &true.into()), "{told}");
     assert!(!world.rows(&*store).await.0.is_empty());

@@ -120,11 +120,7 @@ async fn a_disk_that_fails_for_long_is_waited_for() {
     let uploader = Arc::new(Mute::default());
     let parts = parts(&outbox, uploader.clone());
     let metrics = parts.metrics.clone();
-    let (commands, mut published) = mpsc::channel(64);
-    let (events, event_receiver) = mpsc::channel(64);
-    let forwarding = tokio::task::LocalSet::new();
-    let ended = forwarding.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
-    forwarding.spawn_local(async move { while published.recv().await.is_some() {} });
+    let (forwarding, ended, events) = forwarding(parts);
     let disk_takes = |takes: bool| file.lock().unwrap().set_read_only(!takes);
     let long = Duration::from_secs(1_800);
     let uploaded = || uploader.0.load(Ordering::Relaxed);
@@ -155,6 +151,18 @@ async fn a_disk_that_fails_for_long_is_waited_for() {
     assert!(!ended.is_finished());
 }
 
+type Ended = tokio::task::JoinHandle<Result<(), OutboxError>>;
+
+/// At work, with a broker that takes everything; what it is told goes into the channel.
+fn forwarding(parts: ForwarderParts) -> (tokio::task::LocalSet, Ended, mpsc::Sender<MqttEvent>) {
+    let (commands, mut published) = mpsc::channel(64);
+    let (events, event_receiver) = mpsc::channel(64);
+    let tasks = tokio::task::LocalSet::new();
+    let ended = tasks.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
+    tasks.spawn_local(async move { while published.recv().await.is_some() {} });
+    (tasks, ended, events)
+}
+
 fn receipt_event(incarnation: u64, applied_through: u64, later: &[u64]) -> MqttEvent {
     let mut receipt = Receipt {
         gateway: gateway(),
@@ -180,11 +188,7 @@ async fn a_receipt_for_an_unknown_incarnation_settles_nothing_and_is_counted() {
     let (outbox, file) = outbox();
     let parts = parts(&outbox, Arc::new(Mute::default()));
     let metrics = parts.metrics.clone();
-    let (commands, mut published) = mpsc::channel(64);
-    let (events, event_receiver) = mpsc::channel(64);
-    let forwarding = tokio::task::LocalSet::new();
-    let ended = forwarding.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
-    forwarding.spawn_local(async move { while published.recv().await.is_some() {} });
+    let (forwarding, ended, events) = forwarding(parts);
     let state = || {
         let values = [Metric::ReceiptsIgnored, Metric::BatchesApplied].map(|one| metrics.value(one));
         (values, file.lock().unwrap().unsettled().unwrap().len())
@@ -210,11 +214,7 @@ async fn a_batch_that_the_cloud_cannot_judge_yet_is_counted_kept_and_published_a
     let (outbox, file) = outbox();
     let parts = parts(&outbox, Arc::new(Mute::default()));
     let metrics = parts.metrics.clone();
-    let (commands, mut published) = mpsc::channel(64);
-    let (events, event_receiver) = mpsc::channel(64);
-    let forwarding = tokio::task::LocalSet::new();
-    let ended = forwarding.spawn_local(run(parts, MqttLink { commands, events: event_receiver }));
-    forwarding.spawn_local(async move { while published.recv().await.is_some() {} });
+    let (forwarding, ended, events) = forwarding(parts);
     let receipt = |applied_through: u64, later: &[u64]| receipt_event(1, applied_through, later);
     let unsettled = || file.lock().unwrap().unsettled().unwrap().len();
     let values =
