@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use protocols::metering::{Code, Day, Event, Kind, MeterId, ObisCode, Quality, Series, StampedBy, Unit, UtcMillis};
 use protocols::uplink::{Batch, BatchId, BatchRef, BlockRow, Books, GatewayId, Inventory, Payload, SeriesBlock};
+use tokio::sync::Notify;
 
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{
@@ -83,6 +84,10 @@ pub(crate) enum CommitFault {
     DoubtfulLost,
     /// It was written, and whoever asked for it does not live to hear so.
     WrittenNeverAnswered,
+    /// Nothing but a wait, until [`FaultyLog::go_on`].
+    Late,
+    /// The same, and then it is lost with its answer.
+    LateDoubtfulLost,
 }
 
 /// A log whose commits and appends fail as told, in order; it works when nothing is told.
@@ -92,11 +97,18 @@ pub(crate) struct FaultyLog {
     pub(crate) append_faults: Mutex<VecDeque<LogError>>,
     /// Batches of each commit that was written.
     pub(crate) commits: Mutex<Vec<usize>>,
+    pub(crate) go_on: Notify,
 }
 
 impl FaultyLog {
     pub(crate) fn new(inner: EmbeddedLog) -> Self {
-        Self { inner, commit_faults: Mutex::default(), append_faults: Mutex::default(), commits: Mutex::default() }
+        Self {
+            inner,
+            commit_faults: Mutex::default(),
+            append_faults: Mutex::default(),
+            commits: Mutex::default(),
+            go_on: Notify::new(),
+        }
     }
 }
 
@@ -125,17 +137,22 @@ impl EventLog for FaultyLog {
     async fn commit(&self, commits: Vec<PartitionCommit>, now: UtcMillis) -> Result<(), LogError> {
         let batches = commits.iter().map(|commit| commit.batches.len()).sum();
         let fault = self.commit_faults.lock().unwrap().pop_front();
+        if matches!(fault, Some(CommitFault::Late | CommitFault::LateDoubtfulLost)) {
+            self.go_on.notified().await;
+        }
         match fault {
             Some(CommitFault::Unavailable) => return Err(LogError::Unavailable("told so".to_owned())),
-            Some(CommitFault::DoubtfulLost) => return Err(LogError::Doubtful("told so".to_owned())),
-            Some(CommitFault::DoubtfulWritten | CommitFault::WrittenNeverAnswered) | None => {}
+            Some(CommitFault::DoubtfulLost | CommitFault::LateDoubtfulLost) => {
+                return Err(LogError::Doubtful("told so".to_owned()));
+            }
+            Some(CommitFault::DoubtfulWritten | CommitFault::WrittenNeverAnswered | CommitFault::Late) | None => {}
         }
         self.inner.commit(commits, now).await?;
         self.commits.lock().unwrap().push(batches);
         match fault {
             Some(CommitFault::WrittenNeverAnswered) => std::future::pending().await,
+            Some(CommitFault::Late) | None => Ok(()),
             Some(_) => Err(LogError::Doubtful("told so".to_owned())),
-            None => Ok(()),
         }
     }
 

@@ -125,6 +125,8 @@ pub(super) struct StagedPartition {
 #[derive(Debug, Default)]
 pub(super) struct Staged {
     pub(super) partitions: BTreeMap<u32, StagedPartition>,
+    /// How many it is made of.
+    pub(super) records: usize,
 }
 
 impl Staged {
@@ -134,7 +136,7 @@ impl Staged {
         held: &HashMap<u32, Held>,
         openings: &HashMap<Claim, Opening>,
     ) -> Self {
-        let mut staged = Self::default();
+        let mut staged = Self { records: records.len(), ..Self::default() };
         for record in records {
             let Some(held) = held.get(&record.partition) else { continue };
             let part = staged.partitions.entry(record.partition).or_default();
@@ -184,7 +186,7 @@ impl Staged {
                 Some(Opening::Resend) | None => {}
             }
         }
-        Self { partitions: [(partition, part)].into_iter().collect() }
+        Self { partitions: [(partition, part)].into_iter().collect(), records: 0 }
     }
 
     pub(super) fn store_batches(&self) -> impl Iterator<Item = (Claim, StoreBatch)> {
@@ -315,7 +317,16 @@ impl StagedPartition {
         self.batches.push((claim, AppliedBatch { batch: Arc::clone(batch), sealed_effective }));
     }
 
-    /// The staged ledger of a gateway: a copy of the committed one at first.
+    /// Gives those who are answered without having changed anything a ledger, for their receipts.
+    pub(super) fn know(&mut self, ledgers: &HashMap<GatewayId, GatewayLedger>) {
+        for (gateway, _) in self.answers.keys() {
+            if let (false, Some(ledger)) = (self.ledgers.contains_key(gateway), ledgers.get(gateway)) {
+                self.ledgers.insert(gateway.clone(), ledger.clone());
+            }
+        }
+    }
+
+    /// The staged ledger of a gateway: a copy of the one before at first.
     fn ledger(&mut self, gateway: &GatewayId, held: &Held) -> &mut GatewayLedger {
         self.ledgers.entry(gateway.clone()).or_insert_with(|| held.ledgers.get(gateway).cloned().unwrap_or_default())
     }

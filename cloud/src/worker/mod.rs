@@ -4,6 +4,9 @@
 //! positions together), then receipts. Until the commit nothing has happened but idempotent upserts, so at any point the group
 //! may be dropped and done again by whoever owns the partition then.
 //!
+//! Commits follow one another, in the order of the records. While one is on its way ([`pending`]) the next group is stored
+//! already, and the one after it opened ([`opened`]).
+//!
 //! What goes wrong, and what follows:
 //! - store, log or landing area unavailable: the same call again, after a wait, for ever. No batch is given up;
 //! - a commit with a doubtful outcome: the group is dropped, positions and ledgers are read afresh;
@@ -12,16 +15,18 @@
 
 mod budget;
 mod group;
+mod opened;
+mod pending;
 mod recover;
 mod retry;
+mod task;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use protocols::metering::UtcMillis;
-use protocols::uplink::{BatchRef, GatewayId};
+use protocols::uplink::GatewayId;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
@@ -37,12 +42,15 @@ use crate::telemetry::{Metric, Metrics};
 pub use budget::Budget;
 use budget::Share;
 use group::{Claim, Record, Said, Staged};
+use opened::Opened;
+use pending::{Pending, Settled};
 use retry::Retry;
 
 /// Payloads that are fetched and decoded at the same time.
 const OPENINGS_AT_ONCE: usize = 4;
-/// Rows of one commit, roughly: a log gives up a transaction that lasts for long, and would give up the same one for ever.
-const GROUP_ROWS_MAX: u64 = 100_000;
+/// Rows of one commit, roughly: a log gives up a transaction that lasts for long, and would give up the same one for ever. And
+/// the first of many groups is stored, and the last one committed, while nothing else goes on.
+const GROUP_ROWS_MAX: u64 = 25_000;
 /// Of undecoded messages in one group: statuses may be long.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 /// How often it is said that gateways send what only a newer cloud reads; the metric counts each message.
@@ -84,6 +92,12 @@ impl Default for WorkerSettings {
     }
 }
 
+impl WorkerSettings {
+    fn retry(&self, services: &Services, part: Part, metric: Metric) -> Retry {
+        Retry::new(services, part, metric, self.retry_first, self.retry_max)
+    }
+}
+
 /// Why a worker ended. It never ends well: it is stopped by dropping it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -110,7 +124,7 @@ impl From<WorkerError> for Stop {
     }
 }
 
-/// A partition that this worker owns.
+/// A partition that this worker owns, as the pending commit leaves it.
 struct Held {
     ownership: Ownership,
     /// The first offset that is not settled.
@@ -122,12 +136,15 @@ pub struct Worker {
     services: Services,
     settings: WorkerSettings,
     held: HashMap<u32, Held>,
+    pending: Option<Pending>,
+    /// Records that were gathered and are not settled or pending.
+    in_hand: usize,
     newer_told_at: Option<UtcMillis>,
 }
 
 impl Worker {
     pub fn new(services: Services, settings: WorkerSettings) -> Self {
-        Self { services, settings, held: HashMap::new(), newer_told_at: None }
+        Self { services, settings, held: HashMap::new(), pending: None, in_hand: 0, newer_told_at: None }
     }
 
     /// Works until it is dropped, or cannot go on. Dropping it at any point is safe.
@@ -160,11 +177,12 @@ impl Worker {
         }
     }
 
+    /// No commit is pending: whatever asks for this has waited for its end.
     async fn resync(&mut self, consumer: &mut dyn RefConsumer, cause: &LogError) -> Result<(), WorkerError> {
         tracing::warn!(error = %cause, "reading ledger and positions afresh");
         self.services.metrics.add(Metric::Resyncs, 1);
         self.services.health.set(Part::Worker, false);
-        self.services.metrics.set(Metric::RefsInFlight, 0);
+        self.hold(0);
         self.held.clear();
         self.held_changed();
         let mut retry = self.retry(Part::Log, Metric::LogRetries);
@@ -184,13 +202,19 @@ impl Worker {
         let mut retry = self.retry(Part::Log, Metric::LogRetries);
         let mut bytes = 0;
         while records.len() < self.settings.group_records_max && bytes < GATHERED_BYTES_MAX {
-            let event = match deadline {
-                None => consumer.next().await,
-                Some(deadline) => match tokio::time::timeout_at(deadline, consumer.next()).await {
-                    Ok(event) => event,
-                    Err(_) => break,
-                },
+            let event = tokio::select! {
+                biased;
+                event = consumer.next() => event,
+                () = sleep_until(deadline) => break,
+                settled = settled(&mut self.pending) => {
+                    self.take_settled(settled)?;
+                    continue;
+                }
             };
+            if !matches!(event, Ok(RefEvent::Record { .. })) {
+                // Asked for the next event, the log may give a revoked partition to others.
+                self.await_pending().await?;
+            }
             if let Ok(RefEvent::Record { uplinked: Uplinked::Ref(message) | Uplinked::Status(message), .. }) = &event {
                 bytes += message.len();
             }
@@ -255,49 +279,88 @@ impl Worker {
 
     /// Settles the records in their order, in as many groups as budget and bounds make of them.
     async fn settle(&mut self, mut records: VecDeque<Record>) -> Result<(), Stop> {
-        while let Some(record) = records.front() {
-            self.services.metrics.set(Metric::RefsInFlight, records.len() as u64);
-            if !self.held.contains_key(&record.partition) {
-                records.pop_front();
-                continue;
-            }
-            let forgotten = self.forgotten(record);
-            if !forgotten.is_empty() {
-                self.recover(record.partition, &record.gateway.clone(), forgotten).await?;
-            }
-            let (group, share) = self.take_group(&mut records).await;
-            self.settle_group(&group).await?;
-            drop(share);
+        let mut ahead: Option<Opened> = None;
+        loop {
+            let next = match ahead.take() {
+                Some(group) => Some(group),
+                None => self.next_group(&mut records).await?,
+            };
+            let Some(group) = next else { break };
+            ahead = self.look_ahead(&mut records);
+            let of_next = ahead.as_ref().map_or(0, |next| next.records.len());
+            self.hold(group.records.len() + of_next + records.len());
+            self.settle_group(group).await?;
         }
-        self.services.metrics.set(Metric::RefsInFlight, 0);
+        self.hold(0);
         Ok(())
     }
 
-    /// Records from the front, until the budget is used up or one needs what the others must have committed first.
-    async fn take_group(&self, records: &mut VecDeque<Record>) -> (Vec<Record>, Share) {
-        let mut share = Share::none();
+    fn hold(&mut self, in_hand: usize) {
+        self.in_hand = in_hand;
+        self.in_flight_changed();
+    }
+
+    fn in_flight_changed(&self) {
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.records);
+        self.services.metrics.set(Metric::RefsInFlight, (self.in_hand + pending) as u64);
+    }
+
+    /// Waits for the budget, and recovers first what the next record shows to be forgotten.
+    async fn next_group(&mut self, records: &mut VecDeque<Record>) -> Result<Option<Opened>, Stop> {
+        while records.front().is_some_and(|record| !self.held.contains_key(&record.partition)) {
+            records.pop_front();
+        }
+        let Some(record) = records.front() else { return Ok(None) };
+        let forgotten = self.forgotten(record);
+        if !forgotten.is_empty() {
+            self.recover(record.partition, &record.gateway.clone(), forgotten).await?;
+        }
+        let share = match self.to_open(record) {
+            // Of what waits here for others' shares, all that is held is given back without it.
+            Some(claim) => self.services.budget.acquire(claim.cost_bytes()).await,
+            None => Share::none(),
+        };
+        Ok(Some(self.take_group(records, share)))
+    }
+
+    /// The next group, if nothing of it must wait for the one before.
+    fn look_ahead(&self, records: &mut VecDeque<Record>) -> Option<Opened> {
+        if !self.forgotten(records.front()?).is_empty() {
+            return None;
+        }
+        let group = self.take_group(records, Share::none());
+        (!group.records.is_empty()).then_some(group)
+    }
+
+    /// Records from the front, until the budget is used up or one needs what the others must have committed first. A share is
+    /// for the first.
+    fn take_group(&self, records: &mut VecDeque<Record>, mut share: Share) -> Opened {
         let mut group: Vec<Record> = Vec::new();
+        let mut claims = HashMap::new();
         let mut rows = 0;
+        let mut paid = !share.is_none();
         while let Some(record) = records.front() {
             if !group.is_empty() && !self.forgotten(record).is_empty() {
                 break;
             }
-            if let Some(claim) = self.to_open(record) {
-                let budget = &self.services.budget;
+            if let (Some(claim), Said::Ref(reference)) = (self.to_open(record), &record.said) {
                 rows += claim.rows();
-                if share.is_none() {
-                    // Holding nothing yet: whoever waits here blocks nobody.
-                    share = budget.acquire(claim.cost_bytes()).await;
-                } else if rows > GROUP_ROWS_MAX || !budget.try_extend(&mut share, claim.cost_bytes()) {
+                let is_too_much = rows > GROUP_ROWS_MAX && !claims.is_empty();
+                if !std::mem::take(&mut paid)
+                    && (is_too_much || !self.services.budget.try_extend(&mut share, claim.cost_bytes()))
+                {
                     break;
                 }
+                claims.entry(claim).or_insert_with(|| reference.clone());
             }
             group.extend(records.pop_front());
         }
-        (group, share)
+        let (services, settings) = (self.services.clone(), self.settings);
+        let retry = move || settings.retry(&services, Part::Landing, Metric::LandingRetries);
+        Opened::start(group, share, claims, self.services.clone(), retry)
     }
 
-    /// The claim whose payload must be opened to judge the record, by the committed ledger.
+    /// The claim whose payload must be opened to judge the record, by the ledger.
     fn to_open(&self, record: &Record) -> Option<Claim> {
         let Said::Ref(reference) = &record.said else { return None };
         let verdict = match self.ledger(record.partition, &record.gateway) {
@@ -311,36 +374,14 @@ impl Worker {
         self.held.get(&partition)?.ledgers.get(gateway)
     }
 
-    async fn settle_group(&mut self, group: &[Record]) -> Result<(), Stop> {
-        let mut openings = self.open_all(group).await;
+    async fn settle_group(&mut self, group: Opened) -> Result<(), Stop> {
+        let Opened { records, share, mut openings } = group;
+        let mut openings = openings.done().await;
         loop {
-            let staged = Staged::of_records(group, &self.held, &openings);
+            let staged = Staged::of_records(&records, &self.held, &openings);
             match self.upsert(&staged).await? {
-                Ok(()) => return self.commit(staged).await,
+                Ok(()) => return self.commit(staged, share).await,
                 Err(refused) => openings.extend(refused),
-            }
-        }
-    }
-
-    async fn open_all(&self, group: &[Record]) -> HashMap<Claim, Opening> {
-        let mut claims: HashMap<Claim, &BatchRef> = HashMap::new();
-        for record in group {
-            if let (Some(claim), Said::Ref(reference)) = (self.to_open(record), &record.said) {
-                claims.entry(claim).or_insert(reference);
-            }
-        }
-        let openings: Vec<_> = claims.into_iter().map(|(claim, reference)| self.open_one(claim, reference)).collect();
-        let openings = futures_util::stream::iter(openings).buffer_unordered(OPENINGS_AT_ONCE).collect().await;
-        self.services.health.set(Part::Landing, true);
-        openings
-    }
-
-    async fn open_one(&self, claim: Claim, reference: &BatchRef) -> (Claim, Opening) {
-        let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
-        loop {
-            match self.services.payloads.open(reference, self.services.clock.now()).await {
-                Ok(opening) => return (claim, opening),
-                Err(error) => retry.wait(&error).await,
             }
         }
     }
@@ -406,51 +447,43 @@ impl Worker {
         }
     }
 
-    /// The commit point. Afterwards the ledgers are the staged ones, and the receipts are on their way.
-    async fn commit(&mut self, mut staged: Staged) -> Result<(), Stop> {
-        let mut retry = self.retry(Part::Log, Metric::LogRetries);
-        while !staged.partitions.is_empty() {
-            let started = Instant::now();
-            match self.services.log.commit(staged.commits(&self.held), self.services.clock.now()).await {
-                Ok(()) => {
-                    self.services.metrics.observe(Metric::LogWrite, started.elapsed());
-                    self.services.health.set(Part::Log, true);
-                    self.adopt(staged);
-                    return Ok(());
-                }
-                Err(LogError::Unavailable(error)) => retry.wait(&error).await,
-                Err(LogError::Fenced { partition }) if staged.partitions.contains_key(&partition) => {
-                    tracing::warn!(partition, "another owner has the partition; its part of the group is dropped");
-                    self.services.metrics.add(Metric::FencedCommits, 1);
-                    staged.partitions.remove(&partition);
-                    self.held.remove(&partition);
-                    self.held_changed();
-                }
-                // Fenced by a partition that is no part of this: what is held is not what was thought.
-                Err(error @ (LogError::Doubtful(_) | LogError::Fenced { .. })) => return Err(Stop::Resync(error)),
-                Err(error) => return Err(WorkerError::Log(error).into()),
-            }
+    /// Begins the commit, once the one before has ended well.
+    async fn commit(&mut self, mut staged: Staged, share: Share) -> Result<(), Stop> {
+        self.await_pending().await?;
+        staged.partitions.retain(|partition, _| self.held.contains_key(partition));
+        let commits = staged.commits(&self.held);
+        for (partition, part) in &mut staged.partitions {
+            let Some(held) = self.held.get_mut(partition) else { continue };
+            part.know(&held.ledgers);
+            held.position = part.position;
+            held.ledgers.extend(part.ledgers.clone());
         }
+        let retry = self.retry(Part::Log, Metric::LogRetries);
+        self.in_hand = self.in_hand.saturating_sub(staged.records);
+        self.pending = Some(Pending::start(self.services.clone(), retry, staged, commits, share));
+        self.in_flight_changed();
         Ok(())
     }
 
-    fn adopt(&mut self, staged: Staged) {
-        let now = self.services.clock.now();
-        for (partition, part) in staged.partitions {
-            part.count(&self.services.metrics, now);
-            if let Some((gateway, version)) = &part.newer {
-                self.tell_newer(gateway, *version, now);
-            }
-            let Some(held) = self.held.get_mut(&partition) else { continue };
-            held.position = part.position;
-            held.ledgers.extend(part.ledgers);
-            for ((gateway, incarnation), answers) in part.answers {
-                // Of a gateway that has only sent what cannot be read nothing is known.
-                let unknown = GatewayLedger::default();
-                let ledger = held.ledgers.get(&gateway).unwrap_or(&unknown);
-                self.services.receipts.put(ledger.receipt(&gateway, incarnation, &answers, now));
-            }
+    async fn await_pending(&mut self) -> Result<(), Stop> {
+        if self.pending.is_none() {
+            return Ok(());
         }
+        let settled = settled(&mut self.pending).await;
+        self.take_settled(settled)
+    }
+
+    fn take_settled(&mut self, settled: Settled) -> Result<(), Stop> {
+        self.pending = None;
+        self.in_flight_changed();
+        for partition in settled.fenced {
+            self.held.remove(&partition);
+            self.held_changed();
+        }
+        for (gateway, version) in settled.newer {
+            self.tell_newer(&gateway, version, settled.at);
+        }
+        settled.result
     }
 
     /// True when it was time to say it.
@@ -464,7 +497,23 @@ impl Worker {
     }
 
     fn retry(&self, part: Part, metric: Metric) -> Retry {
-        Retry::new(&self.services, part, metric, self.settings.retry_first, self.settings.retry_max)
+        self.settings.retry(&self.services, part, metric)
+    }
+}
+
+/// Never, without a pending commit.
+async fn settled(pending: &mut Option<Pending>) -> Settled {
+    match pending {
+        Some(pending) => pending.task.done().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Never, without a deadline.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -61,14 +61,19 @@ impl Worker {
                     }
                     group.extend(landed.next());
                 }
-                self.recover_group(partition, gateway, &group).await?;
-                drop(share);
+                self.recover_group(partition, gateway, &group, share).await?;
             }
         }
         Ok(())
     }
 
-    async fn recover_group(&mut self, partition: u32, gateway: &GatewayId, group: &[Landed]) -> Result<(), Stop> {
+    async fn recover_group(
+        &mut self,
+        partition: u32,
+        gateway: &GatewayId,
+        group: &[Landed],
+        share: Share,
+    ) -> Result<(), Stop> {
         let claim = |landed: &Landed| Claim::forgotten(landed.key.clone(), landed.bytes);
         let opened: Vec<_> = group.iter().map(|landed| self.open_landed(claim(landed), landed)).collect();
         let opened = futures_util::stream::iter(opened).buffer_unordered(OPENINGS_AT_ONCE);
@@ -78,7 +83,7 @@ impl Worker {
             let Some(held) = self.held.get(&partition) else { return Ok(()) };
             let staged = Staged::of_recovered((partition, held), gateway, &recovered, &openings);
             match self.upsert(&staged).await? {
-                Ok(()) => return self.commit(staged).await,
+                Ok(()) => return self.commit(staged, share).await,
                 Err(refused) => openings.extend(refused),
             }
         }
