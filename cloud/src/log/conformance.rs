@@ -18,6 +18,8 @@ mod worker;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
 
 pub use self::archive::{
     a_recorded_cut_is_taken_over, a_replaced_archiver_is_fenced, another_cut_waits_for_the_recorded_one,
@@ -84,32 +86,32 @@ pub trait Logs: Send + Sync {
     async fn fresh(&self) -> Box<dyn LogSubject>;
 }
 
-/// Every case, one after the other. `stores` is for the cases in which a worker writes both.
+/// Every case, as many at once as the logs can do. `stores` is for the cases in which a worker writes both.
 pub async fn run_all(logs: &dyn Logs, stores: &dyn Stores) {
-    refs_come_back_in_order_as_they_were_appended(logs).await;
-    refs_appended_at_once_all_arrive(logs).await;
-    a_consumer_that_waits_is_woken(logs).await;
-    giving_up_waiting_loses_nothing(logs).await;
-
-    a_commit_moves_everything_at_once(logs).await;
-    an_empty_commit_is_no_error(logs).await;
-    the_ledger_keeps_the_newest_record_of_each_gateway(logs).await;
-    a_stale_owner_is_fenced_and_nothing_is_written(logs).await;
-    a_partition_taken_over_in_mid_commit_is_all_or_nothing(logs).await;
-    a_member_that_lost_its_partitions_cannot_take_them_back(logs).await;
-    what_was_committed_survives_every_process(logs).await;
-    a_log_that_takes_nothing_recovers_by_itself(logs).await;
-
-    pages_of_any_size_give_every_record_once(logs).await;
-    ranges_begin_and_end_inside_a_batch(logs).await;
-
-    a_recorded_cut_is_taken_over(logs).await;
-    a_replaced_archiver_is_fenced(logs).await;
-    ending_a_cut_again_changes_nothing(logs).await;
-    another_cut_waits_for_the_recorded_one(logs).await;
-    archived_ends_are_those_of_ended_cuts(logs).await;
-
-    two_copies_of_a_ref_in_one_group_commit_are_applied_once(logs, stores).await;
-    refs_repeated_and_out_of_order_are_applied_once(logs, stores).await;
-    a_crash_between_any_two_steps_loses_and_doubles_nothing(logs, stores).await;
+    let cases: [BoxFuture<'_, ()>; 22] = [
+        // First, since it takes longest.
+        a_crash_between_any_two_steps_loses_and_doubles_nothing(logs, stores).boxed(),
+        two_copies_of_a_ref_in_one_group_commit_are_applied_once(logs, stores).boxed(),
+        refs_repeated_and_out_of_order_are_applied_once(logs, stores).boxed(),
+        refs_come_back_in_order_as_they_were_appended(logs).boxed(),
+        refs_appended_at_once_all_arrive(logs).boxed(),
+        a_consumer_that_waits_is_woken(logs).boxed(),
+        giving_up_waiting_loses_nothing(logs).boxed(),
+        a_commit_moves_everything_at_once(logs).boxed(),
+        an_empty_commit_is_no_error(logs).boxed(),
+        the_ledger_keeps_the_newest_record_of_each_gateway(logs).boxed(),
+        a_stale_owner_is_fenced_and_nothing_is_written(logs).boxed(),
+        a_partition_taken_over_in_mid_commit_is_all_or_nothing(logs).boxed(),
+        a_member_that_lost_its_partitions_cannot_take_them_back(logs).boxed(),
+        what_was_committed_survives_every_process(logs).boxed(),
+        a_log_that_takes_nothing_recovers_by_itself(logs).boxed(),
+        pages_of_any_size_give_every_record_once(logs).boxed(),
+        ranges_begin_and_end_inside_a_batch(logs).boxed(),
+        a_recorded_cut_is_taken_over(logs).boxed(),
+        a_replaced_archiver_is_fenced(logs).boxed(),
+        ending_a_cut_again_changes_nothing(logs).boxed(),
+        another_cut_waits_for_the_recorded_one(logs).boxed(),
+        archived_ends_are_those_of_ended_cuts(logs).boxed(),
+    ];
+    futures_util::stream::iter(cases).buffer_unordered(logs.runs_at_once()).collect::<()>().await;
 }
