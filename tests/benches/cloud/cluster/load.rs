@@ -62,7 +62,7 @@ pub(crate) struct Loads {
 impl Loads {
     pub(crate) fn new() -> Result<Self> {
         // In the past, and all within few days: a backlog.
-        let first = UtcMillis(SystemClock.now().plus_ms(-3 * 86_400_000).day().start().0);
+        let first = UtcMillis(SystemClock.now().plus_ms(-6 * 86_400_000).day().start().0);
         Ok(Self { set: household::minutes()?, first, sealed: 0 })
     }
 

@@ -33,6 +33,10 @@ const PARTS: [Part; 4] =
 const NAME: &str = "bench";
 /// Groups wait for members that were killed, and each engine for another.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
+/// Engines that have nothing to do take less than that.
+const QUIET_SHARE: f64 = 0.1;
+const QUIET_WINDOW: Duration = Duration::from_millis(500);
+const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
 /// So that the end of a measured run is not a wait for an age.
 const CUT_AGE_MS: u32 = 250;
 
@@ -111,6 +115,31 @@ impl Bench {
             }
         })
     }
+}
+
+/// Waits until the machine is quiet: what one contender leaves to be done is not done at the next one's expense.
+pub(crate) fn settle() -> Result<()> {
+    let deadline = Instant::now() + QUIET_TIMEOUT;
+    loop {
+        let (busy, all) = machine_ticks()?;
+        std::thread::sleep(QUIET_WINDOW);
+        let (busy_then, all_then) = machine_ticks()?;
+        let share = (busy_then - busy) / (all_then - all).max(1.0);
+        if share < QUIET_SHARE {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the machine is busy: {:.0} % of it after {QUIET_TIMEOUT:?}", share * 100.0);
+    }
+}
+
+/// Of all processors together: busy, and all.
+fn machine_ticks() -> Result<(f64, f64)> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().context("/proc/stat is empty")?;
+    let ticks = line.split_whitespace().skip(1).take(8).map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+    let [_, _, _, idle, waiting, ..] = ticks[..] else { bail!("/proc/stat says {line:?}") };
+    let all: f64 = ticks.iter().sum();
+    Ok((all - idle - waiting, all))
 }
 
 /// A value of the page `/metrics`; its name with its labels.

@@ -17,12 +17,13 @@ use tests::measure::{process_cpu, resident};
 use tokio::time::Instant;
 
 use super::load::Made;
-use super::{Bench, metric};
+use super::{Bench, metric, settle};
 
 const UPLOADS_AT_ONCE: usize = 8;
 /// Far beyond what any run takes.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(240);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Each look makes a page of metrics, at the instances' expense.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What draining took.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +45,7 @@ impl Bench {
         let spent =
             || (0..instances).map(|number| process_cpu(self.stage.cloud_pid(number)?)).sum::<Result<Duration>>();
         let readings = made.iter().map(|made| made.batch.reading_count()).sum::<usize>() as f64;
+        settle()?;
         let before = spent()?;
         let started = Instant::now();
         let committed = self.runtime.block_on(async {
@@ -109,8 +111,10 @@ struct Feeder {
 
 impl Feeder {
     async fn refer(&self, made: &[Made]) -> Result<()> {
-        let appends = made.iter().map(|made| async {
-            let reference = made.reference(made.batch.id.seq)?.encode();
+        // As a gateway says it that has had no answer to any of them yet.
+        let floor = made.iter().map(|made| made.batch.id.seq).min().unwrap_or(1);
+        let appends = made.iter().map(|made| async move {
+            let reference = made.reference(floor)?.encode();
             let gateway = &made.batch.id.gateway;
             anyhow::Ok(self.log.append_ref(gateway, Uplinked::Ref(reference), SystemClock.now()).await?)
         });

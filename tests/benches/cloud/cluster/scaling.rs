@@ -8,7 +8,7 @@ use super::load::READINGS;
 
 const ROUNDS: usize = 3;
 const GATEWAYS: usize = 60;
-const BATCHES: usize = 4;
+const BATCHES: usize = 12;
 const COUNTS: [usize; 3] = [1, 2, 4];
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {

@@ -3,16 +3,16 @@
 use anyhow::Result;
 use tests::measure::{Reach, Row, Samples, alternate, note};
 
-use super::Bench;
 use super::load::{Made, READINGS};
 use super::ours::Drained;
 use super::parquet::Rows;
 use super::peers::{CassandraPeer, KafkaPeer};
+use super::{Bench, settle};
 
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 const GATEWAYS: usize = 60;
-/// Of each gateway in one round.
-const BATCHES: usize = 5;
+/// Of each gateway in one round: so many that what Cassandra puts off, compaction above all, falls due within it.
+const BATCHES: usize = 15;
 
 pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let count = GATEWAYS * BATCHES * READINGS;
@@ -31,13 +31,24 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let [k, bare, c, p, own] = alternate(
         ROUNDS,
         [
-            &mut || kafka.benchmark(&bench.borrow().cluster.kafka, count),
-            &mut || kafka.produce(),
             &mut || {
+                let bench = bench.borrow();
+                settle()?;
+                kafka.benchmark(&bench.cluster.kafka, count)
+            },
+            &mut || {
+                settle()?;
+                kafka.produce()
+            },
+            &mut || {
+                settle()?;
                 let made = loaded.next().expect("a load for each round");
                 bench.borrow().runtime.block_on(cassandra.load(made))
             },
-            &mut || rows.write(&folder.join("bare.parquet")),
+            &mut || {
+                settle()?;
+                rows.write(&folder.join("bare.parquet"))
+            },
             &mut || {
                 let made = drained.next().expect("a load for each round");
                 let run = bench.borrow_mut().drain(1, made)?;
@@ -51,7 +62,7 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     print(runs, &own, [&k, &bare, &c, &p])?;
     let committed: Vec<f64> = runs.iter().map(|run| run.committed_share).collect();
     Ok(note(&format!(
-        "cluster: {count} readings of 10 s cadence a round, batches of {READINGS}; a record is {:.0} bytes with key and headers. Ours: one \
+        "cluster: {count} readings of 10 s cadence a round, batches of {READINGS}; each begins once the machine is quiet; a record is {:.0} bytes with key and headers. Ours: one \
          instance of `meterpost-cloud run`, payloads landed before, timed from the first ref in the log until all readings are stored, \
          committed and archived ({:.0} % of that until all are committed); CPU and peak memory of its process. k: \
          ProducerPerformance, acks=all, zstd, no transactions, records of the same bytes with the top bit off (it reads text), after \
