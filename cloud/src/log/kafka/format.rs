@@ -1,5 +1,7 @@
 //! Two encodings of one list of fields: Avro in Confluent's wire format, and CBOR.
 
+use std::borrow::Cow;
+
 use ciborium::Value;
 use protocols::bytes::{Reader, unzigzag, write_varint, zigzag};
 
@@ -10,7 +12,32 @@ pub(super) trait Encode {
 
 /// What can be made of fields.
 pub(super) trait Decode: Sized {
-    fn read(columns: &mut impl Columns) -> Option<Self>;
+    /// What one record has in common with the next.
+    type Known;
+
+    fn read(columns: &mut impl Columns, known: &mut Self::Known) -> Option<Self>;
+}
+
+/// The value that was last made of a text: rows of a block have theirs in common, and come one after the other.
+pub(super) struct Last<T>(Option<(String, T)>);
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone> Last<T> {
+    pub(super) fn of(&mut self, text: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        match &self.0 {
+            Some((last, value)) if last == text => Some(value.clone()),
+            _ => {
+                let value = parse(text)?;
+                self.0 = Some((text.to_owned(), value.clone()));
+                Some(value)
+            }
+        }
+    }
 }
 
 /// Writes `fields` over what `out` held: as Avro of the schema with this id, else as CBOR.
@@ -28,10 +55,10 @@ pub(super) fn encode(out: &mut Vec<u8>, schema: Option<u32>, fields: &impl Encod
 }
 
 /// Whichever of both it is: no map of CBOR begins with a zero.
-pub(super) fn decode<T: Decode>(bytes: &[u8]) -> Option<T> {
+pub(super) fn decode<T: Decode>(bytes: &[u8], known: &mut T::Known) -> Option<T> {
     match bytes {
-        [0, _, _, _, _, body @ ..] => T::read(&mut AvroIn(Reader::new(body))),
-        _ => T::read(&mut CborIn::open(bytes)?),
+        [0, _, _, _, _, body @ ..] => T::read(&mut AvroIn(Reader::new(body)), known),
+        _ => T::read(&mut CborIn::open(bytes)?, known),
     }
 }
 
@@ -50,7 +77,7 @@ pub(super) struct Absent;
 
 /// Gives fields in their order; `None`, or [`Absent`], for what is not there or of another type.
 pub(super) trait Columns {
-    fn text(&mut self, name: &'static str) -> Option<String>;
+    fn text(&mut self, name: &'static str) -> Option<Cow<'_, str>>;
     fn int(&mut self, name: &'static str) -> Option<i64>;
     fn double(&mut self, name: &'static str) -> Option<f64>;
     fn optional(&mut self, name: &'static str) -> Result<Option<i64>, Absent>;
@@ -89,9 +116,16 @@ impl Fields for AvroOut<'_> {
 
 struct AvroIn<'a>(Reader<'a>);
 
+impl<'a> AvroIn<'a> {
+    fn slice(&mut self, name: &'static str) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.int(name)?).ok()?;
+        self.0.take(len).ok()
+    }
+}
+
 impl Columns for AvroIn<'_> {
-    fn text(&mut self, name: &'static str) -> Option<String> {
-        String::from_utf8(self.bytes(name)?).ok()
+    fn text(&mut self, name: &'static str) -> Option<Cow<'_, str>> {
+        std::str::from_utf8(self.slice(name)?).ok().map(Cow::Borrowed)
     }
 
     fn int(&mut self, _: &'static str) -> Option<i64> {
@@ -111,8 +145,7 @@ impl Columns for AvroIn<'_> {
     }
 
     fn bytes(&mut self, name: &'static str) -> Option<Vec<u8>> {
-        let len = usize::try_from(self.int(name)?).ok()?;
-        self.0.take(len).ok().map(<[u8]>::to_vec)
+        self.slice(name).map(<[u8]>::to_vec)
     }
 }
 
@@ -190,8 +223,8 @@ impl CborIn {
 }
 
 impl Columns for CborIn {
-    fn text(&mut self, name: &'static str) -> Option<String> {
-        self.find(name)?.into_text().ok()
+    fn text(&mut self, name: &'static str) -> Option<Cow<'_, str>> {
+        self.find(name)?.into_text().ok().map(Cow::Owned)
     }
 
     fn int(&mut self, name: &'static str) -> Option<i64> {

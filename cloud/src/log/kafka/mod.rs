@@ -390,14 +390,14 @@ impl EventLog for KafkaLog {
         max: usize,
     ) -> Result<Vec<ReadingRecord>, LogError> {
         self.blocking(move |shared| {
-            shared.readers.read(&shared.names.readings, partition, (from, to), max, records::decode_reading)
+            shared.readers.read(&shared.names.readings, partition, (from, to), max, records::reading_decoder())
         })
         .await
     }
 
     async fn read_events(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<EventRecord>, LogError> {
         self.blocking(move |shared| {
-            shared.readers.read(&shared.names.events, partition, (from, to), max, records::decode_event)
+            shared.readers.read(&shared.names.events, partition, (from, to), max, records::event_decoder())
         })
         .await
     }

@@ -91,7 +91,7 @@ impl Readers {
         partition: u32,
         (from, to): (u64, u64),
         max: usize,
-        decode: impl Fn(&BorrowedMessage<'_>) -> Result<T, LogError>,
+        mut decode: impl FnMut(&BorrowedMessage<'_>) -> Result<T, LogError>,
     ) -> Result<Vec<T>, LogError> {
         if max == 0 {
             return Ok(Vec::new());

@@ -12,7 +12,7 @@ use protocols::uplink::{BatchId, GatewayId};
 use rdkafka::Message as _;
 use rdkafka::message::{BorrowedMessage, Header, Headers as _, OwnedHeaders};
 
-use super::format::{Columns, Decode, Encode, Fields, decode, encode};
+use super::format::{Columns, Decode, Encode, Fields, Last, decode, encode};
 use crate::archive::parquet::to_double;
 use crate::log::books::{decode_books, encode_books};
 use crate::log::{AppliedBatch, BooksRecord, EventRecord, LogError, ReadingRecord, Uplinked};
@@ -100,11 +100,20 @@ struct DecodedReading {
     sealed_effective: UtcMillis,
 }
 
+/// What readings that follow each other have in common.
+#[derive(Default)]
+struct KnownSeries {
+    meter: Last<MeterId>,
+    code: Last<Code>,
+}
+
 impl Decode for DecodedReading {
-    fn read(columns: &mut impl Columns) -> Option<Self> {
+    type Known = KnownSeries;
+
+    fn read(columns: &mut impl Columns, known: &mut KnownSeries) -> Option<Self> {
         let series = Series {
-            meter: MeterId::new(&columns.text("meter")?).ok()?,
-            code: Code::from_str(&columns.text("code")?).ok()?,
+            meter: known.meter.of(&columns.text("meter")?, |text| MeterId::new(text).ok())?,
+            code: known.code.of(&columns.text("code")?, |text| Code::from_str(text).ok())?,
             kind: Kind::from_str(&columns.text("kind")?).ok()?,
             period_s: u32::try_from(columns.int("period_s")?).ok()?,
         };
@@ -122,7 +131,7 @@ impl Decode for DecodedReading {
             read_at: UtcMillis(columns.int("read_at")?),
             occurred_at: columns.optional("occurred_at").ok()?.map(UtcMillis),
             clock_offset_ms: columns.optional("clock_offset_ms").ok()?,
-            stamped_by: match columns.text("stamped_by")?.as_str() {
+            stamped_by: match columns.text("stamped_by")?.as_ref() {
                 "meter" => StampedBy::Meter,
                 "gateway" => StampedBy::Gateway,
                 _ => return None,
@@ -164,15 +173,17 @@ struct DecodedEvent {
 }
 
 impl Decode for DecodedEvent {
-    fn read(columns: &mut impl Columns) -> Option<Self> {
+    type Known = ();
+
+    fn read(columns: &mut impl Columns, (): &mut ()) -> Option<Self> {
         let event = Event {
             meter: MeterId::new(&columns.text("meter")?).ok()?,
-            log: columns.text("log")?,
+            log: columns.text("log")?.into_owned(),
             at: UtcMillis(columns.int("at")?),
             nth: u8::try_from(columns.int("nth")?).ok()?,
             code: columns.int("code")?,
             raw: columns.bytes("raw")?,
-            text: columns.text("text")?,
+            text: columns.text("text")?.into_owned(),
         };
         let read_at = UtcMillis(columns.int("read_at")?);
         columns.text("gateway")?;
@@ -226,25 +237,54 @@ fn damaged(message: &BorrowedMessage<'_>) -> LogError {
     LogError::Damaged(format!("{topic} {partition}:{offset} is no record of ours"))
 }
 
-/// Batch and index.
-fn row(message: &BorrowedMessage<'_>) -> Option<(BatchId, u32)> {
-    Some((header(message, BATCH)?.parse().ok()?, header(message, INDEX)?.parse().ok()?))
+/// Decodes the rows of a topic in their order.
+struct Rows<T: Decode> {
+    batch: Last<BatchId>,
+    known: T::Known,
 }
 
-pub(super) fn decode_reading(message: &BorrowedMessage<'_>) -> Result<ReadingRecord, LogError> {
-    let decoded = row(message).zip(decode(message.payload().unwrap_or_default()));
-    let ((batch, index), decoded) = decoded.ok_or_else(|| damaged(message))?;
-    let DecodedReading { reading, sealed_at, sealed_effective } = decoded;
-    let (partition, offset) = (message.partition() as u32, message.offset() as u64);
-    Ok(ReadingRecord { partition, offset, batch, index, sealed_at, sealed_effective, reading })
+impl<T: Decode<Known: Default>> Rows<T> {
+    fn new() -> Self {
+        Self { batch: Last::default(), known: T::Known::default() }
+    }
+
+    /// Batch, index and content.
+    fn decode(&mut self, message: &BorrowedMessage<'_>) -> Result<(BatchId, u32, T), LogError> {
+        let (batch, index) = self.headers(message).ok_or_else(|| damaged(message))?;
+        let content = decode(message.payload().unwrap_or_default(), &mut self.known);
+        Ok((batch, index, content.ok_or_else(|| damaged(message))?))
+    }
+
+    fn headers(&mut self, message: &BorrowedMessage<'_>) -> Option<(BatchId, u32)> {
+        let (mut batch, mut index) = (None, None);
+        for header in message.headers()?.iter() {
+            let found = match header.key {
+                BATCH => &mut batch,
+                INDEX => &mut index,
+                _ => continue,
+            };
+            *found = Some(std::str::from_utf8(header.value?).ok()?);
+        }
+        Some((self.batch.of(batch?, |text| text.parse().ok())?, index?.parse().ok()?))
+    }
 }
 
-pub(super) fn decode_event(message: &BorrowedMessage<'_>) -> Result<EventRecord, LogError> {
-    let decoded = row(message).zip(decode(message.payload().unwrap_or_default()));
-    let ((batch, index), decoded) = decoded.ok_or_else(|| damaged(message))?;
-    let DecodedEvent { event, read_at, sealed_effective } = decoded;
-    let (partition, offset) = (message.partition() as u32, message.offset() as u64);
-    Ok(EventRecord { partition, offset, batch, index, sealed_effective, read_at, event })
+pub(super) fn reading_decoder() -> impl FnMut(&BorrowedMessage<'_>) -> Result<ReadingRecord, LogError> {
+    let mut rows = Rows::new();
+    move |message| {
+        let (batch, index, DecodedReading { reading, sealed_at, sealed_effective }) = rows.decode(message)?;
+        let (partition, offset) = (message.partition() as u32, message.offset() as u64);
+        Ok(ReadingRecord { partition, offset, batch, index, sealed_at, sealed_effective, reading })
+    }
+}
+
+pub(super) fn event_decoder() -> impl FnMut(&BorrowedMessage<'_>) -> Result<EventRecord, LogError> {
+    let mut rows = Rows::new();
+    move |message| {
+        let (batch, index, DecodedEvent { event, read_at, sealed_effective }) = rows.decode(message)?;
+        let (partition, offset) = (message.partition() as u32, message.offset() as u64);
+        Ok(EventRecord { partition, offset, batch, index, sealed_effective, read_at, event })
+    }
 }
 
 /// Three instants, then the books.
@@ -357,20 +397,35 @@ mod tests {
             for format in [Format::Cbor, Format::Avro { readings: 7, events: 8 }] {
                 let mut out = vec![1, 2, 3];
                 format.reading(&mut out, &series, &applied, &reading);
-                let decoded: DecodedReading = decode(&out).unwrap();
+                let decoded: DecodedReading = decode(&out, &mut KnownSeries::default()).unwrap();
                 prop_assert_eq!(&decoded.reading, &reading);
                 prop_assert_eq!((decoded.sealed_at, decoded.sealed_effective), (applied.batch.sealed_at, T0));
                 let event = &applied.batch.events[0];
                 format.event(&mut out, &applied, &event.event, event.read_at);
-                let decoded: DecodedEvent = decode(&out).unwrap();
+                let decoded: DecodedEvent = decode(&out, &mut ()).unwrap();
                 prop_assert_eq!((&decoded.event, decoded.read_at), (&event.event, event.read_at));
             }
         }
 
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
-            drop(decode::<DecodedReading>(&bytes));
-            drop(decode::<DecodedEvent>(&bytes));
+            drop(decode::<DecodedReading>(&bytes, &mut KnownSeries::default()));
+            drop(decode::<DecodedEvent>(&bytes, &mut ()));
+        }
+    }
+
+    #[test]
+    fn readings_of_series_in_turns_are_of_their_own_series() {
+        let (applied, reading) = sample();
+        let mut known = KnownSeries::default();
+        for series in [register(1, 1), register(1, 2), register(2, 2), register(1, 2), register(1, 1)] {
+            let reading = Reading { series, ..reading.clone() };
+            let text = SeriesText::new(&reading.series, reading.quantity.unit);
+            for format in [Format::Cbor, Format::Avro { readings: 7, events: 8 }] {
+                let mut out = Vec::new();
+                format.reading(&mut out, &text, &applied, &reading);
+                assert_eq!(decode::<DecodedReading>(&out, &mut known).unwrap().reading, reading);
+            }
         }
     }
 
