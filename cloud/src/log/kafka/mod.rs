@@ -261,7 +261,7 @@ impl KafkaLog {
             generation: AtomicU64::new(description.generation.0),
             holdings,
             committer,
-            appender: Appender::new(settings).map_err(topics::client_error)?,
+            appender: Appender::new(settings)?,
             readers,
             archive: Archive::new(settings, &names).map_err(topics::client_error)?,
             lag: Lag::new(settings, &names).map_err(topics::client_error)?,
