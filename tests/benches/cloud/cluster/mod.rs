@@ -37,8 +37,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 const QUIET_SHARE: f64 = 0.1;
 const QUIET_WINDOW: Duration = Duration::from_millis(500);
 const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
-/// So that the end of a measured run is not a wait for an age.
-const CUT_AGE_MS: u32 = 250;
+/// So that the end of a measured run is not a wait for the age of a last cut, and no cut is smaller than in service.
+const CUT_AGE_MS: u32 = 1_000;
 
 /// What all parts share. Engines are warm and hold more with each part, as they do in service.
 pub(crate) struct Bench {
