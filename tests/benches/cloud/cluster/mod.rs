@@ -33,10 +33,11 @@ const PARTS: [Part; 4] =
 const NAME: &str = "bench";
 /// Groups wait for members that were killed, and each engine for another.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
-/// Engines that have nothing to do take less than that.
-const QUIET_SHARE: f64 = 0.1;
-const QUIET_WINDOW: Duration = Duration::from_millis(500);
-const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
+/// So many processors are busy at most when engines have nothing to do; what a contender leaves, compactions above all, keeps one busy
+/// or more.
+const QUIET_PROCESSORS: f64 = 0.75;
+const QUIET_WINDOW: Duration = Duration::from_secs(2);
+const QUIET_TIMEOUT: Duration = Duration::from_secs(300);
 /// So that the end of a measured run is not a wait for the age of a last cut, and no cut is smaller than in service.
 const CUT_AGE_MS: u32 = 1_000;
 
@@ -124,11 +125,12 @@ pub(crate) fn settle() -> Result<()> {
         let (busy, all) = machine_ticks()?;
         std::thread::sleep(QUIET_WINDOW);
         let (busy_then, all_then) = machine_ticks()?;
-        let share = (busy_then - busy) / (all_then - all).max(1.0);
-        if share < QUIET_SHARE {
+        let processors = std::thread::available_parallelism()?.get() as f64;
+        let busy = processors * (busy_then - busy) / (all_then - all).max(1.0);
+        if busy < QUIET_PROCESSORS {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "the machine is busy: {:.0} % of it after {QUIET_TIMEOUT:?}", share * 100.0);
+        ensure!(Instant::now() < deadline, "{busy:.1} processors are busy after {QUIET_TIMEOUT:?}");
     }
 }
 
