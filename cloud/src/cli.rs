@@ -328,8 +328,16 @@ fn on_rebuild(command: &RebuildCommand) -> Result<u8, CommandError> {
             RebuildCommand::Archive { rebuild, .. } => {
                 let log = engines::look_log(&config, &clock).await.map_err(engine)?;
                 let objects = config.objects.beside().await.map_err(|error| engine(error.into()))?;
-                crate::rebuild::commands::run_archive(*rebuild, &*log, &objects, &config.cut, &mut out, &mut told)
-                    .await?
+                crate::rebuild::commands::run_archive(
+                    *rebuild,
+                    &*log,
+                    &objects,
+                    &config.cut,
+                    &*clock,
+                    &mut out,
+                    &mut told,
+                )
+                .await?
             }
         })
     })

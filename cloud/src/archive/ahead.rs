@@ -47,7 +47,7 @@ pub(crate) async fn find(
     let mut listed = Vec::new();
     for (table, topic) in [(Table::Readings, Topic::Readings), (Table::Events, Topic::Events)] {
         let held = holdings(objects, table, DayRange::default()).await.map_err(RenewError::Archive)?;
-        let cuts: Vec<_> = held.cuts.iter().map(|held| held.cut).filter(|cut| cut.generation == generation).collect();
+        let cuts: Vec<_> = held.cuts.iter().map(|held| held.cut).filter(|cut| cut.is_of(generation)).collect();
         listed.push((table, topic, cuts));
     }
     let positions = positions().await?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use parquet::file::metadata::{FileMetaData, KeyValue};
 use protocols::metering::Day;
-use protocols::uplink::{BatchId, SetHash};
+use protocols::uplink::{BatchId, SetHash, Sha256};
 use serde::{Deserialize, Serialize};
 
 use super::parquet::FileError;
@@ -41,6 +41,28 @@ pub struct CutRange {
     pub partition: u32,
     pub start: u64,
     pub end: u64,
+}
+
+impl CutRange {
+    /// In place of a partition, for rows that were archived anew from the landing area and have no place in the log.
+    pub const LANDING: u32 = u32::MAX;
+
+    /// From the first to the last of these offsets ([`Self::landing_offset`]), which are of one batch.
+    pub const fn of_landing(generation: LogGeneration, first: u64, last: u64) -> Self {
+        Self { generation, partition: Self::LANDING, start: first, end: last + 1 }
+    }
+
+    /// In place of an offset: 39 bits of the SHA-256 of the batch's id, then the row's index in 24.
+    pub fn landing_offset(batch: &BatchId, index: u32) -> u64 {
+        let Sha256(hash) = Sha256::of(batch.to_string().as_bytes());
+        let hash = hash.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte));
+        (hash >> 25) << 24 | u64::from(index)
+    }
+
+    /// Whether it is a range of a partition of this log.
+    pub fn is_of(&self, generation: LogGeneration) -> bool {
+        self.generation == generation && self.partition != Self::LANDING
+    }
 }
 
 /// A compacted file: one of those that the rows of many raw files of one date and generation became.

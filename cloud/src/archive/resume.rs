@@ -73,7 +73,7 @@ struct LastCut {
 /// The cut with the greatest end of each partition, with the dates that it has objects of.
 fn last_cuts(cuts: &[HeldCut], generation: LogGeneration) -> BTreeMap<u32, LastCut> {
     let mut last: BTreeMap<u32, LastCut> = BTreeMap::new();
-    for held in cuts.iter().filter(|held| held.cut.generation == generation) {
+    for held in cuts.iter().filter(|held| held.cut.is_of(generation)) {
         let newest = last.entry(held.cut.partition).or_insert_with(|| LastCut { held: *held, dates: Vec::new() });
         if held.cut.end > newest.held.cut.end {
             *newest = LastCut { held: *held, dates: Vec::new() };

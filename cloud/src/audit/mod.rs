@@ -34,6 +34,7 @@ use protocols::metering::{Day, UtcMillis};
 
 pub use report::{AuditReport, Faults, Identities, TableReport};
 pub use run::{AuditArgs, run};
+pub(crate) use sums::Sum;
 
 use crate::archive::ArchiveError;
 use crate::archive::footer::Table;

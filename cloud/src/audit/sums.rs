@@ -17,13 +17,13 @@ use crate::log::{EventRecord, LogGeneration, ReadingRecord};
 use crate::telemetry::chain;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Sum {
-    count: u64,
-    hash: SetHash,
+pub(crate) struct Sum {
+    pub(crate) count: u64,
+    pub(crate) hash: SetHash,
 }
 
 impl Sum {
-    fn add(&mut self, count: u64, hash: SetHash) {
+    pub(crate) fn add(&mut self, count: u64, hash: SetHash) {
         self.count += count;
         self.hash.add(hash);
     }

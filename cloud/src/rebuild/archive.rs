@@ -128,7 +128,7 @@ impl Run<'_> {
         let (generation, mut cuts) = (self.log.generation(), Cuts::new());
         let has_ended = |cut: &CutRange| {
             let ends = archived.get(&cut.partition).copied().unwrap_or_default();
-            cut.generation == generation && cut.end <= end_of(table, ends)
+            cut.is_of(generation) && cut.end <= end_of(table, ends)
         };
         for held in held.cuts.iter().filter(|held| has_ended(&held.cut)) {
             let known = cuts.entry(held.cut).or_default();

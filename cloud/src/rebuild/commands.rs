@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use clap::Args;
 use object_store::ObjectStore;
+use protocols::metering::UtcMillis;
 use serde_json::json;
 
 use super::archive::{Mended, rebuild_archive};
 use super::bar::Bar;
+use super::landing::{Refilled, refill_archive};
 use super::position::Position;
 use super::{From, Progress, Range, RebuildError, rebuild_store};
 use crate::archive::cut::CutSettings;
 use crate::audit::AuditSources;
+use crate::clock::Clock;
 use crate::log::EventLog;
 
 /// Writes into the store what archive or log hold. May be repeated, stopped, and run beside everything else on Kafka and Cassandra;
@@ -34,7 +37,7 @@ pub struct RebuildArgs {
     pub json: bool,
 }
 
-/// Makes the objects that the archive lost, from the log. May be repeated, stopped, and run beside everything else.
+/// Makes the objects that the archive lost, from the log or the landing area. May be repeated, stopped, and run beside everything else.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct RebuildArchiveArgs {
     /// Where the rows are taken from.
@@ -51,6 +54,8 @@ pub struct RebuildArchiveArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum ArchiveFrom {
     Log,
+    /// What the log does not hold any more either.
+    Landing,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -109,10 +114,13 @@ pub async fn run_archive(
     log: &dyn EventLog,
     objects: &Arc<dyn ObjectStore>,
     settings: &CutSettings,
+    clock: &dyn Clock,
     out: &mut (dyn Write + Send),
     told: &mut Bar<'_>,
 ) -> Result<u8, RebuildCommandError> {
-    let ArchiveFrom::Log = args.from;
+    if args.from == ArchiveFrom::Landing {
+        return run_landing(args, log, objects, clock.now(), out, told).await;
+    }
     let mut tell = |Mended { objects, rows, done, of, .. }| {
         told.tell(done, of, || format!("{done} of {of} files looked at; made {objects} files of {rows} rows"));
     };
@@ -128,4 +136,33 @@ pub async fn run_archive(
         }
     }
     Ok(u8::from(lost > 0))
+}
+
+async fn run_landing(
+    args: RebuildArchiveArgs,
+    log: &dyn EventLog,
+    objects: &Arc<dyn ObjectStore>,
+    now: UtcMillis,
+    out: &mut (dyn Write + Send),
+    told: &mut Bar<'_>,
+) -> Result<u8, RebuildCommandError> {
+    let mut tell = |Refilled { objects, rows, done, of, .. }| {
+        told.tell(done, of, || format!("{done} of {of} batches and dates; made {objects} files of {rows} rows"));
+    };
+    let done = refill_archive(log, objects, args.range.unwrap_or_default().0, now, &mut tell).await;
+    told.wipe();
+    let Refilled { objects, rows, done, in_log, lost, .. } = done?;
+    if args.json {
+        let answer = json!({"batches": done, "made": objects, "rows": rows, "in_log": in_log, "lost": lost});
+        writeln!(out, "{answer}")?;
+    } else {
+        writeln!(out, "{done} batches and dates are in the books; {objects} files of {rows} rows are made")?;
+        if in_log > 0 {
+            writeln!(out, "NOT made: {in_log} rows that the log still holds; rebuild archive --from log makes them")?;
+        }
+        if lost > 0 {
+            writeln!(out, "NOT made: {lost} rows that nobody holds any more; the log on stderr names their batches")?;
+        }
+    }
+    Ok(u8::from(in_log + lost > 0))
 }

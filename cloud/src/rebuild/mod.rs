@@ -1,5 +1,5 @@
 //! Sinks made anew from what the others hold, beside everything that runs: `meterpost-cloud rebuild store`, and `rebuild archive`
-//! ([`archive`]).
+//! ([`archive`], [`landing`]).
 //!
 //! Every row is upserted with the write timestamp that its own `sealed_effective` and gateway give: what is newer in the store
 //! stays, and a rebuild may be repeated, stopped anywhere, and run while workers write. How far it is lies in a file beside
@@ -14,6 +14,9 @@ mod archive;
 mod archive_tests;
 pub mod bar;
 pub mod commands;
+mod landing;
+#[cfg(test)]
+mod landing_tests;
 mod position;
 pub(crate) mod rows;
 #[cfg(test)]
@@ -34,6 +37,7 @@ use crate::archive::objects::{ArchiveObject, DayRange, read_file};
 use crate::archive::parquet::{read_events, read_readings};
 use crate::audit::AuditSources;
 use crate::log::{LogError, Topic};
+use crate::payloads::PayloadsError;
 use crate::store::{StoreBatch, StoreError};
 use crate::telemetry::chain;
 
@@ -93,6 +97,8 @@ pub enum RebuildError {
     Archive(#[source] ArchiveError),
     #[error("cannot write the store")]
     Store(#[from] StoreError),
+    #[error("cannot read the landing area")]
+    Landing(#[from] PayloadsError),
     #[error(transparent)]
     Position(#[from] PositionError),
 }

@@ -8,7 +8,7 @@ use protocols::metering::{Code, Reading, UtcMillis};
 use protocols::uplink::{Batch, BatchId, BatchRef, GatewayId, Payload, SeqSet, Sha256};
 
 use super::{Delivery, Refusal, Trace, TraceArgs, TraceError};
-use crate::archive::footer::Table;
+use crate::archive::footer::{CutRange, Table};
 use crate::archive::holdings::holdings;
 use crate::archive::objects::{DayRange, read_file};
 use crate::archive::parquet::read_readings;
@@ -196,7 +196,8 @@ async fn search_archive(
         let (_, rows) = read_file(&sources.objects, &object, read_readings).await?;
         for (row, record) in (0..).zip(&rows).filter(|(_, record)| is_wanted(args, &record.reading)) {
             delivery(deliveries, record).archived.push((object.key.to_string(), row));
-            if object.place.generation() != sources.log.generation() {
+            let is_elsewhere = object.place.generation() != sources.log.generation();
+            if is_elsewhere || record.partition == CutRange::LANDING {
                 continue;
             }
             // The row says where it came from: whether it is still there, the log must say.

@@ -21,6 +21,7 @@ use crate::archive::parquet::{read_events, read_readings};
 use crate::archive::{Archiver, Progress};
 use crate::audit::{AuditOptions, AuditReport, AuditSources, audit};
 use crate::clock::ManualClock;
+use crate::log::ReadingRecord;
 use crate::memory::{MemoryLog, MemoryStore, T0, batch};
 use crate::store::{ReadingStore as _, StoreBatch};
 
@@ -252,6 +253,16 @@ impl World {
             contents.insert(object.location, bytes.to_vec());
         }
         contents
+    }
+
+    /// Every reading that the archive holds.
+    pub(crate) async fn archived_readings(&self) -> Vec<ReadingRecord> {
+        let objects: Arc<dyn ObjectStore> = self.objects.clone();
+        let mut rows = Vec::new();
+        for object in holdings(&*objects, Table::Readings, DayRange::default()).await.unwrap().objects {
+            rows.extend(read_file(&objects, &object, read_readings).await.unwrap().1);
+        }
+        rows
     }
 
     pub(crate) async fn raw_files(&self) -> usize {
