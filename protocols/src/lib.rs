@@ -25,5 +25,6 @@ pub mod hdlc;
 pub mod link;
 pub mod metering;
 pub mod p1;
+pub mod sml;
 pub mod uplink;
 pub mod wrapper;
