@@ -31,6 +31,7 @@ targets! {
     notification,
     p1,
     profile_rows,
+    sml,
     uplink_batch,
     uplink_payload,
     uplink_receipt,
