@@ -326,7 +326,7 @@ fn what_changes_in_a_capture_is_told_once() {
     assert_eq!(told, [word]);
 }
 
-// Negative control: skip the start of the next file as well where one was cut, in `escape`.
+// Negative control: use the whole of a file with a wrong CRC in `file`.
 #[test]
 fn a_capture_with_octets_lost_gives_all_files_that_are_whole() {
     let Some(stream) = capture("ISKRA_MT175_D1A52-V22-K0t.bin") else { return };
