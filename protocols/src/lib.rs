@@ -22,6 +22,7 @@ mod captures;
 pub mod cosem;
 pub mod dlms;
 pub mod hdlc;
+pub mod iec62056_21;
 pub mod link;
 pub mod metering;
 pub mod p1;

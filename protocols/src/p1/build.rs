@@ -52,7 +52,7 @@ impl Layout {
     }
 
     /// Cuts decimals that the display does not have, as meters do; never rounds up to what was not yet consumed.
-    fn print(self, quantity: Quantity) -> Result<String, BuildError> {
+    pub(crate) fn print(self, quantity: Quantity) -> Result<String, BuildError> {
         if quantity.unit != self.unit {
             return Err(BuildError::Unit { unit: quantity.unit, expected: self.unit });
         }
