@@ -1,6 +1,6 @@
 use protocols::iec62056_21::{
-    DataBlock, Expectation, LogBook, MaskedParity, Message, Profile, PushScan, ReadQuirks, Readout, Scan, Settings, scan,
-    scan_push,
+    DataBlock, Expectation, LogBook, MaskedParity, Message, Profile, PushScan, ReadQuirks, Readout, Scan, Settings,
+    scan, scan_push,
 };
 use protocols::metering::{MeterId, Quality, TelegramReading, UtcMillis};
 

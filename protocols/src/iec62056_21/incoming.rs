@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::message::{Expectation, Message, Scan, scan_from};
+use super::message::{Expectation, Message, STX, Scan, scan_from};
 
 #[derive(Default)]
 pub(super) struct Incoming {
@@ -67,6 +67,11 @@ impl Incoming {
     /// Whether anything came that was no message, finished or not.
     pub(super) fn is_damaged(&self) -> bool {
         self.garbage > 0 || self.buffer.len() > self.start
+    }
+
+    /// Whether a block has begun that did not end.
+    pub(super) fn is_inside_block(&self) -> bool {
+        self.buffer.get(self.start) == Some(&STX)
     }
 
     #[cfg(test)]

@@ -448,7 +448,7 @@ fn whatever_the_line_does_nothing_wrong_is_read() {
             Faults { late: per_mille, ..quiet },
         ]
     };
-    let (mut read, mut failed) = (0, 0);
+    let (mut read, mut failed, mut failed_rarely) = (0, 0, 0);
     for (kind, faults) in each(60).into_iter().chain(each(250)).enumerate() {
         for seed in 0..40 {
             let level = if seed % 2 == 0 { ReadLevel::R5 } else { ReadLevel::R6 };
@@ -467,13 +467,16 @@ fn whatever_the_line_does_nothing_wrong_is_read() {
                 Err(error) => {
                     assert!(!error.to_string().is_empty());
                     failed += 1;
+                    failed_rarely += u32::from(kind < 7);
                 }
             }
             assert!(pair.now < Duration::from_secs(1_000 + 400), "faults {kind}, seed {seed}: {:?}", pair.now);
         }
     }
-    println!("{read} read, {failed} failed");
-    assert!(read >= 10 * failed / 4 && failed > 0, "{read} read, {failed} failed");
+    // Of 560 calls half met a fault in every sixteenth transmission, half in every fourth.
+    let found = format!("{read} read, {failed} failed, {failed_rarely} of them with rare faults");
+    println!("{found}");
+    assert!(read > 300 && failed_rarely <= 28 && failed > failed_rarely, "{found}");
 }
 
 #[test]

@@ -87,9 +87,9 @@ impl Client {
     /// The answer did not come in time, or stopped.
     pub(super) fn on_silence(&mut self, now: Duration) -> Result<(), SessionError> {
         match self.state {
-            State::AwaitReadout | State::AwaitProgramming | State::AwaitAnswer if self.patience.was_damaged => {
-                self.repeat_message(now)
-            }
+            // To a meter that did not hear the question NAK means its answer to the one before.
+            State::AwaitAnswer if self.incoming.is_inside_block() => self.repeat_message(now),
+            State::AwaitReadout | State::AwaitProgramming if self.patience.was_damaged => self.repeat_message(now),
             State::AwaitPassword | State::AwaitAnswer => {
                 self.let_pass(now);
                 self.patience.restarts = self.patience.restarts.saturating_add(1);
