@@ -109,7 +109,8 @@ mod tests {
     #[test]
     fn identifications_of_the_field_are_read() {
         // From public tests and issues: pwitab/iec62056-21, u9n/dlms-cosem#37, Runamook/iec_62056-21, volkszaehler/vzlogger.
-        let cases: [(&str, &str, Mode, &[u8], &str, u64); 6] = [
+        type Case = (&'static str, &'static str, Mode, &'static [u8], &'static str, u64);
+        let cases: [Case; 6] = [
             ("LGZ5\\2ZMD3104107.B40", "LGZ", Mode::C(Baud::B9600), b"2", "ZMD3104107.B40", 200),
             ("ISk5MT174-0001", "ISk", Mode::C(Baud::B9600), b"", "MT174-0001", 20),
             ("Els6\\2EK280", "Els", Mode::C(Baud::B19200), b"2", "EK280", 20),

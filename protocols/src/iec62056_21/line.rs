@@ -242,7 +242,7 @@ mod tests {
             for (address, groups) in &sets {
                 content.push_str(address);
                 for group in groups {
-                    content.push_str(&format!("({group})"));
+                    content.extend(["(", &group[..], ")"]);
                 }
                 content.push_str("\r\n");
             }

@@ -129,11 +129,14 @@ fn answers(quality: crate::metering::Quality, baud: u8) -> Vec<ClientEvent> {
     vec![ClientEvent::LoggedIn, block(REGISTER), block(b"0.9.1(121500)"), block(&profile())]
 }
 
-fn contents(events: &[ClientEvent]) -> Vec<&[u8]> {
-    let content = |event| match event {
-        &ClientEvent::Answered(ref block) => &block.content[..],
+fn content(event: &ClientEvent) -> &[u8] {
+    match event {
+        ClientEvent::Answered(block) => &block.content,
         _ => b"",
-    };
+    }
+}
+
+fn contents(events: &[ClientEvent]) -> Vec<&[u8]> {
     events.iter().map(content).collect()
 }
 
@@ -209,7 +212,7 @@ fn a_meter_in_programming_mode_hears_the_break() {
     pair.client.sign_on(pair.now, Goal::Readout).unwrap();
     let before = pair.now;
     pair.run(&mut |_, _, event| Ok(matches!(event, ClientEvent::ReadOut(_)))).unwrap();
-    assert!(pair.now - before < Duration::from_secs(10), "{:?}", pair.now - before);
+    assert!(pair.now.saturating_sub(before) < Duration::from_secs(10), "{:?}", pair.now.saturating_sub(before));
     assert!(pair.server_events.iter().any(|(_, event)| *event == ServerEvent::SignedOff));
 }
 
@@ -340,7 +343,7 @@ fn a_dead_line_is_given_up() {
         assert_eq!(result, Err(SessionError::Silent { attempts: 4, timeout_ms: 2_500 }));
         assert_eq!(pair.sent.len(), 4);
         // Thirteen octets at 300 baud and a time-out, four times.
-        let took = pair.now - before;
+        let took = pair.now.saturating_sub(before);
         assert!((Duration::from_secs(11)..Duration::from_secs(13)).contains(&took), "{took:?}");
     }
 }
@@ -378,7 +381,7 @@ fn a_meter_that_stays_at_its_rate_is_a_quirk() {
         match read_out(&mut pair) {
             Ok(block) => assert!(is_read && block.content == [LINES, b"!\r\n"].concat()),
             Err(error) => {
-                assert!(!is_read && matches!(error, SessionError::Silent { .. } | SessionError::Damaged { .. }))
+                assert!(!is_read && matches!(error, SessionError::Silent { .. } | SessionError::Damaged { .. }));
             }
         }
     }
