@@ -170,7 +170,6 @@ mod tests {
         assert!(Password::plain("").is_ok());
     }
 
-    // Negative control: derive `Debug` for `Password`.
     #[test]
     fn a_password_is_not_shown() {
         let password = Password::plain("s3cr3t").unwrap();

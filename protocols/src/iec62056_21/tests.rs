@@ -436,7 +436,7 @@ fn a_sleeping_meter_is_woken() {
 }
 
 /// All single faults: each call ends with what the meter said or with an error, in bounded time, and most calls get through.
-// Negative controls: leave out the NAK in `on_silence`; take a block whose check is wrong; leave out `let_pass`.
+// Negative control: say NAK after any damage in `AwaitAnswer`.
 #[test]
 fn whatever_the_line_does_nothing_wrong_is_read() {
     let each = |per_mille| {

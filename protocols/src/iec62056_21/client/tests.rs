@@ -91,7 +91,7 @@ fn config() -> ClientConfig {
 
 use crate::iec62056_21::config::DeviceAddress;
 
-// Negative control: plan the change at the instant of the send.
+// Negative control: change three times as late. (Before the last octet has left the timeline does not let it.)
 #[test]
 fn the_rate_changes_after_the_select_has_left_and_before_the_meter_may_answer() {
     for (id, reaction_ms) in [(ID, 200), (b"/ISk5MT174-0001\r\n", 20)] {
@@ -266,7 +266,6 @@ fn partial_blocks_are_acknowledged_one_by_one() {
     assert_eq!(bench.said(), ["\\x06", "P.01(1)\r\n(2)\r\n(3)\r\n"]);
 }
 
-// Negative control: acknowledge again instead of asking anew in `on_silence`: a block is missing or doubled.
 #[test]
 fn an_acknowledgement_into_silence_begins_the_read_anew() {
     let mut bench = Bench::open(config());
@@ -443,7 +442,6 @@ fn nothing_is_asked_out_of_turn() {
     assert_eq!(bench.client.sign_on(bench.now, Goal::Readout), Err(SessionError::NotReady));
 }
 
-// Negative control: leave out `compact` or the limits of `scan`.
 #[test]
 fn whatever_is_heard_memory_stays_bounded() {
     let mut bench = Bench::open(ClientConfig { answer_octets_max: 500, ..config() });
