@@ -132,8 +132,8 @@ async fn cut_off_by_metrics(stage: &Stage, engines: &Engines) -> u64 {
     sum("cloud_worker_fencings_total").await.unwrap()
 }
 
-/// Negative controls, still to be seen: commit the positions of `refs` in a transaction of their own (doubled); commit before the store is
-/// written (lost in the store); leave the generation out of the positions' commit (doubled).
+/// Negative controls, still to be seen: commit ledger records and positions in a transaction after that of the rows (doubled); commit before
+/// the store is written (lost in the store); commit rows before the positions, whose generation a stale worker fails on (doubled).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn instances_and_engines_are_killed_under_load() {
     let folder = tempfile::tempdir().unwrap();
