@@ -9,19 +9,22 @@
 //! A row is written only where it is absent, so every row stays in one file; the key follows from the batch and the first row, so two
 //! rebuilds at once write the same files. What is there is not written again: a rebuild that was stopped is repeated.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use object_store::ObjectStore;
+use object_store::path::Path;
 use protocols::metering::{Day, UtcMillis};
 use protocols::uplink::{Batch, BatchId, DayBooks, GatewayId, SeqSet};
 
-use super::{LISTINGS_MAX, RebuildError};
+use super::RebuildError;
 use crate::archive::ArchiveError;
+use crate::archive::compact::forget;
 use crate::archive::footer::{CutRange, Table};
 use crate::archive::holdings::{holdings, is_gone};
+use crate::archive::manifest::newest_manifests;
 use crate::archive::objects::{ArchiveObject, DayRange, read_file, read_footer};
 use crate::archive::parquet::{ReadRows, WriteRows, read_events, read_readings, write_events, write_readings};
 use crate::archive::write::{ByDate, write_table};
@@ -221,11 +224,21 @@ struct Run<'a> {
     log: &'a dyn EventLog,
     objects: &'a Arc<dyn ObjectStore>,
     payloads: Payloads,
+    days: DayRange,
     now: UtcMillis,
     /// Batches committed later are not its business.
     ends: Vec<u64>,
     done: Refilled,
+    /// Files that were named and not there, or damaged.
+    broken: HashSet<Path>,
     progress: &'a mut (dyn FnMut(Refilled) + Send),
+}
+
+/// Whether everything that was listed was there, or known to be lost. A stale one is made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listing {
+    Whole,
+    Stale,
 }
 
 /// Writes what is missing. `progress` is called now and then.
@@ -237,7 +250,8 @@ pub(crate) async fn refill_archive(
     progress: &mut (dyn FnMut(Refilled) + Send),
 ) -> Result<Refilled, RebuildError> {
     let (payloads, ends) = (Payloads::new(Arc::clone(objects)), log.ends(Topic::Books).await?);
-    let mut run = Run { log, objects, payloads, now, ends, done: Refilled::default(), progress };
+    let mut run =
+        Run { log, objects, payloads, days, now, ends, done: Refilled::default(), broken: HashSet::new(), progress };
     let mut by_day: BTreeMap<Day, u64> = BTreeMap::new();
     run.for_each_books(|record| {
         for (day, books) in record.books.days.iter().filter(|(day, _)| days.contains(**day)) {
@@ -250,6 +264,7 @@ pub(crate) async fn refill_archive(
         run.take::<ReadingRecord>(window).await?;
         run.take::<EventRecord>(window).await?;
     }
+    run.forget_broken().await.map_err(RebuildError::Archive)?;
     Ok(run.done)
 }
 
@@ -295,22 +310,13 @@ impl Run<'_> {
         })
         .await?;
         let (looked_at, current) = (entries.len() as u64, self.log.generation());
-        let mut listings = 0;
-        let mut again = |error: ArchiveError| {
-            // A compaction has replaced it meanwhile.
-            listings += 1;
-            if is_gone(&error) && listings < LISTINGS_MAX { Ok(()) } else { Err(RebuildError::Archive(error)) }
-        };
-        while let Err(error) = self.read_footers::<T>(window, &mut entries).await {
-            again(error)?;
-        }
+        let archive = RebuildError::Archive;
+        while self.read_footers::<T>(window, &mut entries).await.map_err(archive)? == Listing::Stale {}
         entries.retain(|_, entry| !entry.is_whole(current));
         if !entries.is_empty() {
             // Before the files: what leaves the log after this was archived before it.
             self.read_log::<T>(&mut entries).await?;
-            while let Err(error) = self.read_files::<T>(window, &mut entries).await {
-                again(error)?;
-            }
+            while self.read_files::<T>(window, &mut entries).await.map_err(archive)? == Listing::Stale {}
             self.done.in_log += entries.values().map(|entry| entry.in_log(current)).sum::<u64>();
             entries.retain(|_, entry| entry.there(current).1.len() < entry.sealed.count);
             self.write::<T>(entries).await?;
@@ -320,35 +326,79 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn read_footers<T: Row>(&self, window: DayRange, entries: &mut Entries) -> Result<(), ArchiveError> {
+    async fn read_footers<T: Row>(&mut self, window: DayRange, entries: &mut Entries) -> Result<Listing, ArchiveError> {
+        let mut listing = Listing::Whole;
         for entry in entries.values_mut() {
             entry.said.clear();
         }
         for object in holdings(&**self.objects, T::TABLE, window).await?.objects {
-            let Some(footer) = readable(&object, read_footer(&**self.objects, &object).await)? else { continue };
+            let footer = read_footer(&**self.objects, &object).await;
+            let Some(footer) = self.readable(&object, footer, &mut listing)? else { continue };
             for sum in footer.batches {
                 if let Some(entry) = entries.get_mut(&(sum.batch, object.date)) {
                     entry.said.entry(object.place.generation()).or_default().add(sum.count, sum.hash);
                 }
             }
         }
-        Ok(())
+        Ok(listing)
     }
 
-    async fn read_files<T: Row>(&self, window: DayRange, entries: &mut Entries) -> Result<(), ArchiveError> {
+    async fn read_files<T: Row>(&mut self, window: DayRange, entries: &mut Entries) -> Result<Listing, ArchiveError> {
+        let mut listing = Listing::Whole;
         for entry in entries.values_mut() {
             entry.kept.clear();
         }
         for object in holdings(&**self.objects, T::TABLE, window).await?.objects {
-            let Some(footer) = readable(&object, read_footer(&**self.objects, &object).await)? else { continue };
+            let footer = read_footer(&**self.objects, &object).await;
+            let Some(footer) = self.readable(&object, footer, &mut listing)? else { continue };
             let is_wanted = |batch: &BatchId| entries.contains_key(&(batch.clone(), object.date));
             if !footer.batches.iter().any(|sum| is_wanted(&sum.batch)) {
                 continue;
             }
-            let Some((_, rows)) = readable(&object, read_file(self.objects, &object, T::READ).await)? else { continue };
+            let read = read_file(self.objects, &object, T::READ).await;
+            let Some((_, rows)) = self.readable(&object, read, &mut listing)? else { continue };
             for row in rows {
                 if let Some(entry) = entries.get_mut(&(row.batch().clone(), object.date)) {
                     entry.kept.entry(object.place.generation()).or_default().insert(row.index().into());
+                }
+            }
+        }
+        Ok(listing)
+    }
+
+    /// `None` for a file that is damaged, or gone. One that is gone was lost only if it is named by a listing that was made after
+    /// that was seen: else a compaction has replaced it.
+    fn readable<T>(
+        &mut self,
+        object: &ArchiveObject,
+        read: Result<T, ArchiveError>,
+        listing: &mut Listing,
+    ) -> Result<Option<T>, ArchiveError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if is_gone(&error) && self.broken.insert(object.key.clone()) => {
+                *listing = Listing::Stale;
+                Ok(None)
+            }
+            Err(error) if is_gone(&error) || matches!(error, ArchiveError::File { .. }) => {
+                tracing::warn!(key = %object.key, error = %chain(&error), "the rows of a missing or damaged file are made anew");
+                self.broken.insert(object.key.clone());
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Manifests name no compacted file any more whose rows are all elsewhere: nobody is told to read what is not there, and one that
+    /// comes back from a copy doubles nothing.
+    async fn forget_broken(&self) -> Result<(), ArchiveError> {
+        if self.done.lost + self.done.in_log > 0 {
+            return Ok(());
+        }
+        for table in [Table::Readings, Table::Events] {
+            for manifest in newest_manifests(&**self.objects, table, self.days).await? {
+                if manifest.objects().any(|object| self.broken.contains(&object.key)) {
+                    forget(self.objects, &manifest, &self.broken).await?;
                 }
             }
         }
@@ -424,18 +474,6 @@ impl Run<'_> {
         self.done.objects += u64::from(written.objects);
         self.done.rows += written.rows;
         Ok(())
-    }
-}
-
-/// `None`, and a warning, for a file that is damaged.
-fn readable<T>(object: &ArchiveObject, read: Result<T, ArchiveError>) -> Result<Option<T>, ArchiveError> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error @ ArchiveError::File { .. }) => {
-            tracing::warn!(key = %object.key, error = %chain(&error), "the rows of a damaged file are made anew");
-            Ok(None)
-        }
-        Err(error) => Err(error),
     }
 }
 

@@ -154,6 +154,18 @@ pub(crate) async fn remake(
     Ok(remaking.report)
 }
 
+/// Publishes a manifest that follows `newest` and does not name these files any more: their rows lie elsewhere now.
+pub(crate) async fn forget(
+    objects: &Arc<dyn ObjectStore>,
+    newest: &Manifest,
+    files: &HashSet<Path>,
+) -> Result<(), ArchiveError> {
+    let (table, date, options) = (newest.table, newest.date, &CompactOptions::default());
+    let mut without = Manifest { number: newest.number + 1, settled: false, ..newest.clone() };
+    without.files.retain(|file| !files.contains(&compacted_key(table, date, file.part)));
+    Compaction { objects, table, date, options, report: CompactReport::default() }.publish(&without).await
+}
+
 impl Compaction<'_> {
     fn day(&self) -> DayRange {
         DayRange { from: Some(self.date), to: Some(self.date) }
