@@ -134,7 +134,7 @@ enum RebuildCommand {
         #[command(flatten)]
         rebuild: RebuildArgs,
     },
-    /// Make the files anew that the archive lost or that are damaged; what is there stays; exit 1 when the log does not hold all of them
+    /// Make the files anew that the archive lost or that are damaged; what is there stays; exit 1 when not all of them can be made
     Archive {
         #[command(flatten)]
         settings: SettingsArgs,

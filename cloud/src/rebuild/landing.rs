@@ -22,10 +22,10 @@ use protocols::uplink::{Batch, BatchId, DayBooks, GatewayId, SeqSet};
 use super::RebuildError;
 use crate::archive::ArchiveError;
 use crate::archive::compact::forget;
-use crate::archive::footer::{CutRange, Table};
+use crate::archive::footer::{CutRange, Place, Table};
 use crate::archive::holdings::{holdings, is_gone};
 use crate::archive::manifest::newest_manifests;
-use crate::archive::objects::{ArchiveObject, DayRange, read_file, read_footer};
+use crate::archive::objects::{ArchiveObject, DayRange, list_raw, read_file, read_footer};
 use crate::archive::parquet::{ReadRows, WriteRows, read_events, read_readings, write_events, write_readings};
 use crate::archive::write::{ByDate, write_table};
 use crate::audit::Sum;
@@ -390,19 +390,38 @@ impl Run<'_> {
     }
 
     /// Manifests name no compacted file any more whose rows are all elsewhere: nobody is told to read what is not there, and one that
-    /// comes back from a copy doubles nothing.
-    async fn forget_broken(&self) -> Result<(), ArchiveError> {
+    /// comes back from a copy doubles nothing. Rows that the books do not know any more are lost with their file.
+    async fn forget_broken(&mut self) -> Result<(), ArchiveError> {
         if self.done.lost + self.done.in_log > 0 {
             return Ok(());
         }
         for table in [Table::Readings, Table::Events] {
             for manifest in newest_manifests(&**self.objects, table, self.days).await? {
-                if manifest.objects().any(|object| self.broken.contains(&object.key)) {
+                let named = manifest.files.iter().zip(manifest.objects());
+                let broken = named.filter(|(_, object)| self.broken.contains(&object.key));
+                let rows: u64 = broken.map(|(file, _)| file.rows).sum();
+                let anew = if rows > 0 { self.rows_anew(table, manifest.date).await? } else { 0 };
+                if anew < rows {
+                    let (table, date, rows) = (table.name(), manifest.date, rows - anew);
+                    tracing::error!(table, %date, rows, "not made anew: rows of compacted files that the books do not name");
+                    self.done.lost += rows;
+                } else if rows > 0 {
                     forget(self.objects, &manifest, &self.broken).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Rows of a date that were made anew, now or before.
+    async fn rows_anew(&self, table: Table, date: Day) -> Result<u64, ArchiveError> {
+        let mut rows = 0;
+        for object in list_raw(&**self.objects, table, DayRange { from: Some(date), to: Some(date) }).await? {
+            if matches!(object.place, Place::Cut(cut) if cut.partition == CutRange::LANDING) {
+                rows += read_footer(&**self.objects, &object).await?.rows;
+            }
+        }
+        Ok(rows)
     }
 
     async fn read_log<T: Row>(&self, entries: &mut Entries) -> Result<(), LogError> {

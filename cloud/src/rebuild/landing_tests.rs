@@ -9,6 +9,7 @@ use protocols::uplink::Payload;
 
 use super::landing::{Refilled, refill_archive};
 use super::*;
+use crate::archive::ArchiveError;
 use crate::archive::compact::world::{Stop, Way, World};
 use crate::archive::footer::CutRange;
 use crate::memory::{T0, batch};
@@ -159,6 +160,44 @@ async fn what_was_made_anew_is_read_beside_compacted_files_and_can_be_lost_again
     assert!(world.audit().await.lost.archive > 0);
     assert!(refill(&world).await.objects > 0);
     check(&world, "lost again").await;
+}
+
+/// Negative control: with every file that is gone taken for lost at once (`readable`), rows are there twice.
+#[tokio::test]
+async fn a_compaction_beside_it_hides_and_doubles_nothing() {
+    for seed in 0..60 {
+        let world = archived().await;
+        expire(&world, true, |_| true);
+        lose(&world, "archive", seed + 1).await;
+        let compaction = async {
+            match world.compact_by(Way::dawdling(&world.objects, seed)).await {
+                Ok(_) | Err(ArchiveError::Contended { .. }) => {}
+                Err(error) => panic!("seed {seed}: {error:?}"),
+            }
+        };
+        let way = Way::dawdling(&world.objects, seed + 1_000);
+        let (refilled, ()) = tokio::join!(refill_by(&world, way), compaction);
+        assert_eq!(refilled.unwrap().lost, 0, "seed {seed}");
+        check(&world, &format!("seed {seed}")).await;
+    }
+}
+
+/// Negative control: without the comparison of rows (`forget_broken`), the file is forgotten and nobody told.
+#[tokio::test]
+async fn rows_of_a_lost_file_that_the_books_do_not_know_are_lost() {
+    let world = archived().await;
+    expire(&world, true, |_| true);
+    world.compact().await;
+    for partition in world.log.partitions().iter_mut() {
+        partition.books.retain(|books| books.batch.seq > 1);
+    }
+    lose(&world, "archive/compacted", 0).await;
+    let manifests = world.contents("archive/manifests").await;
+    let refilled = refill(&world).await;
+    let unknown: usize = [1, 2].map(|gateway| batch(gateway, 1, 8).reading_count()).iter().sum();
+    assert!(refilled.lost >= unknown as u64, "{refilled:?}");
+    let left = world.contents("archive/manifests").await;
+    assert!(manifests.keys().all(|key| left.contains_key(key)));
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl Way {
         Arc::new(Self { stop: Some((stop, writes)), ..Self::new(to) })
     }
 
-    pub(super) fn dawdling(to: &Arc<InMemory>, seed: u64) -> Arc<dyn ObjectStore> {
+    pub(crate) fn dawdling(to: &Arc<InMemory>, seed: u64) -> Arc<dyn ObjectStore> {
         Arc::new(Self { dawdles: Some(AtomicU64::new(seed * 2 + 1)), ..Self::new(to) })
     }
 
@@ -230,7 +230,7 @@ impl World {
     }
 
     /// Every date and both tables, by this way to the objects.
-    pub(super) async fn compact_by(&self, way: Arc<dyn ObjectStore>) -> Result<Vec<CompactReport>, ArchiveError> {
+    pub(crate) async fn compact_by(&self, way: Arc<dyn ObjectStore>) -> Result<Vec<CompactReport>, ArchiveError> {
         let mut reports = Vec::new();
         for date in self.dates().await {
             for table in TABLES {
