@@ -17,7 +17,7 @@
 
 use super::stamp::{MeterClock, StampForm};
 use crate::metering::{Quantity, UtcMillis};
-use crate::p1::{BuildError, Layout};
+use crate::p1::{BuildError, Layout, push_line};
 
 /// Writes data lines. Contents are written as they are given and must hold none of `/`, `!`, parentheses and line ends.
 #[derive(Debug, Clone)]
@@ -47,13 +47,7 @@ impl LinesBuilder {
 
     /// A line with these groups.
     pub fn groups(mut self, address: &str, groups: &[&str]) -> Self {
-        self.octets.extend(address.bytes());
-        for group in groups {
-            self.octets.push(b'(');
-            self.octets.extend(group.bytes());
-            self.octets.push(b')');
-        }
-        self.octets.extend(b"\r\n");
+        push_line(&mut self.octets, address, groups);
         self
     }
 

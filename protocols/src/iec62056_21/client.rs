@@ -26,7 +26,7 @@ use super::message::{Expectation, Message, encode_command};
 use super::port::{LineSettings, MaskedParity};
 use super::request::{Password, ReadRequest};
 use super::session::{ClientEvent, Goal, Input, Output, SessionError};
-use super::timeline::{Step, Timeline};
+use super::timeline::Timeline;
 use crate::metering::Quality;
 
 /// Between the last NUL of a wake-up and the request (IEC 62056-21, 6.3.1: 1,500 to 1,700 ms).
@@ -241,23 +241,8 @@ impl Client {
 
     fn run_steps(&mut self, now: Duration) {
         while let Some(step) = self.timeline.due(now) {
-            let output = match step {
-                Step::Send(mut octets) => {
-                    self.incoming.clear();
-                    let sent_at = now + self.line.transmit_time(octets.len());
-                    self.echo.sent(&octets, sent_at);
-                    if self.config.masked_parity {
-                        MaskedParity::mask(&mut octets);
-                    }
-                    Output::Send(octets)
-                }
-                Step::SetLine(line) => {
-                    self.incoming.clear();
-                    self.line = line;
-                    Output::SetLine(line)
-                }
-                Step::Event(event) => Output::Event(event),
-            };
+            let masked = self.config.masked_parity;
+            let output = step.perform(now, &mut self.line, &mut self.incoming, &mut self.echo, masked);
             self.outputs.push_back(output);
         }
     }

@@ -12,7 +12,7 @@ use super::message::{ACK, Bcc, Command, Expectation, Message, NAK, OptionSelect,
 use super::port::{Baud, Framing, LineSettings, MaskedParity};
 use super::request::{Password, ReadLevel, ReadRequest};
 use super::session::{Goal, Input, Output};
-use super::timeline::{Step, Timeline};
+use super::timeline::Timeline;
 
 /// Longest command that is taken, in octets.
 const COMMAND_LEN_MAX: usize = 256;
@@ -198,22 +198,8 @@ impl Server {
 
     fn run_steps(&mut self, now: Duration) {
         while let Some(step) = self.timeline.due(now) {
-            let output = match step {
-                Step::Send(mut octets) => {
-                    self.incoming.clear();
-                    self.echo.sent(&octets, now + self.line.transmit_time(octets.len()));
-                    if self.config.masked_parity {
-                        MaskedParity::mask(&mut octets);
-                    }
-                    Output::Send(octets)
-                }
-                Step::SetLine(line) => {
-                    self.incoming.clear();
-                    self.line = line;
-                    Output::SetLine(line)
-                }
-                Step::Event(event) => Output::Event(event),
-            };
+            let masked = self.config.masked_parity;
+            let output = step.perform(now, &mut self.line, &mut self.incoming, &mut self.echo, masked);
             self.outputs.push_back(output);
         }
     }

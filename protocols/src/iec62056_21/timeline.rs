@@ -3,12 +3,44 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::port::LineSettings;
+use super::echo::EchoFilter;
+use super::incoming::Incoming;
+use super::port::{LineSettings, MaskedParity};
+use super::session::Output;
 
 pub(super) enum Step<E> {
     Send(Vec<u8>),
     SetLine(LineSettings),
     Event(E),
+}
+
+impl<E> Step<E> {
+    /// What the owner is to do. What came before we send or change the line is no answer any more.
+    pub(super) fn perform(
+        self,
+        now: Duration,
+        line: &mut LineSettings,
+        incoming: &mut Incoming,
+        echo: &mut EchoFilter,
+        masked_parity: bool,
+    ) -> Output<E> {
+        match self {
+            Self::Send(mut octets) => {
+                incoming.clear();
+                echo.sent(&octets, now + line.transmit_time(octets.len()));
+                if masked_parity {
+                    MaskedParity::mask(&mut octets);
+                }
+                Output::Send(octets)
+            }
+            Self::SetLine(settings) => {
+                incoming.clear();
+                *line = settings;
+                Output::SetLine(settings)
+            }
+            Self::Event(event) => Output::Event(event),
+        }
+    }
 }
 
 /// Steps in their order. Instants are planned from the line's rate, so that nobody has to ask a port when it is empty.

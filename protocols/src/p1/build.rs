@@ -105,13 +105,7 @@ impl Builder {
 
     /// A line with these groups.
     pub fn groups(mut self, code: &str, groups: &[&str]) -> Self {
-        self.octets.extend(code.bytes());
-        for group in groups {
-            self.octets.push(b'(');
-            self.octets.extend(group.bytes());
-            self.octets.push(b')');
-        }
-        self.octets.extend(b"\r\n");
+        push_line(&mut self.octets, code, groups);
         self
     }
 
@@ -200,4 +194,15 @@ impl Builder {
         self.octets.extend(b"!\r\n");
         self.octets
     }
+}
+
+/// A line of a code and groups, as IEC 62056-21 has it too.
+pub(crate) fn push_line(octets: &mut Vec<u8>, code: &str, groups: &[&str]) {
+    octets.extend(code.bytes());
+    for group in groups {
+        octets.push(b'(');
+        octets.extend(group.bytes());
+        octets.push(b')');
+    }
+    octets.extend(b"\r\n");
 }

@@ -17,6 +17,7 @@ mod readout;
 mod stamp;
 mod walk;
 
+pub(crate) use build::push_line;
 pub use build::{BuildError, Builder, Layout};
 pub use frame::{CrcError, CrcVerdict, FrameError, Policy, Scan, TELEGRAM_LEN_MAX, Telegram, clear_even_parity, scan};
 pub use line::{Line, LineError, LineProblem, Lines};
