@@ -254,11 +254,13 @@ mod tests {
     /// one that knows no outbox (`knows`).
     #[test]
     fn one_gateway_is_one_whatever_becomes_of_it() {
-        let lives: [&[Status]; 6] = [
+        let lives: [&[Status]; 7] = [
             // It restarts.
             &[status(1, &[7], None), status(2, &[7, 8], None), status(3, &[7, 8, 9], None)],
             // Its outbox is lost; it has sealed nothing at first.
             &[status(1, &[7], None), status(2, &[], None), status(3, &[8], None), status(4, &[8], None)],
+            // It is lost, and found again.
+            &[status(1, &[7], None), status(2, &[], None), status(3, &[7], None)],
             // The outbox is set back to a copy.
             &[status(1, &[7, 8], None), status(2, &[7], None), status(3, &[7, 9], None), status(4, &[7, 9], None)],
             // The certificate is renewed.

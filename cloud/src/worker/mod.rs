@@ -78,6 +78,7 @@ pub struct WorkerSettings {
     pub group_age: Duration,
     /// The first wait before a call is repeated; it doubles.
     pub retry_first: Duration,
+    /// The longest: so late may be noticed at the most that an engine is back.
     pub retry_max: Duration,
 }
 
@@ -87,7 +88,7 @@ impl Default for WorkerSettings {
             group_records_max: 256,
             group_age: Duration::from_millis(50),
             retry_first: Duration::from_millis(100),
-            retry_max: Duration::from_secs(30),
+            retry_max: Duration::from_secs(5),
         }
     }
 }
