@@ -13,6 +13,7 @@ use demo::process::free_port;
 
 use super::certificates::Authority;
 use super::java::{class_path, jars, java};
+use super::leftovers;
 use super::server::{Ready, Server, run};
 use super::settings::{derive, mounted, write};
 
@@ -86,7 +87,7 @@ impl Cassandra {
         let jmx = (0..nodes).map(|_| free_port()).collect::<Result<Vec<_>>>()?;
         let mut cassandra = Self { folder: folder.to_owned(), port, jmx, nodes: Vec::new() };
         for (node, token) in TOKENS.into_iter().enumerate().take(nodes) {
-            let home = folder.join(format!("cassandra-{}", node + 1));
+            let home = home(folder, node);
             std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
             let places = values(node, nodes, port, storage, &home);
             let mut yaml = yaml(&places, authority, settings)?;
@@ -135,8 +136,18 @@ impl Cassandra {
         self.nodes[node].stop(STOP_TIMEOUT)
     }
 
-    /// Starts one that was killed or stopped, on its data, and waits until it serves.
+    /// Starts one that was killed or stopped, on its data, and waits until it serves. Does what an operator has to where a kill
+    /// has left [`leftovers`].
     pub fn restart(&mut self, node: usize) -> Result<()> {
+        self.nodes[node].launch()?;
+        let Err(error) = self.nodes[node].wait_ready(START_TIMEOUT) else { return Ok(()) };
+        if !self.nodes[node].logged()?.contains(leftovers::REFUSES) {
+            return Err(error);
+        }
+        self.nodes[node].kill()?;
+        let finished = leftovers::finish_deletions(&home(&self.folder, node).join("data"))?;
+        ensure!(finished > 0, error);
+        println!("cassandra-{} did not start after a kill: {finished} compactions were finished by hand", node + 1);
         self.nodes[node].launch()?;
         self.nodes[node].wait_ready(START_TIMEOUT)
     }
@@ -183,6 +194,10 @@ impl Cassandra {
         command.args(["-p", &self.jmx[node].to_string()]).args(arguments);
         run(&format!("nodetool-{}", node + 1), &command, &home, TOOL_TIMEOUT)
     }
+}
+
+fn home(folder: &Path, node: usize) -> PathBuf {
+    folder.join(format!("cassandra-{}", node + 1))
 }
 
 fn listen_address(node: usize) -> Ipv4Addr {
