@@ -25,6 +25,8 @@ use protocols::uplink::GatewayId;
 use tests::services::kafka_faults::{Ask, KafkaFault, KafkaProxy, Rule};
 use tests::services::{Kafka, if_to_be_had};
 
+/// Kafka's number of an error that a transaction does not survive.
+const GROUP_AUTHORIZATION_FAILED: i16 = 30;
 const T0: UtcMillis = UtcMillis(1_795_400_000_000);
 
 struct AtKafka {
@@ -146,6 +148,10 @@ async fn the_suite_of_logs_and_faults_of_the_protocol() {
     a_new_owner_waits_for_markers_that_are_held_back(&proxy, &bootstrap).await;
 }
 
+/// The last of them is what Kafka did (4.3.1): an abort was called complete, and nothing was marked as aborted.
+///
+/// Control of that one, seen: use a producer again as soon as its abort is answered (`committer.rs`, `abort`); what was aborted is
+/// then committed together with what follows.
 async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {
     const LATER: Duration = Duration::from_secs(2);
     let lost = |ask, after, count| Rule { ask, after, count, fault: KafkaFault::Lost };
@@ -166,13 +172,16 @@ async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {
         Rule { fault: KafkaFault::Silent, ..lost(Ask::EndTxn, 0, 1) },
         Rule { fault: KafkaFault::Silent, ..lost(Ask::Fetch, 3, 1) },
     ];
-    for (number, rule) in rules.into_iter().enumerate() {
+    let refused = Rule { fault: KafkaFault::Answered(GROUP_AUTHORIZATION_FAILED), ..lost(Ask::AddOffsetsToTxn, 0, 1) };
+    let unmarked = Rule { fault: KafkaFault::Answered(0), ..lost(Ask::EndTxn, 0, 1) };
+    let faults = rules.map(|rule| vec![rule]).into_iter().chain([vec![refused, unmarked]]);
+    for (number, rules) in faults.enumerate() {
         let log = open(&settings(bootstrap, format!("fault-{number}."))).await;
         let store = cloud::embedded::in_memory(1, 7).unwrap().1;
-        proxy.set(Some(rule));
+        proxy.set(rules.clone());
         conformance::a_disturbed_log_loses_and_doubles_nothing(&log, &log, &store, 10).await;
-        assert!(proxy.hits() > 0, "never asked: {rule:?}");
-        proxy.set(None);
+        assert!(proxy.hits() >= rules.len() as u32, "not all were asked: {rules:?}");
+        proxy.set([]);
     }
 }
 
@@ -189,10 +198,10 @@ async fn an_outcome_that_stays_unknown_is_doubtful(proxy: &KafkaProxy, bootstrap
         ledger: vec![(home.clone(), b"once".to_vec())],
         batches: Vec::new(),
     };
-    proxy.set(Some(Rule { ask: Ask::EndTxn, after: 0, count: u32::MAX, fault: KafkaFault::Lost }));
+    proxy.set([Rule { ask: Ask::EndTxn, after: 0, count: u32::MAX, fault: KafkaFault::Lost }]);
     let answer = log.commit(vec![commit.clone()], T0).await;
     assert!(matches!(answer, Err(LogError::Doubtful(_))), "{answer:?}");
-    proxy.set(None);
+    proxy.set([]);
     consumer.resync().await.unwrap();
     let (ledger, position) = loop {
         if let RefEvent::Assigned { ownership, ledger, position } = consumer.next().await.unwrap()
@@ -214,12 +223,12 @@ async fn a_new_owner_waits_for_markers_that_are_held_back(proxy: &KafkaProxy, bo
     old.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
     let mut consumer = old.consume_refs().await.unwrap();
     let (held, _) = record(&mut *consumer).await;
-    proxy.set(Some(Rule {
+    proxy.set([Rule {
         ask: Ask::WriteTxnMarkers,
         after: 0,
         count: 8,
         fault: KafkaFault::Held(Duration::from_secs(4)),
-    }));
+    }]);
     let ledger = vec![(home.clone(), b"once".to_vec())];
     old.commit(vec![PartitionCommit { ownership: held, position: 1, ledger, batches: Vec::new() }], T0).await.unwrap();
     drop(consumer);
@@ -233,7 +242,7 @@ async fn a_new_owner_waits_for_markers_that_are_held_back(proxy: &KafkaProxy, bo
         }
     }
     assert!(proxy.hits() > 0, "no marker was held back");
-    proxy.set(None);
+    proxy.set([]);
 }
 
 /// The first record, and by which holding it came.

@@ -38,6 +38,9 @@ pub enum KafkaFault {
     Held(Duration),
     /// It does not come, and no other does on this connection any more, which stays open.
     Silent,
+    /// It does not come; in its place this error code is answered, 0 for none. For answers that are nothing but a time to wait and
+    /// a code: `AddOffsetsToTxn`, `EndTxn`.
+    Answered(i16),
 }
 
 /// From now on: so many of these requests are let through, and so many then suffer.
@@ -58,7 +61,7 @@ pub struct KafkaProxy {
 #[derive(Default)]
 struct Shared {
     target: Mutex<Option<SocketAddr>>,
-    rule: Mutex<Option<Rule>>,
+    rules: Mutex<Vec<Rule>>,
     hits: Mutex<u32>,
 }
 
@@ -97,9 +100,9 @@ impl KafkaProxy {
         *lock(&self.shared.target) = Some(target);
     }
 
-    /// `None`: no more faults.
-    pub fn set(&self, rule: Option<Rule>) {
-        *lock(&self.shared.rule) = rule;
+    /// In place of the rules before.
+    pub fn set(&self, rules: impl IntoIterator<Item = Rule>) {
+        *lock(&self.shared.rules) = rules.into_iter().collect();
         *lock(&self.shared.hits) = 0;
     }
 
@@ -111,8 +114,8 @@ impl KafkaProxy {
 
 impl Shared {
     fn fate(&self, api: i16) -> Option<KafkaFault> {
-        let mut rule = lock(&self.rule);
-        let rule = rule.as_mut().filter(|rule| rule.ask as i16 == api)?;
+        let mut rules = lock(&self.rules);
+        let rule = rules.iter_mut().find(|rule| rule.ask as i16 == api)?;
         if rule.after > 0 {
             rule.after -= 1;
             return None;
@@ -125,20 +128,27 @@ impl Shared {
 
 /// Faults of the answers that are due, by correlation id.
 type Due = Arc<Mutex<HashMap<i32, KafkaFault>>>;
+/// Written by who passes answers on, and by who answers in the node's place.
+type Client = tokio::sync::Mutex<OwnedWriteHalf>;
 
 async fn pass(client: TcpStream, target: SocketAddr, shared: Arc<Shared>) -> std::io::Result<()> {
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let due = Due::default();
+    let (due, to_client) = (Due::default(), Client::new(to_client));
     tokio::select! {
-        ended = requests(from_client, to_server, &shared, &due) => ended,
-        ended = answers(from_server, to_client, &due) => ended,
+        ended = requests(from_client, (to_server, &to_client), &shared, &due) => ended,
+        ended = answers(from_server, &to_client, &due) => ended,
     }
 }
 
-async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared, due: &Due) -> std::io::Result<()> {
+async fn requests(
+    mut from: OwnedReadHalf,
+    (mut to, client): (OwnedWriteHalf, &Client),
+    shared: &Shared,
+    due: &Due,
+) -> std::io::Result<()> {
     loop {
         let frame = frame(&mut from).await?;
         // api key, api version, correlation id.
@@ -146,6 +156,12 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
         match fate {
             Some(KafkaFault::Held(time)) => tokio::time::sleep(time).await,
             Some(KafkaFault::Silent) => return swallow(from).await,
+            Some(KafkaFault::Answered(code)) => {
+                let answer =
+                    [&10_u32.to_be_bytes()[..], frame.get(8..12).unwrap_or(&[0; 4]), &[0; 4], &code.to_be_bytes()];
+                client.lock().await.write_all(&answer.concat()).await?;
+                continue;
+            }
             Some(fault) => {
                 let id = frame.get(8..12).map_or(0, |id| i32::from_be_bytes([id[0], id[1], id[2], id[3]]));
                 lock(due).insert(id, fault);
@@ -156,7 +172,7 @@ async fn requests(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shar
     }
 }
 
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, due: &Due) -> std::io::Result<()> {
+async fn answers(mut from: OwnedReadHalf, to: &Client, due: &Due) -> std::io::Result<()> {
     loop {
         let frame = frame(&mut from).await?;
         let id = frame.get(4..8).map_or(0, |id| i32::from_be_bytes([id[0], id[1], id[2], id[3]]));
@@ -164,9 +180,9 @@ async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, due: &Due) -> 
         match fault {
             Some(KafkaFault::Lost) => return Ok(()),
             Some(KafkaFault::Late(time)) => tokio::time::sleep(time).await,
-            Some(KafkaFault::Held(_) | KafkaFault::Silent) | None => {}
+            Some(KafkaFault::Held(_) | KafkaFault::Silent | KafkaFault::Answered(_)) | None => {}
         }
-        to.write_all(&frame).await?;
+        to.lock().await.write_all(&frame).await?;
     }
 }
 

@@ -4,11 +4,15 @@
 //! producer is thrown away after anything that leaves a doubt, and the next one, under the same transactional id, fences what
 //! of it may still be on its way: only then it is known, and can be read, how the transaction ended.
 //!
+//! An abort is not believed either: Kafka may call one complete without having marked it. Partitions that have no leader at that
+//! moment, as those of a broker that is fenced, are taken for deleted (seen with 4.3.1). What was aborted there would be committed
+//! together with what this producer commits next, so it is aborted once more, with a record in each partition ([`Unended`]).
+//!
 //! librdkafka's `flush` and `commit_transaction` take 100 ms once anything is under way (measured), so the queue is drained by
 //! hand before the commit.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -24,6 +28,7 @@ use tokio::sync::oneshot;
 
 use super::client::{Context, config, is_fenced, is_producer_fenced, unavailable};
 use super::holdings::{Holdings, Membership};
+use super::readers::Readers;
 use super::records::{Format, SeriesText, batch_header, encode_books_record, row_headers};
 use super::settings::{KafkaSettings, Names};
 use crate::log::{AppliedBatch, LogError, PartitionCommit};
@@ -66,12 +71,23 @@ impl Committer {
         names: Names,
         format: Format,
         transactional_id: String,
-        holdings: Arc<Holdings>,
+        (holdings, readers): (Arc<Holdings>, Arc<Readers>),
     ) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(QUEUE);
         let fenced = Arc::<AtomicU64>::default();
         let told = Arc::clone(&fenced);
-        let work = Work { settings, names, format, transactional_id, holdings, producer: None, out: Vec::new(), told };
+        let work = Work {
+            settings,
+            names,
+            format,
+            transactional_id,
+            holdings,
+            readers,
+            producer: None,
+            unended: None,
+            out: Vec::new(),
+            told,
+        };
         let thread = std::thread::Builder::new().name("kafka-commit".to_owned()).spawn(move || work.run(&queue))?;
         Ok(Self { jobs: Some(jobs), thread: Some(thread), fenced })
     }
@@ -116,8 +132,10 @@ struct Work {
     format: Format,
     transactional_id: String,
     holdings: Arc<Holdings>,
-    /// Ready to begin a transaction.
+    readers: Arc<Readers>,
     producer: Option<Producer>,
+    /// The last transaction, if it was not seen to be committed and not closed yet.
+    unended: Option<Unended>,
     out: Vec<u8>,
     /// Counts what [`Committer::producers_fenced`] answers.
     told: Arc<AtomicU64>,
@@ -128,18 +146,34 @@ impl Work {
         while let Ok(job) = queue.recv() {
             let (result, answer) = match job {
                 Job::Commit { commits, now, answer } => (self.commit(&commits, now), answer),
-                Job::Settle { answer } => (self.ready(), answer),
+                Job::Settle { answer } => (self.settle(), answer),
             };
             // Who asked may have gone.
             drop(answer.send(result));
         }
     }
 
-    /// A producer whose predecessors' transactions have ended.
-    fn ready(&mut self) -> Result<(), LogError> {
-        if self.producer.is_some() {
-            return Ok(());
+    fn settle(&mut self) -> Result<(), LogError> {
+        self.producer = Some(self.ready()?);
+        Ok(())
+    }
+
+    /// A producer that may begin a transaction: all those before have ended, everywhere.
+    fn ready(&mut self) -> Result<Producer, LogError> {
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => self.create()?,
+        };
+        // Whatever goes wrong here, another producer begins anew with it.
+        if let Some(unended) = &self.unended {
+            unended.close(&producer, &self.readers, &self.names, self.settings.partitions)?;
         }
+        self.unended = None;
+        Ok(producer)
+    }
+
+    /// Ends what a predecessor has left open.
+    fn create(&self) -> Result<Producer, LogError> {
         let transaction_ms = self.settings.transaction_timeout_ms;
         let mut config = config(&self.settings);
         config
@@ -157,8 +191,7 @@ impl Work {
             .set("queue.buffering.max.kbytes", "131072");
         let producer: Producer = config.create_with_context(Context).map_err(|error| unavailable(&error))?;
         producer.init_transactions(STEP_TIMEOUT).map_err(|error| unavailable(&error))?;
-        self.producer = Some(producer);
-        Ok(())
+        Ok(producer)
     }
 
     fn commit(&mut self, commits: &[PartitionCommit], now: UtcMillis) -> Result<(), LogError> {
@@ -166,15 +199,16 @@ impl Work {
             return Ok(());
         }
         let offsets = self.offsets(commits)?;
-        self.ready()?;
-        let producer = self.producer.take().expect("ready");
+        let producer = self.ready()?;
+        let homes = commits.iter().map(|commit| commit.ownership.partition).collect();
+        let mut unended = Unended { homes, offsets, is_aborted: true };
         // Nothing is committed by anybody until this thread asks for it: an error until then leaves no doubt.
-        if let Err(broken) = self.fill(&producer, commits, &offsets, now) {
-            return Err(self.abandon(producer, &broken, commits, &offsets));
+        if let Err(broken) = self.fill(&producer, commits, &unended.offsets, now) {
+            return Err(self.abandon(producer, &broken, commits, unended));
         }
         // Who lost a partition meanwhile must not commit for it, even where the group does not know yet.
         if let Err(error) = self.holdings.members(commits.iter().map(|commit| commit.ownership)) {
-            self.abort(producer);
+            self.abort(producer, unended);
             return Err(error);
         }
         match producer.commit_transaction(STEP_TIMEOUT) {
@@ -184,6 +218,8 @@ impl Work {
             }
             // The producer is dropped: only the next one's initialisation tells how this ended.
             Err(error) => {
+                unended.is_aborted = false;
+                self.unended = Some(unended);
                 self.note(error.rdkafka_error_code());
                 Err(LogError::Doubtful(error.to_string()))
             }
@@ -238,23 +274,22 @@ impl Work {
         producer: Producer,
         broken: &Broken,
         commits: &[PartitionCommit],
-        offsets: &BTreeMap<u64, Positions>,
+        unended: Unended,
     ) -> LogError {
-        self.abort(producer);
         let code = broken.code();
         self.note(code);
         if matches!(code, Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId)) {
             // The group has given our partitions away without waiting for our consent.
-            for positions in offsets.values() {
+            for positions in unended.offsets.values() {
                 self.holdings.give_up_all(positions.member.number());
             }
         }
+        self.abort(producer, unended);
         match self.holdings.members(commits.iter().map(|commit| commit.ownership)) {
             Err(fenced) => fenced,
-            Ok(_) if code.is_some_and(is_fenced) => {
-                LogError::Unavailable("the group of workers is changing".to_owned())
-            }
-            Ok(_) => LogError::Unavailable(broken.to_string()),
+            // Not the same again: of a commit before whose marker did not come, too, nothing may be left now.
+            Ok(_) if code.is_some_and(is_fenced) => LogError::Doubtful("the group of workers is changing".to_owned()),
+            Ok(_) => LogError::Doubtful(broken.to_string()),
         }
     }
 
@@ -264,11 +299,67 @@ impl Work {
         }
     }
 
-    /// Keeps the producer if the transaction is cleanly over.
-    fn abort(&mut self, producer: Producer) {
+    /// Keeps the producer if the transaction is over as far as Kafka says.
+    fn abort(&mut self, producer: Producer, unended: Unended) {
+        self.unended = Some(unended);
         if producer.abort_transaction(STEP_TIMEOUT).is_ok() {
             self.producer = Some(producer);
         }
+    }
+}
+
+/// A transaction that may be open somewhere, though it has ended as far as Kafka says.
+struct Unended {
+    /// Partitions of ledger and books that it wrote to, as nobody else does.
+    homes: BTreeSet<u32>,
+    offsets: BTreeMap<u64, Positions>,
+    /// Otherwise it may have been committed.
+    is_aborted: bool,
+}
+
+impl Unended {
+    /// Leaves nothing of it open.
+    ///
+    /// One that was committed shows in its home partitions; where it does not, it counts as not applied, and is aborted like the
+    /// others.
+    fn close(&self, producer: &Producer, readers: &Readers, names: &Names, partitions: u32) -> Result<(), LogError> {
+        if !self.is_aborted && self.settled(readers, names).is_ok() {
+            return Ok(());
+        }
+        self.abort_again(producer, names, partitions).map_err(|broken| LogError::Unavailable(broken.to_string()))?;
+        self.settled(readers, names)
+    }
+
+    fn settled(&self, readers: &Readers, names: &Names) -> Result<(), LogError> {
+        for topic in [&names.ledger, &names.books] {
+            for home in &self.homes {
+                readers.settled_end(topic, *home)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// By a transaction of the same producer that has a record in each partition, so that its marker comes to each.
+    fn abort_again(&self, producer: &Producer, names: &Names, partitions: u32) -> Result<(), Broken> {
+        producer.begin_transaction()?;
+        let touch = |topic: &str, partition: u32| {
+            send(producer, BaseRecord::to(topic).partition(partition as i32).key("").payload(""))
+        };
+        for home in &self.homes {
+            touch(&names.ledger, *home)?;
+            touch(&names.books, *home)?;
+        }
+        for partition in 0..partitions {
+            touch(&names.readings, partition)?;
+            touch(&names.events, partition)?;
+        }
+        drain(producer)?;
+        for Positions { offsets, metadata, .. } in self.offsets.values() {
+            // Refused where the group has changed; the marker comes to its partition all the same.
+            drop(producer.send_offsets_to_transaction(offsets, metadata, STEP_TIMEOUT));
+        }
+        producer.abort_transaction(STEP_TIMEOUT)?;
+        Ok(())
     }
 }
 

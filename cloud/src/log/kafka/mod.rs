@@ -179,7 +179,7 @@ struct Shared {
     holdings: Arc<Holdings>,
     committer: Committer,
     appender: Appender,
-    readers: Readers,
+    readers: Arc<Readers>,
     archive: Archive,
     lag: Lag,
     clock: Arc<dyn Clock>,
@@ -243,7 +243,7 @@ impl KafkaLog {
     async fn try_open(settings: &KafkaSettings, clock: Arc<dyn Clock>, make: bool) -> Result<Self, KafkaOpenError> {
         let names = Names::new(&settings.prefix);
         topics::ensure(settings, &names, make).await?;
-        let readers = Readers::new(settings).map_err(topics::client_error)?;
+        let readers = Arc::new(Readers::new(settings).map_err(topics::client_error)?);
         let description = Self::describe(settings, &names, &readers, make)?;
         if description.partitions != settings.partitions {
             return Err(KafkaOpenError::Made { found: description.partitions, wanted: settings.partitions });
@@ -254,9 +254,9 @@ impl KafkaLog {
         };
         let holdings = Arc::<Holdings>::default();
         let transactional_id = format!("{}worker-{:016x}", settings.prefix, draw()?);
-        let committer =
-            Committer::start(settings.clone(), names.clone(), format, transactional_id, Arc::clone(&holdings))
-                .map_err(KafkaOpenError::Thread)?;
+        let parts = (Arc::clone(&holdings), Arc::clone(&readers));
+        let committer = Committer::start(settings.clone(), names.clone(), format, transactional_id, parts)
+            .map_err(KafkaOpenError::Thread)?;
         let shared = Shared {
             generation: AtomicU64::new(description.generation.0),
             holdings,
