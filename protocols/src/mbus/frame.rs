@@ -46,8 +46,9 @@ pub mod control {
     pub const FCB: u8 = 0x20;
     /// The frame count bit counts.
     pub const FCV: u8 = 0x10;
-    /// Of a slave: it has alarms; of a slave: it cannot take more.
+    /// Of an answer: the slave has alarms.
     pub const ACD: u8 = 0x20;
+    /// Of an answer: the slave cannot take more data.
     pub const DFC: u8 = 0x10;
     /// Set in what a master sends.
     pub const PRIMARY: u8 = 0x40;

@@ -66,9 +66,7 @@ pub use master::Master;
 pub use meaning::{Class, Meaning, Register, TimePoint};
 pub use quirks::Quirks;
 pub use readout::{Problem, ProblemCause, Readout, ReadoutError, Settings, Skipped};
-pub use record::{
-    Coding, EXTENSIONS_MAX, Function, Item, Place, RECORDS_MAX, Record, RecordError, Records, ValueInformation,
-};
+pub use record::{Coding, EXTENSIONS_MAX, Function, Item, Place, Record, RecordError, Records, ValueInformation};
 pub use scanner::Scanner;
 pub use search::{PROBES_MAX, Search};
 pub use security::{Key, SecurityError};

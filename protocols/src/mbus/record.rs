@@ -10,9 +10,6 @@
 /// Extensions of a DIF, and of a VIF, that a record may have.
 pub const EXTENSIONS_MAX: usize = 10;
 
-/// Most records of one telegram: idle fillers are none.
-pub const RECORDS_MAX: usize = super::frame::DATA_LEN_MAX;
-
 /// Characters of a unit that is written in words.
 const UNIT_TEXT_LEN_MAX: u8 = 9;
 

@@ -47,7 +47,7 @@ impl SlaveConfig {
 pub struct Slave {
     config: SlaveConfig,
     is_selected: bool,
-    /// The frame count bit of the last request and of the last user data.
+    /// The frame count bit of the last request.
     request_bit: Option<bool>,
     /// What was answered to the last request.
     last: Vec<u8>,
