@@ -24,6 +24,7 @@ pub mod dlms;
 pub mod hdlc;
 pub mod iec62056_21;
 pub mod link;
+pub mod mbus;
 pub mod metering;
 pub mod p1;
 pub mod sml;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 #[derive(Default)]
-pub(super) struct EchoFilter {
+pub(crate) struct EchoFilter {
     expected: VecDeque<u8>,
     /// The end of our transmission, before which all is echo.
     sent_at: Duration,
@@ -15,14 +15,14 @@ pub(super) struct EchoFilter {
 
 impl EchoFilter {
     /// Notes what goes out; the last of it at `sent_at`.
-    pub(super) fn sent(&mut self, octets: &[u8], sent_at: Duration) {
+    pub(crate) fn sent(&mut self, octets: &[u8], sent_at: Duration) {
         self.expected.clear();
         self.expected.extend(octets);
         self.sent_at = sent_at;
     }
 
     /// What is left of `received` without the echo.
-    pub(super) fn filter<'a>(&mut self, now: Duration, mut received: &'a [u8]) -> &'a [u8] {
+    pub(crate) fn filter<'a>(&mut self, now: Duration, mut received: &'a [u8]) -> &'a [u8] {
         if now >= self.sent_at + LATE_MAX {
             self.expected.clear();
         }

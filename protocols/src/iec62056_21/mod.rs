@@ -41,6 +41,7 @@ pub use address::{Address, ObisAddress};
 pub use build::{LinesBuilder, ProfileHeader};
 pub use client::Client;
 pub use config::{ADDRESS_LEN_MAX, AddressError, ClientConfig, ClientQuirks, DeviceAddress};
+pub(crate) use echo::EchoFilter;
 pub use identification::{Identification, MODEL_LEN_MAX, Mode};
 pub use line::{DataSet, DataSets, LineError, LineProblem};
 pub use log::LogBook;

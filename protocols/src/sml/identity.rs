@@ -38,7 +38,7 @@ fn identification_number(server_id: &[u8]) -> Option<String> {
 }
 
 /// Upper-case digits.
-pub(super) fn hexadecimal(octets: &[u8]) -> String {
+pub(crate) fn hexadecimal(octets: &[u8]) -> String {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     let digit = |number: u8| DIGITS.get(usize::from(number)).copied().unwrap_or_default();
     octets.iter().flat_map(|octet| [octet >> 4, octet & 0x0f]).map(digit).collect()

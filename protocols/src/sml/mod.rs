@@ -46,6 +46,7 @@ mod walk;
 pub use build::{BuildError, Builder};
 pub use crc::{CrcAlgorithm, CrcError, CrcVerdict};
 pub use element::{DEPTH_MAX, ElementError, ElementType, Value};
+pub(crate) use identity::hexadecimal;
 pub use identity::meter_id;
 pub use list::{Entries, Entry, EntryError, GetListResponse};
 pub use message::{Body, CloseResponse, Message, Messages, OpenResponse, message_name, tag};

@@ -1,0 +1,452 @@
+//! The master's end: reads the meters of a line, one after the other, and searches for them.
+//!
+//! | target | what is sent |
+//! | --- | --- |
+//! | primary address | SND_NKE, REQ_UD2 until the last telegram |
+//! | secondary address | SND_NKE to 253, SND_UD with the address, REQ_UD2 until the last telegram, SND_NKE to 253 |
+//!
+//! The frame count bit changes with each telegram, so that a repeated question brings the same one again. A telegram that says the
+//! same as one before is a repetition that came late, and dropped. Damage and silence are met by repeating; all repetitions are
+//! bounded, and so is the number of telegrams. An enciphered telegram is taken for the last: what follows is not seen.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use super::address::{ANYBODY, PRIMARY_MAX, SELECTED, SecondaryAddress, Selection};
+use super::config::MasterConfig;
+use super::frame::{FRAME_LEN_MAX, Frame, control};
+use super::incoming::Incoming;
+use super::record::{Item, Records};
+use super::search::Search;
+use super::session::{Answer, Input, MasterError, MasterEvent, Output, Target};
+use super::transport::{Body, Telegram};
+use crate::iec62056_21::EchoFilter;
+
+/// Selects a slave (EN 13757-7).
+pub(super) const CI_SELECT: u8 = 0x52;
+
+/// Reads one meter of a line at a time. It never fails as a whole: what goes wrong with a meter is an event.
+pub struct Master {
+    config: MasterConfig,
+    step: Step,
+    job: Option<Job>,
+    incoming: Incoming,
+    echo: EchoFilter,
+    /// Nothing is sent before.
+    quiet_until: Duration,
+    patience: Patience,
+    outputs: VecDeque<Output<MasterEvent>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Idle,
+    /// SND_NKE to 253; whoever was selected may acknowledge.
+    Deselect,
+    Select,
+    /// SND_NKE to a primary address.
+    Reset,
+    Request,
+    /// SND_NKE to 253 at the end.
+    Release,
+}
+
+struct Job {
+    target: Target,
+    purpose: Purpose,
+    /// The frame count bit of the next request.
+    count_bit: bool,
+    answer: Answer,
+}
+
+enum Purpose {
+    Read,
+    Alarm,
+    Search { search: Search, found: Vec<SecondaryAddress> },
+}
+
+/// How long we have gone on without getting anywhere.
+#[derive(Default)]
+struct Patience {
+    attempts: u8,
+    /// At least one attempt brought something, but nothing sound.
+    was_damaged: bool,
+    was_other: Option<SecondaryAddress>,
+    was_same: bool,
+    /// The frame is to be sent at this instant.
+    send_at: Option<Duration>,
+    /// When an answer must have begun, and must have ended.
+    deadline: Duration,
+    hard_deadline: Duration,
+    /// Some frame of this job was repeated, so answers may come late.
+    is_strained: bool,
+}
+
+impl Master {
+    pub fn new(config: MasterConfig) -> Self {
+        Self {
+            step: Step::Idle,
+            job: None,
+            incoming: Incoming::new(config.quirks),
+            echo: EchoFilter::default(),
+            quiet_until: Duration::ZERO,
+            patience: Patience::default(),
+            outputs: VecDeque::new(),
+            config,
+        }
+    }
+
+    /// Reads a meter. [`MasterEvent::Answered`] or [`MasterEvent::Failed`] follows.
+    pub fn read(&mut self, now: Duration, target: Target) -> Result<(), MasterError> {
+        self.begin(now, target, Purpose::Read)
+    }
+
+    /// Asks for alarms. [`MasterEvent::Answered`], [`MasterEvent::NoAlarm`] or [`MasterEvent::Failed`] follows.
+    pub fn read_alarm(&mut self, now: Duration, target: Target) -> Result<(), MasterError> {
+        self.begin(now, target, Purpose::Alarm)
+    }
+
+    /// Searches for the meters that a selection leaves open. [`MasterEvent::Found`] follows for each, and
+    /// [`MasterEvent::Searched`] at the end.
+    pub fn search(&mut self, now: Duration, selection: Selection) -> Result<(), MasterError> {
+        let search = Search::new(selection);
+        self.begin(now, Target::Secondary(selection), Purpose::Search { search, found: Vec::new() })
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.step == Step::Idle
+    }
+
+    /// Feeds one input. Drain [`Self::poll`] until `WaitUntil` before the next call.
+    pub fn handle(&mut self, now: Duration, input: Input<'_>) {
+        if let Input::Received(octets) = input {
+            self.receive(now, octets);
+        }
+        self.on_time(now);
+    }
+
+    pub fn poll(&mut self) -> Output<MasterEvent> {
+        self.outputs.pop_front().unwrap_or_else(|| Output::WaitUntil(self.wake_at()))
+    }
+
+    fn wake_at(&self) -> Option<Duration> {
+        let at = self.patience.send_at.unwrap_or_else(|| self.give_up_at());
+        (self.step != Step::Idle).then_some(at)
+    }
+
+    fn begin(&mut self, now: Duration, target: Target, purpose: Purpose) -> Result<(), MasterError> {
+        if self.step != Step::Idle {
+            return Err(MasterError::NotReady);
+        }
+        let first = match target {
+            Target::Primary(address) if address > PRIMARY_MAX && address != ANYBODY => {
+                return Err(MasterError::Address { address });
+            }
+            Target::Primary(_) => Step::Reset,
+            Target::Secondary(_) => Step::Deselect,
+        };
+        let answer = Answer { target, primary: 0, telegrams: Vec::new(), has_alarm: false };
+        self.job = Some(Job { target, purpose, count_bit: true, answer });
+        self.patience.is_strained = false;
+        self.enter(now, first);
+        self.on_time(now);
+        Ok(())
+    }
+
+    fn receive(&mut self, now: Duration, octets: &[u8]) {
+        let heard = if self.config.echo { self.echo.filter(now, octets) } else { octets };
+        // Before our turn is over nothing is meant for us.
+        if self.step == Step::Idle || self.patience.send_at.is_some() {
+            return;
+        }
+        self.incoming.extend(now, heard);
+        let mut incoming = std::mem::take(&mut self.incoming);
+        while let Some((frame, is_damaged)) = incoming.next() {
+            self.on_frame(now, frame, is_damaged);
+            // What comes before our next turn is no answer to it.
+            if self.step == Step::Idle || self.patience.send_at.is_some() {
+                break;
+            }
+        }
+        self.incoming = incoming;
+        if self.step == Step::Idle || self.patience.send_at.is_some() {
+            self.incoming.clear();
+        }
+    }
+
+    fn on_time(&mut self, now: Duration) {
+        if self.patience.send_at.is_some_and(|at| at <= now) {
+            self.send(now);
+        } else if self.step != Step::Idle && self.patience.send_at.is_none() && now >= self.give_up_at() {
+            self.patience.was_damaged |= self.incoming.is_damaged();
+            self.on_silence(now);
+            if self.patience.send_at.is_some_and(|at| at <= now) {
+                self.send(now);
+            }
+        }
+    }
+
+    /// An answer that has begun may go on while its octets come.
+    fn give_up_at(&self) -> Duration {
+        let Patience { deadline, hard_deadline, .. } = self.patience;
+        let partial = self.incoming.deadline(self.config.inter_octet_timeout());
+        partial.map_or(deadline, |partial| partial.max(deadline).min(hard_deadline))
+    }
+
+    /// Begins a step with its first attempt.
+    fn enter(&mut self, now: Duration, step: Step) {
+        let Patience { is_strained, .. } = self.patience;
+        self.patience = Patience { is_strained, ..Patience::default() };
+        self.step = step;
+        self.attempt(now);
+    }
+
+    fn attempt(&mut self, now: Duration) {
+        self.patience.attempts = self.patience.attempts.saturating_add(1);
+        self.patience.is_strained |= self.patience.attempts > 1;
+        // The line is to be idle for a moment between an answer and the next question.
+        self.patience.send_at = Some(self.quiet_until.max(now + self.config.baud.turn_time()));
+    }
+
+    fn send(&mut self, now: Duration) {
+        self.patience.send_at = None;
+        self.incoming.clear();
+        let octets = self.frame();
+        let sent_at = now + self.config.baud.transmit_time(octets.len());
+        if self.config.echo {
+            self.echo.sent(&octets, sent_at);
+        }
+        self.patience.deadline = sent_at + self.config.response_timeout();
+        self.patience.hard_deadline = self.patience.deadline + self.config.baud.transmit_time(2 * FRAME_LEN_MAX);
+        self.outputs.push_back(Output::Send(octets));
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let Some(job) = &self.job else { return Vec::new() };
+        let address = match job.target {
+            Target::Primary(address) => address,
+            Target::Secondary(_) => SELECTED,
+        };
+        let mut octets = Vec::new();
+        let selection = match job.target {
+            Target::Secondary(selection) => selection.to_octets(),
+            Target::Primary(_) => [0xff; 8],
+        };
+        let frame = match self.step {
+            Step::Select => Frame::Long { control: control::SND_UD, address, ci: CI_SELECT, data: &selection },
+            Step::Request => {
+                let request = if matches!(job.purpose, Purpose::Alarm) { control::REQ_UD1 } else { control::REQ_UD2 };
+                let count_bit = if job.count_bit { control::FCB } else { 0 };
+                Frame::Short { control: request | count_bit, address }
+            }
+            Step::Idle | Step::Deselect | Step::Reset | Step::Release => {
+                Frame::Short { control: control::SND_NKE, address }
+            }
+        };
+        let encoded = frame.encode(&mut octets);
+        debug_assert!(encoded.is_some(), "eight octets fit");
+        octets
+    }
+
+    fn on_frame(&mut self, now: Duration, frame: Frame<'_>, is_damaged: bool) {
+        match (frame, self.step) {
+            // A single character in what is damaged is no acknowledgement.
+            (Frame::Acknowledge, Step::Deselect | Step::Select | Step::Reset | Step::Release) if !is_damaged => {
+                self.proceed(now);
+            }
+            (Frame::Acknowledge, Step::Request) if !is_damaged => self.on_nothing(now),
+            (Frame::Long { control: sent, address, ci, data }, Step::Request)
+                if sent & !(control::ACD | control::DFC) == control::RSP_UD =>
+            {
+                let telegram = [&[ci], data].concat();
+                self.on_telegram(now, sent & control::ACD != 0, address, telegram);
+            }
+            // Late, or of somebody else.
+            _ => {}
+        }
+    }
+
+    /// The step is done.
+    fn proceed(&mut self, now: Duration) {
+        match self.step {
+            Step::Deselect if self.is_searching() => self.probe(now),
+            Step::Deselect => self.enter(now, Step::Select),
+            Step::Select | Step::Reset => self.enter(now, Step::Request),
+            Step::Idle | Step::Request | Step::Release => self.finish(now),
+        }
+    }
+
+    fn is_searching(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| matches!(job.purpose, Purpose::Search { .. }))
+    }
+
+    /// A question for alarms is answered with the single character when there are none.
+    fn on_nothing(&mut self, now: Duration) {
+        let Some(job) = &self.job else { return };
+        if matches!(job.purpose, Purpose::Alarm) {
+            self.event(MasterEvent::NoAlarm { target: job.target });
+            self.wind_up(now);
+        }
+    }
+
+    fn on_telegram(&mut self, now: Duration, has_alarm: bool, primary: u8, octets: Vec<u8>) {
+        let Some(job) = &mut self.job else { return };
+        let decoded = Telegram::decode(&octets, None, None);
+        let address = decoded.as_ref().ok().and_then(|telegram| telegram.header.address).or_else(|| stated(&octets));
+        let is_asked = match job.target {
+            Target::Primary(ANYBODY) => true,
+            Target::Primary(asked) => asked == primary,
+            Target::Secondary(selection) => address.is_some_and(|address| selection.matches(address)),
+        };
+        if !is_asked {
+            self.patience.was_other = address.or(self.patience.was_other);
+            self.patience.was_damaged |= address.is_none();
+            return;
+        }
+        if let Purpose::Search { found, .. } = &mut job.purpose {
+            if let Some(address) = address.filter(|address| !found.contains(address)) {
+                found.push(address);
+                self.event(MasterEvent::Found { address, primary });
+            }
+            return self.probe(now);
+        }
+        if job.answer.telegrams.iter().any(|earlier| same_content(earlier, &octets)) {
+            self.patience.was_same = true;
+            return;
+        }
+        let is_last = !decoded.is_ok_and(|telegram| announces_more(&telegram));
+        job.answer.telegrams.push(octets);
+        job.answer.primary = primary;
+        job.answer.has_alarm |= has_alarm;
+        if is_last {
+            let answer = job.answer.clone();
+            self.event(MasterEvent::Answered(answer));
+            return self.wind_up(now);
+        }
+        let limit = self.config.telegrams_max;
+        if job.answer.telegrams.len() >= limit {
+            return self.fail(now, MasterError::TooMany { limit });
+        }
+        job.count_bit = !job.count_bit;
+        self.enter(now, Step::Request);
+    }
+
+    /// The answer did not come in time, or was damaged.
+    fn on_silence(&mut self, now: Duration) {
+        if matches!(self.step, Step::Deselect | Step::Release) {
+            return self.proceed(now);
+        }
+        let is_searching = self.is_searching();
+        let retries_max = if is_searching { self.config.search_retries_max } else { self.config.retries_max };
+        if self.patience.attempts <= retries_max {
+            return self.attempt(now);
+        }
+        if is_searching {
+            return self.on_probe_failed(now);
+        }
+        let Patience { attempts, was_damaged, was_other, was_same, .. } = self.patience;
+        let timeout_ms = self.config.response_timeout().as_millis() as u64;
+        self.fail(
+            now,
+            match was_other {
+                _ if was_same => MasterError::Stuck,
+                Some(address) => MasterError::OtherMeter { address },
+                None if was_damaged => MasterError::Damaged { attempts },
+                None => MasterError::Silent { attempts, timeout_ms },
+            },
+        );
+    }
+
+    /// Nobody acknowledged a selection: nobody is there. Otherwise there are several, or one that is not understood.
+    fn on_probe_failed(&mut self, now: Duration) {
+        let is_silent = self.step == Step::Select && !self.patience.was_damaged;
+        let Some(Job { target: Target::Secondary(selection), purpose: Purpose::Search { search, .. }, .. }) =
+            &mut self.job
+        else {
+            return;
+        };
+        let selection = *selection;
+        if !is_silent && !search.divide(selection) {
+            self.event(MasterEvent::Unresolved { selection });
+        }
+        self.probe(now);
+    }
+
+    /// Tries the next selection.
+    fn probe(&mut self, now: Duration) {
+        let Some(Job { target, purpose: Purpose::Search { search, .. }, count_bit, .. }) = &mut self.job else {
+            return;
+        };
+        if let Some(selection) = search.next() {
+            (*target, *count_bit) = (Target::Secondary(selection), true);
+            return self.enter(now, Step::Select);
+        }
+        let searched = MasterEvent::Searched { probes: search.probes(), is_cut: search.is_cut() };
+        self.event(searched);
+        self.wind_up(now);
+    }
+
+    fn fail(&mut self, now: Duration, error: MasterError) {
+        let Some(job) = &self.job else { return };
+        self.event(MasterEvent::Failed { target: job.target, error });
+        self.patience.is_strained = true;
+        self.wind_up(now);
+    }
+
+    /// Leaves nobody selected.
+    fn wind_up(&mut self, now: Duration) {
+        if let Some(Job { target: Target::Secondary(_), purpose, .. }) = &mut self.job {
+            // Nothing more is searched for.
+            *purpose = Purpose::Read;
+            return self.enter(now, Step::Release);
+        }
+        self.finish(now);
+    }
+
+    fn finish(&mut self, now: Duration) {
+        self.step = Step::Idle;
+        self.job = None;
+        self.incoming.clear();
+        if self.patience.is_strained {
+            // An answer to what was repeated may still come, and is none to the next question.
+            self.quiet_until = now + self.config.response_timeout();
+        }
+        self.patience.send_at = None;
+    }
+
+    fn event(&mut self, event: MasterEvent) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+/// Shows no data.
+impl fmt::Debug for Master {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Master({:?} of {:?})", self.step, self.job.as_ref().map(|job| job.target))
+    }
+}
+
+/// The address of a long header whose content cannot be read.
+fn stated(octets: &[u8]) -> Option<SecondaryAddress> {
+    match octets {
+        [0x72, rest @ ..] => rest.first_chunk().map(|address| SecondaryAddress::from_octets(*address)),
+        _ => None,
+    }
+}
+
+fn announces_more(telegram: &Telegram) -> bool {
+    let Body::Records(records) = &telegram.body else { return false };
+    Records::new(records).any(|item| matches!(item, Ok(Item::MoreRecordsFollow(_))))
+}
+
+/// Whether two telegrams say the same, whatever their access numbers.
+fn same_content(a: &[u8], b: &[u8]) -> bool {
+    match (Telegram::decode(a, None, None), Telegram::decode(b, None, None)) {
+        (Ok(a), Ok(b)) => a.body == b.body,
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests;
