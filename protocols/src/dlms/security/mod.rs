@@ -16,6 +16,7 @@ mod gcm;
 mod high_level;
 mod key;
 mod key_wrap;
+mod push;
 mod secret;
 mod system_title;
 
@@ -27,6 +28,7 @@ pub use error::ProtectionError;
 pub use high_level::{Challenge, ChallengeError, HighLevel};
 pub use key::{Key, KeyError};
 pub use key_wrap::{KeyWrapError, unwrap_key, wrap_key};
+pub use push::{PushConfig, PushReceiver, Pushed};
 pub(crate) use secret::same;
 pub use system_title::{SystemTitle, SystemTitleError};
 
