@@ -1,10 +1,10 @@
-use protocols::dlms::acse::RLRQ;
+use protocols::dlms::acse::{AARQ, RLRQ};
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::security::{
     Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, Keys, Level, Protection as _, Purpose,
     ReceivedCounters, SystemTitle,
 };
-use protocols::dlms::server::{ClientRole, HighLevelClient, ObjectServer, ServerConfig, ServerSession};
+use protocols::dlms::server::{ClientRole, HighLevelClient, ObjectServer, ServerConfig, ServerEvent, ServerSession};
 use protocols::dlms::value::DataValue;
 
 use super::steps::steps;
@@ -33,6 +33,8 @@ impl ObjectServer for Objects {
 
 /// Each step is an APDU of a client: as it is, or, where the step says so, ciphered by somebody who has the keys. Every one is answered,
 /// but for the RLRQ of a client that has no association. Nothing is read in an association in which nobody has proved who it is.
+///
+/// Negative control: serve a client that has still to prove itself.
 pub(crate) fn target(data: &[u8]) {
     let gmac = HighLevelClient {
         role: ClientRole::Reader,
@@ -47,17 +49,23 @@ pub(crate) fn target(data: &[u8]) {
     client.begin(true, Level::NONE).expect("it ciphers");
     let mut session = ServerSession::with_protection(config, theirs);
     let mut objects = Objects::default();
+    let mut is_proven = false;
     for (what, content) in steps(data) {
         session.set_challenge(Challenge::new([0x5e; 16]).expect("16 octets"));
         let apdu = match what % 4 {
             3 => client.protect(Purpose::Service, content.to_vec()).unwrap_or_default(),
             _ => content.to_vec(),
         };
-        let (reads, proven) = (objects.reads, session.client());
+        let reads = objects.reads;
         let answer = session.answer(&apdu, &mut objects);
         assert!(answer.is_some() || apdu.first().is_none_or(|&tag| tag == RLRQ), "silence after {apdu:02x?}");
         assert!(answer.is_none_or(|answer| !answer.is_empty() && answer.len() <= ANSWER_OCTETS_MAX));
-        assert!(objects.reads == reads || proven.is_some(), "read without a proof");
-        session.take_event();
+        assert!(objects.reads == reads || is_proven, "read without a proof");
+        is_proven = match session.take_event() {
+            Some(ServerEvent::Associated(_)) => true,
+            Some(ServerEvent::Released | ServerEvent::Rejected(_)) => false,
+            _ => is_proven && apdu.first() != Some(&AARQ),
+        };
+        assert_eq!(session.client().is_some(), is_proven);
     }
 }

@@ -431,6 +431,26 @@ fn a_request_that_is_repeated_has_a_counter_of_its_own() {
     assert_eq!(pair.objects.reads, 1);
 }
 
+// Negative control: forget the challenges once they are answered.
+#[test]
+fn a_proof_whose_answer_is_lost_may_be_made_again() {
+    for how in mechanisms(SECRET) {
+        let client = ClientConfig { attempts: 3, ..proving(how.clone()) };
+        let server = meter(how.clone(), Level::AUTHENTICATED_ENCRYPTED);
+        let mut pair = pair(client, client_side(ciphering(CLIENT)), server, server_side(ciphering(SERVER)));
+        let mut lost = 0;
+        pair.fault = Box::new(move |message| {
+            let is_lost = message.starts_with(&[APDU, 0xcf]) && lost < 2;
+            lost += usize::from(is_lost);
+            !is_lost
+        });
+        read_everything(&mut pair);
+        assert_everything(&pair, &format!("{how:?}"));
+        let associated = |event: &&ServerEvent| matches!(event, ServerEvent::Associated(_));
+        assert_eq!(pair.server_events.iter().filter(associated).count(), 1, "{how:?}");
+    }
+}
+
 #[test]
 fn an_answer_altered_on_the_way_is_no_answer() {
     let ours = client_side(ciphering(CLIENT));

@@ -17,10 +17,12 @@ use crate::dlms::data::Data;
 use crate::dlms::security::{Challenge, Level, Protection, ProtectionError, Purpose};
 use crate::dlms::value::DataValue;
 
-/// A client that has still to prove itself.
+/// A client that has to prove itself.
 #[derive(Debug)]
 pub(super) struct Pending {
     client: HighLevelClient,
+    /// It has done so, and may do so again: our answer may have been lost.
+    pub(super) is_proven: bool,
     ours: Challenge,
     theirs: Challenge,
 }
@@ -226,20 +228,18 @@ impl<P: Protection> ServerSession<P> {
         let theirs = Challenge::new(offered).map_err(|_| Diagnostic::AUTHENTICATION_FAILURE)?;
         let ours = self.challenge.take().ok_or(Rejection::Transient(Diagnostic::NO_REASON_GIVEN))?;
         let (role, minimum) = (client.role, client.minimum);
-        let pending = Some(Pending { client, ours, theirs });
+        let pending = Some(Pending { client, is_proven: false, ours, theirs });
         Ok(Admission { role, minimum, mechanism: Some(mechanism), pending })
     }
 
     /// Pass 3, and our answer, pass 4. A wrong proof ends the association, once that is said.
     pub(super) fn reply_to_challenge(&mut self, apdu: &[u8], role: ClientRole) -> Result<Vec<u8>, Exception> {
-        let not_possible = (ExceptionState::ServiceNotAllowed, ExceptionService::OperationNotPossible);
-        let Some(pending) = self.pending.take() else { return Err(not_possible) };
+        let refused = |service| Err((ExceptionState::ServiceNotAllowed, service));
+        let Some(pending) = &mut self.pending else { return refused(ExceptionService::ServiceNotSupported) };
         let request = match ActionRequest::decode(apdu) {
             Ok(request) if request.method == CosemMethod::REPLY_TO_HLS => request,
-            _ => {
-                self.pending = Some(pending);
-                return Err(not_possible);
-            }
+            _ if pending.is_proven => return refused(ExceptionService::ServiceNotSupported),
+            _ => return refused(ExceptionService::OperationNotPossible),
         };
         let respond = |result, returned: Option<&[u8]>| {
             ActionResponse { invoke: request.invoke, result, returned: returned.map(Ok) }.encode()
@@ -255,7 +255,9 @@ impl<P: Protection> ServerSession<P> {
             self.is_ending = true;
             return Ok(respond(ActionResult::READ_WRITE_DENIED, None));
         };
-        self.event = Some(ServerEvent::Associated(role));
+        if !std::mem::replace(&mut pending.is_proven, true) {
+            self.event = Some(ServerEvent::Associated(role));
+        }
         Ok(respond(ActionResult::SUCCESS, Some(&DataValue::OctetString(proof).to_vec())))
     }
 

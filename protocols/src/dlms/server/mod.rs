@@ -67,7 +67,7 @@ pub struct ServerSession<P = Plain> {
     config: ServerConfig,
     protection: P,
     association: Option<Association>,
-    /// The client of the association has still to prove itself.
+    /// How the client of the association proves itself.
     pending: Option<Pending>,
     /// The association ends when the answer to this APDU is protected.
     is_ending: bool,
@@ -129,7 +129,12 @@ impl<P: Protection> ServerSession<P> {
 
     /// Who is associated, and has proved it where proof is asked for.
     pub fn client(&self) -> Option<ClientRole> {
-        self.association.filter(|_| self.pending.is_none()).map(|association| association.role)
+        self.served().map(|association| association.role)
+    }
+
+    /// The association, unless its client has still to prove itself.
+    fn served(&self) -> Option<Association> {
+        self.association.filter(|_| self.pending.as_ref().is_none_or(|pending| pending.is_proven))
     }
 
     /// What the last answer meant for the association, if anything.
@@ -166,14 +171,15 @@ impl<P: Protection> ServerSession<P> {
         if size_max > 0 && apdu.len() > size_max {
             return Err((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong));
         }
-        let purpose = if self.pending.is_some() { Purpose::Proof } else { Purpose::Service };
+        let is_proving = self.association.is_some() && self.served().is_none();
+        let purpose = if is_proving { Purpose::Proof } else { Purpose::Service };
         let apdu = self.protection.unprotect(purpose, apdu.to_vec()).map_err(|error| exception_of(&error))?;
         if let (Some(tag::ACTION_REQUEST), Some(association), Some(_)) =
             (apdu.first().copied(), self.association, &self.pending)
         {
             return self.reply_to_challenge(&apdu, association.role);
         }
-        match (apdu.first().copied(), self.association.filter(|_| self.pending.is_none())) {
+        match (apdu.first().copied(), self.served()) {
             (Some(tag::GET_REQUEST), Some(association)) => match GetRequest::decode(&apdu) {
                 Ok(request) => self.get(association, &request, objects),
                 Err(_) => Err((ExceptionState::ServiceNotAllowed, ExceptionService::OtherReason)),
