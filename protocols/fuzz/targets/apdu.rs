@@ -1,6 +1,6 @@
 use protocols::dlms::apdu::{
-    AttributeReference, ConfirmedServiceError, ExceptionResponse, GetRequest, GetResponse, InitiateRequest, InitiateResponse, read_results,
-    write_results,
+    ActionRequest, ActionResponse, AttributeReference, ConfirmedServiceError, ExceptionResponse, GetRequest, GetResponse, InitiateRequest,
+    InitiateResponse, read_results, write_results,
 };
 
 /// What can be read of an APDU is written so that it reads the same.
@@ -17,6 +17,13 @@ pub(crate) fn target(data: &[u8]) {
         if let GetResponse::WithList { results, .. } = response {
             list(results);
         }
+    }
+    if let Ok(request) = ActionRequest::decode(data) {
+        assert_eq!(ActionRequest::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(response) = ActionResponse::decode(data) {
+        assert_eq!(ActionResponse::decode(&response.encode()), Ok(response));
+        assert!(!response.result.to_string().is_empty());
     }
     if let Ok(request) = InitiateRequest::decode(data) {
         assert_eq!(InitiateRequest::decode(&request.encode()), Ok(request));

@@ -17,6 +17,8 @@ pub mod server;
 pub mod value;
 
 #[cfg(test)]
+mod ciphered_tests;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod session_tests;

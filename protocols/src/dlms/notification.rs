@@ -158,4 +158,4 @@ fn described_value<'a>(reader: &mut Reader<'a>) -> Option<DescribedValue<'a>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

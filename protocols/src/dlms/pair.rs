@@ -130,7 +130,7 @@ pub(super) type Fault = Box<dyn FnMut(&mut Vec<u8>) -> bool>;
 
 pub(super) struct Pair<C: Link, S: Link, P: Protection = Plain> {
     pub(super) client: ClientSession<C, P>,
-    server: ServerConnection<S, P>,
+    pub(super) server: ServerConnection<S, P>,
     pub(super) objects: Objects,
     pub(super) now: Duration,
     pub(super) fault: Fault,

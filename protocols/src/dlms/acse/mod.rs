@@ -10,6 +10,9 @@ pub use names::{ApplicationContext, AssociationResult, Diagnostic, Mechanism};
 
 use std::fmt;
 
+use zeroize::Zeroize as _;
+
+use super::security::same;
 use crate::bytes::Reader;
 
 pub const AARQ: u8 = 0x60;
@@ -78,16 +81,13 @@ impl Password {
 
     /// Takes the same time wherever the first difference is; only the length may be learned.
     pub fn matches(&self, offered: &[u8]) -> bool {
-        let difference = self.0.iter().zip(offered).fold(0, |all, (a, b)| all | (a ^ b));
-        std::hint::black_box(difference) == 0 && self.0.len() == offered.len()
+        same(&self.0, offered)
     }
 }
 
 impl Drop for Password {
     fn drop(&mut self) {
-        self.0.fill(0);
-        // Keeps the compiler from dropping a write that nobody reads.
-        std::hint::black_box(&self.0);
+        self.0.zeroize();
     }
 }
 

@@ -157,6 +157,7 @@ impl Diagnostic {
     pub const NULL: Self = Self::User(0);
     pub const NO_REASON_GIVEN: Self = Self::User(1);
     pub const APPLICATION_CONTEXT_NOT_SUPPORTED: Self = Self::User(2);
+    pub const CALLING_AP_TITLE_NOT_RECOGNISED: Self = Self::User(3);
     pub const MECHANISM_NOT_RECOGNISED: Self = Self::User(11);
     pub const MECHANISM_REQUIRED: Self = Self::User(12);
     pub const AUTHENTICATION_FAILURE: Self = Self::User(13);

@@ -269,7 +269,7 @@ pub fn write_results(results: &[Result<Vec<u8>, DataAccessResult>]) -> Vec<u8> {
     out
 }
 
-fn header(reader: &mut Reader<'_>, expected: u8) -> Result<(u8, InvokeId), ApduError> {
+pub(super) fn header(reader: &mut Reader<'_>, expected: u8) -> Result<(u8, InvokeId), ApduError> {
     match reader.u8()? {
         tag if tag == expected => Ok((reader.u8()?, InvokeId(reader.u8()?))),
         found => Err(ApduError::Tag { found }),
@@ -277,7 +277,7 @@ fn header(reader: &mut Reader<'_>, expected: u8) -> Result<(u8, InvokeId), ApduE
 }
 
 /// `Ok` when a value follows.
-fn result_choice(reader: &mut Reader<'_>) -> Result<Result<(), DataAccessResult>, ApduError> {
+pub(super) fn result_choice(reader: &mut Reader<'_>) -> Result<Result<(), DataAccessResult>, ApduError> {
     let offset = reader.offset();
     match reader.u8()? {
         CHOICE_DATA => Ok(Ok(())),
@@ -286,7 +286,7 @@ fn result_choice(reader: &mut Reader<'_>) -> Result<Result<(), DataAccessResult>
     }
 }
 
-fn write_result(out: &mut Vec<u8>, result: GetResult<'_>) {
+pub(super) fn write_result(out: &mut Vec<u8>, result: GetResult<'_>) {
     match result {
         Ok(data) => {
             out.push(CHOICE_DATA);

@@ -1,11 +1,13 @@
 //! The APDUs of xDLMS, one service in each file: borrowed views of what arrived, owned bytes of what leaves.
 
+mod action;
 mod exception;
 mod get;
 mod initiate;
 mod result;
 mod service_error;
 
+pub use action::{ActionRequest, ActionResponse, ActionResult, CosemMethod};
 pub use exception::{ExceptionResponse, ExceptionService, ExceptionState};
 pub use get::{AttributeReference, CosemAttribute, GetRequest, GetResponse, GetResult, read_results, write_results};
 pub use initiate::{DLMS_VERSION, InitiateRequest, InitiateResponse, VAA_NAME_LOGICAL_NAME, VAA_NAME_SHORT_NAME};
@@ -28,6 +30,8 @@ pub mod tag {
     pub const EVENT_NOTIFICATION: u8 = 0xc2;
     pub const ACTION_REQUEST: u8 = 0xc3;
     pub const GET_RESPONSE: u8 = 0xc4;
+    pub const SET_RESPONSE: u8 = 0xc5;
+    pub const ACTION_RESPONSE: u8 = 0xc7;
     pub const EXCEPTION_RESPONSE: u8 = 0xd8;
     pub const ACCESS_REQUEST: u8 = 0xd9;
 }

@@ -1,33 +1,80 @@
 //! The association as the client sees it: what an AARQ asks for, and what an AARE grants or refuses.
 
-use super::{Authentication, ClientConfig, ClientError, Negotiated};
+use std::time::Duration;
+
+use super::proof::{Proof, high_level};
+use super::{Authentication, ClientConfig, ClientError, ClientEvent, ClientSession, Negotiated, State};
 use crate::dlms::acse::{
     AcseError, ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Diagnostic, Mechanism,
+    Secret,
 };
 use crate::dlms::apdu::{ConfirmedServiceError, DLMS_VERSION, InitiateRequest, InitiateResponse};
-use crate::dlms::conformance::ConformanceForm;
-use crate::dlms::security::{Protection, ProtectionError, Purpose};
+use crate::dlms::conformance::{Conformance, ConformanceForm};
+use crate::dlms::security::{Challenge, Level, Protection, ProtectionError, Purpose};
+use crate::link::Link;
+
+/// What an AARE grants; with a challenge, only to who answers it.
+struct Granted {
+    negotiated: Negotiated,
+    challenge: Option<Challenge>,
+}
+
+impl<L: Link, P: Protection> ClientSession<L, P> {
+    pub(super) fn send_association_request(&mut self, now: Duration) -> Result<(), ClientError> {
+        match request(&self.config, &mut self.protection) {
+            Ok(apdu) => self.transmit(now, &apdu),
+            Err(error) => {
+                self.close(now, Some(ClientError::Protection(error)));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn on_association_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
+        match result(apdu, &self.config, &mut self.protection) {
+            Ok(Granted { negotiated, challenge: None }) => {
+                self.event(ClientEvent::Associated(negotiated));
+                self.start_next(now, negotiated)
+            }
+            Ok(Granted { negotiated, challenge: Some(theirs) }) => {
+                let invoke = self.take_invoke_id();
+                let patience = self.patience(now, 1);
+                self.state = State::Proving { proof: Proof { negotiated, invoke, theirs }, patience };
+                self.send_proof(now)
+            }
+            Err(failure) => {
+                self.close(now, Some(failure));
+                Ok(())
+            }
+        }
+    }
+}
 
 /// The AARQ that asks for what `config` says.
-pub(super) fn request(config: &ClientConfig, protection: &mut impl Protection) -> Result<Vec<u8>, ProtectionError> {
+fn request(config: &ClientConfig, protection: &mut impl Protection) -> Result<Vec<u8>, ProtectionError> {
+    let ciphered = protection.ciphers();
+    protection.begin(ciphered, Level::NONE)?;
     let initiate = InitiateRequest {
-        dedicated_key: None,
+        dedicated_key: protection.offered_key().map(|key| Secret(key.expose())),
         response_allowed: true,
         quality_of_service: None,
         version: DLMS_VERSION,
-        conformance: config.proposed,
+        conformance: proposed(config, protection),
         form: ConformanceForm::short_tag(config.quirks.short_conformance_tag),
         client_max_receive_pdu_size: config.max_receive_pdu_size,
     };
-    let user_information = protection.protect(Purpose::Initiate, initiate.encode())?;
+    let initiate = initiate.encode();
+    let user_information = protection.protect(Purpose::Initiate, initiate)?;
     let (mechanism, authentication) = match &config.authentication {
         Authentication::None => (None, None),
         Authentication::Low(password) => (Some(Mechanism::Low), Some(password.expose())),
+        Authentication::High { how, challenge } => (Some(how.mechanism()), Some(Secret(challenge.octets()))),
     };
+    let title = protection.title();
     let request = AssociationRequest {
         version_1: true,
-        context: ApplicationContext::LogicalName,
-        calling_ap_title: None,
+        context: if ciphered { ApplicationContext::LogicalNameCiphered } else { ApplicationContext::LogicalName },
+        calling_ap_title: title.as_ref().map(|title| &title.0[..]),
         calling_user_id: config.user_id,
         mechanism,
         authentication,
@@ -36,12 +83,14 @@ pub(super) fn request(config: &ClientConfig, protection: &mut impl Protection) -
     Ok(request.encode())
 }
 
+/// Proofs are an ACTION.
+fn proposed(config: &ClientConfig, protection: &impl Protection) -> Conformance {
+    let proofs = if high_level(config).is_some() { Conformance::ACTION } else { Conformance::NONE };
+    config.proposed | protection.conformance() | proofs
+}
+
 /// What the AARE in `apdu` grants.
-pub(super) fn result(
-    apdu: &[u8],
-    config: &ClientConfig,
-    protection: &mut impl Protection,
-) -> Result<Negotiated, ClientError> {
+fn result(apdu: &[u8], config: &ClientConfig, protection: &mut impl Protection) -> Result<Granted, ClientError> {
     let response = AssociationResponse::decode(apdu).map_err(ClientError::Acse)?;
     let rejected = |service_error| ClientError::Rejected {
         result: response.result,
@@ -54,9 +103,10 @@ pub(super) fn result(
         return Err(rejected(error));
     }
     // "Accepted, now prove it": high level security, which this client did not propose.
-    if response.diagnostic == Diagnostic::AUTHENTICATION_REQUIRED {
+    if response.diagnostic == Diagnostic::AUTHENTICATION_REQUIRED && high_level(config).is_none() {
         return Err(rejected(None));
     }
+    protection.meet(response.responding_ap_title).map_err(ClientError::Protection)?;
     let missing = ClientError::Acse(AcseError::Missing { field: "user-information" });
     let initiate = response.user_information.ok_or(missing)?.to_vec();
     let initiate = protection.unprotect(Purpose::Initiate, initiate).map_err(ClientError::Protection)?;
@@ -64,11 +114,28 @@ pub(super) fn result(
         return Err(rejected(Some(error)));
     }
     let initiate = InitiateResponse::decode(&initiate).map_err(ClientError::Malformed)?;
-    Ok(Negotiated {
-        conformance: config.proposed & initiate.conformance,
+    if let Some(key) = protection.offered_key().cloned() {
+        protection.agree_on_key(key.expose()).map_err(ClientError::Protection)?;
+    }
+    let negotiated = Negotiated {
+        conformance: proposed(config, protection) & initiate.conformance,
         server_max_receive_pdu_size: initiate.server_max_receive_pdu_size,
         version: initiate.version,
         quality_of_service: initiate.quality_of_service,
         vaa_name: initiate.vaa_name,
-    })
+    };
+    protection.agreed(negotiated.conformance);
+    Ok(Granted { negotiated, challenge: challenge(&response, config)? })
+}
+
+/// The meter's challenge, where we asked for high level security. An AARE without one would do without the meter's proof.
+fn challenge(response: &AssociationResponse<'_>, config: &ClientConfig) -> Result<Option<Challenge>, ClientError> {
+    let Some((how, ours)) = high_level(config) else { return Ok(None) };
+    let unproven = ClientError::Unproven { source: ProtectionError::Proof };
+    if response.mechanism.is_some_and(|mechanism| mechanism != how.mechanism()) {
+        return Err(unproven);
+    }
+    let theirs = response.authentication.and_then(|Secret(octets)| Challenge::new(octets).ok());
+    // Our own challenge sent back asks us for the proof that we want to see.
+    theirs.filter(|theirs| theirs != ours).map(Some).ok_or(unproven)
 }

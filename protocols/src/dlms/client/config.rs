@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::dlms::acse::Password;
 use crate::dlms::conformance::Conformance;
+use crate::dlms::security::{Challenge, HighLevel};
 
 /// How the client proves who it is.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +14,8 @@ pub enum Authentication {
     None,
     /// Low level security: a password in clear.
     Low(Password),
+    /// High level security: both sides prove that they know a secret, which is not sent. The challenge is for one association.
+    High { how: HighLevel, challenge: Challenge },
 }
 
 #[derive(Debug, Clone)]

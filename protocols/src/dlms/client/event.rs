@@ -1,7 +1,10 @@
 //! What a client session reports: values, refusals, and why it ended.
 
 use crate::dlms::acse::{AcseError, AssociationResult, Diagnostic};
-use crate::dlms::apdu::{ApduError, ConfirmedServiceError, CosemAttribute, DataAccessResult, ExceptionResponse};
+use crate::dlms::apdu::{
+    ActionResult, ApduError, ConfirmedServiceError, CosemAttribute, DataAccessResult, ExceptionResponse,
+    ExceptionService,
+};
 use crate::dlms::conformance::Conformance;
 use crate::dlms::security::ProtectionError;
 use crate::link::LinkError;
@@ -133,6 +136,22 @@ pub enum ClientError {
     /// only its inactivity time-out ends.
     #[error("meter refused the association with an exception: {0}")]
     AssociationException(ExceptionResponse),
+    /// The meter has seen a greater invocation counter than ours, for example because ours was restored from an older copy. Whoever
+    /// trusts that the answer is the meter's lets the counter jump and tries again.
+    #[error("meter refused our invocation counter")]
+    CounterRefused { expected: Option<u32> },
+    /// The meter could not decipher what we sent: mostly another key, or another system title.
+    #[error("meter could not decipher our request")]
+    Undeciphered,
+    /// The meter did not take our proof: mostly another secret, which should not be tried again.
+    #[error("meter refused our proof of high level security: {0}")]
+    ProofRefused(ActionResult),
+    /// Whoever answers did not prove that it is the meter. It may know nothing of what only the meter knows.
+    #[error("meter did not prove who it is")]
+    Unproven {
+        #[source]
+        source: ProtectionError,
+    },
     #[error("link failed while {stage}")]
     Link {
         stage: Stage,
@@ -167,6 +186,27 @@ pub enum ClientError {
 impl ClientError {
     /// The meter understood and said no: asking again in the same way does not help.
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Rejected { .. } | Self::AssociationException(_))
+        matches!(
+            self,
+            Self::Rejected { .. }
+                | Self::AssociationException(_)
+                | Self::CounterRefused { .. }
+                | Self::Undeciphered
+                | Self::ProofRefused(_)
+        )
+    }
+
+    /// What an exception means for an association.
+    pub(super) fn exception(exception: ExceptionResponse) -> Self {
+        match exception.service {
+            ExceptionService::InvocationCounterError(expected) => Self::CounterRefused { expected },
+            ExceptionService::DecipheringError => Self::Undeciphered,
+            _ => Self::AssociationException(exception),
+        }
+    }
+
+    /// Whether the next request would meet the same.
+    pub(super) const fn is_of_ciphering(&self) -> bool {
+        matches!(self, Self::CounterRefused { .. } | Self::Undeciphered)
     }
 }

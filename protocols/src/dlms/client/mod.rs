@@ -10,6 +10,7 @@
 mod association;
 mod config;
 mod event;
+mod proof;
 mod read;
 
 pub use config::{Authentication, ClientConfig, Limits, Quirks};
@@ -24,6 +25,7 @@ use crate::link::{Link, LinkError, LinkInput, LinkOutput};
 use super::acse::{self, AssociationResult, Diagnostic, Release};
 use super::apdu::{ConfirmedServiceError, CosemAttribute, ExceptionResponse, GetRequest, GetResponse, InvokeId, tag};
 use super::security::{Plain, Protection, Purpose};
+use proof::Proof;
 use read::{Exchange, Read, Step};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,11 @@ enum State {
     Clearing,
     Connecting,
     Associating(Patience),
+    /// High level security: our proof is on its way.
+    Proving {
+        proof: Proof,
+        patience: Patience,
+    },
     Associated {
         negotiated: Negotiated,
         work: Work,
@@ -50,6 +57,13 @@ enum State {
     /// The link is closing; afterwards the session ended so.
     Closing(Option<ClientError>),
     Ended,
+}
+
+impl State {
+    /// What an APDU that arrives now is for.
+    const fn purpose(&self) -> Purpose {
+        if matches!(self, Self::Proving { .. }) { Purpose::Proof } else { Purpose::Service }
+    }
 }
 
 #[derive(Debug)]
@@ -199,9 +213,14 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         }
     }
 
-    /// The protection, for example to save its invocation counter.
+    /// The protection, for example to see whether its invocation counter is low.
     pub fn protection(&self) -> &P {
         &self.protection
+    }
+
+    /// The protection, for example to extend its invocation counter.
+    pub fn protection_mut(&mut self) -> &mut P {
+        &mut self.protection
     }
 
     fn take_request_id(&mut self) -> Result<RequestId, ClientError> {
@@ -211,6 +230,12 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         let request = RequestId(self.next_request);
         self.next_request = self.next_request.wrapping_add(1);
         Ok(request)
+    }
+
+    fn take_invoke_id(&mut self) -> InvokeId {
+        let invoke = InvokeId::confirmed(self.next_invoke);
+        self.next_invoke = self.next_invoke.wrapping_add(1);
+        invoke
     }
 
     fn enqueue(&mut self, now: Duration, read: Read) -> Result<(), ClientError> {
@@ -285,7 +310,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             (None, _) => self.ignore(Ignored::Empty),
             (Some(acse::AARE), State::Associating(_)) => return self.on_association_response(now, &apdu),
             (Some(acse::RLRE), State::Releasing(_)) => self.close(now, None),
-            _ => match self.protection.unprotect(Purpose::Service, apdu) {
+            (_, state) => match self.protection.unprotect(state.purpose(), apdu) {
                 Ok(apdu) => return self.on_service(now, apdu),
                 Err(error) => self.ignore(Ignored::Protection(error)),
             },
@@ -300,9 +325,10 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 self.event(ClientEvent::Notification(apdu));
             }
             Some(tag::GET_RESPONSE) => return self.on_get_response(now, &apdu),
+            Some(tag::ACTION_RESPONSE) => return self.on_action_response(now, &apdu),
             Some(tag::EXCEPTION_RESPONSE) => match ExceptionResponse::decode(&apdu) {
                 Ok(exception) => {
-                    let refusal = ClientError::AssociationException(exception);
+                    let refusal = ClientError::exception(exception);
                     return self.on_refusal(now, refusal, &ReadError::Exception(exception));
                 }
                 Err(error) => self.close(now, Some(ClientError::Malformed(error))),
@@ -326,8 +352,13 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     /// An error that names no request: it is meant for the one on its way.
     fn on_refusal(&mut self, now: Duration, association: ClientError, reading: &ReadError) -> Result<(), ClientError> {
         match std::mem::replace(&mut self.state, State::Ended) {
-            State::Associating(_) => self.close(now, Some(association)),
+            State::Associating(_) | State::Proving { .. } => self.close(now, Some(association)),
             State::Releasing(_) => self.close(now, None),
+            State::Associated { work: Work::Reading { .. }, .. }
+                if association.is_of_ciphering() && self.protection.ciphers() =>
+            {
+                self.close(now, Some(association));
+            }
             State::Associated { negotiated, work: Work::Reading { mut read, exchange, .. } } => {
                 read.refuse(&exchange, reading);
                 self.queue.push_front(read);
@@ -339,29 +370,6 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             }
         }
         Ok(())
-    }
-
-    fn send_association_request(&mut self, now: Duration) -> Result<(), ClientError> {
-        match association::request(&self.config, &mut self.protection) {
-            Ok(apdu) => self.transmit(now, &apdu),
-            Err(error) => {
-                self.close(now, Some(ClientError::Protection(error)));
-                Ok(())
-            }
-        }
-    }
-
-    fn on_association_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
-        match association::result(apdu, &self.config, &mut self.protection) {
-            Ok(negotiated) => {
-                self.event(ClientEvent::Associated(negotiated));
-                self.start_next(now, negotiated)
-            }
-            Err(failure) => {
-                self.close(now, Some(failure));
-                Ok(())
-            }
-        }
     }
 
     fn on_get_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
@@ -425,7 +433,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 self.event(read.finish());
                 continue;
             };
-            self.next_invoke = self.next_invoke.wrapping_add(1);
+            self.take_invoke_id();
             let patience = self.patience(now, 1);
             let work = Work::Reading { read, exchange, apdu: apdu.clone(), patience };
             self.state = State::Associated { negotiated, work };
@@ -462,6 +470,10 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 *patience = renewed;
                 self.send_association_request(now)
             }
+            State::Proving { patience, .. } => {
+                *patience = renewed;
+                self.send_proof(now)
+            }
             State::Associated { work: Work::Reading { apdu, patience, .. }, .. } => {
                 *patience = renewed;
                 let apdu = apdu.clone();
@@ -472,7 +484,11 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     }
 
     fn transmit_service(&mut self, now: Duration, apdu: Vec<u8>) -> Result<(), ClientError> {
-        match self.protection.protect(Purpose::Service, apdu) {
+        self.transmit_protected(now, Purpose::Service, apdu)
+    }
+
+    fn transmit_protected(&mut self, now: Duration, purpose: Purpose, apdu: Vec<u8>) -> Result<(), ClientError> {
+        match self.protection.protect(purpose, apdu) {
             Ok(apdu) => self.transmit(now, &apdu),
             Err(error) => {
                 self.close(now, Some(ClientError::Protection(error)));
@@ -510,6 +526,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     fn current_patience(&self) -> Option<Patience> {
         match &self.state {
             State::Associating(patience)
+            | State::Proving { patience, .. }
             | State::Releasing(patience)
             | State::Associated { work: Work::Reading { patience, .. }, .. } => Some(*patience),
             _ => None,
@@ -527,7 +544,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     fn stage(&self) -> Stage {
         match &self.state {
             State::Idle | State::Clearing | State::Connecting => Stage::Connecting,
-            State::Associating(_) => Stage::Associating,
+            State::Associating(_) | State::Proving { .. } => Stage::Associating,
             State::Associated { work: Work::Reading { .. }, .. } => Stage::Reading,
             State::Associated { work: Work::None, .. } => Stage::Waiting,
             State::Releasing(_) | State::Closing(_) | State::Ended => Stage::Releasing,

@@ -5,7 +5,7 @@ use crate::dlms::acse::Password;
 use crate::dlms::apdu::{DataAccessResult, ExceptionService, ExceptionState, write_results};
 use crate::dlms::conformance::Conformance;
 use crate::dlms::pair::{APDU, CLOCK, Dice, DummyLink, ENERGY, FAREWELL, SERIAL};
-use crate::dlms::security::ProtectionError;
+use crate::dlms::security::{Challenge, HighLevel, ProtectionError};
 use proptest::prelude::*;
 
 const AARE: &str = "6129a109060760857405080101a203020100a305a103020100be10040e0800065f1f04000038 1f01f40007";
@@ -539,5 +539,40 @@ proptest! {
         });
         let is_answered = matches!(bench.last(), ClientEvent::Value { .. } | ClientEvent::Failed { .. });
         prop_assert!(result.is_err() || is_answered);
+    }
+}
+
+/// A client of high level security whose meter answers the AARQ so.
+fn proving(aare: &[u8]) -> ClientError {
+    let challenge = Challenge::new(*b"K56iVagY").unwrap();
+    let authentication = Authentication::High { how: HighLevel::Md5(Password::new("secret")), challenge };
+    let mut bench = Bench::new(ClientConfig { authentication, ..ClientConfig::default() });
+    bench.run(&mut |_| vec![aare.to_vec()]).unwrap_err()
+}
+
+// Negative control: take an AARE without a challenge for an association.
+#[test]
+fn a_meter_that_does_without_proofs_is_left() {
+    let unproven = ClientError::Unproven { source: ProtectionError::Proof };
+    // Neither mechanism nor challenge, as if low level security had been asked for.
+    assert_eq!(proving(&hex(AARE)), unproven);
+    for (mechanism, value) in [
+        // Another mechanism.
+        ("01", "503677524a323146"),
+        // Our own challenge: it would be answered with the proof that we want to see.
+        ("03", "4b35366956616759"),
+        // Seven octets, which somebody might have seen before.
+        ("03", "50367752 4a3231"),
+    ] {
+        let value: String = value.split(' ').collect();
+        let length = value.len() / 2;
+        let fields = format!(
+            "a109060760857405080101 a203020100 a305a10302010e 88020780 890760857405080 2{mechanism} \
+             aa{:02x}80{length:02x}{value} be10040e0800065f1f0400003c1f01f40007",
+            length + 2
+        );
+        let fields = hex(&fields);
+        let aare = [&[0x61, fields.len() as u8], &fields[..]].concat();
+        assert_eq!(proving(&aare), unproven, "{mechanism} {value}");
     }
 }

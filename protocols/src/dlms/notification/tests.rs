@@ -53,7 +53,9 @@ fn date_time_text(date_time: DateTime) -> String {
 }
 
 fn string_text(octets: &[u8]) -> String {
-    if let Ok(octets) = octets.try_into() {
+    // A serial number may have twelve digits.
+    let is_number = octets.iter().all(u8::is_ascii_digit);
+    if let (false, Ok(octets)) = (is_number, octets.try_into()) {
         return date_time_text(DateTime(octets));
     }
     if octets.len() == 6 {
@@ -106,7 +108,7 @@ fn notification_lines(notification: &DataNotification<'_>) -> Vec<String> {
 }
 
 /// What the APDU says is what is known of it.
-fn compare(name: &str, apdu: &[u8], expected: &str) {
+pub(crate) fn compare(name: &str, apdu: &[u8], expected: &str) {
     let notification = decode_data_notification(apdu).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(notification_lines(&notification), expected_lines(expected), "{name}");
     assert_eq!(notification.surplus, [0; 0], "{name}");

@@ -2,6 +2,7 @@
 
 use crate::dlms::acse::Password;
 use crate::dlms::conformance::Conformance;
+use crate::dlms::security::{HighLevel, Level, SystemTitle};
 
 /// Who a client turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,6 +11,19 @@ pub enum ClientRole {
     Public,
     /// Associated with the password of low level security.
     Reader,
+    /// Manages the meter; by high level security.
+    Manager,
+}
+
+/// A client that proves itself by high level security.
+#[derive(Debug, Clone)]
+pub struct HighLevelClient {
+    pub role: ClientRole,
+    pub how: HighLevel,
+    /// The only one that is meant, where several prove themselves in the same way.
+    pub title: Option<SystemTitle>,
+    /// How its APDUs have to be protected at least.
+    pub minimum: Level,
 }
 
 #[derive(Debug, Clone)]
@@ -18,6 +32,10 @@ pub struct ServerConfig {
     pub public_client: bool,
     /// The password of the reader; without one nobody is let in as reader.
     pub reader_password: Option<Password>,
+    /// How the APDUs of a reader with a password have to be protected at least.
+    pub reader_minimum: Level,
+    /// The first that fits an AARQ is meant.
+    pub high_level: Vec<HighLevelClient>,
     pub conformance: Conformance,
     /// The longest APDU that this server takes; 0 is no limit.
     pub max_receive_pdu_size: u16,
@@ -39,6 +57,8 @@ impl Default for ServerConfig {
         Self {
             public_client: true,
             reader_password: None,
+            reader_minimum: Level::NONE,
+            high_level: Vec::new(),
             conformance: Self::CONFORMANCE,
             max_receive_pdu_size: Self::MAX_RECEIVE_PDU_SIZE,
             quirks: Quirks::default(),

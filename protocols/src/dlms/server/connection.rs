@@ -91,6 +91,11 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
         &self.session
     }
 
+    /// The session, for example to give it a challenge.
+    pub fn session_mut(&mut self) -> &mut ServerSession<P> {
+        &mut self.session
+    }
+
     fn event(&mut self, event: ServerEvent) {
         self.outputs.push_back(ServerOutput::Event(event));
     }

@@ -3,22 +3,22 @@
 //! [`ServerSession`] turns a request APDU into the answer; [`ServerConnection`] drives it over a [`crate::link::Link`].
 //! The objects themselves are behind [`ObjectServer`].
 
+mod association;
 mod config;
 mod connection;
 mod transfer;
 
-pub use config::{ClientRole, Quirks, ServerConfig};
+pub use config::{ClientRole, HighLevelClient, Quirks, ServerConfig};
 pub use connection::{ServerConnection, ServerOutput};
 
-use super::acse::{self, ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Diagnostic};
-use super::acse::{Mechanism, Release};
+use super::acse::{self, Diagnostic};
 use super::apdu::{
-    AttributeReference, ConfirmedServiceError, CosemAttribute, DLMS_VERSION, DataAccessResult, ExceptionResponse,
-    ExceptionService, ExceptionState, GetRequest, GetResponse, InitiateRequest, InitiateResponse, InvokeId,
-    VAA_NAME_LOGICAL_NAME, tag, write_results,
+    AttributeReference, CosemAttribute, DataAccessResult, ExceptionResponse, ExceptionService, ExceptionState,
+    GetRequest, GetResponse, InvokeId, tag, write_results,
 };
-use super::conformance::{Conformance, ConformanceForm};
-use super::security::{Plain, Protection, Purpose};
+use super::conformance::Conformance;
+use super::security::{Challenge, Plain, Protection, ProtectionError, Purpose};
+use association::Pending;
 use transfer::Transfer;
 
 /// The objects of a logical device.
@@ -43,6 +43,8 @@ pub enum ServerEvent {
     Connected,
     /// The link went down, and with it the association.
     Disconnected,
+    /// An answer could not be protected, mostly because no invocation counter is left.
+    Unprotected,
 }
 
 /// Octets of all values in one answer: a list may name the same load profile hundreds of times.
@@ -58,8 +60,6 @@ struct Association {
     pdu_size: usize,
 }
 
-/// A refusal of an AARQ: the diagnostic of ACSE and the error of Initiate.
-type Rejection = (Diagnostic, ConfirmedServiceError);
 /// The two halves of an ExceptionResponse.
 type Exception = (ExceptionState, ExceptionService);
 
@@ -67,6 +67,12 @@ pub struct ServerSession<P = Plain> {
     config: ServerConfig,
     protection: P,
     association: Option<Association>,
+    /// How the client of the association proves itself.
+    pending: Option<Pending>,
+    /// The association ends when the answer to this APDU is protected.
+    is_ending: bool,
+    /// For the next client that is to prove itself.
+    challenge: Option<Challenge>,
     transfer: Option<Transfer>,
     event: Option<ServerEvent>,
 }
@@ -80,18 +86,55 @@ impl ServerSession {
 
 impl<P: Protection> ServerSession<P> {
     pub fn with_protection(config: ServerConfig, protection: P) -> Self {
-        Self { config, protection, association: None, transfer: None, event: None }
+        Self {
+            config,
+            protection,
+            association: None,
+            pending: None,
+            is_ending: false,
+            challenge: None,
+            transfer: None,
+            event: None,
+        }
+    }
+
+    /// The challenge for the next client of high level security. Each is used once; without one such a client is sent away for now.
+    pub fn set_challenge(&mut self, challenge: Challenge) {
+        self.challenge = Some(challenge);
+    }
+
+    /// Whether the owner ought to [`Self::set_challenge`].
+    pub fn wants_challenge(&self) -> bool {
+        self.challenge.is_none() && !self.config.high_level.is_empty()
+    }
+
+    /// The protection, for example to see whether its invocation counter is low.
+    pub fn protection(&self) -> &P {
+        &self.protection
+    }
+
+    /// The protection, for example to extend its invocation counter.
+    pub fn protection_mut(&mut self) -> &mut P {
+        &mut self.protection
     }
 
     /// Forgets the association: the link to the client is gone.
     pub fn reset(&mut self) {
         self.association = None;
+        self.pending = None;
+        self.is_ending = false;
         self.transfer = None;
+        self.protection.end();
     }
 
-    /// Who is associated.
+    /// Who is associated, and has proved it where proof is asked for.
     pub fn client(&self) -> Option<ClientRole> {
-        self.association.map(|association| association.role)
+        self.served().map(|association| association.role)
+    }
+
+    /// The association, unless its client has still to prove itself.
+    fn served(&self) -> Option<Association> {
+        self.association.filter(|_| self.pending.as_ref().is_none_or(|pending| pending.is_proven))
     }
 
     /// What the last answer meant for the association, if anything.
@@ -105,101 +148,22 @@ impl<P: Protection> ServerSession<P> {
             acse::AARQ => Some(self.associate(apdu)),
             acse::RLRQ => self.release(apdu),
             _ => match self.serve(apdu, objects) {
-                Ok(answer) => self.protection.protect(Purpose::Service, answer).ok(),
+                Ok(answer) => Some(self.protected(answer)),
                 // Never ciphered: it may say that there is no common key.
                 Err((state, service)) => Some(ExceptionResponse::new(state, service).encode()),
             },
         }
     }
 
-    fn associate(&mut self, apdu: &[u8]) -> Vec<u8> {
-        // An AARQ within an association begins a new one.
-        self.reset();
-        match self.negotiate(apdu) {
-            Ok((association, user_information)) => {
-                self.association = Some(association);
-                self.event = Some(ServerEvent::Associated(association.role));
-                // Some clients take a server that does not repeat the mechanism for one that did not ask for the password.
-                let mechanism = (association.role == ClientRole::Reader).then_some(Mechanism::Low);
-                let response = association_response(AssociationResult::Accepted, Diagnostic::NULL);
-                AssociationResponse { mechanism, user_information: Some(&user_information), ..response }.encode()
-            }
-            Err((diagnostic, error)) => {
-                self.event = Some(ServerEvent::Rejected(diagnostic));
-                let error = error.encode();
-                let user_information = (!self.config.quirks.reject_without_user_information).then_some(&error[..]);
-                let response = association_response(AssociationResult::RejectedPermanent, diagnostic);
-                AssociationResponse { user_information, ..response }.encode()
-            }
+    fn protected(&mut self, answer: Vec<u8>) -> Vec<u8> {
+        let protected = self.protection.protect(Purpose::Service, answer);
+        if self.is_ending {
+            self.reset();
         }
-    }
-
-    /// Decides on an AARQ; answers with the association and the InitiateResponse.
-    fn negotiate(&mut self, apdu: &[u8]) -> Result<(Association, Vec<u8>), Rejection> {
-        let refused = |diagnostic| (diagnostic, ConfirmedServiceError::REFUSED_BY_THE_VDE_HANDLER);
-        let initiate_error = |error| (Diagnostic::NO_REASON_GIVEN, error);
-        let request = AssociationRequest::decode(apdu).map_err(|_| refused(Diagnostic::NO_REASON_GIVEN))?;
-        if !request.version_1 {
-            return Err(refused(Diagnostic::NO_COMMON_ACSE_VERSION));
-        }
-        if request.context != ApplicationContext::LogicalName {
-            return Err(refused(Diagnostic::APPLICATION_CONTEXT_NOT_SUPPORTED));
-        }
-        let role = self.authenticate(&request).map_err(refused)?;
-        let initiate = request.user_information.ok_or(refused(Diagnostic::NO_REASON_GIVEN))?.to_vec();
-        let initiate = self.protection.unprotect(Purpose::Initiate, initiate);
-        let initiate = initiate.map_err(|_| refused(Diagnostic::NO_REASON_GIVEN))?;
-        let initiate = InitiateRequest::decode(&initiate).map_err(|_| refused(Diagnostic::NO_REASON_GIVEN))?;
-        if initiate.version < DLMS_VERSION {
-            return Err(initiate_error(ConfirmedServiceError::DLMS_VERSION_TOO_LOW));
-        }
-        let conformance = initiate.conformance & self.config.conformance;
-        if !conformance.contains(Conformance::GET) {
-            return Err(initiate_error(ConfirmedServiceError::INCOMPATIBLE_CONFORMANCE));
-        }
-        let pdu_size = match usize::from(initiate.client_max_receive_pdu_size) {
-            0 => UNLIMITED_PDU_SIZE,
-            size => size,
-        };
-        // A block has to hold at least one octet of data.
-        let Some(pdu_size) =
-            pdu_size.checked_sub(self.protection.overhead()).filter(|size| *size > GetResponse::BLOCK_OVERHEAD)
-        else {
-            return Err(initiate_error(ConfirmedServiceError::PDU_SIZE_TOO_SHORT));
-        };
-        let response = InitiateResponse {
-            quality_of_service: None,
-            version: DLMS_VERSION,
-            conformance,
-            form: ConformanceForm::short_tag(self.config.quirks.short_conformance_tag),
-            server_max_receive_pdu_size: self.config.max_receive_pdu_size,
-            vaa_name: VAA_NAME_LOGICAL_NAME,
-        };
-        let response = self.protection.protect(Purpose::Initiate, response.encode());
-        let response = response.map_err(|_| refused(Diagnostic::NO_REASON_GIVEN))?;
-        Ok((Association { role, conformance, pdu_size }, response))
-    }
-
-    fn authenticate(&self, request: &AssociationRequest<'_>) -> Result<ClientRole, Diagnostic> {
-        match request.mechanism {
-            None | Some(Mechanism::Lowest) if self.config.public_client => Ok(ClientRole::Public),
-            None | Some(Mechanism::Lowest) => Err(Diagnostic::MECHANISM_REQUIRED),
-            Some(Mechanism::Low) => {
-                let offered = request.authentication.ok_or(Diagnostic::AUTHENTICATION_REQUIRED)?;
-                match &self.config.reader_password {
-                    Some(password) if password.matches(offered.0) => Ok(ClientRole::Reader),
-                    _ => Err(Diagnostic::AUTHENTICATION_FAILURE),
-                }
-            }
-            Some(_) => Err(Diagnostic::MECHANISM_NOT_RECOGNISED),
-        }
-    }
-
-    fn release(&mut self, apdu: &[u8]) -> Option<Vec<u8>> {
-        Release::decode_request(apdu).ok()?;
-        self.reset();
-        self.event = Some(ServerEvent::Released);
-        (!self.config.quirks.ignores_release).then(|| Release::NORMAL.encode_response())
+        protected.unwrap_or_else(|_| {
+            self.event = Some(ServerEvent::Unprotected);
+            ExceptionResponse::new(ExceptionState::ServiceNotAllowed, ExceptionService::OtherReason).encode()
+        })
     }
 
     fn serve(&mut self, apdu: &[u8], objects: &mut dyn ObjectServer) -> Result<Vec<u8>, Exception> {
@@ -207,11 +171,15 @@ impl<P: Protection> ServerSession<P> {
         if size_max > 0 && apdu.len() > size_max {
             return Err((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong));
         }
-        let apdu = self
-            .protection
-            .unprotect(Purpose::Service, apdu.to_vec())
-            .map_err(|_| (ExceptionState::ServiceNotAllowed, ExceptionService::DecipheringError))?;
-        match (apdu.first().copied(), self.association) {
+        let is_proving = self.association.is_some() && self.served().is_none();
+        let purpose = if is_proving { Purpose::Proof } else { Purpose::Service };
+        let apdu = self.protection.unprotect(purpose, apdu.to_vec()).map_err(|error| exception_of(&error))?;
+        if let (Some(tag::ACTION_REQUEST), Some(association), Some(_)) =
+            (apdu.first().copied(), self.association, &self.pending)
+        {
+            return self.reply_to_challenge(&apdu, association.role);
+        }
+        match (apdu.first().copied(), self.served()) {
             (Some(tag::GET_REQUEST), Some(association)) => match GetRequest::decode(&apdu) {
                 Ok(request) => self.get(association, &request, objects),
                 Err(_) => Err((ExceptionState::ServiceNotAllowed, ExceptionService::OtherReason)),
@@ -323,16 +291,13 @@ impl<P: Protection> ServerSession<P> {
     }
 }
 
-fn association_response(result: AssociationResult, diagnostic: Diagnostic) -> AssociationResponse<'static> {
-    AssociationResponse {
-        context: ApplicationContext::LogicalName,
-        result,
-        diagnostic,
-        responding_ap_title: None,
-        mechanism: None,
-        authentication: None,
-        user_information: None,
-    }
+/// How a client is told that its APDU was not accepted.
+fn exception_of(error: &ProtectionError) -> Exception {
+    let service = match error {
+        ProtectionError::Replayed { expected, .. } => ExceptionService::InvocationCounterError(Some(*expected)),
+        _ => ExceptionService::DecipheringError,
+    };
+    (ExceptionState::ServiceNotAllowed, service)
 }
 
 #[cfg(test)]

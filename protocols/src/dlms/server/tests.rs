@@ -1,7 +1,10 @@
 //! The server, APDU by APDU.
 
 use super::*;
-use crate::dlms::acse::{Password, Secret};
+use crate::dlms::acse::{
+    ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Mechanism, Password, Secret,
+};
+use crate::dlms::apdu::ConfirmedServiceError;
 use crate::dlms::pair::{ENERGY, Objects, PROFILE};
 use proptest::prelude::*;
 

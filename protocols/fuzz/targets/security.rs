@@ -1,0 +1,42 @@
+use protocols::dlms::security::{
+    Key, Keys, Level, ProtectionError, PushConfig, PushReceiver, ReceivedCounters, SecurityControl, SecurityQuirks,
+    SystemTitle, unwrap_key,
+};
+
+const METER: SystemTitle = SystemTitle(*b"KAM\x00\x00\xbcaN");
+
+/// Octets as a push, taken by who wants it authenticated, by who takes everything, and by who knows nothing; and as a wrapped key. What is
+/// accepted is no longer than what came, and said to be authenticated only by who checks it, and once.
+pub(crate) fn target(data: &[u8]) {
+    let keys = Keys {
+        unicast: Some(Key::from([1; 16])),
+        broadcast: Some(Key::from([2; 16])),
+        authentication: Some(Key::from([3; 16])),
+    };
+    let strict = PushConfig { key_encrypting: Some(Key::from([9; 16])), ..PushConfig::new(keys.clone()) };
+    let quirks =
+        SecurityQuirks { empty_title: true, unverified: true, any_suite: true, ..SecurityQuirks::default() };
+    let lenient = PushConfig { sender: Some(METER), minimum: Level::NONE, quirks, ..strict.clone() };
+    let blind = PushConfig { minimum: Level::NONE, ..PushConfig::new(Keys::default()) };
+    for (config, checks) in [(strict, true), (lenient, false), (blind, false)] {
+        let mut receiver = PushReceiver::new(config, ReceivedCounters::default()).expect("keys of suite 0");
+        match receiver.receive(data) {
+            Ok(pushed) => {
+                assert!(!pushed.apdu.is_empty() && pushed.apdu.len() <= data.len());
+                assert!(checks || !pushed.authenticated);
+                assert!(!format!("{pushed:?}{:?}", pushed.notification()).is_empty());
+                let again = receiver.receive(data);
+                assert!(!pushed.authenticated || matches!(again, Err(ProtectionError::Replayed { .. })));
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+    if let Some(&octet) = data.first()
+        && let Ok(control) = SecurityControl::decode(octet)
+    {
+        assert_eq!(control.octet(), octet);
+    }
+    if let Ok(key) = unwrap_key(&Key::from([9; 16]), data) {
+        assert_eq!(key.bits() / 8 + 8, data.len());
+    }
+}

@@ -1,0 +1,176 @@
+//! Invocation counters: our own, of which none may be used twice, and those that peers have used.
+
+use super::{ProtectionError, SystemTitle};
+
+/// The invocation counters that the owner has reserved for this side.
+///
+/// Two APDUs with the same counter under the same key give the authentication away. So the owner writes down the end of a
+/// range before it hands the range over, and after a start begins at the end that is written down, whatever was used of it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Counter {
+    next: u32,
+    end: u32,
+}
+
+impl Counter {
+    /// Fewer than these left: time to reserve more. A long profile in small blocks takes hundreds.
+    pub const LOW: u32 = 256;
+
+    /// `first..end`. 4,294,967,295 is never used: with it a key is spent.
+    pub const fn reserved(first: u32, end: u32) -> Self {
+        Self { next: first, end }
+    }
+
+    /// The next one to be used; `None` when the range is used up.
+    #[expect(clippy::should_implement_trait, reason = "a counter is no iterator that could be cloned or collected")]
+    pub fn next(&mut self) -> Option<u32> {
+        let next = self.peek()?;
+        self.next += 1;
+        Some(next)
+    }
+
+    /// What [`Self::next`] answers next.
+    pub const fn peek(&self) -> Option<u32> {
+        if self.next < self.end { Some(self.next) } else { None }
+    }
+
+    /// How many may still be used.
+    pub const fn left(&self) -> u32 {
+        self.end.saturating_sub(self.next)
+    }
+
+    /// Whether the owner ought to reserve more, and [`Self::extend`].
+    pub const fn is_low(&self) -> bool {
+        self.left() < Self::LOW
+    }
+
+    /// The owner has written down that counters below `end` are used. A lower end than before changes nothing.
+    pub fn extend(&mut self, end: u32) {
+        self.end = self.end.max(end);
+    }
+
+    /// Jumps ahead, as a peer asks that has seen greater ones (invocation-counter-error). What lies before is never used; whether
+    /// `next` is reserved is for [`Self::extend`] to say.
+    pub fn skip_to(&mut self, next: u32) {
+        self.next = self.next.max(next);
+    }
+}
+
+/// Which key a counter belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeySet {
+    GlobalUnicast,
+    GlobalBroadcast,
+    Dedicated,
+}
+
+impl KeySet {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::GlobalUnicast => "global unicast",
+            Self::GlobalBroadcast => "global broadcast",
+            Self::Dedicated => "dedicated",
+        }
+    }
+}
+
+/// The greatest invocation counter that each peer has used with each key. Smaller ones, and the same, are replays.
+///
+/// To be kept across sessions, or what was recorded of one can be replayed into the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReceivedCounters(Vec<(KeySet, SystemTitle, u32)>);
+
+impl ReceivedCounters {
+    /// A meter has a handful of clients. Only who has the key is remembered.
+    pub const PEERS_MAX: usize = 64;
+
+    pub fn greatest(&self, keys: KeySet, peer: SystemTitle) -> Option<u32> {
+        self.0.iter().find(|(set, title, _)| (*set, *title) == (keys, peer)).map(|(.., counter)| *counter)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (KeySet, SystemTitle, u32)> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// From now on only greater ones are accepted.
+    pub fn remember(&mut self, keys: KeySet, peer: SystemTitle, counter: u32) -> Result<(), ProtectionError> {
+        if let Some((.., greatest)) = self.0.iter_mut().find(|(set, title, _)| (*set, *title) == (keys, peer)) {
+            *greatest = counter.max(*greatest);
+            return Ok(());
+        }
+        if self.0.len() >= Self::PEERS_MAX {
+            return Err(ProtectionError::TooManyPeers { limit: Self::PEERS_MAX });
+        }
+        self.0.push((keys, peer, counter));
+        Ok(())
+    }
+
+    pub(super) fn check(&self, keys: KeySet, peer: SystemTitle, counter: u32) -> Result<(), ProtectionError> {
+        match self.greatest(keys, peer) {
+            Some(greatest) if counter <= greatest => {
+                Err(ProtectionError::Replayed { counter, expected: greatest.saturating_add(1) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_used_once_and_only_when_reserved() {
+        let mut counter = Counter::reserved(7, 9);
+        assert!(counter.is_low());
+        assert_eq!([counter.next(), counter.next(), counter.next()], [Some(7), Some(8), None]);
+        counter.extend(8);
+        assert_eq!(counter.next(), None);
+        counter.extend(1_009);
+        assert_eq!((counter.left(), counter.is_low(), counter.next()), (1_000, false, Some(9)));
+        counter.skip_to(5);
+        assert_eq!(counter.next(), Some(10));
+        counter.skip_to(2_000);
+        assert_eq!((counter.left(), counter.next()), (0, None));
+    }
+
+    #[test]
+    fn the_last_counter_of_all_is_never_used() {
+        let mut counter = Counter::reserved(u32::MAX - 1, u32::MAX);
+        assert_eq!([counter.next(), counter.next()], [Some(u32::MAX - 1), None]);
+        counter.skip_to(u32::MAX);
+        assert_eq!(counter.next(), None);
+    }
+
+    #[test]
+    fn counters_of_peers_rise_for_each_of_them_and_each_key() {
+        let (a, b) = (SystemTitle(*b"AAA00001"), SystemTitle(*b"BBB00001"));
+        let mut received = ReceivedCounters::default();
+        received.remember(KeySet::GlobalUnicast, a, 10).unwrap();
+        let replayed = |counter| Err(ProtectionError::Replayed { counter, expected: 11 });
+        assert_eq!(received.check(KeySet::GlobalUnicast, a, 10), replayed(10));
+        assert_eq!(received.check(KeySet::GlobalUnicast, a, 0), replayed(0));
+        for (keys, peer, counter) in
+            [(KeySet::GlobalUnicast, a, 11), (KeySet::GlobalUnicast, b, 0), (KeySet::GlobalBroadcast, a, 0)]
+        {
+            assert_eq!(received.check(keys, peer, counter), Ok(()));
+        }
+        received.remember(KeySet::GlobalUnicast, a, 3).unwrap();
+        assert_eq!(received.greatest(KeySet::GlobalUnicast, a), Some(10));
+    }
+
+    #[test]
+    fn no_more_peers_are_remembered_than_there_is_room_for() {
+        let mut received = ReceivedCounters::default();
+        let peer = |number: u32| {
+            let [a, b, c, d] = number.to_be_bytes();
+            SystemTitle([0, 0, 0, 0, a, b, c, d])
+        };
+        for number in 0..64 {
+            received.remember(KeySet::GlobalUnicast, peer(number), 1).unwrap();
+        }
+        let refused = Err(ProtectionError::TooManyPeers { limit: 64 });
+        assert_eq!(received.remember(KeySet::GlobalUnicast, peer(64), 1), refused);
+        assert_eq!(received.remember(KeySet::GlobalUnicast, peer(63), 2), Ok(()));
+    }
+}
