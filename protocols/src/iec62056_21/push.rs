@@ -178,6 +178,18 @@ pub fn encode_push(out: &mut Vec<u8>, identification: &Identification, lines: &[
     out.extend(b"!\r\n");
 }
 
+/// Writes a push with STX, ETX and a block check round the data, as some meters send it.
+pub fn encode_checked_push(out: &mut Vec<u8>, identification: &Identification, lines: &[u8]) {
+    identification.encode(out);
+    out.push(STX);
+    let start = out.len();
+    out.extend(lines);
+    out.extend(b"!\r\n");
+    out.push(ETX);
+    let check = bcc(out.get(start..).unwrap_or_default());
+    out.push(check);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,7 +286,12 @@ mod tests {
             encode_push(&mut out, &identification, lines.as_bytes());
             let PushScan::Push { push, used } = scan_push(&out) else { panic!() };
             prop_assert_eq!(used, out.len());
-            prop_assert_eq!(push, Push { identification, content: lines.as_bytes(), bcc: None });
+            prop_assert_eq!(push, Push { identification: identification.clone(), content: lines.as_bytes(), bcc: None });
+            out.clear();
+            encode_checked_push(&mut out, &identification, lines.as_bytes());
+            let PushScan::Push { push, used } = scan_push(&out) else { panic!() };
+            prop_assert_eq!(used, out.len());
+            prop_assert_eq!(push, Push { identification, content: lines.as_bytes(), bcc: Some(Bcc::Valid) });
         }
     }
 }
