@@ -113,13 +113,15 @@ fn find_end(bytes: &[u8], line_end: usize) -> Option<(usize, usize)> {
     let stx = usize::from(rest.get(blank) == Some(&STX));
     let start = line_end + blank + stx;
     let data = bytes.get(start..)?;
-    let mut is_line_start = true;
+    // Behind the check of a push whose end was lost the next one may start, too.
+    let (mut is_line_start, mut is_check) = (true, false);
     for (at, octet) in data.iter().enumerate() {
+        let is_after_check = std::mem::replace(&mut is_check, *octet == ETX);
         match octet {
             // No content holds it; a start stands at the beginning of a line.
             b'!' => return Some((start, start + at)),
             b'/' if is_line_start => return Some((start, start + at)),
-            _ => is_line_start = matches!(octet, b'\r' | b'\n'),
+            _ => is_line_start = is_after_check || matches!(octet, b'\r' | b'\n'),
         }
     }
     None
@@ -257,6 +259,21 @@ mod tests {
         let PushScan::Push { push, .. } = scan_push(&bytes) else { panic!() };
         assert!(matches!(push.clone().into_block(false), Err(PushError::Check { .. })));
         assert_eq!(push.into_block(true).unwrap().quality, Quality::CRC_INVALID);
+    }
+
+    // Negative control: let no push start behind ETX and the check.
+    #[test]
+    fn a_checked_push_without_its_end_gives_way_to_the_next() {
+        let identification =
+            Identification { manufacturer: "SIM".into(), baud: b'5', enhanced: vec![], model: "X".into() };
+        let mut whole = Vec::new();
+        encode_checked_push(&mut whole, &identification, b"1.8.0(1*kWh)\r\n");
+        let end = whole.iter().position(|&octet| octet == b'!').unwrap();
+        for lost in [vec![], b"x".to_vec()] {
+            let damaged = [&whole[..end], &lost, &whole[end + 1..]].concat();
+            let (found, left) = walk(&[&damaged[..], &whole].concat());
+            assert_eq!((found.last().map(String::as_str), left), (Some("X Some(Valid) 14"), 0), "{found:?}");
+        }
     }
 
     #[test]
