@@ -1,11 +1,8 @@
-//! DSMR P1: a telegram at a fixed interval of the wall clock, to whoever listens at the port.
+//! A port at which a meter pushes: a telegram at a fixed interval of the wall clock, to whoever listens.
 //!
-//! [`telegram`] says what is sent; this file when and where. A telegram belongs to the truth from the moment when its last
+//! What is sent, a [`Feed`] says: [`p1`](super::p1), [`sml`](super::sml), [`d0`](super::d0). A telegram belongs to the truth from the moment when its last
 //! octet was written. On TCP nothing is captured while nobody is connected; a pty or serial port cannot tell, so that it is
 //! always written to: what does not fit into its buffer in time is broken off, as on a wire at which nobody listens.
-
-mod gas;
-pub mod telegram;
 
 use std::io;
 use std::sync::Arc;
@@ -17,21 +14,79 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::line::{Duplex, Line, LineSpeed, Listener};
-use crate::faults::{FaultRates, LineFaults};
+use crate::faults::{Fault, FaultRates, LineFaults};
+use crate::meter::VirtualMeter;
 use crate::pace::Pace;
+use crate::rng::Rng;
 use crate::station::Station;
 use crate::truth::{Truth, TruthLine};
-pub use gas::gas_meter_id;
-pub use telegram::{Dsmr, P1Settings, Sending, TelegramFeed};
 
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// How much longer than the line's speed says a telegram may take. A reader that takes longer has stopped reading.
 const WRITE_SLACK: Duration = Duration::from_secs(2);
 
-/// One meter's P1 port.
-pub struct P1Port {
+/// One telegram on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sending {
+    pub delay_ms: u64,
+    pub octets: Vec<u8>,
+    /// What a reader finds; nothing in a damaged telegram.
+    pub truth: Vec<TruthLine>,
+}
+
+/// Makes the telegrams of one meter.
+pub trait Feed: Send {
+    /// The telegram of this moment, if there is one.
+    fn next(&mut self, meter: &VirtualMeter) -> Option<Sending>;
+    /// That a telegram was written whole.
+    fn sent(&mut self, _sending: &Sending) {}
+}
+
+/// What befalls telegrams of which a reader takes all or nothing, because a check spans them.
+#[derive(Debug, Clone)]
+pub(super) struct CheckedDamage {
+    pub(super) faults: LineFaults,
+    pub(super) rng: Rng,
+}
+
+impl CheckedDamage {
+    /// Damages the octets from `first` on, so that a reader is sure to refuse them: `is_taken` says whether one would take the
+    /// telegram yet. The last octet stays, for what the line brings next might stand in for it.
+    pub(super) fn befall(&mut self, sending: &mut Sending, first: usize, is_taken: impl Fn(&[u8]) -> bool) {
+        let octets = &mut sending.octets;
+        let mut is_damaged = false;
+        let place = |rng: &mut Rng, octets: &[u8]| first + rng.below((octets.len() - 1 - first) as u64) as usize;
+        if self.faults.strikes(Fault::WrongCrc) {
+            *octets.last_mut().expect("a telegram has a check at its end") ^= 1;
+            is_damaged = true;
+        }
+        if self.faults.strikes(Fault::LineNoise) {
+            if self.rng.below(2) == 0 {
+                let noise: Vec<u8> = (0..=self.rng.below(8)).map(|_| self.rng.next_u64() as u8).collect();
+                octets.splice(0..0, noise);
+            } else {
+                let at = place(&mut self.rng, octets);
+                octets[at] ^= 1 + self.rng.below(255) as u8;
+                is_damaged = true;
+            }
+        } else if self.faults.strikes(Fault::DroppedBytes) {
+            octets.remove(place(&mut self.rng, octets));
+            is_damaged = true;
+        }
+        while is_damaged && is_taken(octets) {
+            let at = place(&mut self.rng, octets);
+            octets[at] ^= 1 + self.rng.below(255) as u8;
+        }
+        if is_damaged {
+            sending.truth.clear();
+        }
+    }
+}
+
+/// One meter's port.
+pub struct PushPort<F> {
     pub station: Arc<Station>,
-    pub feed: TelegramFeed,
+    pub feed: F,
     pub truth: Arc<Truth>,
     pub schedule: Schedule,
     pub listener: Listener,
@@ -45,7 +100,7 @@ enum Ended {
     Stopped,
 }
 
-impl P1Port {
+impl<F: Feed> PushPort<F> {
     /// Sends until told to stop; a telegram that was begun is finished.
     pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
         let mut next = None;
@@ -74,7 +129,7 @@ impl P1Port {
                 biased;
                 () = sleep(self.schedule.wall_until(at)) => {}
                 received = line.receive() => match received? {
-                    // A P1 port has no ears.
+                    // A port has no ears.
                     Some(_) => continue,
                     None => return Ok(Ended::Left),
                 },
