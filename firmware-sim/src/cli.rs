@@ -33,7 +33,7 @@ pub enum Command {
 }
 
 /// Options that describe meters: a fleet file does that too, and one description is enough.
-const GROUP_OPTIONS: [&str; 19] = [
+const GROUP_OPTIONS: [&str; 22] = [
     "meters",
     "protocol",
     "source",
@@ -46,11 +46,14 @@ const GROUP_OPTIONS: [&str; 19] = [
     "listen",
     "path",
     "baud",
+    "initial_baud",
     "pace",
     "meters_per_line",
     "password_file",
     "dsmr",
     "gas",
+    "sml_time",
+    "no_block_check",
     "quirks",
     "faults",
 ];
@@ -83,7 +86,7 @@ pub struct MeterArgs {
 /// What the meters are.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// cad, dlms-tcp, dlms-hdlc, p1, or none: nobody can read it and only --truth tells what it captured.
+    /// cad, dlms-tcp, dlms-hdlc, p1, sml, d0, iec62056-21, or none: nobody can read it and only --truth tells what it captured.
     #[arg(long, default_value = "cad")]
     pub protocol: String,
     /// household, uci, lcl, bdew-h0 to bdew-l2, bdew-h25.
@@ -104,7 +107,7 @@ pub struct GroupArgs {
     /// UTC, WET, CET, EET.
     #[arg(long, default_value = "UTC")]
     pub zone: String,
-    /// What a DLMS or P1 meter is connected by: tcp, pty, serial.
+    /// What a meter is connected by that pushes at a port or is asked on a line: tcp, pty, serial.
     #[arg(long, default_value = "tcp")]
     pub line: String,
     /// Address and port of the first TCP line, the next line takes the next port; port 0: a free one for each.
@@ -116,13 +119,16 @@ pub struct GroupArgs {
     /// Line speed [default: 9600, for P1 115200].
     #[arg(long)]
     pub baud: Option<u32>,
+    /// Rate at which a meter of iec62056-21 is called; it offers --baud.
+    #[arg(long, value_name = "BAUD", default_value_t = 300)]
+    pub initial_baud: u32,
     /// Octets pass no faster than the line speed says.
     #[arg(long)]
     pub pace: bool,
-    /// Meters that share a line [default: all on HDLC, else 1].
+    /// Meters that share a line [default: all on HDLC and iec62056-21, else 1].
     #[arg(long, value_name = "N")]
     pub meters_per_line: Option<u32>,
-    /// The password of client 1; without, each meter has its own, which is printed.
+    /// The password of client 1, or of programming mode; without, each meter has its own, which is printed.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
     /// Version of P1 telegrams: 5.0, 4.2.
@@ -131,6 +137,12 @@ pub struct GroupArgs {
     /// A gas meter is connected behind the P1 meter.
     #[arg(long)]
     pub gas: bool,
+    /// What an SML meter says about time: timestamp, seconds-index.
+    #[arg(long, value_name = "FORM", default_value = "timestamp")]
+    pub sml_time: String,
+    /// D0 without a block check.
+    #[arg(long)]
+    pub no_block_check: bool,
     /// A firmware quirk by name; may be repeated.
     #[arg(long = "quirk", value_name = "NAME")]
     pub quirks: Vec<String>,
@@ -195,11 +207,14 @@ impl GroupArgs {
             listen: self.listen.clone(),
             path: self.path.clone(),
             baud: self.baud,
+            initial_baud: self.initial_baud,
             pace: self.pace,
             meters_per_line: self.meters_per_line,
             password_file: self.password_file.clone(),
             dsmr: self.dsmr.clone(),
             gas: self.gas,
+            sml_time: self.sml_time.clone(),
+            block_check: !self.no_block_check,
             quirks: self.quirks.clone(),
             faults: self.faults.iter().cloned().collect(),
             ..MeterSection::default()

@@ -77,7 +77,7 @@ pub struct MeterSection {
     pub first_number: Option<u32>,
     /// Three letters, as in a logical device name.
     pub manufacturer: String,
-    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `p1`, or `none` for meters that nobody can read.
+    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `p1`, `sml`, `d0`, `iec62056-21`, or `none` for meters that nobody can read.
     pub protocol: String,
     /// `household`, `uci`, `lcl`, `bdew-h0` to `bdew-l2`, `bdew-h25`.
     pub source: String,
@@ -98,32 +98,40 @@ pub struct MeterSection {
     pub drift_ppm_max: u32,
     /// `UTC`, `WET`, `CET`, `EET`; all but the first with summer time.
     pub zone: String,
-    /// What a DLMS or P1 meter is connected by: `tcp`, `pty`, `serial`.
+    /// What a meter is connected by that pushes at a port or is asked on a line: `tcp`, `pty`, `serial`.
     pub line: String,
     /// Address and port of the first TCP line; the next line takes the next port. Port 0: a free one for each.
     pub listen: String,
     /// The serial port, or a symbolic link to make to the pty (`-2`, `-3` are added for the lines after the first).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// 9,600 for HDLC and 115,200 for P1, when not set.
+    /// When not set, 115,200 for P1 and 9,600 for others. Of IEC 62056-21, what the meter offers: it is read at this rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baud: Option<u32>,
-    /// Whether octets pass no faster than at `baud`.
+    /// IEC 62056-21: the rate at which the meter is called. Over TCP nobody can change it: then readers stay at it.
+    pub initial_baud: u32,
+    /// Whether octets pass no faster than at `baud`. Of IEC 62056-21 they never do.
     pub pace: bool,
-    /// Meters that share a line: by HDLC address (by default, all of them), or by wPort (one).
+    /// Meters that share a line: by HDLC or device address (by default, all of them), or by wPort (one).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meters_per_line: Option<u32>,
     /// Physical address of the first meter of a line; logical device 1 is read.
     pub hdlc_address_first: u16,
     /// The longest information field of a frame, each way.
     pub hdlc_information_octets_max: u16,
-    /// The password of client 1; without, each meter has its own, which is printed at the start.
+    /// The password of client 1, or of programming mode; without, each meter has its own, which is printed at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
     /// Version of the P1 telegrams: `5.0`, `4.2`.
     pub dsmr: String,
     /// Whether a gas meter is connected behind the P1 meter.
     pub gas: bool,
+    /// What an SML meter says about time: `timestamp`, or `seconds-index` as meters do whose clock was never set; then the truth has
+    /// the meter's time, and a reader stamps by arrival.
+    pub sml_time: String,
+    /// D0: STX, ETX and a block check round the data, as some meters have. Without, nothing shows damage, and none can be set. A
+    /// reader stamps by arrival; the truth has the meter's time.
+    pub block_check: bool,
     /// What firmware does differently, by name: `firmware-sim fleet --help` lists them.
     pub quirks: Vec<String>,
     /// By name: for line faults the chance per message, for meter faults the mean count per day.
@@ -193,6 +201,7 @@ impl Default for MeterSection {
             listen: "127.0.0.1:0".to_owned(),
             path: None,
             baud: None,
+            initial_baud: 300,
             pace: false,
             meters_per_line: None,
             hdlc_address_first: 16,
@@ -200,6 +209,8 @@ impl Default for MeterSection {
             password_file: None,
             dsmr: "5.0".to_owned(),
             gas: false,
+            sml_time: "timestamp".to_owned(),
+            block_check: true,
             quirks: Vec::new(),
             faults: BTreeMap::new(),
             profile: ProfileSection::default(),

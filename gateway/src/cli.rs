@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::decode::DecodeProtocol;
+
 /// Reads every smart meter on a site and forwards each reading exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "meterpost-gateway", version)]
@@ -33,17 +35,34 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Reads one meter once and prints what it says; its line must be free. Nothing is stored.
+    /// Reads one meter once and prints what it says; its line must be free. Of a port, the next telegram. Nothing is stored.
     Read {
         #[command(flatten)]
         config: ConfigArgument,
-        /// Its name in the settings.
+        /// Its name in the settings, or that of a port.
         meter: String,
-        /// What to read; by default the registers and instants of its section.
+        /// What to read; by default the registers and instants of its section, of IEC 62056-21 the read-out.
         obis: Vec<String>,
         /// One JSON object instead of a table.
         #[arg(long)]
         json: bool,
+    },
+    /// Decodes recorded octets and prints a JSON object a line: readings, and errors with their place. Exit code 1 when there is no
+    /// reading among them.
+    Decode {
+        /// What was recorded.
+        protocol: DecodeProtocol,
+        /// A file, `-` for standard input: raw octets or hexadecimal text.
+        file: PathBuf,
+        /// Whose readings they are, when the octets do not say it.
+        #[arg(long, value_name = "ID")]
+        meter: Option<String>,
+        /// When they arrived, as 2026-01-01T00:00:00Z: the stamp of what has none [default: now].
+        #[arg(long, value_name = "INSTANT")]
+        received_at: Option<String>,
+        /// Takes what has a wrong or missing check, marked so.
+        #[arg(long)]
+        accept_invalid_crc: bool,
     },
     /// Looks into the outbox.
     #[command(subcommand)]

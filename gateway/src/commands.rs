@@ -1,5 +1,6 @@
 //! What the commands other than `run` do.
 
+pub mod decode;
 mod read;
 
 pub use read::read;

@@ -1,7 +1,10 @@
 //! Settings: one struct a section, defaults beside the fields, checked once.
 
+mod call;
 mod distinct;
 pub mod metering;
+mod ports;
+mod quirks;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -60,7 +63,7 @@ pub struct Config {
     /// Media with meters that are asked.
     pub line: Vec<LineSection>,
     pub meter: Vec<MeterSection>,
-    /// P1 ports.
+    /// Ports at which meters push: P1, SML, D0.
     pub port: Vec<PortSection>,
 }
 
@@ -406,7 +409,7 @@ impl Config {
         let token = self.cloud.token_file.as_deref().map(read_token).transpose()?;
         let mut media = distinct::Media::default();
         let lines = metering::check_lines(&self.line, &mut self.meter, &mut media)?;
-        let ports = metering::check_ports(&self.port, &lines, &mut media)?;
+        let ports = ports::check_ports(&mut self.port, &lines, &mut media)?;
         Ok(Checked { gateway, token, config: self, lines, ports })
     }
 }

@@ -1,6 +1,6 @@
 //! The edge of Meterpost: reads meters, keeps every reading in its outbox, forwards sealed batches to the cloud.
 //!
-//! Layers: `main` → [`actors`] → plain logic ([`outbox`], [`window`], [`agenda`], [`reading`], [`p1`], ...) → `protocols`. Plain logic never imports actors.
+//! Layers: `main` → [`actors`] → plain logic ([`outbox`], [`window`], [`agenda`], [`reading`], [`push`], ...) → `protocols`. Plain logic never imports actors.
 
 pub mod actors;
 pub mod agenda;
@@ -16,7 +16,7 @@ pub mod inventory;
 pub mod link;
 pub mod mqtt;
 pub mod outbox;
-pub mod p1;
+pub mod push;
 pub mod reading;
 pub mod recurring;
 pub mod run;

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gateway::cli::{Cli, Command, OutboxCommand};
+use gateway::clock::{Clock as _, SystemClock};
+use gateway::commands::decode::{DecodeSettings, decode, read_input};
 use gateway::config::{Checked, Config};
 use gateway::{commands, run, telemetry};
+use protocols::metering::{MeterId, UtcMillis};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Done, and what was asked about is in order.
@@ -59,6 +62,17 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Status { config, json } => commands::status(&checked(&config.config)?, json, &mut out).await?,
         Command::Read { config, meter, obis, json } => {
             commands::read(&checked(&config.config)?, &meter, &obis, json, &mut out).await?;
+        }
+        Command::Decode { protocol, file, meter, received_at, accept_invalid_crc } => {
+            let meter = meter.map(|meter| meter.parse::<MeterId>()).transpose();
+            let meter = meter
+                .map_err(|error| anyhow::anyhow!("{error}\nhint: --meter is for the identity, like SIM:000001"))?;
+            let received_at = received_at.map(|at| at.parse::<UtcMillis>()).transpose();
+            let received_at =
+                received_at.map_err(|error| anyhow::anyhow!("{error}\nhint: write it as 2026-01-01T00:00:00Z"))?;
+            let received_at = received_at.unwrap_or_else(|| SystemClock::new().wall());
+            let settings = DecodeSettings { meter, received_at, accept_invalid_crc };
+            decode(protocol, read_input(&file)?, &settings, &mut out)?;
         }
         Command::Outbox(OutboxCommand::Inspect { config, json }) => {
             commands::inspect(&checked(&config.config)?, json, &mut out)?;

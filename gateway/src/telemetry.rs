@@ -20,7 +20,7 @@ metrics! {
     StoreErrors, "counter", "gateway_store_errors_total", "Stores that the outbox did not take";
     DiskErrors, "counter", "gateway_outbox_disk_errors_total", "Seals and receipts that the disk did not take, or a damaged outbox";
     TelegramsRefused, "counter", "gateway_telegrams_refused_total", "Pushed telegrams of which nothing could be used";
-    TelegramsCrcInvalid, "counter", "gateway_telegrams_crc_invalid_total", "P1 telegrams refused since their CRC was wrong or missing";
+    TelegramsCrcInvalid, "counter", "gateway_telegrams_crc_invalid_total", "Telegrams at ports refused since their CRC was wrong or missing";
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
     ReadsFailed, "counter", "gateway_meter_reads_failed_total", "Sessions that ended with an error";
@@ -33,7 +33,7 @@ metrics! {
     ObjectsRefused, "counter", "gateway_objects_refused_total", "Objects that meters refused";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
-    TelegramsRead, "counter", "gateway_telegrams_total", "P1 telegrams taken";
+    TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0";
     BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
     BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
     BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";

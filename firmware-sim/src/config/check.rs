@@ -173,8 +173,8 @@ impl MeterSection {
         }
         let quirks = self.quirks.iter().map(|name| name.parse::<Quirk>()).collect::<Result<Vec<_>, _>>()?;
         let mut quirks = Quirks::of(quirks);
-        // A telegram has six digits of kWh.
-        quirks.six_digit_display |= protocol == Protocol::P1;
+        // Their telegrams have six digits of kWh.
+        quirks.six_digit_display |= matches!(protocol, Protocol::P1 | Protocol::D0 | Protocol::Iec62056_21);
         Ok(Group {
             numbers: first..end,
             manufacturer: self.manufacturer.clone(),
@@ -182,15 +182,31 @@ impl MeterSection {
             source: self.source()?,
             solar_peak_w: self.solar_peak_w,
             annual_kwh: self.annual_kwh,
-            push_every: if protocol == Protocol::P1 { self.telegram_every()? } else { self.push_every()? },
+            push_every: if protocol.pushes_at_port() { self.telegram_every(protocol)? } else { self.push_every()? },
             drift_ppm_max: self.drift_ppm_max,
             zone: zone(&self.zone)?,
             quirks,
             faults: self.fault_rates(protocol)?,
-            // A profile that nobody can read would only take memory.
-            profiles: if protocol.carries_profiles() { self.profile.check()? } else { Vec::new() },
+            // Those that nobody can read would only take memory.
+            profiles: self.profiles(protocol)?,
             line: self.line(protocol)?,
         })
+    }
+
+    fn profiles(&self, protocol: Protocol) -> Result<Vec<ProfileSpec>, ConfigError> {
+        if !protocol.carries_profiles() {
+            return Ok(Vec::new());
+        }
+        let mut profiles = self.profile.check()?;
+        if protocol == Protocol::Iec62056_21 {
+            // Nobody can read the others, and a profile states its period in minutes.
+            profiles.truncate(1);
+            if !self.profile.capture_period_s.is_multiple_of(60) {
+                let message = format!("capture_period_s {} is no number of minutes", self.profile.capture_period_s);
+                return Err(ConfigError::plain(message));
+            }
+        }
+        Ok(profiles)
     }
 
     fn source(&self) -> Result<Source, ConfigError> {
@@ -246,6 +262,11 @@ impl MeterSection {
                 let hint = format!("it suffers: {}", all.map(|(_, name)| name).collect::<Vec<_>>().join(", "));
                 let message = format!("fault {name} cannot show in protocol {}", protocol.name());
                 return Err(ConfigError::hinted(message, hint));
+            }
+            let needs_check = !fault.is_of_meter() && !matches!(fault, Fault::Silence | Fault::SlowAnswers);
+            if protocol == Protocol::D0 && !self.block_check && needs_check {
+                let message = format!("fault {name} would alter values unseen");
+                return Err(ConfigError::hinted(message, "set block_check = true"));
             }
             rates = rates.with(fault, rate);
         }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use protocols::iec62056_21::Baud;
+
 use super::check::password;
 use super::{ConfigError, MeterSection, PushEvery};
 use crate::nearest::unknown;
@@ -10,6 +12,7 @@ use crate::speak::Protocol;
 use crate::speak::line::LineSpeed;
 use crate::speak::p1::{Dsmr, P1Settings};
 use crate::speak::publisher::Secret;
+use crate::speak::sml::TimeForm;
 
 /// 8N1: start, data and stop bits.
 const BITS_PER_OCTET: u32 = 10;
@@ -33,6 +36,10 @@ pub struct LineSettings {
     /// Of the reader; drawn from the seed when none is set.
     pub password: Option<(PathBuf, Secret)>,
     pub p1: P1Settings,
+    pub sml_time: TimeForm,
+    pub block_check: bool,
+    /// At which a meter of IEC 62056-21 is called, and which it offers.
+    pub rates: (Baud, Baud),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,15 +85,22 @@ impl MeterSection {
             hdlc_information_octets_max: octets,
             password: self.password()?,
             p1: P1Settings { dsmr: self.dsmr()?, has_gas: self.gas },
+            sml_time: self.sml_time()?,
+            block_check: self.block_check,
+            rates: if protocol == Protocol::Iec62056_21 { self.rates(baud)? } else { (Baud::B300, Baud::B300) },
         }))
     }
 
     fn meters_per_line(&self, protocol: Protocol) -> Result<u32, ConfigError> {
         let all = self.count.clamp(1, METERS_PER_LINE_MAX);
-        let meters = self.meters_per_line.unwrap_or(if protocol == Protocol::DlmsHdlc { all } else { 1 });
+        let meters = self
+            .meters_per_line
+            .unwrap_or(if matches!(protocol, Protocol::DlmsHdlc | Protocol::Iec62056_21) { all } else { 1 });
         match (protocol, meters) {
             (_, 0) => Err(ConfigError::plain("meters_per_line 0 is below 1")),
-            (Protocol::P1, 2..) => Err(ConfigError::plain("a P1 port has one meter: meters_per_line is 1")),
+            (protocol, 2..) if protocol.pushes_at_port() => {
+                Err(ConfigError::plain(format!("a port of {} has one meter: meters_per_line is 1", protocol.name())))
+            }
             (_, meters) if meters > METERS_PER_LINE_MAX => {
                 Err(ConfigError::plain(format!("meters_per_line {meters} is above {METERS_PER_LINE_MAX}")))
             }
@@ -145,16 +159,35 @@ impl MeterSection {
         }
     }
 
-    /// A P1 port sends by the wall clock, every second from DSMR 5 on and every ten before.
-    pub(super) fn telegram_every(&self) -> Result<PushEvery, ConfigError> {
+    fn rates(&self, offered: u32) -> Result<(Baud, Baud), ConfigError> {
+        let rate = |bits: u32| {
+            let all = Baud::ALL.map(|baud| baud.bits_per_second().to_string()).join(", ");
+            let found = Baud::ALL.into_iter().find(|baud| baud.bits_per_second() == bits);
+            found.ok_or_else(|| {
+                ConfigError::hinted(format!("{bits} baud is no rate of iec62056-21"), format!("one of {all}"))
+            })
+        };
+        Ok((rate(self.initial_baud)?, rate(offered)?))
+    }
+
+    fn sml_time(&self) -> Result<TimeForm, ConfigError> {
+        match self.sml_time.as_str() {
+            "timestamp" => Ok(TimeForm::Timestamp),
+            "seconds-index" => Ok(TimeForm::SecondsIndex),
+            other => Err(unknown("sml_time", other, ["timestamp", "seconds-index"]).into()),
+        }
+    }
+
+    /// A port sends by the wall clock: P1 every second from DSMR 5 on and every ten before, the others every second.
+    pub(super) fn telegram_every(&self, protocol: Protocol) -> Result<PushEvery, ConfigError> {
         match (self.interval_ms, self.interval_s, self.dsmr()?) {
             (_, Some(_), _) => {
-                let message = "interval_s does not go with protocol p1";
-                Err(ConfigError::hinted(message, "a P1 port sends by the wall clock: set interval_ms"))
+                let message = format!("interval_s does not go with protocol {}", protocol.name());
+                Err(ConfigError::hinted(message, "a port sends by the wall clock: set interval_ms"))
             }
             (Some(_), None, _) => self.push_every(),
-            (None, None, Dsmr::V5) => Ok(PushEvery::WallMs(1_000)),
-            (None, None, Dsmr::V4) => Ok(PushEvery::WallMs(10_000)),
+            (None, None, Dsmr::V4) if protocol == Protocol::P1 => Ok(PushEvery::WallMs(10_000)),
+            (None, None, _) => Ok(PushEvery::WallMs(1_000)),
         }
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::faults::Fault;
+use crate::speak::sml::TimeForm;
 
 fn check(text: &str) -> Result<Fleet, ConfigError> {
     FleetFile::parse(text)?.check()
@@ -63,17 +64,28 @@ fn lines_are_read() {
         protocol = "p1"
         dsmr = "4.2"
         gas = true
+        [[meters]]
+        protocol = "sml"
+        sml_time = "seconds-index"
+        faults = { line-noise = 0.1 }
+        [[meters]]
+        protocol = "d0"
+        block_check = false
+        faults = { silence = 0.1 }
         "#,
     )
     .unwrap();
     let lines: Vec<&LineSettings> = fleet.groups.iter().map(|group| group.line.as_ref().unwrap()).collect();
     assert_eq!(lines[0].medium, LineMedium::Tcp(([127, 0, 0, 1], 20_000).into()));
-    assert_eq!(lines.iter().map(|line| line.meters_per_line).collect::<Vec<_>>(), [1, 3, 1]);
+    assert_eq!(lines.iter().map(|line| line.meters_per_line).collect::<Vec<_>>(), [1, 3, 1, 1, 1]);
     assert_eq!(lines[1].medium, LineMedium::Serial { path: "/dev/ttyUSB0".into(), baud: 2_400 });
     assert_eq!(lines[1].speed.map(|speed| speed.baud), Some(2_400));
     assert!(lines[2].p1.has_gas && lines[2].speed.is_none());
     assert!(fleet.groups[0].quirks.null_clock && fleet.groups[0].quirks.server.blocks_from_zero);
-    let [tcp, _, p1] = &fleet.groups[..] else { panic!("three groups") };
+    assert!(lines[3].sml_time == TimeForm::SecondsIndex && !lines[4].block_check);
+    let [tcp, _, p1, sml, d0] = &fleet.groups[..] else { panic!("five groups") };
+    let every = PushEvery::WallMs(1_000);
+    assert_eq!((sml.push_every, d0.push_every, d0.quirks.six_digit_display), (every, every, true));
     assert_eq!((tcp.profiles.len(), p1.profiles.len(), p1.push_every), (3, 0, PushEvery::WallMs(10_000)));
 }
 
@@ -134,6 +146,13 @@ fn what_does_not_hold_together_is_refused() {
         format!("{p1}interval_s = 1"),
         format!("{p1}count = 2\nmeters_per_line = 2"),
         format!("{p1}faults = {{ clock-jump = 1.0 }}"),
+        "[[meters]]\nprotocol = \"sml\"\nsml_time = \"utc\"".to_owned(),
+        "[[meters]]\nprotocol = \"sml\"\ncount = 2\nmeters_per_line = 2".to_owned(),
+        "[[meters]]\nprotocol = \"sml\"\nfaults = { duplicate = 0.1 }".to_owned(),
+        "[[meters]]\nprotocol = \"iec62056-21\"\nbaud = 1000".to_owned(),
+        "[[meters]]\nprotocol = \"iec62056-21\"\nprofile.capture_period_s = 90".to_owned(),
+        "[[meters]]\nprotocol = \"iec62056-21\"\nfaults = { dropped-bytes = 0.1 }".to_owned(),
+        "[[meters]]\nprotocol = \"d0\"\nblock_check = false\nfaults = { line-noise = 0.1 }".to_owned(),
         "[[meters]]\nprotocol = \"none\"\nprofile.capture_period_s = 7".to_owned(),
         "[[meters]]\nprotocol = \"none\"\nprofile.columns = [\"import-register\", \"import-register\"]".to_owned(),
         "[[meters]]\nprotocol = \"none\"\nprofile.depth_entries = 0".to_owned(),

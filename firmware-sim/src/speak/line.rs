@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use protocols::iec62056_21::{Framing, LineSettings};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_serial::{SerialPort as _, SerialPortBuilderExt as _, SerialStream};
+use tokio_serial::{DataBits, Parity, SerialPort as _, SerialPortBuilderExt as _, SerialStream};
 
 use crate::faults::{Fault, LineFaults};
 
@@ -19,8 +20,33 @@ const CHUNK_BYTES: usize = 4096;
 const PACED_MS: u32 = 20;
 
 /// Both directions of a medium.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Sets rate and framing, where the medium has them.
+    fn set_line(&mut self, _line: LineSettings) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Duplex for TcpStream {}
+impl Duplex for DuplexStream {}
+
+impl Duplex for Box<dyn Duplex> {
+    fn set_line(&mut self, line: LineSettings) -> io::Result<()> {
+        (**self).set_line(line)
+    }
+}
+
+impl Duplex for SerialStream {
+    fn set_line(&mut self, line: LineSettings) -> io::Result<()> {
+        let (data_bits, parity) = match line.framing {
+            Framing::SevenEven => (DataBits::Seven, Parity::Even),
+            Framing::EightNone => (DataBits::Eight, Parity::None),
+        };
+        self.set_baud_rate(line.baud.bits_per_second())?;
+        self.set_data_bits(data_bits)?;
+        Ok(self.set_parity(parity)?)
+    }
+}
 
 /// What a line is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +127,11 @@ impl Listener {
         matches!(self, Self::Pty { .. } | Self::Serial { .. })
     }
 
+    /// Whether it is a port whose rate can be changed.
+    pub const fn is_serial(&self) -> bool {
+        matches!(self, Self::Serial { .. })
+    }
+
     /// The next reader. A wire has one for ever: its second call never answers.
     pub async fn accept(&mut self) -> io::Result<Box<dyn Duplex>> {
         match self {
@@ -134,6 +165,12 @@ impl Line {
     /// Without a speed, octets pass as fast as the medium lets them.
     pub fn new(stream: Box<dyn Duplex>, speed: Option<LineSpeed>, faults: LineFaults) -> Self {
         Self { stream, speed, faults, arriving: None }
+    }
+
+    /// From now on octets pass at this rate; the medium is set to it, too, if `has_rate`.
+    pub fn set_line(&mut self, line: LineSettings, has_rate: bool) -> io::Result<()> {
+        self.speed = Some(LineSpeed { baud: line.baud.bits_per_second(), bits_per_octet: 10 });
+        if has_rate { self.stream.set_line(line) } else { Ok(()) }
     }
 
     /// The next octets as they reach the meters; `None` when the reader is gone. Giving up waiting loses nothing.

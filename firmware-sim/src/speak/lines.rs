@@ -10,9 +10,13 @@ use protocols::wrapper::ALL_STATION;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::d0::D0Feed;
 use super::dlms::{DlmsAddress, DlmsLine, LineMeter, PUBLIC_CLIENT, READER_CLIENT};
+use super::iec62056_21::{CalledLine, CalledMeter, device_address};
 use super::line::{Listener, Medium};
-use super::p1::{P1Port, Schedule, TelegramFeed, gas_meter_id};
+use super::p1::{TelegramFeed, gas_meter_id};
+use super::port::{Feed, PushPort, Schedule};
+use super::sml::{SmlFeed, sml_meter_id};
 use super::{LinePlace, Place, Protocol};
 use crate::config::{Group, LineMedium, LineSettings, PushEvery};
 use crate::pace::Pace;
@@ -86,9 +90,11 @@ impl Lines {
             let (listener, mut place) = self.listen(&settings.medium, index).await?;
             place.baud = settings.speed.map(|speed| speed.baud);
             let line = (listener, place);
-            if group.protocol == Protocol::P1 {
+            if group.protocol.pushes_at_port() {
                 let member = sharing.into_iter().next().expect("a line that is opened has a meter");
-                self.start_p1(group, settings, member, line, around);
+                self.start_pushing(group, settings, member, line, around);
+            } else if group.protocol == Protocol::Iec62056_21 {
+                self.start_called(group, settings, sharing, line, around);
             } else {
                 self.start_dlms(group, settings, sharing, line, around);
             }
@@ -128,23 +134,51 @@ impl Lines {
         Ok((listener, place))
     }
 
-    fn start_p1(
+    /// A port with the feed of its protocol.
+    fn start_pushing(
         &mut self,
         group: &Group,
         settings: &LineSettings,
-        Member { station, seed }: Member,
+        member: Member,
+        (listener, mut place): (Listener, LinePlace),
+        around: &Surroundings,
+    ) {
+        let (station, seed, faults) = (member.station.clone(), member.seed, group.faults);
+        let start_at = around.pace.start_at();
+        match group.protocol {
+            Protocol::Sml => {
+                place.identity = Some(sml_meter_id(station.id()).to_string());
+                let feed = station.at(start_at, |meter| SmlFeed::new(meter, seed, settings.sml_time, faults));
+                self.start_port(group, settings, member, feed, (listener, place), around);
+            }
+            Protocol::D0 => {
+                let feed = station.at(start_at, |meter| D0Feed::new(meter, seed, settings.block_check, faults));
+                self.start_port(group, settings, member, feed, (listener, place), around);
+            }
+            _ => {
+                place.gas_meter = settings.p1.has_gas.then(|| gas_meter_id(station.id()).to_string());
+                let feed = station.at(start_at, |meter| TelegramFeed::new(meter, seed, settings.p1, faults));
+                self.start_port(group, settings, member, feed, (listener, place), around);
+            }
+        }
+    }
+
+    fn start_port(
+        &mut self,
+        group: &Group,
+        settings: &LineSettings,
+        Member { station, .. }: Member,
+        feed: impl Feed + 'static,
         (listener, place): (Listener, LinePlace),
         around: &Surroundings,
     ) {
-        let gas_meter = settings.p1.has_gas.then(|| gas_meter_id(station.id()).to_string());
-        self.places.push(Place::Line(LinePlace { gas_meter, ..place }));
+        self.places.push(Place::Line(place));
         let every_wall_ms = match group.push_every {
             PushEvery::WallMs(ms) => ms,
             PushEvery::MeterS(seconds) => seconds.saturating_mul(1000),
         };
-        let start_at = around.pace.start_at();
-        let port = P1Port {
-            feed: station.at(start_at, |meter| TelegramFeed::new(meter, seed, settings.p1, group.faults)),
+        let port = PushPort {
+            feed,
             station,
             truth: around.truth.clone(),
             schedule: Schedule::new(around.pace.clone(), every_wall_ms),
@@ -152,6 +186,28 @@ impl Lines {
             speed: settings.speed,
         };
         self.tasks.push(tokio::spawn(port.run(around.stopping.clone())));
+    }
+
+    fn start_called(
+        &mut self,
+        group: &Group,
+        settings: &LineSettings,
+        sharing: Vec<Member>,
+        (listener, place): (Listener, LinePlace),
+        around: &Surroundings,
+    ) {
+        let seed = sharing.first().map_or(0, |member| member.seed);
+        let (initial, offered) = settings.rates;
+        let mut meters = Vec::with_capacity(sharing.len());
+        for Member { station, seed } in sharing {
+            let device_address = Some(device_address(&station).as_str().to_owned());
+            let mut place = LinePlace { device_address, baud: Some(initial.bits_per_second()), ..place.clone() };
+            let password = password(settings, seed, &mut place);
+            meters.push(CalledMeter::new(station, initial, offered, &password));
+            self.places.push(Place::Line(place));
+        }
+        let line = CalledLine { listener, meters, faults: group.faults, seed };
+        self.tasks.push(tokio::spawn(line.run(around.stopping.clone())));
     }
 
     fn start_dlms(
@@ -196,15 +252,19 @@ fn dlms_meter(
         place.wport = Some(wport);
         DlmsAddress::Wport(wport)
     };
-    let password = if let Some((path, secret)) = &settings.password {
-        place.password_file = Some(path.display().to_string());
-        secret.0.clone()
-    } else {
-        let password = password_of(seed);
-        place.password = Some(password.clone());
-        password
-    };
+    let password = password(settings, seed, &mut place);
     (LineMeter::new(station, address, &password, group.quirks), place)
+}
+
+/// The password of a meter; its place says which, or where it stands.
+fn password(settings: &LineSettings, seed: u64, place: &mut LinePlace) -> String {
+    if let Some((path, secret)) = &settings.password {
+        place.password_file = Some(path.display().to_string());
+        return secret.0.clone();
+    }
+    let password = password_of(seed);
+    place.password = Some(password.clone());
+    password
 }
 
 /// The password that a meter has when nobody set one.

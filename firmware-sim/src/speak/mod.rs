@@ -2,16 +2,21 @@
 //! its [`Station`](crate::station::Station).
 //!
 //! A personality that pushes over a broker gives a feed that the fleet's steward asks when due ([`cad`]); one that speaks on a
-//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`p1`]). To add one: a file here, a [`Protocol`] with its
+//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`]; [`p1`], [`sml`] and [`d0`], which push at a [`port`]). To add one: a file here, a [`Protocol`] with its
 //! name and what it can suffer, and its start in `run.rs` or, if it has a line, in [`lines`].
 
 pub mod cad;
+pub mod d0;
 pub mod dlms;
+pub mod iec62056_21;
 pub mod line;
 pub mod lines;
 pub mod objects;
 pub mod p1;
+pub mod port;
 pub mod publisher;
+mod readout;
+pub mod sml;
 
 use std::str::FromStr;
 
@@ -33,15 +38,24 @@ pub enum Protocol {
     DlmsHdlc,
     /// DSMR telegrams.
     P1,
+    /// SML files.
+    Sml,
+    /// Read-outs of IEC 62056-21, unasked.
+    D0,
+    /// IEC 62056-21, several meters on one line.
+    Iec62056_21,
 }
 
 impl Protocol {
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::None, "none"),
         (Self::Cad, "cad"),
         (Self::DlmsTcp, "dlms-tcp"),
         (Self::DlmsHdlc, "dlms-hdlc"),
         (Self::P1, "p1"),
+        (Self::Sml, "sml"),
+        (Self::D0, "d0"),
+        (Self::Iec62056_21, "iec62056-21"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -50,20 +64,25 @@ impl Protocol {
 
     /// Whether profile entries can be had by this protocol, and so belong to the truth.
     pub const fn carries_profiles(self) -> bool {
-        matches!(self, Self::None | Self::DlmsTcp | Self::DlmsHdlc)
+        matches!(self, Self::None | Self::DlmsTcp | Self::DlmsHdlc | Self::Iec62056_21)
     }
 
     /// Whether its bytes pass over a line of their own.
     pub const fn has_line(self) -> bool {
-        matches!(self, Self::DlmsTcp | Self::DlmsHdlc | Self::P1)
+        matches!(self, Self::DlmsTcp | Self::DlmsHdlc | Self::Iec62056_21) || self.pushes_at_port()
+    }
+
+    /// Whether it has a port of its own and sends by itself.
+    pub const fn pushes_at_port(self) -> bool {
+        matches!(self, Self::P1 | Self::Sml | Self::D0)
     }
 
     /// Whether a fault can show in this protocol. Damage that a reader could not tell from a true value is left out: MQTT
-    /// and TCP deliver what was sent or nothing, and a P1 reader could not tell two telegrams with the same stamp apart,
-    /// which a clock that jumps back would make.
+    /// and TCP deliver what was sent or nothing, and the reader of a port could not tell two telegrams with the same stamp apart,
+    /// which a clock that jumps back would make. Two octets that are lost from a block may leave its check as it was.
     pub const fn suffers(self, fault: Fault) -> bool {
         match (self, fault) {
-            (Self::P1, Fault::ClockJump) => false,
+            (Self::P1 | Self::Sml | Self::D0, Fault::ClockJump) => false,
             (_, fault) if fault.is_of_meter() => true,
             (Self::None, _) => false,
             (Self::Cad, fault) => {
@@ -71,7 +90,8 @@ impl Protocol {
             }
             (Self::DlmsTcp, fault) => matches!(fault, Fault::Silence | Fault::SlowAnswers),
             (Self::DlmsHdlc, fault) => !matches!(fault, Fault::Duplicate),
-            (Self::P1, fault) => !matches!(fault, Fault::Duplicate | Fault::Echo),
+            (Self::Iec62056_21, fault) => !matches!(fault, Fault::Duplicate | Fault::DroppedBytes),
+            (Self::P1 | Self::Sml | Self::D0, fault) => !matches!(fault, Fault::Duplicate | Fault::Echo),
         }
     }
 }
@@ -135,6 +155,9 @@ pub struct LinePlace {
     pub hdlc_address: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logical_device: Option<u16>,
+    /// By which a meter of IEC 62056-21 is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,6 +168,9 @@ pub struct LinePlace {
     pub password_file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gas_meter: Option<String>,
+    /// Who a reader finds the meter to be, where that is another than the fleet has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
 }
 
 impl std::fmt::Display for Place {
@@ -166,7 +192,13 @@ impl std::fmt::Display for LinePlace {
                 write!(f, " {name} {number}")?;
             }
         }
-        let texts = [("password", &self.password), ("password in", &self.password_file), ("gas", &self.gas_meter)];
+        let texts = [
+            ("device", &self.device_address),
+            ("password", &self.password),
+            ("password in", &self.password_file),
+            ("gas", &self.gas_meter),
+            ("identity", &self.identity),
+        ];
         for (name, text) in texts {
             if let Some(text) = text {
                 write!(f, " {name} {text}")?;

@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::agenda::Agenda;
-use crate::config::metering::MeterSettings;
+use crate::config::metering::{Addressing, CallSettings, MeterSettings};
 use crate::link::ByteLink;
+use crate::reading::call::Call;
+use crate::reading::called;
 use crate::reading::memory::MeterMemory;
 use crate::reading::session::{Order, SessionError, SessionParts, Visited, visit};
 use crate::reading::talk::Talk;
@@ -136,6 +138,9 @@ impl Core {
         octet_time_us: u32,
         order: &Order<'_>,
     ) -> Result<Visited, SessionError> {
+        if let Addressing::Iec62056_21(call) = &self.settings.addressing {
+            return self.call(link, &call.clone(), order).await;
+        }
         let mut talk = Talk::new(link, &self.settings, octet_time_us, order.deadline)?;
         let outcome = match talk.associate().await {
             Ok(()) => visit(&self.parts, &self.settings, &mut self.memory, &mut talk, order).await,
@@ -148,6 +153,27 @@ impl Core {
                 }
             }
             Err(_) => talk.hang_up().await,
+        }
+        outcome
+    }
+
+    /// The same by IEC 62056-21.
+    async fn call(
+        &mut self,
+        link: &mut dyn ByteLink,
+        settings: &CallSettings,
+        order: &Order<'_>,
+    ) -> Result<Visited, SessionError> {
+        let mut call = Call::new(link, &settings.client, order.deadline)?;
+        let outcome = called::visit(&self.parts, &self.settings, settings, &mut self.memory, &mut call, order).await;
+        match &outcome {
+            Ok(_) | Err(SessionError::Store(_) | SessionError::StoreTimeout { .. } | SessionError::NoIdentity) => {
+                if let Err(error) = call.end().await {
+                    debug!(meter = %self.settings.name, error = %error.text(), "the call did not end in order");
+                    call.hang_up().await;
+                }
+            }
+            Err(_) => call.hang_up().await,
         }
         outcome
     }

@@ -1,6 +1,6 @@
-//! A P1 port: a meter that pushes telegrams.
+//! A port at which a meter pushes telegrams: P1, SML, D0.
 //!
-//! Owns: the medium and the [`P1Port`]. Fed by: the meter. Feeds: the outbox. Bound: one portion of bytes and what it says; while
+//! Owns: the medium and the [`PushPort`]. Fed by: the meter. Feeds: the outbox. Bound: one portion of bytes and what it says; while
 //! the outbox does not take that, the port is not read, and the meter will say most of it again. On failure of the medium:
 //! closed first, opened again after 1 s doubling to 1 min.
 
@@ -17,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::config::metering::PortSettings;
 use crate::link::{ByteLink, LinkLost};
 use crate::outbox::{Level, OutboxError, StoreRequest};
-use crate::p1::{Heard, P1Port, Refusal, Room, Trouble};
+use crate::push::{Heard, PushPort, Refusal, Room, Trouble};
 use crate::reading::session::{HELD_STOPPED, SessionParts};
 use crate::recurring::Recurring;
 use crate::telemetry::Metric;
@@ -73,7 +73,7 @@ pub async fn run(parts: PortParts, settings: Arc<PortSettings>, mut running: wat
 
 async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
     let session = &parts.session;
-    let mut port = P1Port::new(settings.clone(), session.inventory.clone());
+    let mut port = PushPort::new(settings.clone(), session.inventory.clone());
     let medium = (parts.medium)(&settings.medium);
     let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
     let mut recurring = Recurring::default();
@@ -101,7 +101,7 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
 async fn hear(
     parts: &PortParts,
     settings: &PortSettings,
-    port: &mut P1Port,
+    port: &mut PushPort,
     link: &mut dyn ByteLink,
     backoff: &mut Backoff,
     recurring: &mut Recurring<Trouble>,
@@ -161,7 +161,7 @@ fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurrin
     for problem in problems {
         let trouble = Trouble::Line;
         if let Some(times) = recurring.count(trouble, now) {
-            warn!(port = %settings.name, error = %problem, hint = trouble.hint(), times, "a line could not be used");
+            warn!(port = %settings.name, error = %problem, hint = trouble.hint(), times, "a line or value could not be used");
         }
     }
 }

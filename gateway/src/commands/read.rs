@@ -1,4 +1,7 @@
-//! `read`: one meter, once, to the screen.
+//! `read`: one meter, once, to the screen; at a port, the next telegram.
+
+mod called;
+mod port;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Checked;
-use crate::config::metering::{LinePlan, MeterSettings, Source};
+use crate::config::metering::{Addressing, LinePlan, MeterSettings, Source};
 use crate::link;
 use crate::reading::introduction::{Introduction, introduce};
 use crate::reading::memory::MeterMemory;
@@ -28,7 +31,13 @@ pub async fn read(
     json: bool,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
+    if let Some(port) = checked.ports.iter().find(|port| &*port.name == name) {
+        return port::hear(port, obis, json, out).await;
+    }
     let (plan, meter) = find(checked, name)?;
+    if let Addressing::Iec62056_21(call) = &meter.addressing {
+        return called::read(plan, &meter, call, obis, json, out).await;
+    }
     let codes = codes(&meter, obis)?;
     let clock: SharedClock = Arc::new(SystemClock::new());
     let medium = link::medium(&plan.line.medium);
@@ -65,8 +74,9 @@ fn find<'c>(checked: &'c Checked, name: &str) -> anyhow::Result<(&'c LinePlan, A
     if let Some((plan, meter)) = all().find(|(_, meter)| &*meter.name == name) {
         return Ok((plan, meter.clone()));
     }
-    let known: Vec<&str> = all().map(|(_, meter)| &*meter.name).take(10).collect();
-    anyhow::bail!("there is no meter {name:?}\nhint: known meters: {}", known.join(", "))
+    let ports = checked.ports.iter().map(|port| &*port.name);
+    let known: Vec<&str> = all().map(|(_, meter)| &*meter.name).chain(ports).take(10).collect();
+    anyhow::bail!("there is no meter or port {name:?}\nhint: known meters: {}", known.join(", "))
 }
 
 fn codes(meter: &MeterSettings, obis: &[String]) -> anyhow::Result<Vec<(Code, Kind)>> {
@@ -95,7 +105,7 @@ fn value_of(value: &crate::reading::registers::RegisterValue) -> (String, String
     }
 }
 
-fn print_table(name: &str, who: &Introduction, round: &RegisterRound, out: &mut impl Write) -> anyhow::Result<()> {
+fn print_introduction(name: &str, who: &Introduction, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "{:<22} {name}", "meter")?;
     writeln!(out, "{:<22} {}", "identity", who.meter)?;
     if let Some(expected) = &who.expected {
@@ -105,6 +115,11 @@ fn print_table(name: &str, who: &Introduction, round: &RegisterRound, out: &mut 
         Some(offset_ms) => writeln!(out, "{:<22} {} ({:+} s)", "clock", who.meter_now, offset_ms / 1000)?,
         None => writeln!(out, "{:<22} not readable", "clock")?,
     }
+    Ok(())
+}
+
+fn print_table(name: &str, who: &Introduction, round: &RegisterRound, out: &mut impl Write) -> anyhow::Result<()> {
+    print_introduction(name, who, out)?;
     for value in &round.values {
         let (text, unit) = value_of(value);
         writeln!(out, "{:<22} {text:>16} {unit}", value.code.to_string())?;
@@ -124,14 +139,17 @@ fn print_json(who: &Introduction, round: &RegisterRound, out: &mut impl Write) -
         .refused
         .iter()
         .map(|(code, error)| serde_json::json!({ "code": code.to_string(), "refused": error.to_string() }));
-    let object = serde_json::json!({
+    Ok(writeln!(out, "{}", object(who, values.chain(refused).collect()))?)
+}
+
+fn object(who: &Introduction, values: Vec<serde_json::Value>) -> serde_json::Value {
+    serde_json::json!({
         "meter": who.meter.as_str(),
         "expected": who.expected.as_ref().map(protocols::metering::MeterId::as_str),
         "clock": who.meter_now.to_string(),
         "clock_offset_ms": who.clock_offset_ms,
-        "values": values.chain(refused).collect::<Vec<_>>(),
-    });
-    Ok(writeln!(out, "{object}")?)
+        "values": values,
+    })
 }
 
 #[cfg(test)]

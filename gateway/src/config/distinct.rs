@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use protocols::hdlc::HdlcAddress;
+use protocols::iec62056_21::DeviceAddress;
 
 use super::metering::{Addressing, MediumSettings};
 
@@ -72,6 +73,7 @@ pub(super) struct Addresses {
     wrapper: HashMap<u16, (String, Addressing)>,
     /// A line has hundreds of meters at the most: each is compared with each.
     hdlc: Vec<(String, Addressing, HdlcAddress)>,
+    called: Vec<(String, DeviceAddress)>,
 }
 
 /// A meter that another section reaches, too: its name, what is wrong, what to do.
@@ -82,18 +84,26 @@ pub(super) struct Taken {
 
 impl Addresses {
     /// Notes that a meter has this address.
-    pub(super) fn claim(&mut self, name: &str, addressing: Addressing) -> Result<(), Taken> {
+    pub(super) fn claim(&mut self, name: &str, addressing: &Addressing) -> Result<(), Taken> {
         match addressing {
             Addressing::Wrapper { server, .. } => {
-                let before = self.wrapper.insert(server, (name.to_owned(), addressing));
-                before.map_or(Ok(()), |(other, its)| Err(same_device(&other, its == addressing)))
+                let before = self.wrapper.insert(*server, (name.to_owned(), addressing.clone()));
+                before.map_or(Ok(()), |(other, its)| Err(same_device(&other, its == *addressing)))
             }
             Addressing::Hdlc { server, .. } => {
                 let taken = self.hdlc.iter().find_map(|(other, its, address)| {
-                    let is_same = *its == addressing;
-                    clash(server, *address).map(|clash| clash.told(other, *address, server, is_same))
+                    let is_same = its == addressing;
+                    clash(*server, *address).map(|clash| clash.told(other, *address, *server, is_same))
                 });
-                self.hdlc.push((name.to_owned(), addressing, server));
+                self.hdlc.push((name.to_owned(), addressing.clone(), *server));
+                taken.map_or(Ok(()), Err)
+            }
+            Addressing::Iec62056_21(call) => {
+                let own = &call.client.address;
+                let calls = |one: &DeviceAddress, other: &DeviceAddress| one.is_called_by(other.as_str().as_bytes());
+                let taken = self.called.iter().find(|(_, its)| calls(its, own) || calls(own, its));
+                let taken = taken.map(|(other, its)| called_together(other, its, own));
+                self.called.push((name.to_owned(), own.clone()));
                 taken.map_or(Ok(()), Err)
             }
         }
@@ -107,6 +117,17 @@ fn same_device(other: &str, is_same_client: bool) -> Taken {
     }
     let message = format!("meter {other:?} is the same device, read as another client");
     Taken { message, hint: "a meter has one section: read all of it as the client that may read all" }
+}
+
+/// Leading zeros say nothing, and without an address everybody is called.
+fn called_together(other: &str, its: &DeviceAddress, own: &DeviceAddress) -> Taken {
+    let (its, own) = (its.as_str(), own.as_str());
+    let message = if its.is_empty() || own.is_empty() {
+        format!("meter {other:?} answers too when one is called without an address")
+    } else {
+        format!("meter {other:?} has the same address, {its}, which is {own}")
+    };
+    Taken { message, hint: "give each its own address" }
 }
 
 /// How two HDLC addresses reach one device.

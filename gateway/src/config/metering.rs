@@ -1,4 +1,4 @@
-//! Lines, meters and P1 ports: the sections as written, and what they mean once they hold together.
+//! Lines, meters and ports: the sections as written, and what they mean once they hold together.
 //!
 //! An accelerated meter (a simulated one that lives faster than we do) needs no setting of its own: it is a meter whose clock
 //! is wrong. Its section says `clock_check = "off"`, and profile cursors move by the meter's clock only.
@@ -11,9 +11,11 @@ use std::time::Duration;
 use protocols::dlms::acse::Password;
 use protocols::dlms::datetime::ClockRules;
 use protocols::hdlc::{ClientAddress, HdlcAddress};
+use protocols::iec62056_21::{self, ClientConfig, ReadLevel, ReadQuirks, StampForm};
 use protocols::metering::{Code, Kind, MeterId, ObisCode};
 use serde::{Deserialize, Serialize};
 
+use super::call::{check_call, refuse_call_settings};
 use super::distinct::{Addresses, Media, Taken};
 use super::{ConfigError, read_secret};
 
@@ -50,6 +52,10 @@ pub struct LineSection {
     pub budget_s: u64,
     /// How long a TCP endpoint may take to answer.
     pub connect_timeout_ms: u64,
+    /// IEC 62056-21: the line gives back what is sent, as optical heads and two-wire current loops do.
+    pub echo: bool,
+    /// IEC 62056-21: the port cannot do 7E1, or a serial device server does not: it stays 8N1, and parity is put on and checked here.
+    pub masked_parity: bool,
 }
 
 impl Default for LineSection {
@@ -65,6 +71,8 @@ impl Default for LineSection {
             gap_ms: 20,
             budget_s: 120,
             connect_timeout_ms: 5_000,
+            echo: false,
+            masked_parity: false,
         }
     }
 }
@@ -75,6 +83,8 @@ pub enum MeterProtocol {
     #[default]
     DlmsWrapper,
     DlmsHdlc,
+    #[serde(rename = "iec62056-21")]
+    Iec62056_21,
 }
 
 impl MeterProtocol {
@@ -82,6 +92,7 @@ impl MeterProtocol {
         match self {
             Self::DlmsWrapper => "dlms-wrapper",
             Self::DlmsHdlc => "dlms-hdlc",
+            Self::Iec62056_21 => "iec62056-21",
         }
     }
 }
@@ -122,7 +133,7 @@ pub struct MeterSection {
     pub name: String,
     /// The line that it is on.
     pub line: String,
-    /// `dlms-wrapper` or `dlms-hdlc`.
+    /// `dlms-wrapper`, `dlms-hdlc` or `iec62056-21` (read-outs of modes A, B and C, programming mode).
     pub protocol: MeterProtocol,
     /// Who reads: 16 is the public client.
     pub client: u16,
@@ -132,7 +143,7 @@ pub struct MeterSection {
     pub physical: Option<u16>,
     /// HDLC: 1, 2 or 4; by default the shortest that the address fits.
     pub address_octets: Option<u8>,
-    /// Low level security: a file that holds the password. Without it, no security.
+    /// A file that holds the password: of low level security, or of programming mode (P1). Without it, none is sent.
     pub password_file: Option<PathBuf>,
     /// Who has to answer here: logical device name, or device id 0-0:96.1.0.
     pub serial: Option<String>,
@@ -144,11 +155,46 @@ pub struct MeterSection {
     pub clock_off_above_s: u32,
     /// Ahead of UTC in standard time, for a meter whose clock does not state it.
     pub utc_offset_minutes: i16,
-    /// Added while such a meter says that daylight saving is active.
+    /// Added while such a meter says that daylight saving is active; of IEC 62056-21, by the rule of the European Union: 0 or 60.
     pub daylight_saving_minutes: i16,
+    /// IEC 62056-21: the device address, up to 32 characters. Without it, whoever is at the optical head answers.
+    pub address: Option<String>,
+    /// IEC 62056-21: the rate at which the meter is called. Default 300.
+    pub initial_baud: Option<u32>,
+    /// IEC 62056-21: the fastest rate that the line carries; a meter that offers more is read at the initial rate. Default 19200, over
+    /// TCP the initial rate, since nobody there can change it.
+    pub baud_max: Option<u32>,
+    /// IEC 62056-21: asks for a read-out: `0`, or `6` to `9` for a maker's own tables. Default `0`.
+    pub readout_character: Option<char>,
+    /// IEC 62056-21: wakes a meter with a battery by NUL for so long. Default: it is not woken.
+    pub wake_up_ms: Option<u32>,
+    /// IEC 62056-21: between the choice of the rate and its change. Default: just before the meter may begin to answer.
+    pub change_over_ms: Option<u32>,
+    /// IEC 62056-21: the read command for registers, 1 to 6. Default 1.
+    pub read_command: Option<u8>,
+    /// IEC 62056-21: the read command for load profiles and log books, 1 to 6. Default 5.
+    pub profile_command: Option<u8>,
+    /// IEC 62056-21: how the range of a profile is written: `zst10`, `zst11`, `zst12`, `zst13`, by their digits. Default `zst13`.
+    pub stamp_form: Option<StampFormName>,
+    /// IEC 62056-21: registers are asked for as `1-0:1.8.0*255` and not as `1.8.0`. Default false.
+    pub full_codes: Option<bool>,
+    /// IEC 62056-21: what this meter does differently, by name. Of the conversation, all off: `ignores_rate`, `accept_invalid_bcc`,
+    /// `any_answer_address`, `acknowledge_readout`. Of what it says: `sign_padding`, `billing_inherits_unit`, `doubled_groups` (on),
+    /// `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off).
+    pub line_quirks: BTreeMap<String, bool>,
     pub quirks: QuirksSection,
-    /// What is read; by default the load profile and the import register.
+    /// What is read; by default the load profile and the import register, of IEC 62056-21 the read-out.
     pub read: Vec<ReadSection>,
+}
+
+/// Digits of a stamp, the odd ones with a digit for the season.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StampFormName {
+    Zst10,
+    Zst11,
+    Zst12,
+    Zst13,
 }
 
 impl Default for MeterSection {
@@ -168,6 +214,17 @@ impl Default for MeterSection {
             clock_off_above_s: 60,
             utc_offset_minutes: 0,
             daylight_saving_minutes: 0,
+            address: None,
+            initial_baud: None,
+            baud_max: None,
+            readout_character: None,
+            wake_up_ms: None,
+            change_over_ms: None,
+            read_command: None,
+            profile_command: None,
+            stamp_form: None,
+            full_codes: None,
+            line_quirks: BTreeMap::new(),
             quirks: QuirksSection::default(),
             read: Vec::new(),
         }
@@ -184,14 +241,16 @@ pub enum Source {
     Instants,
     /// An event log: a profile whose entries are kept as events.
     Events,
+    /// IEC 62056-21: all that the meter reads out.
+    Readout,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadSection {
-    /// `profile`, `registers`, `instants` or `events`.
+    /// `profile`, `registers`, `instants` or `events`; of IEC 62056-21 also `readout`.
     pub source: Source,
-    /// Registers and instants: what to read. Profile: which columns, all when empty.
+    /// Registers and instants: what to read. Profile and read-out: which columns and values, all when empty.
     pub codes: Vec<String>,
     /// Default 900, instants 60.
     pub every_s: Option<u32>,
@@ -219,25 +278,40 @@ impl Default for ReadSection {
     }
 }
 
-/// A P1 port: a meter that pushes telegrams.
+/// What a meter pushes at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortProtocol {
+    #[default]
+    P1,
+    Sml,
+    D0,
+}
+
+/// A port at which a meter pushes telegrams.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PortSection {
     /// Unique.
     pub name: String,
+    /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, or `d0` (read-outs of IEC 62056-21, unasked).
+    pub protocol: PortProtocol,
     /// A device, best by its stable name: `/dev/serial/by-id/...`.
     pub serial_port: Option<PathBuf>,
     /// `host:port` of a serial device server.
     pub tcp: Option<String>,
-    /// Of a serial port; 9600 with 7E1 before DSMR 4.
-    pub baud: u32,
-    /// Of a serial port: 7 or 8.
-    pub data_bits: u8,
-    /// Of a serial port: `none`, `even` or `odd`.
-    pub parity: Parity,
+    /// Of a serial port. Default 115200 for P1 (9600 with 7E1 before DSMR 4), else 9600.
+    pub baud: Option<u32>,
+    /// Of a serial port: 7 or 8. Default 8, for D0 7.
+    pub data_bits: Option<u8>,
+    /// Of a serial port: `none`, `even` or `odd`. Default none, for D0 even.
+    pub parity: Option<Parity>,
     /// Of a serial port: 1 or 2.
     pub stop_bits: u8,
-    /// Takes telegrams whose CRC is wrong or missing; never a cure for a bad cable.
+    /// D0: the port hands over eight bits of which the last is even parity, as many serial device servers do: octets whose parity is
+    /// wrong spoil the line in which they stand.
+    pub masked_parity: bool,
+    /// Takes telegrams whose CRC or block check is wrong, or whose CRC is missing; never a cure for a bad cable.
     pub accept_invalid_crc: bool,
     /// Momentary values.
     pub every_s: u32,
@@ -245,7 +319,7 @@ pub struct PortSection {
     pub registers_every_s: u32,
     /// Without a telegram for so long the meter counts as silent.
     pub silent_after_s: u32,
-    /// Which meter has to be at this port: its equipment identifier.
+    /// Which meter has to be at this port: its equipment identifier, of SML its server id as on its label.
     pub serial: Option<String>,
     /// Where the energy is metered; goes to the cloud with the inventory.
     pub metering_point: Option<String>,
@@ -253,18 +327,25 @@ pub struct PortSection {
     pub clock_check: Switch,
     /// Beyond this, its state says that its clock is off.
     pub clock_off_above_s: u32,
+    /// What this meter does differently, by name, as `{ kermit_crc = false }`. SML: `kermit_crc`, `bare_time`,
+    /// `local_time_under_any_choice`, `unset_clock`, `four_fill_octets`, `dzg_short_power` (on unless switched off),
+    /// `power_sign_from_status`, `list_length_by_content` (off). D0: `sign_padding`, `billing_inherits_unit`, `doubled_groups` (on),
+    /// `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off). Each is described in `quirks.rs` of its protocol.
+    pub quirks: BTreeMap<String, bool>,
 }
 
 impl Default for PortSection {
     fn default() -> Self {
         Self {
             name: String::new(),
+            protocol: PortProtocol::P1,
             serial_port: None,
             tcp: None,
-            baud: 115_200,
-            data_bits: 8,
-            parity: Parity::None,
+            baud: None,
+            data_bits: None,
+            parity: None,
             stop_bits: 1,
+            masked_parity: false,
             accept_invalid_crc: false,
             every_s: 60,
             registers_every_s: 900,
@@ -273,6 +354,7 @@ impl Default for PortSection {
             metering_point: None,
             clock_check: Switch::On,
             clock_off_above_s: 60,
+            quirks: BTreeMap::new(),
         }
     }
 }
@@ -292,10 +374,23 @@ pub struct LineSettings {
     pub budget: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Addressing {
     Wrapper { client: u16, server: u16 },
     Hdlc { client: ClientAddress, server: HdlcAddress },
+    Iec62056_21(Arc<CallSettings>),
+}
+
+/// How a meter is called and understood that speaks IEC 62056-21.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSettings {
+    pub client: ClientConfig,
+    pub password: Option<iec62056_21::Password>,
+    pub lines: iec62056_21::Settings,
+    pub read_command: ReadLevel,
+    pub profile_command: ReadLevel,
+    pub stamp_form: StampForm,
+    pub full_codes: bool,
 }
 
 /// A password that compares by its content and never shows it.
@@ -369,9 +464,28 @@ impl ReadSettings {
     }
 }
 
+/// What a meter pushes, and how that is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushProtocol {
+    P1,
+    Sml { quirks: protocols::sml::Quirks },
+    D0 { quirks: ReadQuirks, masked_parity: bool },
+}
+
+impl PushProtocol {
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::P1 => "p1",
+            Self::Sml { .. } => "sml",
+            Self::D0 { .. } => "d0",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct PortSettings {
     pub name: Arc<str>,
+    pub protocol: PushProtocol,
     pub medium: MediumSettings,
     pub accept_invalid_crc: bool,
     pub every_s: u32,
@@ -395,12 +509,12 @@ const EVENTS_DEFAULT: ObisCode = ObisCode::new(0, 0, 99, 98, 0, 255);
 /// More in one section would be one request for each at the least.
 const CODES_MAX: usize = 256;
 
-fn value(section: &str, message: impl Into<String>, hint: &str) -> ConfigError {
+pub(super) fn value(section: &str, message: impl Into<String>, hint: &str) -> ConfigError {
     let hint = (!hint.is_empty()).then(|| hint.to_owned());
     ConfigError::Value { section: section.to_owned(), message: message.into(), hint }
 }
 
-fn check_name(section: &str, name: &str) -> Result<Arc<str>, ConfigError> {
+pub(super) fn check_name(section: &str, name: &str) -> Result<Arc<str>, ConfigError> {
     let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || name.len() > 64 || !name.chars().all(valid) {
         return Err(value(section, "a name of 1 to 64 letters, digits, - _ and . is needed", "set name = \"...\""));
@@ -432,17 +546,19 @@ pub(super) fn check_lines(
     let mut last_reads: Option<Arc<[ReadSettings]>> = None;
     for section in meters {
         let at = format!("meter {:?}", section.name);
-        let mut meter = check_meter(&at, section)?;
+        let place = places.get(&section.line).copied();
+        let line = place.map(|place| (&lines[place], &plans[place].line.medium));
+        let mut meter = check_meter(&at, section, line)?;
         if !names.insert(section.name.clone()) {
             return Err(value(&at, "two meters have this name", "a name is unique on the gateway"));
         }
-        let Some(&place) = places.get(&section.line) else {
+        let Some(place) = place else {
             let known: Vec<&str> = lines.iter().map(|line| line.name.as_str()).take(10).collect();
             let hint = format!("known lines: {}", known.join(", "));
             return Err(value(&at, format!("there is no line {:?}", section.line), &hint));
         };
         let taken = |Taken { message, hint }| value(&at, format!("{message} on line {:?}", section.line), hint);
-        addresses[place].claim(&section.name, meter.addressing).map_err(taken)?;
+        addresses[place].claim(&section.name, &meter.addressing).map_err(taken)?;
         // Fleets are read alike: one copy of what to read serves them all.
         match &last_reads {
             Some(reads) if *reads == meter.reads => meter.reads = reads.clone(),
@@ -469,12 +585,12 @@ fn check_line(section: &LineSection) -> Result<LineSettings, ConfigError> {
 }
 
 #[derive(Clone, Copy)]
-struct PortParameters {
-    baud: u32,
-    data_bits: u8,
-    parity: Parity,
-    stop_bits: u8,
-    connect_timeout_ms: u64,
+pub(super) struct PortParameters {
+    pub(super) baud: u32,
+    pub(super) data_bits: u8,
+    pub(super) parity: Parity,
+    pub(super) stop_bits: u8,
+    pub(super) connect_timeout_ms: u64,
 }
 
 impl PortParameters {
@@ -484,7 +600,7 @@ impl PortParameters {
     }
 }
 
-fn check_medium(
+pub(super) fn check_medium(
     at: &str,
     serial: Option<&PathBuf>,
     tcp: Option<&String>,
@@ -517,11 +633,18 @@ fn check_medium(
     }
 }
 
-fn check_meter(at: &str, section: &mut MeterSection) -> Result<MeterSettings, ConfigError> {
+/// `line` is the section that it names, where there is one.
+fn check_meter(
+    at: &str,
+    section: &mut MeterSection,
+    line: Option<(&LineSection, &MediumSettings)>,
+) -> Result<MeterSettings, ConfigError> {
     let name = check_name(at, &section.name)?;
-    let addressing = check_address(at, section)?;
+    let is_iec = section.protocol == MeterProtocol::Iec62056_21;
+    let addressing = if is_iec { check_call(at, section, line)? } else { check_address(at, section)? };
     let serial = section.serial.as_deref().map(|serial| check_serial(at, serial)).transpose()?;
-    let secret = section.password_file.as_deref().map(read_secret).transpose()?.map(|text| {
+    let secret_file = section.password_file.as_deref().filter(|_| !is_iec);
+    let secret = secret_file.map(read_secret).transpose()?.map(|text| {
         use std::hash::{DefaultHasher, Hasher};
         let mut hasher = DefaultHasher::new();
         hasher.write(&text);
@@ -532,16 +655,23 @@ fn check_meter(at: &str, section: &mut MeterSection) -> Result<MeterSettings, Co
     }
     if section.read.is_empty() {
         let registers = vec!["1-0:1.8.0".to_owned()];
-        section.read = vec![
-            ReadSection::default(),
-            ReadSection { source: Source::Registers, codes: registers, ..ReadSection::default() },
-        ];
+        section.read = if is_iec {
+            vec![ReadSection { source: Source::Readout, ..ReadSection::default() }]
+        } else {
+            vec![
+                ReadSection::default(),
+                ReadSection { source: Source::Registers, codes: registers, ..ReadSection::default() },
+            ]
+        };
     }
     let mut reads = Vec::with_capacity(section.read.len());
     let mut profiles = HashSet::new();
     for (index, read) in section.read.iter_mut().enumerate() {
         let at = format!("{at}, read {}", index + 1);
         let read = check_read(&at, read)?;
+        if read.source == Source::Readout && !is_iec {
+            return Err(value(&at, "a DLMS meter has no read-out", "set source = \"registers\" and name its codes"));
+        }
         if matches!(read.source, Source::Profile | Source::Events) && !profiles.insert(read.profile) {
             return Err(value(&at, format!("{} is read twice", read.profile), "name kinds of single codes in kinds"));
         }
@@ -564,13 +694,14 @@ fn check_meter(at: &str, section: &mut MeterSection) -> Result<MeterSettings, Co
     })
 }
 
-fn check_serial(at: &str, serial: &str) -> Result<MeterId, ConfigError> {
+pub(super) fn check_serial(at: &str, serial: &str) -> Result<MeterId, ConfigError> {
     MeterId::from_device(serial.as_bytes())
         .ok_or_else(|| value(at, "serial is empty", "leave it out to take whoever answers"))
 }
 
 fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
     let MeterSection { protocol, client, server, physical, address_octets, .. } = *section;
+    refuse_call_settings(at, section)?;
     if protocol == MeterProtocol::DlmsWrapper {
         if physical.is_some() || address_octets.is_some() {
             let message = "physical and address_octets are HDLC settings";
@@ -615,7 +746,7 @@ fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, Confi
         text.parse::<Kind>().map_err(|error| value(at, error, &format!("one of {}", names.join(", "))))
     };
     let codes: Vec<Code> = section.codes.iter().map(code).collect::<Result<_, _>>()?;
-    if (codes.is_empty() && !is_profile) || codes.len() > CODES_MAX {
+    if (codes.is_empty() && !is_profile && source != Source::Readout) || codes.len() > CODES_MAX {
         let message = format!("{} codes; 1 to {CODES_MAX} are needed", codes.len());
         return Err(value(at, message, "codes = [\"1-0:1.8.0\"]"));
     }
@@ -641,44 +772,6 @@ fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, Confi
         section.profile = Some(profile.to_string());
     }
     Ok(ReadSettings { source, codes, every_s, kind: own_kind, kinds, profile, backfill_days: section.backfill_days })
-}
-
-/// The P1 ports.
-pub(super) fn check_ports(
-    ports: &[PortSection],
-    plans: &[LinePlan],
-    media: &mut Media,
-) -> Result<Vec<Arc<PortSettings>>, ConfigError> {
-    let mut names: HashSet<&str> = plans.iter().flat_map(|plan| &plan.meters).map(|meter| &*meter.name).collect();
-    let mut checked = Vec::with_capacity(ports.len());
-    for section in ports {
-        let at = format!("port {:?}", section.name);
-        let name = check_name(&at, &section.name)?;
-        if !names.insert(&section.name) {
-            return Err(value(&at, "a meter or another port has this name", ""));
-        }
-        let PortSection { baud, data_bits, parity, stop_bits, .. } = *section;
-        let parameters = PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms: 5_000 };
-        let medium = check_medium(&at, section.serial_port.as_ref(), section.tcp.as_ref(), parameters)?;
-        let hint = "a P1 port has one meter, and nobody else reads it";
-        media.claim(&at, &medium).map_err(|message| value(&at, message, hint))?;
-        if section.every_s == 0 || section.registers_every_s == 0 || section.silent_after_s < 5 {
-            let message = "every_s or registers_every_s is 0, or silent_after_s is below 5";
-            return Err(value(&at, message, "a meter pushes every 1 to 10 s"));
-        }
-        checked.push(Arc::new(PortSettings {
-            name,
-            medium,
-            accept_invalid_crc: section.accept_invalid_crc,
-            every_s: section.every_s,
-            registers_every_s: section.registers_every_s,
-            silent_after: Duration::from_secs(section.silent_after_s.into()),
-            serial: section.serial.as_deref().map(|serial| check_serial(&at, serial)).transpose()?,
-            metering_point: section.metering_point.as_deref().map(Arc::from),
-            clock_off_above_s: (section.clock_check == Switch::On).then_some(section.clock_off_above_s),
-        }));
-    }
-    Ok(checked)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+pub use protocols::iec62056_21::LineSettings as Line;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::config::metering::MediumSettings;
@@ -73,6 +74,11 @@ pub trait ByteLink: Send {
     async fn send(&mut self, octets: &[u8]) -> Result<(), LinkLost>;
     /// Throws away what has arrived: a late answer to somebody else must not be taken for the next one.
     fn clear_input(&mut self) -> Result<(), LinkLost>;
+    /// Sets rate and framing, `None` for those of the settings, in the midst of a conversation; a medium that has none of its own
+    /// stays as it is. Only when all that was sent has left.
+    fn set_line(&mut self, _line: Option<Line>) -> Result<(), LinkLost> {
+        Ok(())
+    }
 }
 
 /// Makes the medium that the settings name.

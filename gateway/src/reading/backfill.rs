@@ -17,7 +17,7 @@ use tracing::{debug, info};
 
 use super::columns::value_columns;
 use super::memory::Asking;
-use super::session::{Order, Session, SessionError, Which};
+use super::session::{Order, Reads, Session, SessionError, Which};
 use crate::config::metering::Source;
 use crate::held::{HeldAnswer, Question};
 use crate::telemetry::Metric;
@@ -27,7 +27,10 @@ const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// Between questions, when one was not answered. A ring is read within minutes or hours.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(120);
 
-impl Session<'_, '_> {
+impl<T> Session<'_, T>
+where
+    Self: Reads,
+{
     /// What is missing, newest first, profile by profile, until others are due or the time is half over.
     pub(super) async fn backfill(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
         let begun = Instant::now();
@@ -51,7 +54,9 @@ impl Session<'_, '_> {
         }
         Ok(())
     }
+}
 
+impl<T> Session<'_, T> {
     fn has_gaps(&self, place: usize) -> bool {
         self.cursors[place].as_ref().is_some_and(|cursor| !cursor.gaps().is_empty())
     }

@@ -265,15 +265,15 @@ impl Stamp {
     }
 
     /// The answer that rows could not be read from, in as many events as its length takes.
-    pub fn events_of_unread(
+    pub fn events_of_unread<P: ToString>(
         &self,
         profile: &ObisCode,
-        rows: &Rows,
+        problems: &[P],
         buffer: &[u8],
         at: UtcMillis,
     ) -> impl Iterator<Item = Event> {
-        let told = rows.problems.iter().take(PROBLEMS_TOLD).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let (log, code) = (format!("{ROWS_UNREAD_LOG} {profile}"), rows.problems.len() as i64);
+        let told = problems.iter().take(PROBLEMS_TOLD).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let (log, code) = (format!("{ROWS_UNREAD_LOG} {profile}"), problems.len() as i64);
         // More parts than `nth` counts are beyond what a meter is believed to send.
         (0..=u8::MAX).zip(buffer.chunks(limits::EVENT_BYTES_MAX)).map(move |(nth, part)| Event {
             meter: self.meter.clone(),

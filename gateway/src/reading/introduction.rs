@@ -47,14 +47,7 @@ pub async fn introduce(
     let time = time.and_then(|time| time.to_utc(meter.clock_rules).ok());
     let (name, device) = (next().and_then(identity), next().and_then(identity));
     let known: Vec<MeterId> = [name, device].into_iter().flatten().collect();
-    let as_expected = meter.serial.iter().find(|serial| known.contains(serial));
-    let (found, expected) = match (&meter.serial, as_expected, known.into_iter().next()) {
-        // Where it does not say who it is, it is believed to be who it should be.
-        (_, Some(serial), _) | (Some(serial), None, None) => (serial.clone(), None),
-        (Some(serial), None, Some(found)) => (found, Some(serial.clone())),
-        (None, None, Some(found)) => (found, None),
-        (None, None, None) => return Err(SessionError::NoIdentity),
-    };
+    let (found, expected) = judge(meter.serial.as_ref(), known).ok_or(SessionError::NoIdentity)?;
     Ok(Introduction {
         meter: found,
         expected,
@@ -62,6 +55,18 @@ pub async fn introduce(
         meter_now: time.map_or(midway, |time| time.utc),
         clock: ClockForm { deviation: time.map(|time| time.deviation) },
     })
+}
+
+/// Who answers, and who was expected instead, by the identities that the meter names. `None` when nobody is known.
+pub(super) fn judge(serial: Option<&MeterId>, known: Vec<MeterId>) -> Option<(MeterId, Option<MeterId>)> {
+    let as_expected = serial.filter(|serial| known.contains(serial));
+    match (serial, as_expected, known.into_iter().next()) {
+        // Where it does not say who it is, it is believed to be who it should be.
+        (_, Some(serial), _) | (Some(serial), None, None) => Some((serial.clone(), None)),
+        (Some(serial), None, Some(found)) => Some((found, Some(serial.clone()))),
+        (None, None, Some(found)) => Some((found, None)),
+        (None, None, None) => None,
+    }
 }
 
 fn identity(value: Value) -> Option<MeterId> {

@@ -1,6 +1,7 @@
 //! What is known of a meter between its sessions: kept small, since there may be a hundred thousand. All of it can be found out
 //! again.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use protocols::cosem::profile_generic::{CaptureObject, SortMethod};
@@ -75,6 +76,8 @@ pub struct ProfileMemory {
     pub label: Option<UtcMillis>,
     /// Labels were seen that its capture period does not explain.
     pub is_irregular: bool,
+    /// IEC 62056-21: the period in which its rows follow each other; 0 while it is not known.
+    pub period_s: u32,
     /// `None` unless the cloud is being asked.
     pub asking: Option<Box<Asking>>,
 }
@@ -100,6 +103,19 @@ pub struct MeterMemory {
     pub told_held_stopped: bool,
     /// When it was said that the meter refuses objects.
     pub told_refused_at: Option<Duration>,
+    /// What a read-out has said; `None` for a meter that was never read out.
+    pub read_out: Option<Box<ReadOutMemory>>,
+}
+
+/// What was stored of read-outs, which tell the same again and again.
+#[derive(Debug, Default)]
+pub struct ReadOutMemory {
+    /// How things were, by log.
+    pub states: HashMap<String, Vec<u8>>,
+    /// The last entry of each log.
+    pub logged: HashMap<String, (UtcMillis, u8)>,
+    /// When it was said that lines cannot be read.
+    pub told_problems_at: Option<Duration>,
 }
 
 impl MeterMemory {

@@ -1,10 +1,16 @@
-//! Reading a DLMS meter: one session, from the association to what goes into the outbox.
+//! Reading a meter on a line: one session, from the first word to what goes into the outbox.
 //!
+//! DLMS:
 //! [`talk`] drives the protocol over a link, [`session`] decides what is asked in which order, `backfill` what is read of what is
 //! missing, [`introduction`] who answers, [`columns`] makes readings and
 //! events of what a profile delivers, [`memory`] is what is known of a meter between its sessions.
+//!
+//! IEC 62056-21: [`call`] drives the protocol, [`called`] decides what is asked; cursors, backfill and what goes to the disk are as for
+//! DLMS.
 
 mod backfill;
+pub mod call;
+pub mod called;
 pub mod columns;
 pub mod introduction;
 pub mod memory;

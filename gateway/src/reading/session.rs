@@ -4,10 +4,11 @@
 //! until somebody else wants the line. Everything goes into the outbox as soon as it is read, and a profile's cursor with it;
 //! when the line breaks in the middle, what was read before is kept.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use protocols::dlms::apdu::CosemAttribute;
-use protocols::metering::{Code, Kind};
+use protocols::metering::{Code, Kind, UtcMillis};
 use protocols::uplink::MeterState;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -70,7 +71,7 @@ impl SessionError {
         match self {
             Self::Store(_) | Self::StoreTimeout { .. } => None,
             Self::NoIdentity => Some(MeterState::Refusing),
-            Self::Talk(TalkError::Session(error)) if error.is_refusal() => Some(MeterState::Refusing),
+            Self::Talk(error) if error.is_refusal() => Some(MeterState::Refusing),
             Self::Talk(_) => Some(MeterState::Silent),
         }
     }
@@ -114,24 +115,34 @@ pub struct Visited {
     pub state: MeterState,
 }
 
-pub struct Session<'s, 'l> {
+/// `T` is the conversation with the meter, which its protocol has.
+pub(super) struct Session<'s, T> {
     pub(super) parts: &'s SessionParts,
     pub(super) meter: &'s MeterSettings,
     pub(super) memory: &'s mut MeterMemory,
-    talk: &'s mut Talk<'l>,
+    pub(super) talk: &'s mut T,
     pub(super) who: Introduction,
-    stamp: Stamp,
+    pub(super) stamp: Stamp,
     /// The cursors as they are after what is pending; the memory has them as they are on the disk.
     pub(super) cursors: Vec<Option<ProfileCursor>>,
     /// The clock's offset, when it has to be noted.
     offset_ms: Option<i64>,
-    pending: StoreRequest,
+    pub(super) pending: StoreRequest,
     /// The first of them, for people.
     refused: Vec<String>,
     objects_refused: u64,
     pub(super) chunks: usize,
     /// What is held fills its part of the outbox: nothing is read that would have to wait there, too.
-    held_stopped: bool,
+    pub(super) held_stopped: bool,
+}
+
+/// What a protocol does in a session.
+pub(super) trait Reads {
+    /// Values that carry no time of their own, those of all sections that are due in one go.
+    async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError>;
+    /// The next span of one profile or event log; what it brings is pending then, and the cursor moved in memory only. False when
+    /// there was none, or none could be read.
+    async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError>;
 }
 
 /// The rows that one read of a profile brought.
@@ -153,39 +164,8 @@ pub async fn visit(
     talk: &mut Talk<'_>,
     order: &Order<'_>,
 ) -> Result<Visited, SessionError> {
-    let mut who = introduce(talk, meter, &parts.clock).await?;
-    // A gateway without a clock battery is decades off after each start: that says nothing about the meter's clock.
-    let offset_ms = who.clock_offset_ms.zip(parts.trust.correction_ms());
-    who.clock_offset_ms = offset_ms.map(|(offset_ms, correction_ms)| whole_seconds(offset_ms - correction_ms));
-    if memory.identity.as_ref() != Some(&who.meter) {
-        memory.forget();
-        memory.identity = Some(who.meter.clone());
-    }
-    let stamp =
-        Stamp { meter: who.meter.clone(), read_at: read_at(&parts.clock), clock_offset_ms: who.clock_offset_ms };
-    let mut session = Session {
-        parts,
-        meter,
-        cursors: vec![None; memory.profiles.len()],
-        offset_ms: None,
-        memory,
-        talk,
-        who,
-        stamp,
-        pending: StoreRequest::default(),
-        refused: Vec::new(),
-        objects_refused: 0,
-        chunks: 0,
-        held_stopped: parts.outbox.held_stopped(),
-    };
-    match session.read(order).await {
-        // Nothing is wrong with the outbox: the right meters go on.
-        Err(SessionError::Store(OutboxError::HeldFull { .. })) if session.who.expected.is_some() => {
-            session.held_stopped = true;
-        }
-        outcome => outcome?,
-    }
-    Ok(session.conclude())
+    let who = introduce(talk, meter, &parts.clock).await?;
+    Session::new(parts, meter, memory, talk, who).visit(order).await
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,7 +174,56 @@ pub(super) enum Which {
     Missing,
 }
 
-impl Session<'_, '_> {
+impl<'s, T> Session<'s, T>
+where
+    Self: Reads,
+{
+    /// With whoever has introduced himself.
+    pub(super) fn new(
+        parts: &'s SessionParts,
+        meter: &'s MeterSettings,
+        memory: &'s mut MeterMemory,
+        talk: &'s mut T,
+        mut who: Introduction,
+    ) -> Self {
+        // A gateway without a clock battery is decades off after each start: that says nothing about the meter's clock.
+        let offset_ms = who.clock_offset_ms.zip(parts.trust.correction_ms());
+        who.clock_offset_ms = offset_ms.map(|(offset_ms, correction_ms)| whole_seconds(offset_ms - correction_ms));
+        if memory.identity.as_ref() != Some(&who.meter) {
+            memory.forget();
+            memory.identity = Some(who.meter.clone());
+        }
+        let stamp =
+            Stamp { meter: who.meter.clone(), read_at: read_at(&parts.clock), clock_offset_ms: who.clock_offset_ms };
+        Self {
+            parts,
+            meter,
+            cursors: vec![None; memory.profiles.len()],
+            offset_ms: None,
+            memory,
+            talk,
+            who,
+            stamp,
+            pending: StoreRequest::default(),
+            refused: Vec::new(),
+            objects_refused: 0,
+            chunks: 0,
+            held_stopped: parts.outbox.held_stopped(),
+        }
+    }
+
+    /// Does what is ordered, and says in the inventory how the meter is.
+    pub(super) async fn visit(mut self, order: &Order<'_>) -> Result<Visited, SessionError> {
+        match self.read(order).await {
+            // Nothing is wrong with the outbox: the right meters go on.
+            Err(SessionError::Store(OutboxError::HeldFull { .. })) if self.who.expected.is_some() => {
+                self.held_stopped = true;
+            }
+            outcome => outcome?,
+        }
+        Ok(self.conclude())
+    }
+
     async fn read(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
         if self.held_stopped && self.who.expected.is_some() {
             return Ok(());
@@ -212,6 +241,24 @@ impl Session<'_, '_> {
         self.backfill(order).await
     }
 
+    async fn read_live(&mut self, due: &[usize]) -> Result<(), SessionError> {
+        self.read_live_values(due).await?;
+        for &place in due {
+            if matches!(
+                self.meter.reads.get(place),
+                Some(ReadSettings { source: Source::Profile | Source::Events, .. })
+            ) {
+                self.read_profile(place, Which::Live).await?;
+                if self.pending.rows() > PENDING_ROWS_MAX {
+                    self.flush().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T> Session<'_, T> {
     fn cursor_key(&self, read: &ReadSettings) -> String {
         format!("{} {}", self.who.meter, read.profile)
     }
@@ -291,22 +338,6 @@ impl Session<'_, '_> {
         has_leapt(self.memory.offset_ms, offset_ms)
     }
 
-    async fn read_live(&mut self, due: &[usize]) -> Result<(), SessionError> {
-        self.read_live_values(due).await?;
-        for &place in due {
-            if matches!(
-                self.meter.reads.get(place),
-                Some(ReadSettings { source: Source::Profile | Source::Events, .. })
-            ) {
-                self.read_profile(place, Which::Live).await?;
-                if self.pending.rows() > PENDING_ROWS_MAX {
-                    self.flush().await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Everything that is pending, the cursors as they are after it, and the clock's offset, in one transaction.
     pub(super) async fn flush(&mut self) -> Result<(), SessionError> {
         let mut request = std::mem::take(&mut self.pending);
@@ -350,6 +381,69 @@ impl Session<'_, '_> {
         Ok(())
     }
 
+    /// Rows that cannot be read are kept with all of their answer, as the meter sent it: it delivers them no better next time.
+    pub(super) fn keep_unread<P: Display>(
+        &mut self,
+        read: &ReadSettings,
+        at: UtcMillis,
+        problems: &[P],
+        answer: &[u8],
+    ) {
+        if problems.is_empty() {
+            return;
+        }
+        for problem in problems {
+            self.parts.metrics.add(Metric::FieldProblems, 1);
+            warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be read; it is kept as an event");
+        }
+        let read_at = self.stamp.read_at;
+        let events = self.stamp.events_of_unread(&read.profile, problems, answer, at);
+        self.pending.events.extend(events.map(|event| (event, read_at)));
+    }
+
+    pub(super) fn refused(&mut self, what: &str, error: &dyn Display) {
+        self.parts.metrics.add(Metric::ObjectsRefused, 1);
+        self.objects_refused += 1;
+        debug!(meter = %self.meter.name, obis = %what, %error, "refused");
+        if self.refused.len() < REFUSALS_NAMED {
+            self.refused.push(format!("{what}: {error}"));
+        }
+    }
+
+    /// Says in the inventory how the meter is.
+    fn conclude(self) -> Visited {
+        let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
+        let (state, cause) = match expected {
+            Some(expected) if self.held_stopped => {
+                (MeterState::WrongIdentity, format!("expected {expected}, found {found}; {HELD_STOPPED}"))
+            }
+            Some(expected) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
+            None if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
+            None => clock_state(*clock_offset_ms, self.meter.clock_off_above_s),
+        };
+        let read_at = self.stamp.read_at;
+        let name = &self.meter.name;
+        let now = self.parts.clock.monotonic();
+        let is_due = self.memory.told_refused_at.is_none_or(|at| now.saturating_sub(at) >= SAID_EVERY);
+        if !self.refused.is_empty() && is_due {
+            let error = self.refused.join("; ");
+            warn!(meter = %name, %error, hint = REFUSED_HINT, objects = self.objects_refused, "the meter refuses what is to be read");
+            self.memory.told_refused_at = Some(now);
+        }
+        let is_stopped = self.held_stopped && expected.is_some();
+        if is_stopped && !self.memory.told_held_stopped {
+            error!(meter = %name, %found, "{HELD_STOPPED}");
+        }
+        self.memory.told_held_stopped = is_stopped;
+        if is_stopped {
+            self.parts.metrics.add(Metric::HeldReadsStopped, 1);
+        }
+        self.parts.inventory.session_ended(name, Some(found), read_at, *clock_offset_ms, (state, &cause));
+        Visited { chunks: self.chunks, state }
+    }
+}
+
+impl Reads for Session<'_, Talk<'_>> {
     /// Registers and instants, those of all sections in one go. All but billing values are optional: left out while the outbox
     /// is nearly full, so that the room is the profiles'.
     async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
@@ -384,9 +478,7 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// Reads the next span of one profile; what it brings is pending then, and the cursor moved in memory only. False when there
-    /// was none, or none could be read.
-    pub(super) async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
+    async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
         let (Some(read), Some(cursor)) = (self.meter.reads.get(place), self.cursors[place].clone()) else {
             return Ok(false);
         };
@@ -426,7 +518,8 @@ impl Session<'_, '_> {
                 return Ok(false);
             }
         };
-        self.keep_unread(read, span, &found);
+        let first_label = found.rows.first_label.unwrap_or(span.from);
+        self.keep_unread(read, first_label, &found.rows.problems, &found.buffer);
         if found.access != access {
             self.memory.profiles[place].access = found.access;
         }
@@ -446,21 +539,9 @@ impl Session<'_, '_> {
         self.memory.profiles[place].layout = found.rows.problems.is_empty().then_some(layout);
         Ok(true)
     }
+}
 
-    /// Rows that cannot be read are kept with all of their answer, as the meter sent it: it delivers them no better next time.
-    fn keep_unread(&mut self, read: &ReadSettings, span: Span, Found { rows, buffer, .. }: &Found) {
-        if rows.problems.is_empty() {
-            return;
-        }
-        for problem in &rows.problems {
-            self.parts.metrics.add(Metric::FieldProblems, 1);
-            warn!(meter = %self.meter.name, obis = %read.profile, error = %problem, "a row cannot be read; it is kept as an event");
-        }
-        let read_at = self.stamp.read_at;
-        let events = self.stamp.events_of_unread(&read.profile, rows, buffer, rows.first_label.unwrap_or(span.from));
-        self.pending.events.extend(events.map(|event| (event, read_at)));
-    }
-
+impl Session<'_, Talk<'_>> {
     /// The rows that the cursor lacks.
     async fn read_rows(
         &mut self,
@@ -543,47 +624,6 @@ impl Session<'_, '_> {
             }
         }
         Ok(Ok(layout))
-    }
-
-    fn refused(&mut self, what: &str, error: &dyn std::fmt::Display) {
-        self.parts.metrics.add(Metric::ObjectsRefused, 1);
-        self.objects_refused += 1;
-        debug!(meter = %self.meter.name, obis = %what, %error, "refused");
-        if self.refused.len() < REFUSALS_NAMED {
-            self.refused.push(format!("{what}: {error}"));
-        }
-    }
-
-    /// Says in the inventory how the meter is.
-    fn conclude(self) -> Visited {
-        let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
-        let (state, cause) = match expected {
-            Some(expected) if self.held_stopped => {
-                (MeterState::WrongIdentity, format!("expected {expected}, found {found}; {HELD_STOPPED}"))
-            }
-            Some(expected) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
-            None if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
-            None => clock_state(*clock_offset_ms, self.meter.clock_off_above_s),
-        };
-        let read_at = self.stamp.read_at;
-        let name = &self.meter.name;
-        let now = self.parts.clock.monotonic();
-        let is_due = self.memory.told_refused_at.is_none_or(|at| now.saturating_sub(at) >= SAID_EVERY);
-        if !self.refused.is_empty() && is_due {
-            let error = self.refused.join("; ");
-            warn!(meter = %name, %error, hint = REFUSED_HINT, objects = self.objects_refused, "the meter refuses what is to be read");
-            self.memory.told_refused_at = Some(now);
-        }
-        let is_stopped = self.held_stopped && expected.is_some();
-        if is_stopped && !self.memory.told_held_stopped {
-            error!(meter = %name, %found, "{HELD_STOPPED}");
-        }
-        self.memory.told_held_stopped = is_stopped;
-        if is_stopped {
-            self.parts.metrics.add(Metric::HeldReadsStopped, 1);
-        }
-        self.parts.inventory.session_ended(name, Some(found), read_at, *clock_offset_ms, (state, &cause));
-        Visited { chunks: self.chunks, state }
     }
 }
 

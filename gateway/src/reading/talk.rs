@@ -9,6 +9,7 @@ use protocols::dlms::client::{
     Selected, Value,
 };
 use protocols::hdlc::{HdlcClient, HdlcConfig};
+use protocols::iec62056_21::SessionError as CallError;
 use protocols::link::{Link, LinkInput};
 use protocols::wrapper::{WrapperClient, WrapperConfig};
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ use crate::link::{ByteLink, LinkLost};
 pub enum TalkError {
     #[error(transparent)]
     Session(#[from] ClientError),
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The medium is gone; whose fault that is, the meter's or the line's, is not known.
     #[error("the line failed")]
     Link(#[source] LinkLost),
@@ -44,8 +47,17 @@ impl TalkError {
             Self::Session(ClientError::Rejected {
                 diagnostic: Diagnostic::AUTHENTICATION_FAILURE | Diagnostic::AUTHENTICATION_REQUIRED,
                 ..
-            })
+            }) | Self::Call(CallError::PasswordRefused)
         )
+    }
+
+    /// The meter answered, and will answer the same next time.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Session(error) => error.is_refusal(),
+            Self::Call(error) => matches!(error, CallError::PasswordRefused | CallError::NotOffered { .. }),
+            Self::Link(_) | Self::OutOfTime => false,
+        }
     }
 
     /// With all its causes, and what to do where that is known, for people. On one line: it is the cause in a meter's state, too.
@@ -86,7 +98,7 @@ impl<'l> Talk<'l> {
         deadline: Instant,
     ) -> Result<Self, TalkError> {
         link.clear_input().map_err(TalkError::Link)?;
-        let session = ClientSession::new(link_layer(meter.addressing, octet_time_us), client_config(meter));
+        let session = ClientSession::new(link_layer(&meter.addressing, octet_time_us), client_config(meter));
         let buffer = Box::new([0; RECEIVE_OCTETS]);
         Ok(Self { link, session, origin: Instant::now(), deadline, failure: None, buffer })
     }
@@ -217,12 +229,13 @@ impl<'l> Talk<'l> {
     }
 }
 
-fn link_layer(addressing: Addressing, octet_time_us: u32) -> Box<dyn Link + Send> {
-    match addressing {
+fn link_layer(addressing: &Addressing, octet_time_us: u32) -> Box<dyn Link + Send> {
+    match *addressing {
         Addressing::Wrapper { client, server } => Box::new(WrapperClient::new(WrapperConfig::new(client, server))),
         Addressing::Hdlc { client, server } => {
             Box::new(HdlcClient::new(HdlcConfig { octet_time_us, ..HdlcConfig::new(client, server) }))
         }
+        Addressing::Iec62056_21(_) => unreachable!("whoever is called is not associated with"),
     }
 }
 

@@ -155,6 +155,16 @@ impl Client {
         Ok(())
     }
 
+    /// Ends the session at once: a meter in programming mode is told by a break, which is left to [`Self::poll`].
+    pub fn abort(&mut self, now: Duration) {
+        self.fail(now);
+    }
+
+    /// How the port is set now.
+    pub fn line(&self) -> LineSettings {
+        self.line
+    }
+
     /// Octets that came with wrong parity; only where the parity is left to us.
     pub fn parity_errors(&self) -> u64 {
         self.parity.errors()

@@ -51,7 +51,7 @@ pub use message::{
 };
 pub use port::{Baud, Framing, LineSettings, MaskedParity, SUBSTITUTE};
 pub use profile::{CHANNELS_MAX, Profile};
-pub use push::{PUSH_LEN_MAX, Push, PushError, PushScan, encode_push, scan_push};
+pub use push::{PUSH_LEN_MAX, Push, PushError, PushScan, encode_checked_push, encode_push, scan_push};
 pub use quirks::{IdentityLine, ProfileLabel, ReadQuirks, Settings};
 pub use readout::{Readout, ReadoutError};
 pub use request::{ARGUMENT_LEN_MAX, Password, PasswordError, ReadLevel, ReadRequest, RequestError};

@@ -113,13 +113,15 @@ fn find_end(bytes: &[u8], line_end: usize) -> Option<(usize, usize)> {
     let stx = usize::from(rest.get(blank) == Some(&STX));
     let start = line_end + blank + stx;
     let data = bytes.get(start..)?;
-    let mut is_line_start = true;
+    // Behind the check of a push whose end was lost the next one may start, too.
+    let (mut is_line_start, mut is_check) = (true, false);
     for (at, octet) in data.iter().enumerate() {
+        let is_after_check = std::mem::replace(&mut is_check, *octet == ETX);
         match octet {
             // No content holds it; a start stands at the beginning of a line.
             b'!' => return Some((start, start + at)),
             b'/' if is_line_start => return Some((start, start + at)),
-            _ => is_line_start = matches!(octet, b'\r' | b'\n'),
+            _ => is_line_start = is_after_check || matches!(octet, b'\r' | b'\n'),
         }
     }
     None
@@ -176,6 +178,18 @@ pub fn encode_push(out: &mut Vec<u8>, identification: &Identification, lines: &[
     out.extend(b"\r\n");
     out.extend(lines);
     out.extend(b"!\r\n");
+}
+
+/// Writes a push with STX, ETX and a block check round the data, as some meters send it.
+pub fn encode_checked_push(out: &mut Vec<u8>, identification: &Identification, lines: &[u8]) {
+    identification.encode(out);
+    out.push(STX);
+    let start = out.len();
+    out.extend(lines);
+    out.extend(b"!\r\n");
+    out.push(ETX);
+    let check = bcc(out.get(start..).unwrap_or_default());
+    out.push(check);
 }
 
 #[cfg(test)]
@@ -247,6 +261,21 @@ mod tests {
         assert_eq!(push.into_block(true).unwrap().quality, Quality::CRC_INVALID);
     }
 
+    // Negative control: let no push start behind ETX and the check.
+    #[test]
+    fn a_checked_push_without_its_end_gives_way_to_the_next() {
+        let identification =
+            Identification { manufacturer: "SIM".into(), baud: b'5', enhanced: vec![], model: "X".into() };
+        let mut whole = Vec::new();
+        encode_checked_push(&mut whole, &identification, b"1.8.0(1*kWh)\r\n");
+        let end = whole.iter().position(|&octet| octet == b'!').unwrap();
+        for lost in [vec![], b"x".to_vec()] {
+            let damaged = [&whole[..end], &lost, &whole[end + 1..]].concat();
+            let (found, left) = walk(&[&damaged[..], &whole].concat());
+            assert_eq!((found.last().map(String::as_str), left), (Some("X Some(Valid) 14"), 0), "{found:?}");
+        }
+    }
+
     #[test]
     fn without_a_check_the_data_is_marked() {
         let PushScan::Push { push, .. } = scan_push(PUSH) else { panic!() };
@@ -274,7 +303,12 @@ mod tests {
             encode_push(&mut out, &identification, lines.as_bytes());
             let PushScan::Push { push, used } = scan_push(&out) else { panic!() };
             prop_assert_eq!(used, out.len());
-            prop_assert_eq!(push, Push { identification, content: lines.as_bytes(), bcc: None });
+            prop_assert_eq!(push, Push { identification: identification.clone(), content: lines.as_bytes(), bcc: None });
+            out.clear();
+            encode_checked_push(&mut out, &identification, lines.as_bytes());
+            let PushScan::Push { push, used } = scan_push(&out) else { panic!() };
+            prop_assert_eq!(used, out.len());
+            prop_assert_eq!(push, Push { identification, content: lines.as_bytes(), bcc: Some(Bcc::Valid) });
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::meter::VirtualMeter;
 use crate::registers::Measurand;
 use crate::rng::{Rng, mix};
 use crate::speak::Protocol;
+use crate::speak::port::{Feed, Sending};
 use crate::truth::TruthLine;
 
 /// Version of the telegrams.
@@ -37,16 +38,6 @@ const GAS_DEVICE_TYPE: &str = "003";
 /// Room for what a wrong CRC has to differ in.
 const CRC_DIGITS: usize = 4;
 
-/// One telegram on its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sending {
-    pub delay_ms: u64,
-    pub octets: Vec<u8>,
-    /// What a reader finds; nothing in a damaged telegram.
-    pub truth: Vec<TruthLine>,
-    gas_hour: Option<UtcMillis>,
-}
-
 /// Makes the telegrams of one meter, each with a later stamp than the one before.
 #[derive(Debug, Clone)]
 pub struct TelegramFeed {
@@ -54,8 +45,9 @@ pub struct TelegramFeed {
     gas_meter: MeterId,
     settings: P1Settings,
     gas: GasRegister,
-    /// The newest gas value that a reader has.
+    /// The newest gas value that a reader has, and that of the telegram on its way.
     gas_sent: Option<UtcMillis>,
+    gas_sending: Option<UtcMillis>,
     last_at: Option<UtcMillis>,
     faults: LineFaults,
     rng: Rng,
@@ -69,34 +61,15 @@ impl TelegramFeed {
             settings,
             gas: GasRegister::new(seed, meter.installed_at()),
             gas_sent: None,
+            gas_sending: None,
             last_at: None,
             faults: LineFaults::new(mix(seed, &[0x91]), rates),
             rng: Rng::seeded(mix(seed, &[0xda3a])),
         }
     }
 
-    /// The telegram of this moment; none without power, when silence strikes, and before the clock shows a new second.
-    pub fn next(&mut self, meter: &VirtualMeter) -> Option<Sending> {
-        let stamp = UtcMillis(meter.shown().seconds() * 1000);
-        let is_new = self.last_at.is_none_or(|last_at| stamp > last_at);
-        if !meter.is_powered() || !is_new || self.faults.strikes(Fault::Silence) {
-            return None;
-        }
-        self.last_at = Some(stamp);
-        let mut sending = self.telegram(meter, stamp);
-        sending.delay_ms = self.faults.delay_ms();
-        self.damage(&mut sending);
-        Some(sending)
-    }
-
-    /// That a telegram was written whole.
-    pub fn sent(&mut self, sending: &Sending) {
-        if !sending.truth.is_empty() {
-            self.gas_sent = self.gas_sent.max(sending.gas_hour);
-        }
-    }
-
     fn telegram(&mut self, meter: &VirtualMeter, stamp: UtcMillis) -> Sending {
+        self.gas_sending = None;
         let (model, version) = match self.settings.dsmr {
             Dsmr::V4 => ("SIM4\\2METERPOST", "42"),
             Dsmr::V5 => ("SIM5\\2METERPOST", "50"),
@@ -123,7 +96,6 @@ impl TelegramFeed {
         let name = Protocol::P1.name();
         let mut truth: Vec<TruthLine> =
             readings.iter().map(|reading| TruthLine::pushed(&self.meter, name, reading)).collect();
-        let mut gas_hour = None;
         if self.settings.has_gas {
             let (hour, volume) = self.gas.at(stamp);
             let channel = |rest: &str| format!("0-{GAS_CHANNEL}:{rest}");
@@ -132,7 +104,7 @@ impl TelegramFeed {
             builder = builder.hex(&channel("96.1.0"), self.gas_meter.as_str());
             if let Ok(with_gas) = builder.clone().stamped(&channel("24.2.1"), hour, volume, Layout::VOLUME) {
                 builder = with_gas;
-                gas_hour = Some(hour);
+                self.gas_sending = Some(hour);
                 // The value of an hour is told once: later telegrams repeat it.
                 if self.gas_sent.is_none_or(|sent| hour > sent) {
                     let reading = TelegramReading::new(code, Kind::Register, hour, volume);
@@ -140,7 +112,7 @@ impl TelegramFeed {
                 }
             }
         }
-        Sending { delay_ms: 0, octets: builder.finish(), truth, gas_hour }
+        Sending { delay_ms: 0, octets: builder.finish(), truth }
     }
 
     /// Damage is done where the CRC is sure to show it, between `/` and `!` or in the CRC itself, so that the truth stays
@@ -173,6 +145,28 @@ impl TelegramFeed {
     }
 }
 
+impl Feed for TelegramFeed {
+    /// None without power, when silence strikes, and before the clock shows a new second.
+    fn next(&mut self, meter: &VirtualMeter) -> Option<Sending> {
+        let stamp = UtcMillis(meter.shown().seconds() * 1000);
+        let is_new = self.last_at.is_none_or(|last_at| stamp > last_at);
+        if !meter.is_powered() || !is_new || self.faults.strikes(Fault::Silence) {
+            return None;
+        }
+        self.last_at = Some(stamp);
+        let mut sending = self.telegram(meter, stamp);
+        sending.delay_ms = self.faults.delay_ms();
+        self.damage(&mut sending);
+        Some(sending)
+    }
+
+    fn sent(&mut self, sending: &Sending) {
+        if !sending.truth.is_empty() {
+            self.gas_sent = self.gas_sent.max(self.gas_sending);
+        }
+    }
+}
+
 /// A telegram and its readings while they are put together.
 struct Draft {
     builder: Builder,
@@ -192,4 +186,4 @@ impl Draft {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

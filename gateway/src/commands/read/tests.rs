@@ -53,7 +53,7 @@ async fn a_meter_is_read_once_over_tcp() {
 async fn what_cannot_be_read_is_told_with_a_hint() {
     let mut out = Vec::new();
     let error = read(&checked("127.0.0.1:1"), "x", &[], false, &mut out).await.unwrap_err().to_string();
-    assert!(error.contains("there is no meter \"x\"") && error.contains("hint: known meters: m"), "{error}");
+    assert!(error.contains("there is no meter or port \"x\"") && error.contains("hint: known meters: m"), "{error}");
     let error = read(&checked("127.0.0.1:1"), "m", &[], false, &mut out).await.unwrap_err().to_string();
     assert!(error.contains("refuses connections") && error.contains("hint:"), "{error}");
     let error = read(&checked("127.0.0.1:1"), "m", &["x".to_owned()], false, &mut out).await.unwrap_err();

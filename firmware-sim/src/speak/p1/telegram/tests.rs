@@ -7,9 +7,9 @@ use crate::meter::MeterSpec;
 use crate::quirks::{Quirk, Quirks};
 use crate::rng::Rate;
 
-const START: UtcMillis = UtcMillis(1_795_401_315_000);
+pub(crate) const START: UtcMillis = UtcMillis(1_795_401_315_000);
 
-fn meter() -> VirtualMeter {
+pub(crate) fn meter() -> VirtualMeter {
     let spec = MeterSpec {
         id: "SIM:000001".parse().unwrap(),
         seed: 1,

@@ -1,16 +1,17 @@
 use std::time::Duration;
 
 use protocols::metering::{Reading, Unit};
-use protocols::p1::{Builder, Layout};
+use protocols::p1::{Builder, Layout, LocalTime};
 
 use super::*;
 use crate::config::metering::MediumSettings;
 
-const T0: UtcMillis = UtcMillis(1_795_392_000_000);
+pub(super) const T0: UtcMillis = UtcMillis(1_795_392_000_000);
 
-fn settings() -> PortSettings {
+pub(super) fn settings() -> PortSettings {
     PortSettings {
         name: "p1".into(),
+        protocol: PushProtocol::P1,
         medium: MediumSettings::Tcp { address: "memory:1".to_owned(), connect_timeout: Duration::from_secs(1) },
         accept_invalid_crc: false,
         every_s: 60,
@@ -22,8 +23,8 @@ fn settings() -> PortSettings {
     }
 }
 
-fn port(settings: PortSettings) -> P1Port {
-    P1Port::new(Arc::new(settings), InventoryKeeper::default())
+pub(super) fn port(settings: PortSettings) -> PushPort {
+    PushPort::new(Arc::new(settings), InventoryKeeper::default())
 }
 
 /// A telegram at `at`, with a gas meter that was read at `gas_at`.
@@ -48,7 +49,7 @@ pub(crate) fn telegram(at: UtcMillis, gas_at: UtcMillis, message: &str) -> Vec<u
         .finish()
 }
 
-fn hear(port: &mut P1Port, mut octets: Vec<u8>, at: UtcMillis) -> (Vec<Reading>, Vec<Event>) {
+pub(super) fn hear(port: &mut PushPort, mut octets: Vec<u8>, at: UtcMillis) -> (Vec<Reading>, Vec<Event>) {
     let heard = port.receive(&mut octets, at);
     assert!(heard.refused.is_empty() && heard.problems.is_empty(), "{heard:?}");
     let rows = heard.requests.into_iter().map(|request| (request.readings, request.events));
@@ -127,7 +128,7 @@ fn spoilt() -> Vec<u8> {
 #[test]
 fn a_port_that_says_nothing_good_says_why_and_what_to_do() {
     let inventory = InventoryKeeper::default();
-    let mut port = P1Port::new(Arc::new(settings()), inventory.clone());
+    let mut port = PushPort::new(Arc::new(settings()), inventory.clone());
     let nameless = Builder::new("SIM2METERPOST", LocalTime::CET)
         .quantity("1-0:1.8.1", Quantity::new(1_000, 0, Unit::WATT_HOUR), Layout::ENERGY)
         .unwrap()
@@ -168,7 +169,7 @@ fn a_port_that_says_nothing_good_says_why_and_what_to_do() {
 fn another_meter_than_expected_is_held_and_named() {
     let inventory = InventoryKeeper::default();
     let settings = PortSettings { serial: MeterId::new("SIM0002").ok(), ..settings() };
-    let mut port = P1Port::new(Arc::new(settings), inventory.clone());
+    let mut port = PushPort::new(Arc::new(settings), inventory.clone());
     let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
     assert!(heard.requests.iter().all(|request| request.hold_identity));
     let meters = inventory.snapshot().1.meters;
@@ -184,14 +185,14 @@ fn endless_noise_takes_no_memory() {
         for _ in 0..200 {
             port.receive(&mut [noise; 1024], T0);
             port.receive(&mut { *b"/ABC" }, T0);
-            assert!(port.buffer.len() < 10 * 1024, "{} octets kept", port.buffer.len());
+            assert!(port.hearing.pending() < 10 * 1024, "{} octets kept", port.hearing.pending());
         }
     }
     let (readings, _) = hear_after_noise(&mut port);
     assert_eq!(readings.len(), 3);
 }
 
-fn hear_after_noise(port: &mut P1Port) -> (Vec<Reading>, Vec<Event>) {
+fn hear_after_noise(port: &mut PushPort) -> (Vec<Reading>, Vec<Event>) {
     let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
     let request = heard.requests.into_iter().next().unwrap();
     (request.readings, request.events.into_iter().map(|(event, _)| event).collect())
@@ -212,7 +213,7 @@ fn without_room_momentary_values_and_strangers_are_left_out_and_come_back() {
 
     let inventory = InventoryKeeper::default();
     let settings = PortSettings { serial: MeterId::new("SIM0002").ok(), ..settings() };
-    let mut port = P1Port::new(Arc::new(settings), inventory.clone());
+    let mut port = PushPort::new(Arc::new(settings), inventory.clone());
     port.set_room(Room { for_strangers: false, ..Room::default() });
     let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
     assert_eq!((heard.telegrams, heard.requests.len()), (1, 0));
@@ -230,7 +231,7 @@ fn without_room_momentary_values_and_strangers_are_left_out_and_come_back() {
 #[test]
 fn a_port_whose_meter_has_a_wrong_clock_says_so_once_the_time_is_known() {
     let inventory = InventoryKeeper::default();
-    let mut port = P1Port::new(Arc::new(settings()), inventory.clone());
+    let mut port = PushPort::new(Arc::new(settings()), inventory.clone());
     let mut state_at = |correction_ms: Option<i64>, telegram_at: UtcMillis| {
         port.set_clock_correction(correction_ms);
         port.receive(&mut telegram(telegram_at, T0, "x"), T0);

@@ -1,29 +1,31 @@
-//! What a P1 port makes of its bytes: telegrams, what of them is worth storing, and how the port is doing. Plain: no IO, no
-//! clock.
+//! What a port makes of its bytes: telegrams, what of them is worth storing, and how the port is doing. Plain: no IO, no clock.
 //!
-//! A meter says everything anew each second. Stored is:
+//! What a telegram is, its protocol says: [`p1`], [`sml`], [`d0`]. A meter says everything anew each second. Stored is:
 //!
 //! | what | when |
 //! | --- | --- |
 //! | momentary values | the first of each `every_s` |
 //! | registers, counters and running maxima | the first of each `registers_every_s` |
-//! | what carries a stamp of its own (sub-meters, frozen monthly values) | when the stamp, or the value under it, is another |
+//! | what carries a stamp of its own (sub-meters, frozen monthly values) | when the stamp, or the value under it, is another; of SML, where a meter may stamp every value anew, as if it had none |
 //! | log entries with a stamp (power failures) | once |
 //! | states and texts | when they change |
 //!
 //! Slots are of the telegram's own time, aligned to UTC. After a restart the present state of everything is stored once more;
 //! what carries a stamp is the same reading then.
 
+mod d0;
+mod p1;
+mod sml;
+mod telegram;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use protocols::metering::{Code, Event, Kind, MeterId, Quantity, StampedBy, TelegramReading, UtcMillis};
-use protocols::p1::{
-    FrameError, LineProblem, LocalTime, Policy, Readout, ReadoutError, Scan, Settings, clear_even_parity, scan,
-};
+use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
 use protocols::uplink::{MeterEntry, MeterState};
 
-use crate::config::metering::PortSettings;
+pub(crate) use self::telegram::{Found, Hearing, Part, Telegram};
+use crate::config::metering::{PortSettings, PushProtocol};
 use crate::inventory::{InventoryKeeper, clock_state};
 use crate::outbox::StoreRequest;
 use crate::reading::session::HELD_STOPPED;
@@ -42,8 +44,8 @@ pub struct Heard {
     pub telegrams: u64,
     /// Telegrams of which nothing could be used, with why.
     pub refused: Vec<Refusal>,
-    /// Lines of telegrams that could not be used.
-    pub problems: Vec<LineProblem>,
+    /// Lines and values of telegrams that could not be used.
+    pub problems: Vec<String>,
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
 }
@@ -60,11 +62,14 @@ pub struct Refusal {
 pub enum Trouble {
     /// Nothing comes.
     Silence,
-    /// Lines that say nothing, of telegrams that are good.
+    /// Lines and values that say nothing, of telegrams that are good.
     Line,
     /// Octets come that are no telegram.
     Frame,
+    /// Telegrams come that hold no values.
+    Empty,
     NoIdentity,
+    /// Of the telegram or of its block.
     Crc,
 }
 
@@ -75,6 +80,9 @@ impl Trouble {
             Self::Silence => "is the cable plugged in, and the port switched on at the meter?",
             Self::Line => "the value is left out, and the rest of the telegram stored; is the cable good?",
             Self::Frame => "are baud, data_bits and parity of its section right, and is the cable good?",
+            Self::Empty => {
+                "does the meter push more once its owner has unlocked it, or does it need a quirk in its section?"
+            }
             Self::NoIdentity => "set serial in the section of the port",
             Self::Crc => {
                 "check the cable; for a meter that is known to compute it wrongly, set accept_invalid_crc = true in the \
@@ -91,11 +99,10 @@ struct Told {
     quantity: Quantity,
 }
 
-pub struct P1Port {
+pub struct PushPort {
     settings: Arc<PortSettings>,
-    decode: Settings,
+    hearing: Box<dyn Hearing>,
     inventory: InventoryKeeper,
-    buffer: Vec<u8>,
     told: HashMap<(MeterId, Code, Kind), Told>,
     states: HashMap<(MeterId, String), Vec<u8>>,
     logged: HashSet<(MeterId, String, UtcMillis, u8, i64)>,
@@ -124,16 +131,23 @@ impl Default for Room {
     }
 }
 
-impl P1Port {
+/// What makes telegrams of the octets of a port.
+pub(crate) fn hearing(settings: &PortSettings) -> Box<dyn Hearing> {
+    match settings.protocol {
+        PushProtocol::P1 => Box::new(p1::P1Hearing::new(settings)),
+        PushProtocol::Sml { quirks } => Box::new(sml::SmlHearing::new(settings, quirks)),
+        PushProtocol::D0 { quirks, masked_parity } => Box::new(d0::D0Hearing::new(settings, quirks, masked_parity)),
+    }
+}
+
+impl PushPort {
     pub fn new(settings: Arc<PortSettings>, inventory: InventoryKeeper) -> Self {
-        let policy = Policy { accept_invalid_crc: settings.accept_invalid_crc };
-        let decode = Settings { local_time: LocalTime::CET, policy, assumed_meter: settings.serial.clone() };
-        inventory.enter(entry(settings.name.to_string(), None, settings.metering_point.as_deref()));
+        let entry = entry(settings.name.to_string(), None, settings.protocol.name());
+        inventory.enter(MeterEntry { metering_point: settings.metering_point.as_deref().map(str::to_owned), ..entry });
         Self {
+            hearing: hearing(&settings),
             settings,
-            decode,
             inventory,
-            buffer: Vec::new(),
             told: HashMap::new(),
             states: HashMap::new(),
             logged: HashSet::new(),
@@ -152,7 +166,7 @@ impl P1Port {
 
     /// The port was opened anew: what came before ends nowhere.
     pub fn reopened(&mut self) {
-        self.buffer.clear();
+        self.hearing.clear();
     }
 
     /// See [`crate::trust::ClockTrust::correction_ms`].
@@ -172,6 +186,7 @@ impl P1Port {
         let (state, cause) = match trouble {
             Trouble::Silence | Trouble::Line => (MeterState::Silent, format!("no telegram for {period_s} s")),
             Trouble::Frame => (MeterState::Silent, format!("octets, but no telegram for {period_s} s: {hint}")),
+            Trouble::Empty => (MeterState::Refusing, format!("the telegrams hold no values: {hint}")),
             Trouble::NoIdentity => (MeterState::Refusing, format!("the telegrams name no meter; {hint}")),
             Trouble::Crc => (MeterState::Silent, format!("no telegram with a right CRC for {period_s} s: {hint}")),
         };
@@ -180,100 +195,84 @@ impl P1Port {
     }
 
     pub fn receive(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Heard {
-        clear_even_parity(octets);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.extend_from_slice(octets);
         let mut heard = Heard::default();
-        let mut done = 0;
-        loop {
-            match scan(&buffer[done..]) {
-                Scan::NeedMore => break,
-                Scan::Garbage { skip, error } => {
-                    done += skip;
-                    self.trouble = self.trouble.max(Trouble::Frame);
-                    if !matches!(error, FrameError::Noise { .. }) {
-                        heard.refused.push(Refusal { trouble: Trouble::Frame, text: error.to_string() });
-                    }
-                }
-                Scan::Telegram { telegram, used } => {
-                    match Readout::decode(&telegram, &self.decode, received_at) {
-                        Ok(readout) => self.take(readout, received_at, &mut heard),
-                        Err(error) => self.refuse(&error, &mut heard),
-                    }
-                    done += used;
+        for found in self.hearing.hear(octets, received_at) {
+            match found {
+                Found::Telegram(telegram) => self.take(telegram, received_at, &mut heard),
+                Found::Noise => self.trouble = self.trouble.max(Trouble::Frame),
+                Found::Refused(refusal) => {
+                    self.trouble = self.trouble.max(refusal.trouble);
+                    heard.refused.push(refusal);
                 }
             }
         }
-        buffer.drain(..done);
-        self.buffer = buffer;
         heard
     }
 
-    fn refuse(&mut self, error: &ReadoutError, heard: &mut Heard) {
-        let trouble = match error {
-            ReadoutError::NoIdentity => Trouble::NoIdentity,
-            ReadoutError::Crc(_) => Trouble::Crc,
-            // It is a telegram that says nothing we know.
-            _ => Trouble::Frame,
-        };
-        self.trouble = self.trouble.max(trouble);
-        heard.refused.push(Refusal { trouble, text: error.to_string() });
-    }
-
-    fn take(&mut self, readout: Readout, received_at: UtcMillis, heard: &mut Heard) {
+    fn take(&mut self, telegram: Telegram, received_at: UtcMillis, heard: &mut Heard) {
         heard.telegrams += 1;
         self.trouble = Trouble::Silence;
-        heard.problems.extend(readout.problems);
+        let Telegram { parts, states, log, problems } = telegram;
+        heard.problems.extend(problems);
         if self.told.len() > SERIES_MAX || self.states.len() > SERIES_MAX {
             self.told.clear();
             self.states.clear();
         }
         let read_at = UtcMillis(received_at.seconds() * 1000);
-        let main = readout.meters.first().map(|main| main.meter.clone());
-        let stranger = main.as_ref().filter(|main| self.settings.serial.as_ref().is_some_and(|serial| serial != *main));
+        let main = parts.iter().find(|part| part.is_main).map(|part| &part.meter);
+        let expected = self.settings.serial.clone();
+        let stranger = main.filter(|main| expected.as_ref().is_some_and(|serial| serial != *main)).cloned();
         let mut request = StoreRequest { hold_identity: stranger.is_some(), ..StoreRequest::default() };
-        let stranger = stranger.cloned();
         let is_stopped = stranger.is_some() && !self.room.for_strangers;
         // A telegram is pushed at once, and takes a second or two.
         let corrected = self.clock_correction_ms.map(|correction_ms| received_at.plus_ms(correction_ms));
-        let corrected = corrected.filter(|_| readout.stamped_by == StampedBy::Meter);
-        let offset_ms = corrected.map(|received_at| whole_seconds(readout.captured_at.since(received_at)));
-        for part in readout.meters {
-            let name = self.name_of(&part.meter, part.channel);
-            let state = match (&stranger, &self.settings.serial) {
-                (Some(found), Some(expected)) if part.channel == 0 => {
+        for part in parts {
+            let name = self.name_of(&part);
+            let offset_ms = part.clock.filter(|_| part.is_main).zip(corrected);
+            let offset_ms = offset_ms.map(|(clock, received_at)| whole_seconds(clock.since(received_at)));
+            let state = match (&stranger, &expected) {
+                (Some(found), Some(expected)) if part.is_main => {
                     let stopped = if is_stopped { format!("; {HELD_STOPPED}") } else { String::new() };
                     (MeterState::WrongIdentity, format!("expected {expected}, found {found}{stopped}"))
                 }
-                _ if part.channel == 0 => clock_state(offset_ms, self.settings.clock_off_above_s),
+                _ if part.is_main => clock_state(offset_ms, self.settings.clock_off_above_s),
                 _ => (MeterState::Ok, String::new()),
             };
-            let offset_ms = offset_ms.filter(|_| part.channel == 0);
             self.inventory.session_ended(&name, Some(&part.meter), read_at, offset_ms, (state.0, &state.1));
-            if is_stopped {
-                continue;
-            }
-            for reading in part.readings {
-                if reading.kind == Kind::Instant && !self.room.for_optional {
-                    heard.optional_skipped += 1;
-                    continue;
-                }
-                if self.is_news(&part.meter, &reading, readout.captured_at) {
-                    let own_stamp = reading.captured_at != readout.captured_at;
-                    let cadence_s = if own_stamp { 3_600 } else { self.period_s(reading.kind) };
-                    let (code, kind) = (&reading.code, reading.kind);
-                    self.inventory.expect_series(&name, code, kind, reading.period_s, cadence_s);
-                    request.readings.push(reading.into_reading(part.meter.clone(), read_at, None));
-                }
+            if !is_stopped {
+                self.take_readings(part, &name, read_at, &mut request, heard);
             }
         }
-        for event in readout.events {
-            if !is_stopped && self.is_new_event(&event, readout.captured_at) {
-                request.events.push((event, read_at));
-            }
+        if !is_stopped {
+            let states = states.into_iter().filter(|event| self.is_new_state(event)).collect::<Vec<_>>();
+            let log = log.into_iter().filter(|event| self.is_new_entry(event)).collect::<Vec<_>>();
+            request.events.extend(states.into_iter().chain(log).map(|event| (event, read_at)));
         }
         if request.rows() > 0 {
             heard.requests.push(request);
+        }
+    }
+
+    fn take_readings(
+        &mut self,
+        part: Part,
+        name: &str,
+        read_at: UtcMillis,
+        request: &mut StoreRequest,
+        heard: &mut Heard,
+    ) {
+        for reading in part.readings {
+            if reading.kind == Kind::Instant && !self.room.for_optional {
+                heard.optional_skipped += 1;
+                continue;
+            }
+            let has_own_stamp = part.own_stamps && reading.captured_at != part.captured_at;
+            if self.is_news(&part.meter, &reading, has_own_stamp) {
+                let cadence_s = if has_own_stamp { 3_600 } else { self.period_s(reading.kind) };
+                let (code, kind) = (&reading.code, reading.kind);
+                self.inventory.expect_series(name, code, kind, reading.period_s, cadence_s);
+                request.readings.push(reading.into_reading(part.meter.clone(), read_at, None));
+            }
         }
     }
 
@@ -282,17 +281,16 @@ impl P1Port {
     }
 
     /// Whether a reading has to be stored; if so, it counts as stored.
-    fn is_news(&mut self, meter: &MeterId, reading: &TelegramReading, telegram_at: UtcMillis) -> bool {
+    fn is_news(&mut self, meter: &MeterId, reading: &TelegramReading, has_own_stamp: bool) -> bool {
         let slot = reading.captured_at.0.div_euclid(i64::from(self.period_s(reading.kind)) * 1000);
         let TelegramReading { captured_at, quantity, .. } = *reading;
         let key = (meter.clone(), reading.code.clone(), reading.kind);
         let told = Told { slot, captured_at, quantity };
         let before = self.told.get(&key);
         let is_news = before.is_none_or(|before| {
-            if captured_at == telegram_at && before.captured_at != captured_at {
+            if !has_own_stamp && before.captured_at != captured_at {
                 before.slot != slot
             } else {
-                // A stamp of its own.
                 (before.captured_at, before.quantity) != (captured_at, quantity)
             }
         });
@@ -302,11 +300,12 @@ impl P1Port {
         is_news
     }
 
-    fn is_new_event(&mut self, event: &Event, telegram_at: UtcMillis) -> bool {
-        if event.at == telegram_at {
-            let key = (event.meter.clone(), event.log.clone());
-            return self.states.insert(key, event.raw.clone()).as_ref() != Some(&event.raw);
-        }
+    fn is_new_state(&mut self, event: &Event) -> bool {
+        let key = (event.meter.clone(), event.log.clone());
+        self.states.insert(key, event.raw.clone()).as_ref() != Some(&event.raw)
+    }
+
+    fn is_new_entry(&mut self, event: &Event) -> bool {
         let key = (event.meter.clone(), event.log.clone(), event.at, event.nth, event.code);
         if !self.logged.insert(key.clone()) {
             return false;
@@ -321,21 +320,21 @@ impl P1Port {
     }
 
     /// The meter at the port goes by the port's name; sub-meters by that and their own identity.
-    fn name_of(&mut self, meter: &MeterId, channel: u8) -> String {
-        if channel == 0 {
-            return self.settings.name.to_string();
+    fn name_of(&mut self, part: &Part) -> String {
+        let (meter, PortSettings { name: port, protocol, .. }) = (&part.meter, &*self.settings);
+        if part.is_main {
+            return port.to_string();
         }
-        let (port, inventory) = (&self.settings.name, &self.inventory);
         let enter = || {
             let name = format!("{port} {meter}");
-            inventory.enter(entry(name.clone(), Some(meter.clone()), None));
+            self.inventory.enter(entry(name.clone(), Some(meter.clone()), protocol.name()));
             name
         };
         self.entered.entry(meter.clone()).or_insert_with(enter).clone()
     }
 }
 
-impl Drop for P1Port {
+impl Drop for PushPort {
     /// The settings have changed or the actor died: sub-meters are entered again when they are heard again.
     fn drop(&mut self) {
         for name in self.entered.values() {
@@ -344,12 +343,12 @@ impl Drop for P1Port {
     }
 }
 
-fn entry(name: String, meter: Option<MeterId>, metering_point: Option<&str>) -> MeterEntry {
+fn entry(name: String, meter: Option<MeterId>, protocol: &str) -> MeterEntry {
     MeterEntry {
         name,
         meter,
-        metering_point: metering_point.map(str::to_owned),
-        protocol: "p1".to_owned(),
+        metering_point: None,
+        protocol: protocol.to_owned(),
         expected: Vec::new(),
         last_read_at: None,
         clock_offset_ms: None,

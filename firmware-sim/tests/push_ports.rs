@@ -1,0 +1,156 @@
+//! Ports of SML and D0: what a reader of TCP or of a pty decodes is what the truth says.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Duration;
+
+use common::{Told, places, start, told, truth};
+use firmware_sim::speak::LinePlace;
+use protocols::iec62056_21::{self, PushScan, scan_push};
+use protocols::metering::{TelegramReading, UtcMillis};
+use protocols::sml::{self, Scanner};
+use tokio::time::{Instant, sleep};
+
+/// A reading in the words of the truth.
+fn told_of(reading: &TelegramReading) -> Told {
+    (
+        reading.code.to_string(),
+        reading.kind.name().to_owned(),
+        u64::from(reading.period_s),
+        reading.captured_at.to_string(),
+        u64::from(reading.nth),
+        reading.quantity.decimal(),
+        reading.quantity.unit.to_string(),
+        reading.quality.to_string(),
+    )
+}
+
+/// The octets of a while.
+fn listen(mut stream: impl Read, for_ms: u64) -> Vec<u8> {
+    let deadline = Instant::now() + Duration::from_millis(for_ms);
+    let mut octets = Vec::new();
+    while Instant::now() < deadline {
+        let mut chunk = [0; 4096];
+        let count = stream.read(&mut chunk).unwrap_or(0);
+        octets.extend(&chunk[..count]);
+    }
+    octets
+}
+
+fn read_sml(octets: &[u8]) -> (String, BTreeSet<Told>) {
+    let (mut scanner, mut meter, mut all) = (Scanner::default(), String::new(), BTreeSet::new());
+    scanner.feed(octets);
+    while let Some(found) = scanner.next_file() {
+        let Ok(file) = found else { continue };
+        let Ok(readout) = sml::Readout::decode(&file, &sml::Settings::default(), UtcMillis(0)) else { continue };
+        assert_eq!(readout.problems, []);
+        meter = readout.meters[0].meter.to_string();
+        all.extend(readout.meters[0].readings.iter().map(told_of));
+    }
+    (meter, all)
+}
+
+fn connect(place: &LinePlace) -> TcpStream {
+    let stream = TcpStream::connect(place.address.as_deref().unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    stream
+}
+
+fn truth_of(path: &Path, protocol: &str, meter: &str) -> BTreeSet<Told> {
+    let lines = truth(path);
+    for line in &lines {
+        assert!(line["pushed_at"].is_i64() && line["protocol"] == protocol && line["meter"] == meter, "{line}");
+    }
+    lines.iter().map(told).collect()
+}
+
+/// What was told and not read was on its way at the end.
+fn compare(read: &BTreeSet<Told>, told: &BTreeSet<Told>, in_flight_max: usize) {
+    assert!(read.len() >= 100 && read.is_subset(told), "{} read, {:?}", read.len(), read.difference(told).next());
+    assert!(told.len() - read.len() <= in_flight_max, "{} of {} were read", read.len(), told.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_sml_on_tcp_finds_what_the_truth_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("truth.jsonl");
+    let fleet = start(&format!(
+        "truth = {path:?}\nspeed = 600.0\n[[meters]]\nprotocol = \"sml\"\ninterval_ms = 50\nsolar_peak_w = 4000\n\
+         faults = {{ wrong-crc = 0.1, line-noise = 0.1, dropped-bytes = 0.1, silence = 0.1 }}"
+    ))
+    .await;
+    let place = places(&fleet)[0].1.clone();
+    assert_eq!(place.identity.as_deref(), Some("1SIM0000000001"));
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(truth(&path), [] as [serde_json::Value; 0], "nobody listens yet");
+    let octets = tokio::task::spawn_blocking(move || listen(connect(&place), 4_000)).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let (meter, found) = read_sml(&octets);
+    compare(&found, &truth_of(&path, "sml", &meter), 3 * 7);
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_sml_on_a_pty_finds_what_the_truth_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("truth.jsonl");
+    let fleet = start(&format!(
+        "truth = {path:?}\nspeed = 60.0\n[[meters]]\nprotocol = \"sml\"\nline = \"pty\"\ninterval_ms = 100"
+    ))
+    .await;
+    let place = places(&fleet)[0].1.clone();
+    let octets = tokio::task::spawn_blocking(move || {
+        let port = tokio_serial::new(place.path.unwrap(), 9_600).timeout(Duration::from_millis(50));
+        listen(port.open().unwrap(), 4_000)
+    });
+    let (meter, found) = read_sml(&octets.await.unwrap());
+    fleet.stop().await;
+    compare(&found, &truth_of(&path, "sml", &meter), 5 * 7);
+}
+
+/// Without the time, which is that of the arrival.
+fn timeless(all: BTreeSet<Told>) -> BTreeSet<Told> {
+    all.into_iter()
+        .map(|(code, kind, period, _, nth, value, unit, quality)| {
+            (code, kind, period, String::new(), nth, value, unit, quality)
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_d0_finds_what_the_truth_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("truth.jsonl");
+    let fleet = start(&format!(
+        "truth = {path:?}\nspeed = 600.0\n[[meters]]\nprotocol = \"d0\"\ninterval_ms = 50\n\
+         faults = {{ wrong-crc = 0.1, line-noise = 0.1, dropped-bytes = 0.1 }}"
+    ))
+    .await;
+    let place = places(&fleet)[0].1.clone();
+    let octets = tokio::task::spawn_blocking(move || listen(connect(&place), 4_000)).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let (mut rest, mut found) = (&octets[..], BTreeSet::new());
+    loop {
+        rest = match scan_push(rest) {
+            PushScan::NeedMore => break,
+            PushScan::Garbage { skip, .. } => &rest[skip..],
+            PushScan::Push { push, used } => {
+                if let Ok(block) = push.into_block(false) {
+                    let settings = iec62056_21::Settings::default();
+                    let readout = iec62056_21::Readout::decode(&block, &settings, UtcMillis(0)).unwrap();
+                    assert_eq!((readout.problems, readout.meter.as_str()), (Vec::new(), "SIM:000001"));
+                    found.extend(readout.readings.iter().map(told_of));
+                }
+                &rest[used..]
+            }
+        };
+    }
+    compare(&timeless(found), &timeless(truth_of(&path, "d0", "SIM:000001")), 3 * 8);
+    fleet.stop().await;
+}

@@ -1,0 +1,118 @@
+//! `decode`: what recorded octets say, one JSON object a line. No settings, no outbox, no meter.
+//!
+//! | the line | means |
+//! | --- | --- |
+//! | `{meter, code, captured_at, value, unit, quality}` | a reading; the value is its exact decimal |
+//! | `{error, offset}` | something that could not be used, and where it begins |
+
+mod input;
+mod lines;
+mod push;
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use protocols::metering::{MeterId, Quality, Quantity, TelegramReading, UtcMillis};
+
+pub use input::read_input;
+
+/// What the octets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DecodeProtocol {
+    /// DSMR and e-MUCS telegrams.
+    P1,
+    /// SML files with their transport.
+    Sml,
+    /// Read-outs and D0 pushes, or bare data lines.
+    #[value(name = "iec62056-21")]
+    Iec62056_21,
+    /// One plain DataNotification.
+    Dlms,
+    /// Plain DataNotifications in HDLC frames.
+    Hdlc,
+}
+
+/// How they are read.
+#[derive(Debug, Clone)]
+pub struct DecodeSettings {
+    /// Whose they are when they do not say it.
+    pub meter: Option<MeterId>,
+    /// When they arrived: the stamp of what has none.
+    pub received_at: UtcMillis,
+    pub accept_invalid_crc: bool,
+}
+
+/// One line of the answer.
+#[derive(Debug, Clone, PartialEq)]
+enum Said {
+    Reading {
+        meter: Option<MeterId>,
+        code: String,
+        captured_at: UtcMillis,
+        quantity: Quantity,
+        quality: Quality,
+    },
+    Error {
+        error: String,
+        offset: usize,
+        /// It would be readings if the meter were named.
+        is_nameless: bool,
+    },
+}
+
+impl Said {
+    fn reading(meter: &MeterId, reading: &TelegramReading) -> Self {
+        let TelegramReading { code, captured_at, quantity, quality, .. } = reading;
+        let (code, meter) = (code.to_string(), Some(meter.clone()));
+        Self::Reading { meter, code, captured_at: *captured_at, quantity: *quantity, quality: *quality }
+    }
+
+    fn error(error: &dyn std::fmt::Display, offset: usize) -> Self {
+        Self::Error { error: error.to_string(), offset, is_nameless: false }
+    }
+
+    fn nameless(error: &dyn std::fmt::Display, offset: usize) -> Self {
+        Self::Error { error: error.to_string(), offset, is_nameless: true }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Reading { meter, code, captured_at, quantity, quality } => serde_json::json!({
+                "meter": meter.as_ref().map(MeterId::as_str), "code": code, "captured_at": captured_at.to_string(),
+                "value": quantity.decimal(), "unit": quantity.unit.to_string(), "quality": quality.to_string(),
+            }),
+            Self::Error { error, offset, .. } => serde_json::json!({ "error": error, "offset": offset }),
+        }
+    }
+}
+
+/// Prints what the octets say; an error when that is nothing.
+pub fn decode(
+    protocol: DecodeProtocol,
+    octets: Vec<u8>,
+    settings: &DecodeSettings,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let said = match protocol {
+        DecodeProtocol::P1 => lines::p1(octets, settings),
+        DecodeProtocol::Sml => lines::sml(&octets, settings),
+        DecodeProtocol::Iec62056_21 => lines::iec62056_21(octets, settings),
+        DecodeProtocol::Dlms => push::notification(&octets, 0, settings),
+        DecodeProtocol::Hdlc => push::frames(&octets, settings),
+    };
+    for one in &said {
+        writeln!(out, "{}", one.json())?;
+    }
+    if said.iter().any(|one| matches!(one, Said::Reading { .. })) {
+        return Ok(());
+    }
+    let hint = if said.iter().any(|one| matches!(one, Said::Error { is_nameless: true, .. })) {
+        "name the meter with --meter"
+    } else {
+        "is it this protocol, and are the octets whole? Encrypted pushes are not decoded"
+    };
+    anyhow::bail!("nothing could be decoded\nhint: {hint}")
+}
+
+#[cfg(test)]
+mod tests;

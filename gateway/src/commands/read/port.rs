@@ -1,0 +1,95 @@
+//! A port: waits for the next telegram and prints it.
+
+use std::io::Write;
+
+use protocols::metering::UtcMillis;
+use tokio::time::Instant;
+
+use super::HINT_BUSY;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::metering::PortSettings;
+use crate::link;
+use crate::push::{Found, Part, Telegram, hearing};
+
+const RECEIVE_OCTETS: usize = 4096;
+
+pub(super) async fn hear(port: &PortSettings, obis: &[String], json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    anyhow::ensure!(obis.is_empty(), "{} is a port: its meter is not asked\nhint: leave the codes out", port.name);
+    let medium = link::medium(&port.medium);
+    let mut link = match medium.open().await {
+        Ok(link) => link,
+        Err(error) => anyhow::bail!("port {}: {error}\n{HINT_BUSY}", port.name),
+    };
+    let (clock, mut hearing) = (SystemClock::new(), hearing(port));
+    let deadline = Instant::now() + port.silent_after;
+    let mut octets = vec![0; RECEIVE_OCTETS];
+    let (mut count, mut last) = (0, None);
+    while let Ok(received) = tokio::time::timeout_at(deadline, link.receive(&mut octets)).await {
+        let received = received.map_err(|lost| anyhow::anyhow!("port {}: {lost}", port.name))?;
+        count += received;
+        for found in hearing.hear(&mut octets[..received], clock.wall()) {
+            match found {
+                Found::Telegram(telegram) => return print(port, &telegram, clock.wall(), json, out),
+                Found::Refused(refusal) => last = Some(refusal),
+                Found::Noise => {}
+            }
+        }
+    }
+    let (name, period_s) = (&port.name, port.silent_after.as_secs());
+    match last {
+        Some(refusal) => anyhow::bail!("port {name}: {}\nhint: {}", refusal.text, refusal.trouble.hint()),
+        None => {
+            let trouble = if count > 0 { crate::push::Trouble::Frame } else { crate::push::Trouble::Silence };
+            anyhow::bail!("port {name}: {count} octets and no telegram in {period_s} s\nhint: {}", trouble.hint())
+        }
+    }
+}
+
+fn print(
+    port: &PortSettings,
+    telegram: &Telegram,
+    received_at: UtcMillis,
+    json: bool,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    if json {
+        let parts: Vec<_> = telegram.parts.iter().map(|part| object(part, received_at)).collect();
+        return Ok(writeln!(
+            out,
+            "{}",
+            serde_json::json!({ "port": &*port.name, "meters": parts, "problems": telegram.problems })
+        )?);
+    }
+    writeln!(out, "{:<22} {}", "port", port.name)?;
+    for part in &telegram.parts {
+        writeln!(out, "{:<22} {}", "identity", part.meter)?;
+        if let Some(expected) = port.serial.as_ref().filter(|serial| part.is_main && **serial != part.meter) {
+            writeln!(out, "{:<22} {expected}", "expected instead")?;
+        }
+        if let Some(clock) = part.clock {
+            writeln!(out, "{:<22} {clock} ({:+} s)", "clock", clock.since(received_at) / 1000)?;
+        }
+        for reading in &part.readings {
+            let (code, value) = (reading.code.to_string(), reading.quantity.decimal());
+            writeln!(out, "{code:<22} {value:>16} {}", reading.quantity.unit)?;
+        }
+    }
+    for problem in &telegram.problems {
+        writeln!(out, "{:<22} {problem}", "not readable")?;
+    }
+    Ok(())
+}
+
+fn object(part: &Part, received_at: UtcMillis) -> serde_json::Value {
+    let values = part.readings.iter().map(|reading| {
+        serde_json::json!({
+            "code": reading.code.to_string(), "kind": reading.kind.name(), "captured_at": reading.captured_at.to_string(),
+            "value": reading.quantity.decimal(), "unit": reading.quantity.unit.to_string(),
+        })
+    });
+    serde_json::json!({
+        "meter": part.meter.as_str(),
+        "clock_offset_ms": part.clock.map(|clock| clock.since(received_at)),
+        "values": values.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,304 @@
+//! What is asked of a meter that speaks IEC 62056-21, and what becomes of it.
+//!
+//! A read-out goes first, where one is due. Registers, load profiles and log books are asked for in programming mode, which is
+//! entered once. Who it is and what its clock shows stand in the read-out, or are asked for; of a meter with profiles the clock is
+//! always asked for, since a read-out at 300 baud takes longer than clocks may be off.
+//!
+//! Cursors go by the end of each period, whatever edge the meter's labels name: only the range that is asked for is in its words.
+
+mod address;
+mod profile;
+
+use protocols::iec62056_21::{DataBlock, IdentityLine, ReadRequest, Readout, Settings};
+use protocols::metering::{Code, Event, Kind, MeterId, ObisCode, TelegramReading, UtcMillis};
+use tracing::{debug, warn};
+
+use self::address::address;
+use super::call::Call;
+use super::introduction::{Introduction, judge};
+use super::memory::{MeterMemory, ReadOutMemory};
+use super::profile::ClockForm;
+use super::session::{Order, Reads, Session, SessionError, SessionParts, Visited, Which};
+use super::talk::TalkError;
+use crate::clock::SharedClock;
+use crate::config::metering::{CallSettings, MeterSettings, ReadSettings, Source};
+use crate::outbox::Level;
+use crate::recurring::SAID_EVERY;
+use crate::telemetry::Metric;
+use crate::trust::whole_seconds;
+
+/// Where a meter that is not read out says who it is.
+const IDENTITY: [ObisCode; 3] =
+    [ObisCode::new(1, 0, 0, 0, 0, 255), ObisCode::new(0, 0, 96, 1, 0, 255), ObisCode::new(1, 0, 0, 0, 9, 255)];
+const TIME: ObisCode = ObisCode::new(1, 0, 0, 9, 1, 255);
+const DATE: ObisCode = ObisCode::new(1, 0, 0, 9, 2, 255);
+const IDENTITY_LINES: [IdentityLine; 4] =
+    [IdentityLine::DinNumber, IdentityLine::ServerNumber, IdentityLine::SerialNumber, IdentityLine::DeviceAddress];
+/// Logs of one meter. Beyond it, it makes them up, and they are learned anew.
+const LOGS_MAX: usize = 1_024;
+
+/// A call and what it brought.
+pub struct Conversation<'c, 'l> {
+    call: &'c mut Call<'l>,
+    settings: &'c CallSettings,
+    /// With when it had arrived.
+    read_out: Option<(DataBlock, UtcMillis)>,
+}
+
+/// Does what is ordered. The state in the inventory is set at the end; ending the call is left to the caller.
+pub async fn visit(
+    parts: &SessionParts,
+    meter: &MeterSettings,
+    settings: &CallSettings,
+    memory: &mut MeterMemory,
+    call: &mut Call<'_>,
+    order: &Order<'_>,
+) -> Result<Visited, SessionError> {
+    let mut conversation = Conversation { call, settings, read_out: None };
+    let is_due = |place: &usize| meter.reads.get(*place).is_some_and(|read| read.source == Source::Readout);
+    let is_read_out = order.due.iter().any(is_due);
+    let has_profiles = meter.reads.iter().any(|read| matches!(read.source, Source::Profile | Source::Events));
+    let who = conversation.introduce(meter.serial.as_ref(), is_read_out, has_profiles, &parts.clock).await?;
+    Session::new(parts, meter, memory, &mut conversation, who).visit(order).await
+}
+
+impl<'c, 'l> Conversation<'c, 'l> {
+    pub fn new(call: &'c mut Call<'l>, settings: &'c CallSettings) -> Self {
+        Self { call, settings, read_out: None }
+    }
+
+    /// Finds out who answers and what its clock shows, by a read-out or by asking for both.
+    pub async fn introduce(
+        &mut self,
+        serial: Option<&MeterId>,
+        is_read_out: bool,
+        asks_clock: bool,
+        clock: &SharedClock,
+    ) -> Result<Introduction, SessionError> {
+        let begun_at = clock.wall();
+        let identity = if is_read_out {
+            let block = self.call.read_out().await?;
+            let received_at = clock.wall();
+            self.read_out = Some((block.clone(), received_at));
+            Some(block)
+        } else {
+            self.call.enter(self.settings.password.as_ref()).await?;
+            self.ask_identity().await?
+        };
+        let midway = UtcMillis(begun_at.0.midpoint(clock.wall().0));
+        let known = identity.as_ref().map_or_else(Vec::new, |block| self.identities(block, midway));
+        let (meter, expected) = judge(serial, known).ok_or(SessionError::NoIdentity)?;
+        let shown = if asks_clock || !is_read_out {
+            self.ask_clock(&meter, clock).await?
+        } else {
+            let shown =
+                identity.and_then(|block| self.decode(&block, &meter, midway)).and_then(|readout| readout.clock);
+            shown.map(|shown| (shown, midway))
+        };
+        Ok(Introduction {
+            meter,
+            expected,
+            clock_offset_ms: shown.map(|(shown, at)| whole_seconds(shown.since(at))),
+            meter_now: shown.map_or_else(|| clock.wall(), |(shown, _)| shown),
+            clock: ClockForm { deviation: None },
+        })
+    }
+
+    /// The read-out that introduced the meter.
+    pub fn take_read_out(&mut self) -> Option<(DataBlock, UtcMillis)> {
+        self.read_out.take()
+    }
+
+    /// All lines of a block, as of this meter.
+    pub fn decode(&self, block: &DataBlock, meter: &MeterId, received_at: UtcMillis) -> Option<Readout> {
+        let settings = Settings { assumed_meter: Some(meter.clone()), ..self.settings.lines.clone() };
+        Readout::decode(block, &settings, received_at).ok()
+    }
+
+    /// All that it calls itself, the best name first.
+    fn identities(&self, block: &DataBlock, received_at: UtcMillis) -> Vec<MeterId> {
+        let by = |line: IdentityLine| {
+            let settings = Settings { identity: vec![line], ..self.settings.lines.clone() };
+            Readout::decode(block, &settings, received_at).ok().map(|readout| readout.meter)
+        };
+        IDENTITY_LINES.into_iter().filter_map(by).collect()
+    }
+
+    async fn ask_identity(&mut self) -> Result<Option<DataBlock>, TalkError> {
+        for obis in IDENTITY {
+            match self.ask(obis).await? {
+                Ok(block) if !self.identities(&block, UtcMillis(0)).is_empty() => return Ok(Some(block)),
+                Ok(_) => {}
+                Err(reason) => debug!(%obis, reason, "no identity"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the clock shows, and when. Nothing round midnight, where date and time may be of two days.
+    async fn ask_clock(
+        &mut self,
+        meter: &MeterId,
+        clock: &SharedClock,
+    ) -> Result<Option<(UtcMillis, UtcMillis)>, TalkError> {
+        self.call.enter(self.settings.password.as_ref()).await?;
+        let Ok(date) = self.ask(DATE).await? else { return Ok(None) };
+        let asked_at = clock.wall();
+        let Ok(time) = self.ask(TIME).await? else { return Ok(None) };
+        let midway = UtcMillis(asked_at.0.midpoint(clock.wall().0));
+        if is_round_midnight(&time.content) {
+            return Ok(None);
+        }
+        let both = joined(date, &time);
+        let shown = self.decode(&both, meter, midway).and_then(|readout| readout.clock);
+        Ok(shown.map(|shown| (shown, midway)))
+    }
+
+    /// One register.
+    async fn ask(&mut self, obis: ObisCode) -> Result<Result<DataBlock, String>, TalkError> {
+        match ReadRequest::register(self.settings.read_command, &address(obis, self.settings.full_codes)) {
+            Ok(request) => self.call.read(&request).await,
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+
+    /// Registers by their codes, as one block, and the codes that the meter refuses.
+    pub async fn read_registers(
+        &mut self,
+        codes: &[Code],
+    ) -> Result<(Option<DataBlock>, Vec<(Code, String)>), TalkError> {
+        let (mut all, mut refused) = (None::<DataBlock>, Vec::new());
+        self.call.enter(self.settings.password.as_ref()).await?;
+        for code in codes {
+            let Code::Obis { obis, .. } = code else { continue };
+            match self.ask(*obis).await? {
+                Ok(block) => all = Some(all.map_or_else(|| block.clone(), |all| joined(all, &block))),
+                Err(reason) => refused.push((code.clone(), reason)),
+            }
+        }
+        Ok((all, refused))
+    }
+}
+
+/// Data lines behind each other.
+fn joined(mut block: DataBlock, next: &DataBlock) -> DataBlock {
+    block.content.extend(b"\r\n");
+    block.content.extend(&next.content);
+    block.quality = block.quality.with(next.quality);
+    block
+}
+
+/// Whether the time in parentheses is the last or the first minute of a day.
+fn is_round_midnight(content: &[u8]) -> bool {
+    let group = content.rsplit(|&octet| octet == b'(').next().unwrap_or_default();
+    let digits: Vec<u8> = group.iter().copied().filter(u8::is_ascii_digit).collect();
+    // A season digit stands before it.
+    let time = if digits.len() == 7 { &digits[1..] } else { &digits[..] };
+    time.starts_with(b"2359") || time.starts_with(b"0000")
+}
+
+/// What a section says of a value: `None` when it is not wanted.
+fn kind_in(read: &ReadSettings, reading: &TelegramReading) -> Option<Kind> {
+    if !read.codes.is_empty() && !read.codes.contains(&reading.code) {
+        return None;
+    }
+    let own = read.kinds.iter().find(|(code, _)| *code == reading.code).map(|(_, kind)| *kind).or(read.kind);
+    let by_source = (read.source == Source::Instants).then_some(Kind::Instant);
+    Some(own.or(by_source).unwrap_or(reading.kind))
+}
+
+impl Reads for Session<'_, Conversation<'_, '_>> {
+    /// All but billing values are optional: left out while the outbox is nearly full, so that the room is the profiles'.
+    async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
+        if self.held_stopped && self.parts.trust.untrusted().is_some() {
+            return Ok(());
+        }
+        let meter = self.meter;
+        let reads = due.iter().filter_map(|&place| meter.reads.get(place));
+        let (read_outs, asked): (Vec<_>, Vec<_>) = reads
+            .filter(|read| !matches!(read.source, Source::Profile | Source::Events))
+            .partition(|read| read.source == Source::Readout);
+        if let Some((block, received_at)) = self.talk.take_read_out() {
+            self.take(&block, received_at, &read_outs);
+        }
+        let mut codes: Vec<Code> = Vec::new();
+        for code in asked.iter().flat_map(|read| &read.codes) {
+            if !codes.contains(code) {
+                codes.push(code.clone());
+            }
+        }
+        if codes.is_empty() {
+            return Ok(());
+        }
+        let (block, refused) = self.talk.read_registers(&codes).await?;
+        for (code, reason) in refused {
+            self.refused(&code.to_string(), &reason);
+        }
+        if let Some(block) = block {
+            self.take(&block, self.parts.clock.wall(), &asked);
+        }
+        Ok(())
+    }
+
+    async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
+        self.read_rows_of(place, which).await
+    }
+}
+
+impl Session<'_, Conversation<'_, '_>> {
+    /// Makes what these sections want of the lines of a block pending.
+    fn take(&mut self, block: &DataBlock, received_at: UtcMillis, sections: &[&ReadSettings]) {
+        let Some(readout) = self.talk.decode(block, &self.who.meter, received_at) else { return };
+        let is_tight = self.parts.outbox.level() != Level::Free;
+        for reading in readout.readings {
+            let wanted = sections.iter().find_map(|read| Some((*read, kind_in(read, &reading)?)));
+            let Some((read, kind)) = wanted else { continue };
+            let (name, period_s) = (&self.meter.name, reading.period_s);
+            self.parts.inventory.expect_series(name, &reading.code, kind, period_s, read.every_s);
+            if is_tight && kind != Kind::Billing {
+                self.parts.metrics.add(Metric::OptionalSkipped, 1);
+                continue;
+            }
+            let reading = TelegramReading { kind, ..reading };
+            let (meter, read_at, offset_ms) = (self.who.meter.clone(), self.stamp.read_at, self.who.clock_offset_ms);
+            self.pending.readings.push(reading.into_reading(meter, read_at, offset_ms));
+        }
+        let told = self.memory.read_out.get_or_insert_default();
+        let (meter, read_at) = (&self.who.meter, self.stamp.read_at);
+        let events = readout.events.into_iter().filter(|event| told.is_new(event, readout.captured_at));
+        self.pending.events.extend(events.map(|event| (Event { meter: meter.clone(), ..event }, read_at)));
+        self.tell_problems(&readout.problems);
+    }
+
+    fn tell_problems(&mut self, problems: &[protocols::iec62056_21::LineProblem]) {
+        let Some(first) = problems.first() else { return };
+        self.parts.metrics.add(Metric::FieldProblems, problems.len() as u64);
+        let now = self.parts.clock.monotonic();
+        let told = self.memory.read_out.get_or_insert_default();
+        if told.told_problems_at.is_none_or(|at| now.saturating_sub(at) >= SAID_EVERY) {
+            let hint = "do line_quirks of its section, or utc_offset_minutes, need to be set?";
+            warn!(meter = %self.meter.name, error = %first, lines = problems.len(), hint, "lines cannot be used");
+            told.told_problems_at = Some(now);
+        }
+    }
+}
+
+impl ReadOutMemory {
+    /// Whether an event of a read-out that was captured then has to be stored; if so, it counts as stored.
+    fn is_new(&mut self, event: &Event, captured_at: UtcMillis) -> bool {
+        if self.states.len() + self.logged.len() > LOGS_MAX {
+            (self.states, self.logged) = Default::default();
+        }
+        if event.at == captured_at {
+            return self.states.insert(event.log.clone(), event.raw.clone()).as_ref() != Some(&event.raw);
+        }
+        let place = (event.at, event.nth);
+        let last = self.logged.entry(event.log.clone()).or_insert((UtcMillis(i64::MIN), 0));
+        let is_new = place > *last;
+        *last = place.max(*last);
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! Load profiles and log books in programming mode.
+
+use protocols::iec62056_21::{
+    DataBlock, LineProblem, LogBook, MeterClock, Profile, ProfileLabel, ReadRequest, StampForm,
+};
+use protocols::metering::{Event, TelegramReading, UtcMillis};
+use tracing::debug;
+
+use super::address::address;
+use super::{Conversation, kind_in};
+use crate::agenda::cursor::{DAY_MS, HOUR_MS, ProfileCursor, Rhythm, Span};
+use crate::config::metering::{CallSettings, ReadSettings, Source};
+use crate::reading::memory::{Access, ProfileMemory};
+use crate::reading::session::{Session, SessionError, Which};
+
+/// Until the period is known: longer than most.
+const PERIOD_S_ASSUMED: u32 = 3_600;
+/// All that the meter has: both ends of the range are missing.
+const EVERYTHING: &str = ";";
+
+/// What an answer holds.
+#[derive(Default)]
+struct Rows {
+    readings: Vec<TelegramReading>,
+    events: Vec<Event>,
+    problems: Vec<LineProblem>,
+}
+
+impl Rows {
+    fn labels(&self) -> impl Iterator<Item = UtcMillis> {
+        let readings = self.readings.iter().map(|reading| reading.captured_at);
+        readings.chain(self.events.iter().map(|event| event.at))
+    }
+
+    fn retain(&mut self, wanted: impl Fn(UtcMillis) -> bool) {
+        self.readings.retain(|reading| wanted(reading.captured_at));
+        self.events.retain(|event| wanted(event.at));
+    }
+
+    /// Between two rows; 0 when they do not show it.
+    fn period_s(&self) -> u32 {
+        let stated = self.readings.iter().map(|reading| reading.period_s).max().unwrap_or(0);
+        let steps = self.readings.windows(2).map(|pair| pair[1].captured_at.since(pair[0].captured_at));
+        let step = steps.filter(|step| *step > 0).min().and_then(|step| u32::try_from(step / 1000).ok());
+        if stated > 0 { stated } else { step.unwrap_or(0) }
+    }
+}
+
+fn rhythm(read: &ReadSettings, profile: &ProfileMemory) -> Rhythm {
+    match read.source {
+        Source::Events => Rhythm::of(0),
+        _ if profile.period_s == 0 => Rhythm { chunk_ms: DAY_MS, ..Rhythm::of(PERIOD_S_ASSUMED) },
+        _ => Rhythm::of(profile.period_s),
+    }
+}
+
+/// A span of period ends in the words of the meter: `from;to`, both included.
+fn range(settings: &CallSettings, read: &ReadSettings, period_s: u32, span: Span) -> String {
+    let CallSettings { lines, stamp_form: form, .. } = settings;
+    let names_start = lines.profile_label == ProfileLabel::Start && read.source == Source::Profile;
+    let period_s = if period_s == 0 { PERIOD_S_ASSUMED } else { period_s };
+    let lag_ms = if names_start { i64::from(period_s) * 1000 } else { 0 };
+    // Of two hours that are written alike, both.
+    let is_doubtful =
+        matches!(lines.clock, MeterClock::Summer(_)) && matches!(form, StampForm::Zst10 | StampForm::Zst12);
+    let margin_ms = if is_doubtful { HOUR_MS } else { 0 };
+    let stamp = |at: UtcMillis| lines.clock.stamp(at, *form);
+    format!("{};{}", stamp(span.from.plus_ms(-lag_ms - margin_ms)), stamp(span.to.plus_ms(margin_ms - 1)))
+}
+
+impl Session<'_, Conversation<'_, '_>> {
+    pub(super) async fn read_rows_of(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
+        let meter = self.meter;
+        let (Some(read), Some(cursor)) = (meter.reads.get(place), self.cursors[place].clone()) else {
+            return Ok(false);
+        };
+        let rhythm = rhythm(read, &self.memory.profiles[place]);
+        let span = match which {
+            Which::Live => Some(cursor.live(self.who.meter_now, rhythm)),
+            Which::Missing => cursor.backfill(rhythm),
+        };
+        let Some(span) = span else { return Ok(false) };
+        let Some((block, access)) = self.fetch_rows(place, read, span).await? else { return Ok(false) };
+        let mut rows = self.decode_rows(read, &block);
+        let (meter_now, is_all) = (self.who.meter_now, access == Access::Whole);
+        rows.retain(|label| if is_all { cursor.lacks(label, meter_now) } else { span.contains(label) });
+        let last_label = rows.labels().filter(|label| *label <= meter_now).max();
+        let (from, to, count) = (span.from, span.to, rows.readings.len() + rows.events.len());
+        debug!(meter = %meter.name, obis = %read.profile, %from, %to, values = count, "profile read");
+        self.keep_unread(read, last_label.unwrap_or(span.from), &rows.problems, &block.content);
+        let profile = &mut self.memory.profiles[place];
+        profile.access = access;
+        profile.label = last_label.max(profile.label);
+        profile.period_s = Some(rows.period_s()).filter(|period_s| *period_s > 0).unwrap_or(profile.period_s);
+        self.cursors[place] = Some(moved(&cursor, is_all, which, span, last_label, (meter_now, rhythm)));
+        self.take_rows(read, rows);
+        Ok(true)
+    }
+
+    /// The rows of a span; all that there are of a meter that knows no ranges. `None` when it refuses.
+    async fn fetch_rows(
+        &mut self,
+        place: usize,
+        read: &ReadSettings,
+        span: Span,
+    ) -> Result<Option<(DataBlock, Access)>, SessionError> {
+        let settings = self.talk.settings;
+        let ProfileMemory { access, label, period_s, .. } = &self.memory.profiles[place];
+        let (mut access, knows_ranges, period_s) = (*access, label.is_some(), *period_s);
+        self.talk.call.enter(settings.password.as_ref()).await?;
+        loop {
+            let argument = match access {
+                Access::Whole => EVERYTHING.to_owned(),
+                Access::Range | Access::Entry => range(settings, read, period_s, span),
+            };
+            let address = address(read.profile, settings.full_codes);
+            let answer = match ReadRequest::new(settings.profile_command, &address, &argument) {
+                Ok(request) => self.talk.call.read(&request).await?,
+                Err(error) => Err(error.to_string()),
+            };
+            match answer {
+                Ok(block) => return Ok(Some((block, access))),
+                // One that has answered a range before does not forget how.
+                Err(_) if access == Access::Range && !knows_ranges => access = Access::Whole,
+                Err(reason) => {
+                    self.refused(&read.profile.to_string(), &reason);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn decode_rows(&self, read: &ReadSettings, block: &DataBlock) -> Rows {
+        let (settings, received_at) = (&self.talk.settings.lines, self.parts.clock.wall());
+        if is_nothing(&block.content) {
+            return Rows::default();
+        }
+        if read.source == Source::Events {
+            let LogBook { events, problems } = LogBook::decode(block, &self.who.meter, settings, received_at);
+            return Rows { events, problems, ..Rows::default() };
+        }
+        let Profile { readings, problems } = Profile::decode(block, settings, received_at);
+        Rows { readings, problems, ..Rows::default() }
+    }
+
+    fn take_rows(&mut self, read: &ReadSettings, rows: Rows) {
+        let period_s = rows.period_s();
+        for reading in rows.readings {
+            let Some(kind) = kind_in(read, &reading) else { continue };
+            let reading = TelegramReading { kind, period_s: if kind.has_period() { period_s } else { 0 }, ..reading };
+            let cadence_s = if period_s == 0 { read.every_s } else { period_s };
+            let (name, code) = (&self.meter.name, &reading.code);
+            self.parts.inventory.expect_series(name, code, kind, reading.period_s, cadence_s);
+            let (meter, read_at, offset_ms) = (self.who.meter.clone(), self.stamp.read_at, self.who.clock_offset_ms);
+            self.pending.readings.push(reading.into_reading(meter, read_at, offset_ms));
+        }
+        let read_at = self.stamp.read_at;
+        self.pending.events.extend(rows.events.into_iter().map(|event| (event, read_at)));
+    }
+}
+
+/// `P.01()`: no rows in the range.
+fn is_nothing(content: &[u8]) -> bool {
+    let groups = content.iter().filter(|&&octet| octet == b'(').count();
+    groups == 0 || (groups == 1 && content.trim_ascii().ends_with(b"()"))
+}
+
+fn moved(
+    cursor: &ProfileCursor,
+    is_all: bool,
+    which: Which,
+    span: Span,
+    last_label: Option<UtcMillis>,
+    (meter_now, rhythm): (UtcMillis, Rhythm),
+) -> ProfileCursor {
+    match (is_all, which) {
+        (true, _) => cursor.after_all(last_label, meter_now, rhythm),
+        (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),
+        (false, Which::Missing) => cursor.after_backfill(span),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocols::iec62056_21::Settings;
+    use protocols::metering::Kind;
+
+    use super::*;
+
+    fn at(text: &str) -> UtcMillis {
+        text.parse().unwrap()
+    }
+
+    fn asked(clock: MeterClock, form: StampForm, label: ProfileLabel) -> String {
+        let settings = CallSettings {
+            client: protocols::iec62056_21::ClientConfig::new(protocols::iec62056_21::DeviceAddress::default()),
+            password: None,
+            lines: Settings { clock, profile_label: label, ..Settings::default() },
+            read_command: protocols::iec62056_21::ReadLevel::R1,
+            profile_command: protocols::iec62056_21::ReadLevel::R5,
+            stamp_form: form,
+            full_codes: false,
+        };
+        let read = ReadSettings {
+            source: Source::Profile,
+            codes: Vec::new(),
+            every_s: 900,
+            kind: None,
+            kinds: Vec::new(),
+            profile: "1-0:99.1.0".parse().unwrap(),
+            backfill_days: 1,
+        };
+        range(&settings, &read, 900, Span::new(at("2026-11-23T00:00:00Z"), at("2026-11-24T00:00:00.001Z")))
+    }
+
+    /// Controls, seen to fail: no margin; no lag.
+    #[test]
+    fn a_range_is_written_as_the_meter_writes_stamps() {
+        let (utc, cet) = (MeterClock::UTC, MeterClock::CET);
+        assert_eq!(asked(utc, StampForm::Zst13, ProfileLabel::End), "2261123000000;2261124000000");
+        assert_eq!(asked(cet, StampForm::Zst11, ProfileLabel::End), "02611230100;02611240100");
+        assert_eq!(
+            asked(cet, StampForm::Zst10, ProfileLabel::End),
+            "2611230000;2611240200",
+            "an hour more at both ends"
+        );
+        assert_eq!(asked(utc, StampForm::Zst12, ProfileLabel::Start), "261122234500;261124000000");
+    }
+
+    #[test]
+    fn the_period_shows_in_what_is_stated_or_between_rows() {
+        let quantity = protocols::metering::Quantity::new(1, 0, protocols::metering::Unit::WATT_HOUR);
+        let code: protocols::metering::Code = "1-0:1.8.0".parse().unwrap();
+        let reading = |kind, text| TelegramReading::new(code.clone(), kind, at(text), quantity);
+        let rows = |readings| Rows { readings, ..Rows::default() };
+        let register = |text| reading(Kind::Register, text);
+        assert_eq!(rows(vec![]).period_s(), 0);
+        let two = vec![register("2026-11-23T00:15:00Z"), register("2026-11-23T00:30:00Z")];
+        assert_eq!(rows(two).period_s(), 900);
+        let stated = TelegramReading { period_s: 3_600, ..reading(Kind::Average, "2026-11-23T01:00:00Z") };
+        assert_eq!(rows(vec![stated]).period_s(), 3_600);
+    }
+}
