@@ -9,6 +9,8 @@
 //! same as one before is a repetition that came late, and dropped. Damage and silence are met by repeating; all repetitions are
 //! bounded, and so is the number of telegrams. An enciphered telegram is taken for the last: what follows is not seen.
 
+mod exchange;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -17,10 +19,8 @@ use super::address::{ANYBODY, PRIMARY_MAX, SELECTED, SecondaryAddress, Selection
 use super::config::MasterConfig;
 use super::frame::{FRAME_LEN_MAX, Frame, control};
 use super::incoming::Incoming;
-use super::record::{Item, Records};
 use super::search::Search;
 use super::session::{Answer, Input, MasterError, MasterEvent, Output, Target};
-use super::transport::{Body, Telegram};
 use crate::iec62056_21::EchoFilter;
 
 /// Selects a slave (EN 13757-7).
@@ -249,172 +249,6 @@ impl Master {
         octets
     }
 
-    fn on_frame(&mut self, now: Duration, frame: Frame<'_>, is_damaged: bool) {
-        match (frame, self.step) {
-            // A single character in what is damaged is no acknowledgement.
-            (Frame::Acknowledge, Step::Deselect | Step::Select | Step::Reset | Step::Release) if !is_damaged => {
-                self.proceed(now);
-            }
-            (Frame::Acknowledge, Step::Request) if !is_damaged => self.on_nothing(now),
-            (Frame::Long { control: sent, address, ci, data }, Step::Request)
-                if sent & !(control::ACD | control::DFC) == control::RSP_UD =>
-            {
-                let telegram = [&[ci], data].concat();
-                self.on_telegram(now, sent & control::ACD != 0, address, telegram);
-            }
-            // Late, or of somebody else.
-            _ => {}
-        }
-    }
-
-    /// The step is done.
-    fn proceed(&mut self, now: Duration) {
-        match self.step {
-            Step::Deselect if self.is_searching() => self.probe(now),
-            Step::Deselect => self.enter(now, Step::Select),
-            Step::Select | Step::Reset => self.enter(now, Step::Request),
-            Step::Idle | Step::Request | Step::Release => self.finish(now),
-        }
-    }
-
-    fn is_searching(&self) -> bool {
-        self.job.as_ref().is_some_and(|job| matches!(job.purpose, Purpose::Search { .. }))
-    }
-
-    /// A question for alarms is answered with the single character when there are none.
-    fn on_nothing(&mut self, now: Duration) {
-        let Some(job) = &self.job else { return };
-        if matches!(job.purpose, Purpose::Alarm) {
-            self.event(MasterEvent::NoAlarm { target: job.target });
-            self.wind_up(now);
-        }
-    }
-
-    fn on_telegram(&mut self, now: Duration, has_alarm: bool, primary: u8, octets: Vec<u8>) {
-        let Some(job) = &mut self.job else { return };
-        let decoded = Telegram::decode(&octets, None, None);
-        let address = decoded.as_ref().ok().and_then(|telegram| telegram.header.address).or_else(|| stated(&octets));
-        let is_asked = match job.target {
-            Target::Primary(ANYBODY) => true,
-            Target::Primary(asked) => asked == primary,
-            Target::Secondary(selection) => address.is_some_and(|address| selection.matches(address)),
-        };
-        if !is_asked {
-            self.patience.was_other = address.or(self.patience.was_other);
-            self.patience.was_damaged |= address.is_none();
-            return;
-        }
-        if let Purpose::Search { found, .. } = &mut job.purpose {
-            if let Some(address) = address.filter(|address| !found.contains(address)) {
-                found.push(address);
-                self.event(MasterEvent::Found { address, primary });
-            }
-            return self.probe(now);
-        }
-        if job.answer.telegrams.iter().any(|earlier| same_content(earlier, &octets)) {
-            self.patience.was_same = true;
-            return;
-        }
-        let is_last = !decoded.is_ok_and(|telegram| announces_more(&telegram));
-        job.answer.telegrams.push(octets);
-        job.answer.primary = primary;
-        job.answer.has_alarm |= has_alarm;
-        if is_last {
-            let answer = job.answer.clone();
-            self.event(MasterEvent::Answered(answer));
-            return self.wind_up(now);
-        }
-        let limit = self.config.telegrams_max;
-        if job.answer.telegrams.len() >= limit {
-            return self.fail(now, MasterError::TooMany { limit });
-        }
-        job.count_bit = !job.count_bit;
-        self.enter(now, Step::Request);
-    }
-
-    /// The answer did not come in time, or was damaged.
-    fn on_silence(&mut self, now: Duration) {
-        if matches!(self.step, Step::Deselect | Step::Release) {
-            return self.proceed(now);
-        }
-        let is_searching = self.is_searching();
-        let retries_max = if is_searching { self.config.search_retries_max } else { self.config.retries_max };
-        if self.patience.attempts <= retries_max {
-            return self.attempt(now);
-        }
-        if is_searching {
-            return self.on_probe_failed(now);
-        }
-        let Patience { attempts, was_damaged, was_other, was_same, .. } = self.patience;
-        let timeout_ms = self.config.response_timeout().as_millis() as u64;
-        self.fail(
-            now,
-            match was_other {
-                _ if was_same => MasterError::Stuck,
-                Some(address) => MasterError::OtherMeter { address },
-                None if was_damaged => MasterError::Damaged { attempts },
-                None => MasterError::Silent { attempts, timeout_ms },
-            },
-        );
-    }
-
-    /// Nobody acknowledged a selection: nobody is there. Otherwise there are several, or one that is not understood.
-    fn on_probe_failed(&mut self, now: Duration) {
-        let is_silent = self.step == Step::Select && !self.patience.was_damaged;
-        let Some(Job { target: Target::Secondary(selection), purpose: Purpose::Search { search, .. }, .. }) =
-            &mut self.job
-        else {
-            return;
-        };
-        let selection = *selection;
-        if !is_silent && !search.divide(selection) {
-            self.event(MasterEvent::Unresolved { selection });
-        }
-        self.probe(now);
-    }
-
-    /// Tries the next selection.
-    fn probe(&mut self, now: Duration) {
-        let Some(Job { target, purpose: Purpose::Search { search, .. }, count_bit, .. }) = &mut self.job else {
-            return;
-        };
-        if let Some(selection) = search.next() {
-            (*target, *count_bit) = (Target::Secondary(selection), true);
-            return self.enter(now, Step::Select);
-        }
-        let searched = MasterEvent::Searched { probes: search.probes(), is_cut: search.is_cut() };
-        self.event(searched);
-        self.wind_up(now);
-    }
-
-    fn fail(&mut self, now: Duration, error: MasterError) {
-        let Some(job) = &self.job else { return };
-        self.event(MasterEvent::Failed { target: job.target, error });
-        self.patience.is_strained = true;
-        self.wind_up(now);
-    }
-
-    /// Leaves nobody selected.
-    fn wind_up(&mut self, now: Duration) {
-        if let Some(Job { target: Target::Secondary(_), purpose, .. }) = &mut self.job {
-            // Nothing more is searched for.
-            *purpose = Purpose::Read;
-            return self.enter(now, Step::Release);
-        }
-        self.finish(now);
-    }
-
-    fn finish(&mut self, now: Duration) {
-        self.step = Step::Idle;
-        self.job = None;
-        self.incoming.clear();
-        if self.patience.is_strained {
-            // An answer to what was repeated may still come, and is none to the next question.
-            self.quiet_until = now + self.config.response_timeout();
-        }
-        self.patience.send_at = None;
-    }
-
     fn event(&mut self, event: MasterEvent) {
         self.outputs.push_back(Output::Event(event));
     }
@@ -424,27 +258,6 @@ impl Master {
 impl fmt::Debug for Master {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Master({:?} of {:?})", self.step, self.job.as_ref().map(|job| job.target))
-    }
-}
-
-/// The address of a long header whose content cannot be read.
-fn stated(octets: &[u8]) -> Option<SecondaryAddress> {
-    match octets {
-        [0x72, rest @ ..] => rest.first_chunk().map(|address| SecondaryAddress::from_octets(*address)),
-        _ => None,
-    }
-}
-
-fn announces_more(telegram: &Telegram) -> bool {
-    let Body::Records(records) = &telegram.body else { return false };
-    Records::new(records).any(|item| matches!(item, Ok(Item::MoreRecordsFollow(_))))
-}
-
-/// Whether two telegrams say the same, whatever their access numbers.
-fn same_content(a: &[u8], b: &[u8]) -> bool {
-    match (Telegram::decode(a, None, None), Telegram::decode(b, None, None)) {
-        (Ok(a), Ok(b)) => a.body == b.body,
-        _ => a == b,
     }
 }
 

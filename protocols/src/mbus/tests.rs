@@ -108,15 +108,18 @@ fn function_name(function: Function) -> &'static str {
 
 /// What one unit of ours is in the unit of libmbus, which it calls so.
 fn factor(unit: Unit, name: &str) -> Option<f64> {
-    Some(match (unit.0, name) {
-        (6, "s") => 60.0,
-        (5, "s") => 3600.0,
-        (4, "s") => 86_400.0,
-        (30, "Wh") | (27, "W") | (25, "J") | (13, "m^3") | (15, "m^3/h") | (35, "V") | (33, "A") | (52, "K") => 1.0,
-        (7, "s") | (255 | 254, _) => 1.0,
-        (9, name) if name.ends_with("\u{b0}C") => 1.0,
-        _ => return None,
-    })
+    const SAME: [(u8, &str); 9] =
+        [(7, "s"), (13, "m^3"), (15, "m^3/h"), (25, "J"), (27, "W"), (30, "Wh"), (33, "A"), (35, "V"), (52, "K")];
+    let seconds = match unit.0 {
+        4 => 86_400.0,
+        5 => 3600.0,
+        6 => 60.0,
+        // Other units and none.
+        254 | 255 => return Some(1.0),
+        9 => return name.ends_with("\u{b0}C").then_some(1.0),
+        number => return SAME.contains(&(number, name)).then_some(1.0),
+    };
+    (name == "s").then_some(seconds)
 }
 
 fn check_number(place: &str, quantity: Quantity, unit: &str, value: &str) {
