@@ -6,9 +6,11 @@ use super::client::{Authentication, ClientConfig, ClientError, ClientEvent, Clie
 use super::pair::{APDU, CLOCK, DummyLink, ENERGY, PRIVATE, PROFILE, Pair, SERIAL, profile};
 use super::security::{
     Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, KeySet, Keys, Level, Plain, Protection,
-    ProtectionError, ReceivedCounters, SystemTitle, Wrapping, hex,
+    ProtectionError, ReceivedCounters, SigningKey, SystemTitle, Wrapping, hex,
 };
 use super::server::{ClientRole, HighLevelClient, ServerConfig, ServerConnection, ServerEvent, ServerSession};
+use crate::hdlc::{ClientAddress, HdlcAddress, HdlcClient, HdlcConfig, HdlcServer};
+use crate::link::Link;
 
 const CLIENT: SystemTitle = SystemTitle(*b"MMM\x00\x00\x00\x00\x01");
 const SERVER: SystemTitle = SystemTitle(*b"MMM\x00\x00\xbcaN");
@@ -73,7 +75,7 @@ fn pair<P: Protection>(client: ClientConfig, ours: P, server: ServerConfig, thei
     )
 }
 
-fn read_everything<P: Protection>(pair: &mut DummyPair<P>) {
+fn read_everything<C: Link, S: Link, P: Protection>(pair: &mut Pair<C, S, P>) {
     for attribute in [ENERGY, PRIVATE, SERIAL, PROFILE] {
         pair.client.get(pair.now, attribute, None).unwrap();
     }
@@ -91,7 +93,7 @@ fn values(events: &[ClientEvent]) -> Vec<&[u8]> {
     values
 }
 
-fn assert_everything<P: Protection>(pair: &DummyPair<P>, context: &str) {
+fn assert_everything<C: Link, S: Link, P: Protection>(pair: &Pair<C, S, P>, context: &str) {
     assert_eq!(pair.result, Ok(()), "{context}");
     let profile = profile();
     let expected = [&[0x06, 0x00, 0xbc, 0x61, 0x4e][..], &[0x11, 0x2a], b"\x09\x08ABC12345", &profile];
@@ -127,6 +129,39 @@ fn every_mechanism_reads_everything_under_every_protection() {
                 let authenticated = level.authenticated;
                 assert_eq!(pair.client.protection().is_authenticated(), authenticated, "{context}");
             }
+        }
+    }
+}
+
+#[test]
+fn ciphered_apdus_go_in_segments_over_hdlc() {
+    let mut config = HdlcConfig::new(ClientAddress::new(0x20).unwrap(), HdlcAddress::two(1, 17).unwrap());
+    (config.information_transmit_max, config.information_receive_max) = (128, 128);
+    let theirs = session(meter(HighLevel::Gmac, Level::AUTHENTICATED_ENCRYPTED), server_side(ciphering(SERVER)));
+    let link = HdlcClient::new(config.clone());
+    let ours = client_side(ciphering(CLIENT));
+    let mut pair = Pair::new(
+        ClientSession::with_protection(link, proving(HighLevel::Gmac), ours),
+        ServerConnection::new(HdlcServer::new(config), theirs),
+    );
+    read_everything(&mut pair);
+    assert_everything(&pair, "over HDLC");
+}
+
+#[test]
+fn signatures_read_everything_and_those_of_strangers_nothing() {
+    let key = |octet| SigningKey::from_octets(&[octet; 32]).unwrap();
+    let server_how = HighLevel::Ecdsa { ours: key(2), theirs: key(1).verifying_key() };
+    for (signing, is_known) in [(1, true), (3, false)] {
+        let how = HighLevel::Ecdsa { ours: key(signing), theirs: key(2).verifying_key() };
+        let (ours, theirs) = (client_side(ciphering(CLIENT)), server_side(ciphering(SERVER)));
+        let mut pair = pair(proving(how), ours, meter(server_how.clone(), Level::AUTHENTICATED_ENCRYPTED), theirs);
+        read_everything(&mut pair);
+        if is_known {
+            assert_everything(&pair, "signed");
+        } else {
+            assert_eq!(pair.result, Err(ClientError::ProofRefused(ActionResult::READ_WRITE_DENIED)));
+            assert_eq!(pair.objects.reads, 0);
         }
     }
 }

@@ -11,7 +11,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Protection, ProtectionError, SystemTitle, same};
+use super::{Protection, ProtectionError, SigningKey, SystemTitle, VerifyingKey, same};
 use crate::dlms::acse::{Mechanism, Password};
 
 /// Octets that nobody can foresee, drawn by the owner for one association.
@@ -65,6 +65,8 @@ pub enum HighLevel {
     Gmac,
     /// Mechanism 6. Needs the system titles of both sides.
     Sha256(Password),
+    /// Mechanism 7: with no secret that both know, but each with a key of its own. Needs the system titles of both sides.
+    Ecdsa { ours: SigningKey, theirs: VerifyingKey },
 }
 
 /// The two challenges as the one sees them who makes a proof.
@@ -86,12 +88,13 @@ impl HighLevel {
             Self::Sha1(_) => Mechanism::HighSha1,
             Self::Gmac => Mechanism::HighGmac,
             Self::Sha256(_) => Mechanism::HighSha256,
+            Self::Ecdsa { .. } => Mechanism::HighEcdsa,
         }
     }
 
     /// Whether a proof says who made it.
     pub(crate) const fn needs_titles(&self) -> bool {
-        matches!(self, Self::Gmac | Self::Sha256(_))
+        matches!(self, Self::Gmac | Self::Sha256(_) | Self::Ecdsa { .. })
     }
 
     /// The answer to the challenge `theirs`, after we sent `ours`.
@@ -102,9 +105,12 @@ impl HighLevel {
         theirs: &[u8],
     ) -> Result<Vec<u8>, ProtectionError> {
         let passes = Passes { prover: protection.title(), verifier: protection.peer(), asked: theirs, sent: ours };
-        match self.digest(&passes)? {
-            Some(proof) => Ok(proof),
-            None => protection.prove(theirs),
+        match self {
+            Self::Gmac => protection.prove(theirs),
+            Self::Ecdsa { ours: key, .. } => Ok(key.sign(&passes.signed()?)),
+            Self::Manufacturer(secret) | Self::Md5(secret) | Self::Sha1(secret) | Self::Sha256(secret) => {
+                self.of_secret(secret, &passes)
+            }
         }
     }
 
@@ -120,30 +126,32 @@ impl HighLevel {
             return Err(ProtectionError::Proof);
         }
         let passes = Passes { prover: protection.peer(), verifier: protection.title(), asked: ours, sent: theirs };
-        match self.digest(&passes)? {
-            Some(expected) if same(&expected, proof) => Ok(()),
-            Some(_) => Err(ProtectionError::Forged),
-            None => protection.verify(ours, proof),
+        match self {
+            Self::Gmac => protection.verify(ours, proof),
+            Self::Ecdsa { theirs: key, .. } => key.verify(&passes.signed()?, proof),
+            Self::Manufacturer(secret) | Self::Md5(secret) | Self::Sha1(secret) | Self::Sha256(secret) => {
+                if same(&self.of_secret(secret, &passes)?, proof) { Ok(()) } else { Err(ProtectionError::Forged) }
+            }
         }
     }
 
-    /// `None` for GMAC, which is not made of a secret but of the keys.
-    fn digest(&self, passes: &Passes<'_>) -> Result<Option<Vec<u8>>, ProtectionError> {
-        let Passes { asked, sent, .. } = *passes;
-        Ok(Some(match self {
-            Self::Gmac => return Ok(None),
-            Self::Manufacturer(secret) => encrypted(asked, secret.expose().0),
-            Self::Md5(secret) => Md5::new().chain_update(asked).chain_update(secret.expose().0).finalize().to_vec(),
-            Self::Sha1(secret) => Sha1::new().chain_update(asked).chain_update(secret.expose().0).finalize().to_vec(),
-            Self::Sha256(secret) => {
-                let (Some(prover), Some(verifier)) = (passes.prover, passes.verifier) else {
-                    return Err(ProtectionError::NoTitle);
-                };
-                let digest = Sha256::new().chain_update(secret.expose().0);
-                let digest = digest.chain_update(prover.0).chain_update(verifier.0);
-                digest.chain_update(asked).chain_update(sent).finalize().to_vec()
-            }
-        }))
+    /// The proof of those who know the same secret.
+    fn of_secret(&self, secret: &Password, passes: &Passes<'_>) -> Result<Vec<u8>, ProtectionError> {
+        let (secret, asked) = (secret.expose().0, passes.asked);
+        Ok(match self {
+            Self::Manufacturer(_) => encrypted(asked, secret),
+            Self::Md5(_) => Md5::new().chain_update(asked).chain_update(secret).finalize().to_vec(),
+            Self::Sha1(_) => Sha1::new().chain_update(asked).chain_update(secret).finalize().to_vec(),
+            _ => Sha256::new().chain_update(secret).chain_update(passes.signed()?).finalize().to_vec(),
+        })
+    }
+}
+
+impl Passes<'_> {
+    /// Who proves it to whom, and both challenges: what is signed, and what is hashed behind the secret.
+    fn signed(&self) -> Result<Vec<u8>, ProtectionError> {
+        let (Some(prover), Some(verifier)) = (self.prover, self.verifier) else { return Err(ProtectionError::NoTitle) };
+        Ok([&prover.0[..], &verifier.0, self.asked, self.sent].concat())
     }
 }
 

@@ -18,6 +18,7 @@ mod key;
 mod key_wrap;
 mod push;
 mod secret;
+mod signature;
 mod system_title;
 
 pub use ciphered::Ciphered;
@@ -30,6 +31,7 @@ pub use key::{Key, KeyError};
 pub use key_wrap::{KeyWrapError, unwrap_key, wrap_key};
 pub use push::{PushConfig, PushReceiver, Pushed};
 pub(crate) use secret::same;
+pub use signature::{SignatureKeyError, SigningKey, VerifyingKey};
 pub use system_title::{SystemTitle, SystemTitleError};
 
 use super::conformance::Conformance;

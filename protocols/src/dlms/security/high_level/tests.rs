@@ -102,6 +102,37 @@ fn a_proof_of_our_own_sent_back_proves_nothing() {
     }
 }
 
+/// What the client and what the server is configured with.
+fn signing(curve_octets: usize) -> (HighLevel, HighLevel) {
+    let key = |octet| SigningKey::from_octets(&vec![octet; curve_octets]).unwrap();
+    let (client, server) = (key(1), key(2));
+    let (of_client, of_server) = (client.verifying_key(), server.verifying_key());
+    (HighLevel::Ecdsa { ours: client, theirs: of_server }, HighLevel::Ecdsa { ours: server, theirs: of_client })
+}
+
+#[test]
+fn signatures_convince_who_has_the_other_half_of_the_key() {
+    for curve_octets in [32, 48] {
+        let (client_how, server_how) = signing(curve_octets);
+        let (mut client, mut server) = sides();
+        let pass_3 = client_how.prove(&mut client, C_TO_S, S_TO_C).unwrap();
+        assert_eq!(pass_3.len(), 2 * curve_octets);
+        assert_eq!(server_how.verify(&server, S_TO_C, C_TO_S, &pass_3), Ok(()));
+        let pass_4 = server_how.prove(&mut server, S_TO_C, C_TO_S).unwrap();
+        assert_eq!(client_how.verify(&client, C_TO_S, S_TO_C, &pass_4), Ok(()));
+        // Neither its own signature, nor one of another challenge, nor an altered one.
+        assert!(client_how.verify(&client, C_TO_S, S_TO_C, &pass_3).is_err());
+        assert!(server_how.verify(&server, b"P6wRJ21G", C_TO_S, &pass_3).is_err());
+        for at in 0..pass_3.len() {
+            let mut flipped = pass_3.clone();
+            flipped[at] ^= 0x10;
+            assert!(server_how.verify(&server, S_TO_C, C_TO_S, &flipped).is_err(), "octet {at}");
+        }
+        assert_eq!(client_how.prove(&mut Plain, C_TO_S, S_TO_C), Err(ProtectionError::NoTitle));
+        assert_eq!(client_how.mechanism(), Mechanism::HighEcdsa);
+    }
+}
+
 #[test]
 fn without_titles_or_keys_there_is_no_proof_that_needs_them() {
     let [.., gmac, sha256] = all();
