@@ -118,7 +118,7 @@ async fn each_meter_of_a_line_is_read_out_by_its_address() {
     fleet.stop().await;
 }
 
-/// Controls, seen to fail: a header for the first row alone; the status of the first row for all.
+/// Control, seen to fail: one header for all rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_load_profile_is_what_the_truth_says_when_blocks_are_spoilt() {
     let folder = tempfile::tempdir().unwrap();

@@ -185,7 +185,9 @@ impl CalledLine {
                 accepted = self.listener.accept() => return Ok(Ended::TakenOver(accepted?)),
             };
             let now = origin.elapsed();
-            devices.iter_mut().for_each(|device| device.hear(now, octets.as_deref()));
+            for device in &mut devices {
+                device.hear(now, octets.as_deref());
+            }
         }
     }
 }

@@ -139,10 +139,10 @@ fn print_json(who: &Introduction, round: &RegisterRound, out: &mut impl Write) -
         .refused
         .iter()
         .map(|(code, error)| serde_json::json!({ "code": code.to_string(), "refused": error.to_string() }));
-    Ok(writeln!(out, "{}", object(who, values.chain(refused).collect()))?)
+    Ok(writeln!(out, "{}", object(who, &values.chain(refused).collect::<Vec<_>>()))?)
 }
 
-fn object(who: &Introduction, values: Vec<serde_json::Value>) -> serde_json::Value {
+fn object(who: &Introduction, values: &[serde_json::Value]) -> serde_json::Value {
     serde_json::json!({
         "meter": who.meter.as_str(),
         "expected": who.expected.as_ref().map(protocols::metering::MeterId::as_str),

@@ -166,7 +166,7 @@ struct SerialLink {
 /// Beyond the time that the octets themselves take.
 const SEND_GRACE: Duration = Duration::from_secs(5);
 
-fn failed(error: tokio_serial::Error) -> LinkLost {
+fn failed(error: &tokio_serial::Error) -> LinkLost {
     LinkLost::Io(std::io::Error::other(error.to_string()))
 }
 
@@ -189,17 +189,17 @@ impl ByteLink for SerialLink {
     fn set_line(&mut self, line: Option<Line>) -> Result<(), LinkLost> {
         let wanted = line.map_or(self.opened_with, Settings::from);
         if wanted != self.set_to {
-            self.stream.set_baud_rate(wanted.baud).map_err(failed)?;
-            self.stream.set_data_bits(wanted.data_bits()).map_err(failed)?;
-            self.stream.set_parity(wanted.parity()).map_err(failed)?;
-            self.stream.set_stop_bits(wanted.stop_bits()).map_err(failed)?;
+            self.stream.set_baud_rate(wanted.baud).map_err(|error| failed(&error))?;
+            self.stream.set_data_bits(wanted.data_bits()).map_err(|error| failed(&error))?;
+            self.stream.set_parity(wanted.parity()).map_err(|error| failed(&error))?;
+            self.stream.set_stop_bits(wanted.stop_bits()).map_err(|error| failed(&error))?;
             self.set_to = wanted;
         }
         Ok(())
     }
 
     fn clear_input(&mut self) -> Result<(), LinkLost> {
-        self.stream.clear(ClearBuffer::Input).map_err(failed)?;
+        self.stream.clear(ClearBuffer::Input).map_err(|error| failed(&error))?;
         clear_ready(&mut self.stream)
     }
 }

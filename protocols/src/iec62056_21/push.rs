@@ -261,7 +261,6 @@ mod tests {
         assert_eq!(push.into_block(true).unwrap().quality, Quality::CRC_INVALID);
     }
 
-    // Negative control: let no push start behind ETX and the check.
     #[test]
     fn a_checked_push_without_its_end_gives_way_to_the_next() {
         let identification =

@@ -49,7 +49,7 @@ fn what_a_reader_finds_is_what_the_truth_tells() {
     }
 }
 
-/// Control, seen to fail: the truth kept of what was damaged.
+/// Controls, seen to fail: the truth kept of what was damaged; a push not looked for behind one whose end was lost.
 #[test]
 fn damage_never_alters_a_value_and_the_truth_knows_what_got_through() {
     let fifth = Rate::from_f64(0.2, 1.0).unwrap();

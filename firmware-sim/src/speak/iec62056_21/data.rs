@@ -85,7 +85,7 @@ fn range(meter: &VirtualMeter, argument: &str) -> Option<(UtcMillis, UtcMillis)>
     Some((at(from, UtcMillis::MIN)?, at(to, UtcMillis::MAX)?))
 }
 
-/// How a column is displayed; `None` for what an answer has no unit for.
+/// How a column is displayed.
 fn layout(column: Column) -> Layout {
     match column {
         Column::ReactiveRegister => REACTIVE,

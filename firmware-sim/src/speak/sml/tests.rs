@@ -51,11 +51,13 @@ fn what_a_reader_finds_is_what_the_truth_tells() {
 fn a_meter_that_knows_only_its_seconds_is_stamped_by_whoever_reads_it() {
     let (octets, mut truth) = octets_and_truth(run(TimeForm::SecondsIndex, FaultRates::default(), 20, 1_000));
     assert!(truth.iter().any(|line| line.captured_at != START.to_string()));
-    truth.iter_mut().for_each(|line| line.captured_at = START.to_string());
+    for line in &mut truth {
+        line.captured_at = START.to_string();
+    }
     assert_eq!(read(&octets), truth);
 }
 
-/// Controls, seen to fail: the truth kept of what was damaged; `is_taken` always false, with a check that is left as it was.
+/// Control, seen to fail: the truth kept of what was damaged.
 #[test]
 fn damage_never_alters_a_value_and_the_truth_knows_what_got_through() {
     let fifth = Rate::from_f64(0.2, 1.0).unwrap();

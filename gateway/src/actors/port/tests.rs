@@ -91,7 +91,7 @@ async fn a_value_in_a_unit_that_is_none_is_counted_and_the_others_of_its_telegra
     port.abort();
 }
 
-/// Controls, seen to fail: the port made anew at each refusal; `tell` without the CRC's counter.
+/// Control, seen to fail: the CRC not looked at.
 #[tokio::test(start_paused = true)]
 async fn a_port_of_sml_goes_on_after_damage_and_counts_it() {
     use protocols::metering::{ObisCode, Quantity, Unit};

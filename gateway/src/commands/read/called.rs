@@ -107,6 +107,6 @@ fn print_json(answer: &Answer, out: &mut impl Write) -> anyhow::Result<()> {
     let refused =
         answer.refused.iter().map(|(code, reason)| serde_json::json!({ "code": code.to_string(), "refused": reason }));
     let problems = answer.problems.iter().map(|problem| serde_json::json!({ "problem": problem }));
-    let all = values.chain(events).chain(refused).chain(problems).collect();
-    Ok(writeln!(out, "{}", object(&answer.who, all))?)
+    let all: Vec<_> = values.chain(events).chain(refused).chain(problems).collect();
+    Ok(writeln!(out, "{}", object(&answer.who, &all))?)
 }

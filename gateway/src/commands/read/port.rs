@@ -36,13 +36,11 @@ pub(super) async fn hear(port: &PortSettings, obis: &[String], json: bool, out: 
         }
     }
     let (name, period_s) = (&port.name, port.silent_after.as_secs());
-    match last {
-        Some(refusal) => anyhow::bail!("port {name}: {}\nhint: {}", refusal.text, refusal.trouble.hint()),
-        None => {
-            let trouble = if count > 0 { crate::push::Trouble::Frame } else { crate::push::Trouble::Silence };
-            anyhow::bail!("port {name}: {count} octets and no telegram in {period_s} s\nhint: {}", trouble.hint())
-        }
+    if let Some(refusal) = last {
+        anyhow::bail!("port {name}: {}\nhint: {}", refusal.text, refusal.trouble.hint());
     }
+    let trouble = if count > 0 { crate::push::Trouble::Frame } else { crate::push::Trouble::Silence };
+    anyhow::bail!("port {name}: {count} octets and no telegram in {period_s} s\nhint: {}", trouble.hint())
 }
 
 fn print(

@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::path::Path;
 
 use super::*;
@@ -11,7 +12,7 @@ fn parse(line: &str, meters: &[&str]) -> Result<Checked, String> {
     let mut text = format!("[gateway]\nid = \"gw\"\n[[line]]\nname = \"l\"\n{line}");
     for (number, rest) in meters.iter().enumerate() {
         let protocol = if rest.contains("protocol") { "" } else { "protocol = \"iec62056-21\"\n" };
-        text += &format!("[[meter]]\nname = \"m{number}\"\nline = \"l\"\n{protocol}{rest}");
+        write!(text, "[[meter]]\nname = \"m{number}\"\nline = \"l\"\n{protocol}{rest}").unwrap();
     }
     Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).map_err(|error| error.to_string())
 }

@@ -49,10 +49,14 @@ fn quirks_are_switched_by_their_names() {
 #[test]
 fn every_quirk_of_a_protocol_has_its_name() {
     let mut all = sml::Quirks::NONE;
-    SML.iter().for_each(|(_, switch)| *switch(&mut all) = true);
+    for (_, switch) in SML {
+        *switch(&mut all) = true;
+    }
     assert!(!format!("{all:?}").contains("false"), "{all:?}");
     let mut all = ReadQuirks::STRICT;
-    LINES.iter().for_each(|(_, switch)| *switch(&mut all) = true);
+    for (_, switch) in LINES {
+        *switch(&mut all) = true;
+    }
     assert!(!format!("{all:?}").contains("false"), "{all:?}");
 }
 

@@ -61,7 +61,7 @@ fn an_hour_of_pushes_is_thinned_and_stamped_by_their_arrival() {
     assert_eq!(events.iter().map(|event| &*event.log).collect::<Vec<_>>(), ["0-0:97.97.0"], "the error register, once");
 }
 
-/// Controls, seen to fail: parity not looked at, with which a value is altered; the buffer cleared at a refusal.
+/// Control, seen to fail: parity not looked at, with which a value is altered.
 #[test]
 fn wrong_parity_spoils_the_line_in_which_it_stands() {
     let mut octets = push(T0, "12345678");

@@ -85,7 +85,7 @@ fn values_that_the_meter_stamps_one_by_one_are_thinned_too() {
     assert_eq!(count, 2);
 }
 
-/// Controls, seen to fail: the scanner cleared at each refusal; CRC not looked at.
+/// Control, seen to fail: the CRC not looked at.
 #[test]
 fn damage_costs_the_files_that_it_hits_and_no_other() {
     let mut port = port(sml());

@@ -161,8 +161,8 @@ impl Session<'_, Conversation<'_, '_>> {
 
 /// `P.01()`: no rows in the range.
 fn is_nothing(content: &[u8]) -> bool {
-    let groups = content.iter().filter(|&&octet| octet == b'(').count();
-    groups == 0 || (groups == 1 && content.trim_ascii().ends_with(b"()"))
+    let first = content.iter().position(|&octet| octet == b'(');
+    first.is_none_or(|first| content[first..].trim_ascii_end() == b"()")
 }
 
 fn moved(
@@ -213,7 +213,7 @@ mod tests {
         range(&settings, &read, 900, Span::new(at("2026-11-23T00:00:00Z"), at("2026-11-24T00:00:00.001Z")))
     }
 
-    /// Controls, seen to fail: no margin; no lag.
+    /// Control, seen to fail: no margin.
     #[test]
     fn a_range_is_written_as_the_meter_writes_stamps() {
         let (utc, cet) = (MeterClock::UTC, MeterClock::CET);

@@ -299,7 +299,7 @@ fn at_9600(config: &mut ServerConfig) {
     config.initial_baud = Baud::B9600;
 }
 
-/// Controls, seen to fail: the line not set back; `is_new` always true.
+/// Control, seen to fail: the line not set back.
 #[tokio::test(start_paused = true)]
 async fn a_meter_is_read_out_at_the_rate_that_it_offers() {
     let clock = TokioClock::shared(T0);
@@ -333,7 +333,7 @@ fn password_file(folder: &tempfile::TempDir, text: &str) -> String {
     format!("password_file = {path:?}\n")
 }
 
-/// Controls, seen to fail: the cursor not moved; the range without its end.
+/// Control, seen to fail: the cursor not moved.
 #[tokio::test(start_paused = true)]
 async fn a_profile_is_read_back_in_programming_mode_and_goes_on_where_it_was_left() {
     let clock = TokioClock::shared(T0);
@@ -408,7 +408,7 @@ async fn a_meter_that_knows_no_ranges_is_asked_for_everything() {
     assert_eq!(body.with(|body| body.asked.last().cloned()).as_deref(), Some("P.01(;)"));
 }
 
-/// Controls, seen to fail: `is_wrong_password` without the call; no break after the refusal.
+/// Control, seen to fail: `is_wrong_password` without the call.
 #[tokio::test(start_paused = true)]
 async fn a_wrong_password_is_told_and_not_tried_again_and_again() {
     let clock = TokioClock::shared(T0);
