@@ -147,7 +147,7 @@ impl Cassandra {
         self.nodes[node].kill()?;
         let finished = leftovers::finish_deletions(&home(&self.folder, node).join("data"))?;
         ensure!(finished > 0, error);
-        println!("cassandra-{} did not start after a kill: {finished} compactions were finished by hand", node + 1);
+        eprintln!("cassandra-{} did not start after a kill: {finished} compactions were finished by hand", node + 1);
         self.nodes[node].launch()?;
         self.nodes[node].wait_ready(START_TIMEOUT)
     }

@@ -16,7 +16,7 @@ pub(super) const REFUSES: &str = "Cannot remove temporary or obsoleted files";
 pub(super) fn finish_deletions(data: &Path) -> Result<usize> {
     let mut finished = 0;
     for table in folders(data)?.iter().map(|keyspace| folders(keyspace)).collect::<Result<Vec<_>>>()?.concat() {
-        for log in files(&table, |name| name.contains("_txn_compaction_") && name.ends_with(".log"))? {
+        for log in files(&table, |name| name.contains("_txn_compaction_") && name.strip_suffix(".log").is_some())? {
             let text = std::fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
             if !text.lines().any(|line| line.starts_with("COMMIT:")) {
                 continue;
