@@ -18,9 +18,10 @@ use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcConfig, HdlcServer};
 use protocols::link::{Link, LinkError, LinkInput};
 use protocols::wrapper::{WrapperConfig, WrapperServer};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
+use super::attend::{Attended, Ended, attend};
 use super::line::{Duplex, Line, LineSpeed, Listener};
 use super::objects;
 use crate::faults::{FaultRates, LineFaults};
@@ -31,8 +32,6 @@ use crate::station::Station;
 /// The client that reads with a password, and the one that reads without.
 pub const READER_CLIENT: u8 = 1;
 pub const PUBLIC_CLIENT: u8 = ClientAddress::PUBLIC.value();
-
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
 /// How a meter is addressed on its line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,52 +154,25 @@ pub struct DlmsLine {
     pub seed: u64,
 }
 
-/// Why a reader's connection ended.
-enum Ended {
-    /// The reader left, or has to.
-    Left,
-    TakenOver(Box<dyn Duplex>),
-}
-
 impl DlmsLine {
     /// Answers readers until told to stop.
-    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
-        tokio::select! {
-            biased;
-            () = self.serve() => {}
-            // An error means that whoever could stop us is gone: the same as being stopped.
-            _ = stopping.wait_for(|stop| *stop) => {}
-        }
+    pub async fn run(self, stopping: watch::Receiver<bool>) {
+        attend(self, stopping).await;
     }
 
-    async fn serve(&mut self) {
-        let mut next = None;
-        for connection in 0.. {
-            let stream = match next.take() {
-                Some(stream) => stream,
-                None => self.accept().await,
-            };
-            let faults = LineFaults::new(mix(self.seed, &[0xd1f5, connection]), self.faults);
-            let line = Line::new(stream, self.speed, faults);
-            match self.converse(line).await {
-                Ok(Ended::Left) => {}
-                Ok(Ended::TakenOver(stream)) => next = Some(stream),
-                Err(error) => debug!(%error, "a reader's line broke"),
-            }
-        }
+    fn is_hdlc(&self) -> bool {
+        self.meters.iter().any(|meter| matches!(meter.address, DlmsAddress::Hdlc { .. }))
+    }
+}
+
+impl Attended for DlmsLine {
+    fn listener(&mut self) -> &mut Listener {
+        &mut self.listener
     }
 
-    async fn accept(&mut self) -> Box<dyn Duplex> {
-        loop {
-            match self.listener.accept().await {
-                Ok(stream) => return stream,
-                Err(error) => warn!(%error, "a reader could not be accepted"),
-            }
-            sleep(ACCEPT_AGAIN).await;
-        }
-    }
-
-    async fn converse(&mut self, mut line: Line) -> io::Result<Ended> {
+    async fn converse(&mut self, nth: u64, stream: Box<dyn Duplex>) -> io::Result<Ended> {
+        let faults = LineFaults::new(mix(self.seed, &[0xd1f5, nth]), self.faults);
+        let mut line = Line::new(stream, self.speed, faults);
         let origin = Instant::now();
         let mut devices: Vec<Device> =
             self.meters.iter().map(|meter| Device::new(meter.clone(), Duration::ZERO)).collect();
@@ -240,10 +212,6 @@ impl DlmsLine {
                 return Ok(Ended::Left);
             }
         }
-    }
-
-    fn is_hdlc(&self) -> bool {
-        self.meters.iter().any(|meter| matches!(meter.address, DlmsAddress::Hdlc { .. }))
     }
 }
 

@@ -12,17 +12,17 @@ use std::time::Duration;
 
 use protocols::iec62056_21::{Baud, DeviceAddress, Identification, Input, LineSettings, Output, Server, ServerConfig};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
 use self::data::Objects;
+use super::attend::{Attended, Ended, attend};
 use super::line::{Duplex, Line, Listener};
 use super::readout::maker_and_number;
 use crate::faults::{FaultRates, LineFaults};
 use crate::rng::mix;
 use crate::station::Station;
 
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 const MODEL: &str = "METERPOST";
 /// Digits of a device address.
 const ADDRESS_DIGITS: usize = 8;
@@ -112,50 +112,21 @@ pub struct CalledLine {
     pub seed: u64,
 }
 
-/// Why a reader's connection ended.
-enum Ended {
-    Left,
-    TakenOver(Box<dyn Duplex>),
-}
-
 impl CalledLine {
     /// Answers readers until told to stop.
-    pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
-        tokio::select! {
-            biased;
-            () = self.serve() => {}
-            // An error means that whoever could stop us is gone: the same as being stopped.
-            _ = stopping.wait_for(|stop| *stop) => {}
-        }
+    pub async fn run(self, stopping: watch::Receiver<bool>) {
+        attend(self, stopping).await;
+    }
+}
+
+impl Attended for CalledLine {
+    fn listener(&mut self) -> &mut Listener {
+        &mut self.listener
     }
 
-    async fn serve(&mut self) {
-        let mut next = None;
-        for connection in 0.. {
-            let stream = match next.take() {
-                Some(stream) => stream,
-                None => self.accept().await,
-            };
-            let faults = LineFaults::new(mix(self.seed, &[0x1ec, connection]), self.faults);
-            match self.converse(Line::new(stream, None, faults)).await {
-                Ok(Ended::Left) => {}
-                Ok(Ended::TakenOver(stream)) => next = Some(stream),
-                Err(error) => debug!(%error, "a reader's line broke"),
-            }
-        }
-    }
-
-    async fn accept(&mut self) -> Box<dyn Duplex> {
-        loop {
-            match self.listener.accept().await {
-                Ok(stream) => return stream,
-                Err(error) => warn!(%error, "a reader could not be accepted"),
-            }
-            sleep(ACCEPT_AGAIN).await;
-        }
-    }
-
-    async fn converse(&mut self, mut line: Line) -> io::Result<Ended> {
+    async fn converse(&mut self, nth: u64, stream: Box<dyn Duplex>) -> io::Result<Ended> {
+        let faults = LineFaults::new(mix(self.seed, &[0x1ec, nth]), self.faults);
+        let mut line = Line::new(stream, None, faults);
         let origin = Instant::now();
         let mut devices: Vec<Device> = self.meters.iter().map(|meter| Device::new(meter.clone())).collect();
         let initial = devices.first().map(|device| device.server.line());

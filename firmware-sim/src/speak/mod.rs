@@ -2,9 +2,11 @@
 //! its [`Station`](crate::station::Station).
 //!
 //! A personality that pushes over a broker gives a feed that the fleet's steward asks when due ([`cad`]); one that speaks on a
-//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`]; [`p1`], [`sml`] and [`d0`], which push at a [`port`]). To add one: a file here, a [`Protocol`] with its
-//! name and what it can suffer, and its start in `run.rs` or, if it has a line, in [`lines`].
+//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`]; [`p1`], [`sml`] and [`d0`], which push at a [`port`]).
+//! To add one: a file here, a [`Protocol`] with its name and what it can suffer, and its start in `run.rs` or, if it has a line,
+//! in [`lines`].
 
+mod attend;
 pub mod cad;
 pub mod d0;
 pub mod dlms;

@@ -11,8 +11,9 @@ use std::time::Duration;
 use protocols::metering::UtcMillis;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::debug;
 
+use super::attend::next_reader;
 use super::line::{Duplex, Line, LineSpeed, Listener};
 use crate::faults::{Fault, FaultRates, LineFaults};
 use crate::meter::VirtualMeter;
@@ -21,7 +22,6 @@ use crate::rng::Rng;
 use crate::station::Station;
 use crate::truth::{Truth, TruthLine};
 
-const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 /// How much longer than the line's speed says a telegram may take. A reader that takes longer has stopped reading.
 const WRITE_SLACK: Duration = Duration::from_secs(2);
 
@@ -151,20 +151,6 @@ impl<F: Feed> PushPort<F> {
             let lines: Vec<TruthLine> = sending.truth.into_iter().map(|line| TruthLine { pushed_at, ..line }).collect();
             self.truth.write(&lines);
         }
-    }
-}
-
-/// The reader that took over, or the next that comes.
-async fn next_reader(taken_over: Option<Box<dyn Duplex>>, listener: &mut Listener) -> Box<dyn Duplex> {
-    if let Some(stream) = taken_over {
-        return stream;
-    }
-    loop {
-        match listener.accept().await {
-            Ok(stream) => return stream,
-            Err(error) => warn!(%error, "a reader could not be accepted"),
-        }
-        sleep(ACCEPT_AGAIN).await;
     }
 }
 
