@@ -54,7 +54,7 @@ fn section(heading: &'static str, structure: &'static str, source: &'static str,
 fn gateway_sections() -> Vec<Section> {
     use gateway::config::metering::{LineSection, MeterSection, PortSection, QuirksSection, ReadSection};
     use gateway::config::{BrokerSection, CloudSection, FeedSection, GatewaySection, HttpSection, OutboxSection};
-    let (config, metering) = ("gateway/src/config.rs", "gateway/src/config/metering.rs");
+    let (config, metering) = ("gateway/src/config.rs", "gateway/src/config/metering/sections.rs");
     vec![
         section("[gateway]", "GatewaySection", config, GatewaySection::default()),
         section("[outbox]", "OutboxSection", config, OutboxSection::default()),

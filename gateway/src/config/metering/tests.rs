@@ -15,7 +15,8 @@ fn a_meter_without_sections_is_read_by_default_and_says_so() {
     let checked = parse(&format!("{GATEWAY}{METER}")).unwrap();
     let reads = &checked.lines[0].meters[0].reads;
     assert_eq!(reads.len(), 2);
-    assert_eq!((reads[0].source, reads[0].profile, reads[0].backfill_days), (Source::Profile, PROFILE_DEFAULT, 40));
+    let load_profile = ObisCode::new(1, 0, 99, 1, 0, 255);
+    assert_eq!((reads[0].source, reads[0].profile, reads[0].backfill_days), (Source::Profile, load_profile, 40));
     assert_eq!((reads[1].source, reads[1].every_s), (Source::Registers, 900));
     // What check-config prints is what is done, and reads back as the same.
     let printed = toml::to_string(&checked.config).unwrap();

@@ -1,0 +1,289 @@
+//! Whether the sections hold together, and what they mean then.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocols::dlms::acse::Password;
+use protocols::dlms::datetime::ClockRules;
+use protocols::hdlc::{ClientAddress, HdlcAddress};
+use protocols::metering::{Code, Kind, MeterId, ObisCode};
+
+use super::{
+    Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
+    Parity, ReadSection, ReadSettings, Secret, Source, Switch,
+};
+use crate::config::call::{check_call, refuse_call_settings};
+use crate::config::distinct::{Addresses, Media, Taken};
+use crate::config::{ConfigError, read_secret};
+
+const PROFILE_DEFAULT: ObisCode = ObisCode::new(1, 0, 99, 1, 0, 255);
+const EVENTS_DEFAULT: ObisCode = ObisCode::new(0, 0, 99, 98, 0, 255);
+/// More in one section would be one request for each at the least.
+const CODES_MAX: usize = 256;
+
+pub(in crate::config) fn value(section: &str, message: impl Into<String>, hint: &str) -> ConfigError {
+    let hint = (!hint.is_empty()).then(|| hint.to_owned());
+    ConfigError::Value { section: section.to_owned(), message: message.into(), hint }
+}
+
+pub(in crate::config) fn check_name(section: &str, name: &str) -> Result<Arc<str>, ConfigError> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(valid) {
+        return Err(value(section, "a name of 1 to 64 letters, digits, - _ and . is needed", "set name = \"...\""));
+    }
+    Ok(Arc::from(name))
+}
+
+/// The lines with their meters, in the order of the file. Sections without a `read` get the default, so that what is printed is
+/// what is done.
+pub(in crate::config) fn check_lines(
+    lines: &[LineSection],
+    meters: &mut [MeterSection],
+    media: &mut Media,
+) -> Result<Vec<LinePlan>, ConfigError> {
+    let mut plans = Vec::with_capacity(lines.len());
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for section in lines {
+        let line = check_line(section)?;
+        let at = format!("line {:?}", section.name);
+        if places.insert(section.name.clone(), plans.len()).is_some() {
+            return Err(value(&at, "two lines have this name", ""));
+        }
+        let hint = "put all meters of one port or endpoint on one line";
+        media.claim(&at, &line.medium).map_err(|message| value(&at, message, hint))?;
+        plans.push(LinePlan { line: Arc::new(line), meters: Vec::new() });
+    }
+    let mut names = HashSet::new();
+    let mut addresses: Vec<Addresses> = plans.iter().map(|_| Addresses::default()).collect();
+    let mut last_reads: Option<Arc<[ReadSettings]>> = None;
+    for section in meters {
+        let at = format!("meter {:?}", section.name);
+        let place = places.get(&section.line).copied();
+        let line = place.map(|place| (&lines[place], &plans[place].line.medium));
+        let mut meter = check_meter(&at, section, line)?;
+        if !names.insert(section.name.clone()) {
+            return Err(value(&at, "two meters have this name", "a name is unique on the gateway"));
+        }
+        let Some(place) = place else {
+            let known: Vec<&str> = lines.iter().map(|line| line.name.as_str()).take(10).collect();
+            let hint = format!("known lines: {}", known.join(", "));
+            return Err(value(&at, format!("there is no line {:?}", section.line), &hint));
+        };
+        let taken = |Taken { message, hint }| value(&at, format!("{message} on line {:?}", section.line), hint);
+        addresses[place].claim(&section.name, &meter.addressing).map_err(taken)?;
+        // Fleets are read alike: one copy of what to read serves them all.
+        match &last_reads {
+            Some(reads) if *reads == meter.reads => meter.reads = reads.clone(),
+            _ => last_reads = Some(meter.reads.clone()),
+        }
+        plans[place].meters.push(Arc::new(meter));
+    }
+    if let Some(idle) = plans.iter().find(|plan| plan.meters.is_empty()) {
+        let at = format!("line {:?}", idle.line.name);
+        return Err(value(&at, "no meter is on this line", "add a [[meter]] with this line, or remove it"));
+    }
+    Ok(plans)
+}
+
+fn check_line(section: &LineSection) -> Result<LineSettings, ConfigError> {
+    let at = format!("line {:?}", section.name);
+    let name = check_name(&at, &section.name)?;
+    let medium = check_medium(&at, section.serial.as_ref(), section.tcp.as_ref(), PortParameters::of(section))?;
+    if section.budget_s == 0 || section.budget_s > 3600 {
+        return Err(value(&at, format!("budget_s = {} is not between 1 and 3600", section.budget_s), ""));
+    }
+    let (gap, budget) = (Duration::from_millis(section.gap_ms), Duration::from_secs(section.budget_s));
+    Ok(LineSettings { name, medium, gap, budget })
+}
+
+#[derive(Clone, Copy)]
+pub(in crate::config) struct PortParameters {
+    pub(in crate::config) baud: u32,
+    pub(in crate::config) data_bits: u8,
+    pub(in crate::config) parity: Parity,
+    pub(in crate::config) stop_bits: u8,
+    pub(in crate::config) connect_timeout_ms: u64,
+}
+
+impl PortParameters {
+    fn of(section: &LineSection) -> Self {
+        let LineSection { baud, data_bits, parity, stop_bits, connect_timeout_ms, .. } = *section;
+        Self { baud, data_bits, parity, stop_bits, connect_timeout_ms }
+    }
+}
+
+pub(in crate::config) fn check_medium(
+    at: &str,
+    serial: Option<&PathBuf>,
+    tcp: Option<&String>,
+    port: PortParameters,
+) -> Result<MediumSettings, ConfigError> {
+    let PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms } = port;
+    match (serial, tcp) {
+        (Some(path), None) => {
+            if !(50..=4_000_000).contains(&baud) || !matches!(data_bits, 7 | 8) || !matches!(stop_bits, 1 | 2) {
+                return Err(value(
+                    at,
+                    format!("{baud} baud with {data_bits} data bits and {stop_bits} stop bits is no serial setting"),
+                    "data_bits is 7 or 8, stop_bits 1 or 2",
+                ));
+            }
+            Ok(MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits })
+        }
+        (None, Some(address)) => {
+            let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
+            if port.is_none_or(|port| port.parse::<u16>().is_err()) {
+                return Err(value(at, format!("{address:?} is no host:port"), "DLMS over TCP has port 4059"));
+            }
+            let connect_timeout = Duration::from_millis(connect_timeout_ms.max(1));
+            Ok(MediumSettings::Tcp { address: address.clone(), connect_timeout })
+        }
+        (Some(_), Some(_)) => Err(value(at, "both a serial port and tcp are set", "a medium is one of them")),
+        (None, None) => {
+            Err(value(at, "neither a serial port nor tcp is set", "serial = \"/dev/ttyUSB0\" or tcp = \"host:4059\""))
+        }
+    }
+}
+
+/// `line` is the section that it names, where there is one.
+fn check_meter(
+    at: &str,
+    section: &mut MeterSection,
+    line: Option<(&LineSection, &MediumSettings)>,
+) -> Result<MeterSettings, ConfigError> {
+    let name = check_name(at, &section.name)?;
+    let is_iec = section.protocol == MeterProtocol::Iec62056_21;
+    let addressing = if is_iec { check_call(at, section, line)? } else { check_address(at, section)? };
+    let serial = section.serial.as_deref().map(|serial| check_serial(at, serial)).transpose()?;
+    let secret_file = section.password_file.as_deref().filter(|_| !is_iec);
+    let secret = secret_file.map(read_secret).transpose()?.map(|text| {
+        use std::hash::{DefaultHasher, Hasher};
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&text);
+        Secret { password: Password::new(text), hash: hasher.finish() }
+    });
+    if section.utc_offset_minutes.unsigned_abs() > 14 * 60 {
+        return Err(value(at, format!("utc_offset_minutes = {} does not exist", section.utc_offset_minutes), ""));
+    }
+    if section.read.is_empty() {
+        let registers = vec!["1-0:1.8.0".to_owned()];
+        section.read = if is_iec {
+            vec![ReadSection { source: Source::Readout, ..ReadSection::default() }]
+        } else {
+            vec![
+                ReadSection::default(),
+                ReadSection { source: Source::Registers, codes: registers, ..ReadSection::default() },
+            ]
+        };
+    }
+    let mut reads = Vec::with_capacity(section.read.len());
+    let mut profiles = HashSet::new();
+    for (index, read) in section.read.iter_mut().enumerate() {
+        let at = format!("{at}, read {}", index + 1);
+        let read = check_read(&at, read)?;
+        if read.source == Source::Readout && !is_iec {
+            return Err(value(&at, "a DLMS meter has no read-out", "set source = \"registers\" and name its codes"));
+        }
+        if matches!(read.source, Source::Profile | Source::Events) && !profiles.insert(read.profile) {
+            return Err(value(&at, format!("{} is read twice", read.profile), "name kinds of single codes in kinds"));
+        }
+        reads.push(read);
+    }
+    Ok(MeterSettings {
+        name,
+        protocol: section.protocol,
+        addressing,
+        secret,
+        serial,
+        metering_point: section.metering_point.as_deref().map(Arc::from),
+        clock_off_above_s: (section.clock_check == Switch::On).then_some(section.clock_off_above_s),
+        clock_rules: ClockRules {
+            assume_offset_minutes: section.utc_offset_minutes,
+            assume_daylight_saving_minutes: section.daylight_saving_minutes,
+        },
+        quirks: section.quirks,
+        reads: reads.into(),
+    })
+}
+
+pub(in crate::config) fn check_serial(at: &str, serial: &str) -> Result<MeterId, ConfigError> {
+    MeterId::from_device(serial.as_bytes())
+        .ok_or_else(|| value(at, "serial is empty", "leave it out to take whoever answers"))
+}
+
+fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
+    let MeterSection { protocol, client, server, physical, address_octets, .. } = *section;
+    refuse_call_settings(at, section)?;
+    if protocol == MeterProtocol::DlmsWrapper {
+        if physical.is_some() || address_octets.is_some() {
+            let message = "physical and address_octets are HDLC settings";
+            return Err(value(at, message, "set protocol = \"dlms-hdlc\", or remove them"));
+        }
+        return Ok(Addressing::Wrapper { client, server });
+    }
+    let wrong = |error: &dyn std::fmt::Display| value(at, error.to_string(), "see client, server and physical");
+    let narrow = u8::try_from(client).map_err(|error| wrong(&error))?;
+    let client = ClientAddress::new(narrow).map_err(|error| wrong(&error))?;
+    let octets = address_octets.unwrap_or(match physical {
+        None => 1,
+        Some(physical) if physical <= 0x7f && server <= 0x7f => 2,
+        Some(_) => 4,
+    });
+    let server = match (octets, physical) {
+        (1, None) => HdlcAddress::one(server),
+        (2, _) => HdlcAddress::two(server, physical.unwrap_or(0)),
+        (4, _) => HdlcAddress::four(server, physical.unwrap_or(0)),
+        (1, Some(_)) => return Err(value(at, "an address of 1 octet has no physical part", "use 2 or 4")),
+        _ => return Err(value(at, format!("address_octets = {octets} does not exist"), "1, 2 or 4")),
+    };
+    Ok(Addressing::Hdlc { client, server: server.map_err(|error| wrong(&error))? })
+}
+
+fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, ConfigError> {
+    let source = section.source;
+    let is_profile = matches!(source, Source::Profile | Source::Events);
+    let every_s = *section.every_s.get_or_insert(if source == Source::Instants { 60 } else { 900 });
+    if every_s == 0 || every_s > 31 * 86_400 {
+        return Err(value(at, format!("every_s = {every_s} is not between 1 and 31 days"), ""));
+    }
+    let code = |text: &String| {
+        let code: Code = text.parse().map_err(|error| value(at, format!("{error}"), ""))?;
+        match code {
+            Code::Obis { .. } => Ok(code),
+            Code::Source(_) => Err(value(at, format!("{text:?} is no OBIS code"), "like 1-0:1.8.0")),
+        }
+    };
+    let kind = |text: &String| {
+        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        text.parse::<Kind>().map_err(|error| value(at, error, &format!("one of {}", names.join(", "))))
+    };
+    let codes: Vec<Code> = section.codes.iter().map(code).collect::<Result<_, _>>()?;
+    if (codes.is_empty() && !is_profile && source != Source::Readout) || codes.len() > CODES_MAX {
+        let message = format!("{} codes; 1 to {CODES_MAX} are needed", codes.len());
+        return Err(value(at, message, "codes = [\"1-0:1.8.0\"]"));
+    }
+    let kinds = section.kinds.iter().map(|(of, is)| Ok((code(of)?, kind(is)?))).collect::<Result<Vec<_>, _>>()?;
+    let own_kind = section.kind.as_ref().map(kind).transpose()?;
+    let periodic = own_kind.into_iter().chain(kinds.iter().map(|(_, kind)| *kind)).find(|kind| kind.has_period());
+    if let (Some(kind), false) = (periodic, source == Source::Profile) {
+        let message = format!("{kind} values have a period, which only a profile states");
+        return Err(value(at, message, "set source = \"profile\", or another kind"));
+    }
+    if source == Source::Events && (own_kind.is_some() || !kinds.is_empty()) {
+        return Err(value(at, "events have no kind", ""));
+    }
+    if section.profile.is_some() && !is_profile {
+        return Err(value(at, "profile is set, but the source is none", "set source = \"profile\""));
+    }
+    let default = if source == Source::Events { EVENTS_DEFAULT } else { PROFILE_DEFAULT };
+    let profile = match &section.profile {
+        Some(text) => text.parse().map_err(|error| value(at, format!("{error}"), ""))?,
+        None => default,
+    };
+    if is_profile {
+        section.profile = Some(profile.to_string());
+    }
+    Ok(ReadSettings { source, codes, every_s, kind: own_kind, kinds, profile, backfill_days: section.backfill_days })
+}

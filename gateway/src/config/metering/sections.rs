@@ -1,0 +1,346 @@
+//! The sections as they are written, defaults beside the fields.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Parity {
+    #[default]
+    None,
+    Even,
+    Odd,
+}
+
+/// One half-duplex medium: a serial port or a TCP endpoint.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LineSection {
+    /// Unique; meters name it.
+    pub name: String,
+    /// A device, best by its stable name: `/dev/serial/by-id/...`.
+    pub serial: Option<PathBuf>,
+    /// `host:port` of a meter, or of a serial device server.
+    pub tcp: Option<String>,
+    /// Of a serial port.
+    pub baud: u32,
+    /// Of a serial port: 7 or 8.
+    pub data_bits: u8,
+    /// Of a serial port: `none`, `even` or `odd`.
+    pub parity: Parity,
+    /// Of a serial port: 1 or 2.
+    pub stop_bits: u8,
+    /// Silence between two meters, so that the line and its converters settle.
+    pub gap_ms: u64,
+    /// The longest that one meter has the line at a time.
+    pub budget_s: u64,
+    /// How long a TCP endpoint may take to answer.
+    pub connect_timeout_ms: u64,
+    /// IEC 62056-21: the line gives back what is sent, as optical heads and two-wire current loops do.
+    pub echo: bool,
+    /// IEC 62056-21: the port cannot do 7E1, or a serial device server does not: it stays 8N1, and parity is put on and checked here.
+    pub masked_parity: bool,
+}
+
+impl Default for LineSection {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            serial: None,
+            tcp: None,
+            baud: 9600,
+            data_bits: 8,
+            parity: Parity::None,
+            stop_bits: 1,
+            gap_ms: 20,
+            budget_s: 120,
+            connect_timeout_ms: 5_000,
+            echo: false,
+            masked_parity: false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MeterProtocol {
+    #[default]
+    DlmsWrapper,
+    DlmsHdlc,
+    #[serde(rename = "iec62056-21")]
+    Iec62056_21,
+}
+
+impl MeterProtocol {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DlmsWrapper => "dlms-wrapper",
+            Self::DlmsHdlc => "dlms-hdlc",
+            Self::Iec62056_21 => "iec62056-21",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Switch {
+    #[default]
+    On,
+    Off,
+}
+
+/// What this meter does differently; see `protocols::dlms::client::Quirks` for where each was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuirksSection {
+    /// Ends an association by hanging up: it does not answer a release.
+    pub no_release: bool,
+    /// Has to be disconnected before it can be connected.
+    pub disconnect_first: bool,
+    /// Numbers the blocks of a long answer from 0.
+    pub blocks_from_zero: bool,
+    /// Writes the conformance block with a tag of one octet.
+    pub short_conformance_tag: bool,
+    /// Null-data in the clock column of a profile repeats the label above instead of advancing it by one period.
+    pub null_clock_repeats: bool,
+    /// Null-data in a value column of a profile means that nothing was captured.
+    pub null_value_absent: bool,
+    /// Labels the entries of its profiles with the start of their period, not its end: those of periods below a day are put at
+    /// the end, days and months keep their label. To be set before the first read: what was read without it stays where it was put.
+    pub label_at_start: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MeterSection {
+    /// Unique on the gateway; a label, not the identity.
+    pub name: String,
+    /// The line that it is on.
+    pub line: String,
+    /// `dlms-wrapper`, `dlms-hdlc` or `iec62056-21` (read-outs of modes A, B and C, programming mode).
+    pub protocol: MeterProtocol,
+    /// Who reads: 16 is the public client.
+    pub client: u16,
+    /// The logical device: upper HDLC address, or wPort.
+    pub server: u16,
+    /// HDLC: the physical device, lower address.
+    pub physical: Option<u16>,
+    /// HDLC: 1, 2 or 4; by default the shortest that the address fits.
+    pub address_octets: Option<u8>,
+    /// A file that holds the password: of low level security, or of programming mode (P1). Without it, none is sent.
+    pub password_file: Option<PathBuf>,
+    /// Who has to answer here: logical device name, or device id 0-0:96.1.0.
+    pub serial: Option<String>,
+    /// Where the energy is metered; goes to the cloud with the inventory.
+    pub metering_point: Option<String>,
+    /// `off` for a meter whose clock is known to be wrong, as that of an accelerated one.
+    pub clock_check: Switch,
+    /// Beyond this, its state says that its clock is off.
+    pub clock_off_above_s: u32,
+    /// Ahead of UTC in standard time, for a meter whose clock does not state it.
+    pub utc_offset_minutes: i16,
+    /// Added while such a meter says that daylight saving is active; of IEC 62056-21, by the rule of the European Union: 0 or 60.
+    pub daylight_saving_minutes: i16,
+    /// IEC 62056-21: the device address, up to 32 characters. Without it, whoever is at the optical head answers.
+    pub address: Option<String>,
+    /// IEC 62056-21: the rate at which the meter is called. Default 300.
+    pub initial_baud: Option<u32>,
+    /// IEC 62056-21: the fastest rate that the line carries; a meter that offers more is read at the initial rate. Default 19200, over
+    /// TCP the initial rate, since nobody there can change it.
+    pub baud_max: Option<u32>,
+    /// IEC 62056-21: asks for a read-out: `0`, or `6` to `9` for a maker's own tables. Default `0`.
+    pub readout_character: Option<char>,
+    /// IEC 62056-21: wakes a meter with a battery by NUL for so long. Default: it is not woken.
+    pub wake_up_ms: Option<u32>,
+    /// IEC 62056-21: between the choice of the rate and its change. Default: just before the meter may begin to answer.
+    pub change_over_ms: Option<u32>,
+    /// IEC 62056-21: the read command for registers, 1 to 6. Default 1.
+    pub read_command: Option<u8>,
+    /// IEC 62056-21: the read command for load profiles and log books, 1 to 6. Default 5.
+    pub profile_command: Option<u8>,
+    /// IEC 62056-21: how the range of a profile is written: `zst10`, `zst11`, `zst12`, `zst13`, by their digits. Default `zst13`.
+    pub stamp_form: Option<StampFormName>,
+    /// IEC 62056-21: registers are asked for as `1-0:1.8.0*255` and not as `1.8.0`. Default false.
+    pub full_codes: Option<bool>,
+    /// IEC 62056-21: what this meter does differently, by name. Of the conversation, all off: `ignores_rate`, `accept_invalid_bcc`,
+    /// `any_answer_address`, `acknowledge_readout`. Of what it says: `sign_padding`, `billing_inherits_unit`, `doubled_groups` (on),
+    /// `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off).
+    pub line_quirks: BTreeMap<String, bool>,
+    pub quirks: QuirksSection,
+    /// What is read; by default the load profile and the import register, of IEC 62056-21 the read-out.
+    pub read: Vec<ReadSection>,
+}
+
+/// Digits of a stamp, the odd ones with a digit for the season.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StampFormName {
+    Zst10,
+    Zst11,
+    Zst12,
+    Zst13,
+}
+
+impl Default for MeterSection {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            line: String::new(),
+            protocol: MeterProtocol::DlmsWrapper,
+            client: 16,
+            server: 1,
+            physical: None,
+            address_octets: None,
+            password_file: None,
+            serial: None,
+            metering_point: None,
+            clock_check: Switch::On,
+            clock_off_above_s: 60,
+            utc_offset_minutes: 0,
+            daylight_saving_minutes: 0,
+            address: None,
+            initial_baud: None,
+            baud_max: None,
+            readout_character: None,
+            wake_up_ms: None,
+            change_over_ms: None,
+            read_command: None,
+            profile_command: None,
+            stamp_form: None,
+            full_codes: None,
+            line_quirks: BTreeMap::new(),
+            quirks: QuirksSection::default(),
+            read: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// A load profile: every entry, gaps re-read.
+    #[default]
+    Profile,
+    Registers,
+    Instants,
+    /// An event log: a profile whose entries are kept as events.
+    Events,
+    /// IEC 62056-21: all that the meter reads out.
+    Readout,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReadSection {
+    /// `profile`, `registers`, `instants` or `events`; of IEC 62056-21 also `readout`.
+    pub source: Source,
+    /// Registers and instants: what to read. Profile and read-out: which columns and values, all when empty.
+    pub codes: Vec<String>,
+    /// Default 900, instants 60.
+    pub every_s: Option<u32>,
+    /// What the values are; by default as the code says.
+    pub kind: Option<String>,
+    /// The same for single codes.
+    pub kinds: BTreeMap<String, String>,
+    /// Default 1-0:99.1.0, events 0-0:99.98.0.
+    pub profile: Option<String>,
+    /// How far back the first read goes.
+    pub backfill_days: u32,
+}
+
+impl Default for ReadSection {
+    fn default() -> Self {
+        Self {
+            source: Source::Profile,
+            codes: Vec::new(),
+            every_s: None,
+            kind: None,
+            kinds: BTreeMap::new(),
+            profile: None,
+            backfill_days: 40,
+        }
+    }
+}
+
+/// What a meter pushes at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortProtocol {
+    #[default]
+    P1,
+    Sml,
+    D0,
+}
+
+/// A port at which a meter pushes telegrams.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PortSection {
+    /// Unique.
+    pub name: String,
+    /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, or `d0` (read-outs of IEC 62056-21, unasked).
+    pub protocol: PortProtocol,
+    /// A device, best by its stable name: `/dev/serial/by-id/...`.
+    pub serial_port: Option<PathBuf>,
+    /// `host:port` of a serial device server.
+    pub tcp: Option<String>,
+    /// Of a serial port. Default 115200 for P1 (9600 with 7E1 before DSMR 4), else 9600.
+    pub baud: Option<u32>,
+    /// Of a serial port: 7 or 8. Default 8, for D0 7.
+    pub data_bits: Option<u8>,
+    /// Of a serial port: `none`, `even` or `odd`. Default none, for D0 even.
+    pub parity: Option<Parity>,
+    /// Of a serial port: 1 or 2.
+    pub stop_bits: u8,
+    /// D0: the port hands over eight bits of which the last is even parity, as many serial device servers do: octets whose parity is
+    /// wrong spoil the line in which they stand.
+    pub masked_parity: bool,
+    /// Takes telegrams whose CRC or block check is wrong, or whose CRC is missing; never a cure for a bad cable.
+    pub accept_invalid_crc: bool,
+    /// Momentary values.
+    pub every_s: u32,
+    /// Registers, on the full period.
+    pub registers_every_s: u32,
+    /// Without a telegram for so long the meter counts as silent.
+    pub silent_after_s: u32,
+    /// Which meter has to be at this port: its equipment identifier, of SML its server id as on its label.
+    pub serial: Option<String>,
+    /// Where the energy is metered; goes to the cloud with the inventory.
+    pub metering_point: Option<String>,
+    /// `off` for a meter whose clock is known to be wrong, as that of an accelerated one.
+    pub clock_check: Switch,
+    /// Beyond this, its state says that its clock is off.
+    pub clock_off_above_s: u32,
+    /// What this meter does differently, by name, as `{ kermit_crc = false }`. SML: `kermit_crc`, `bare_time`,
+    /// `local_time_under_any_choice`, `unset_clock`, `four_fill_octets`, `dzg_short_power` (on unless switched off),
+    /// `power_sign_from_status`, `list_length_by_content` (off). D0: `sign_padding`, `billing_inherits_unit`, `doubled_groups` (on),
+    /// `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off). Each is described in `quirks.rs` of its protocol.
+    pub quirks: BTreeMap<String, bool>,
+}
+
+impl Default for PortSection {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            protocol: PortProtocol::P1,
+            serial_port: None,
+            tcp: None,
+            baud: None,
+            data_bits: None,
+            parity: None,
+            stop_bits: 1,
+            masked_parity: false,
+            accept_invalid_crc: false,
+            every_s: 60,
+            registers_every_s: 900,
+            silent_after_s: 60,
+            serial: None,
+            metering_point: None,
+            clock_check: Switch::On,
+            clock_off_above_s: 60,
+            quirks: BTreeMap::new(),
+        }
+    }
+}
