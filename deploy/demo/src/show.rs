@@ -242,8 +242,16 @@ pub fn build_and_find(quiet: bool) -> anyhow::Result<Binaries> {
         }
         let packages = ["-p", "gateway", "-p", "cloud", "-p", "firmware-sim", "-p", "demo"];
         // Its progress goes to standard error, as that of the build before this program: whoever waits for minutes sees why.
-        let status =
-            std::process::Command::new(cargo).args(["build", "--profile", "ci", "--bins"]).args(packages).status()?;
+        let mut build = std::process::Command::new(cargo);
+        build.args(["build", "--profile", "ci", "--bins"]).args(packages);
+        // What `cargo run` says of this program is taken for other settings of the build, by ring among others: each demo, and each
+        // build after it, would compile cloud and gateway anew.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+                build.env_remove(name);
+            }
+        }
+        let status = build.status()?;
         ensure!(status.success(), "the programs could not be built");
     }
     Binaries::in_folder(folder)
