@@ -22,8 +22,8 @@ use cloud::log::{
 use cloud::store::ReadingStore;
 use cloud::store::conformance::{StoreSubject, Stores};
 use cloud::store::embedded::EmbeddedStore;
-use protocols::metering::UtcMillis;
-use protocols::uplink::{Batch, BatchId, Books, GatewayId};
+use protocols::metering::{Kind, MeterId, ObisCode, Quality, Series, StampedBy, Unit, UtcMillis};
+use protocols::uplink::{Batch, BatchId, BlockRow, Books, GatewayId, SeriesBlock};
 use tests::services::kafka_faults::{Ask, KafkaFault, KafkaProxy, Rule};
 use tests::services::{Kafka, if_to_be_had};
 
@@ -180,10 +180,10 @@ async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {
     }
 }
 
-/// What Kafka did (4.3.1): an abort was called complete, and nothing was marked as aborted.
+/// What Kafka did (4.3.1): an abort was complete, and nothing was marked as aborted.
 ///
-/// Control: use a producer again as soon as its abort is answered (`committer.rs`, `ready`). What was aborted is then
-/// committed together with what follows.
+/// Controls, seen: use a producer again as soon as its abort is answered (`committer.rs`, `ready`); abort again without a record in each
+/// partition of the readings (`abort_again`). What was aborted is then committed together with what follows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_abort_that_was_answered_and_not_done_is_done_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -193,27 +193,55 @@ async fn an_abort_that_was_answered_and_not_done_is_done_again() {
     log.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
     let mut consumer = log.consume_refs().await.unwrap();
     let (held, _) = record(&mut *consumer).await;
-    let batch = Batch {
+    let applied = AppliedBatch { batch: Arc::new(batch_of_one(&home)), sealed_effective: T0 };
+    let ledger = vec![(home, b"once".to_vec())];
+    let commit = PartitionCommit { ownership: held, position: 1, ledger, batches: vec![applied] };
+    let once = |ask, fault| Rule { ask, after: 0, count: 1, fault };
+    let refused = once(Ask::AddOffsetsToTxn, KafkaFault::Answered(GROUP_AUTHORIZATION_FAILED));
+    proxy.set([refused, once(Ask::WriteTxnMarkers, KafkaFault::Claimed)]);
+    let answer = log.commit(vec![commit.clone()], T0).await;
+    assert!(matches!(answer, Err(LogError::Doubtful(_))), "{answer:?}");
+    // Markers are written behind the answer.
+    for _ in 0..200 {
+        if proxy.hits() == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(proxy.hits(), 2, "no marker was asked for");
+    proxy.set([]);
+    log.commit(vec![commit], T0).await.unwrap();
+    let (books, readings) = (log.ends(Topic::Books).await.unwrap(), log.ends(Topic::Readings).await.unwrap());
+    let books = log.read_books(held.partition, 0, books[held.partition as usize], 10).await.unwrap();
+    assert_eq!(books.len(), 1, "{books:?}");
+    let mut found = 0;
+    for (partition, end) in (0..).zip(readings) {
+        found += log.read_readings(partition, 0, end, 10).await.unwrap().len();
+    }
+    assert_eq!(found, 1);
+}
+
+fn batch_of_one(home: &GatewayId) -> Batch {
+    let meter = MeterId::new("SIM:000001").unwrap();
+    let series = Series { meter, code: ObisCode::new(1, 0, 1, 8, 0, 255).into(), kind: Kind::Register, period_s: 0 };
+    let row = BlockRow {
+        captured_at: T0,
+        nth: 0,
+        mantissa: 1,
+        quality: Quality::GOOD,
+        read_at: T0,
+        occurred_at: None,
+        clock_offset_ms: None,
+    };
+    let stamped_by = StampedBy::Meter;
+    Batch {
         id: BatchId { gateway: home.clone(), incarnation: 1, seq: 1 },
         sealed_at: T0,
-        blocks: Vec::new(),
+        blocks: vec![SeriesBlock { series, unit: Unit::WATT_HOUR, scaler: 0, stamped_by, rows: vec![row] }],
         events: Vec::new(),
         inventory: None,
         books: Books::default(),
-    };
-    let applied = AppliedBatch { batch: Arc::new(batch), sealed_effective: T0 };
-    let ledger = vec![(home, b"once".to_vec())];
-    let commit = PartitionCommit { ownership: held, position: 1, ledger, batches: vec![applied] };
-    let answered = |ask, code| Rule { ask, after: 0, count: 1, fault: KafkaFault::Answered(code) };
-    proxy.set([answered(Ask::AddOffsetsToTxn, GROUP_AUTHORIZATION_FAILED), answered(Ask::EndTxn, 0)]);
-    let answer = log.commit(vec![commit.clone()], T0).await;
-    assert!(matches!(answer, Err(LogError::Doubtful(_))), "{answer:?}");
-    assert_eq!(proxy.hits(), 2);
-    proxy.set([]);
-    log.commit(vec![commit], T0).await.unwrap();
-    let end = log.ends(Topic::Books).await.unwrap()[held.partition as usize];
-    let books = log.read_books(held.partition, 0, end, 10).await.unwrap();
-    assert_eq!(books.len(), 1, "{books:?}");
+    }
 }
 
 /// The transaction is applied, and its answer lost for longer than anybody waits: the caller must not believe either.

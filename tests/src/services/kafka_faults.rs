@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::kafka_markers;
+
 /// What is asked, by its number in Kafka's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
@@ -39,8 +41,10 @@ pub enum KafkaFault {
     /// It does not come, and no other does on this connection any more, which stays open.
     Silent,
     /// It does not come; in its place this error code is answered, 0 for none. For answers that are nothing but a time to wait and
-    /// a code: `AddOffsetsToTxn`, `EndTxn`.
+    /// a code, as to `AddOffsetsToTxn`.
     Answered(i16),
+    /// It does not come; in its place is answered that it was done. For `WriteTxnMarkers`, which one node asks of another, or of itself.
+    Claimed,
 }
 
 /// From now on: so many of these requests are let through, and so many then suffer.
@@ -157,9 +161,15 @@ async fn requests(
             Some(KafkaFault::Held(time)) => tokio::time::sleep(time).await,
             Some(KafkaFault::Silent) => return swallow(from).await,
             Some(KafkaFault::Answered(code)) => {
-                let answer =
-                    [&10_u32.to_be_bytes()[..], frame.get(8..12).unwrap_or(&[0; 4]), &[0; 4], &code.to_be_bytes()];
-                client.lock().await.write_all(&answer.concat()).await?;
+                let id = frame.get(8..12).unwrap_or(&[0; 4]);
+                let answer = [&10_u32.to_be_bytes()[..], id, &[0; 4], &code.to_be_bytes()].concat();
+                client.lock().await.write_all(&answer).await?;
+                continue;
+            }
+            Some(KafkaFault::Claimed) => {
+                let unreadable = || std::io::Error::other("no request for markers of transactions");
+                let answer = kafka_markers::written(&frame).ok_or_else(unreadable)?;
+                client.lock().await.write_all(&answer).await?;
                 continue;
             }
             Some(fault) => {
@@ -180,7 +190,7 @@ async fn answers(mut from: OwnedReadHalf, to: &Client, due: &Due) -> std::io::Re
         match fault {
             Some(KafkaFault::Lost) => return Ok(()),
             Some(KafkaFault::Late(time)) => tokio::time::sleep(time).await,
-            Some(KafkaFault::Held(_) | KafkaFault::Silent | KafkaFault::Answered(_)) | None => {}
+            Some(KafkaFault::Held(_) | KafkaFault::Silent | KafkaFault::Answered(_) | KafkaFault::Claimed) | None => {}
         }
         to.lock().await.write_all(&frame).await?;
     }

@@ -13,6 +13,7 @@ pub mod cql_faults;
 pub mod java;
 pub mod kafka;
 pub mod kafka_faults;
+mod kafka_markers;
 mod leftovers;
 pub mod mosquitto;
 pub mod registry;
