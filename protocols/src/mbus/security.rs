@@ -2,29 +2,32 @@
 //! EN 13757-7, EN 13757-4).
 //!
 //! The crate that reads value information deciphers too, but derives no keys (mode 7) and knows no identification numbers with
-//! the digits A to F, so the block cipher is used directly.
+//! the digits A to F, so the modes of the cipher are used directly.
 
 use std::fmt;
 
 use aes::Aes128;
-use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use cbc::cipher::{BlockModeDecrypt as _, BlockModeEncrypt as _, KeyIvInit as _, StreamCipher as _};
+use cmac::{Cmac, KeyInit as _, Mac as _};
+use ctr::Ctr128BE;
+use zeroize::Zeroizing;
 
 const BLOCK_LEN: usize = 16;
 
 /// What deciphered data begins with, so that a wrong key shows.
 const FILLERS: [u8; 2] = [0x2f, 0x2f];
 
-/// The meter's individual key. Shown nowhere.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Key([u8; BLOCK_LEN]);
+/// The meter's individual key: shown nowhere, wiped when dropped. In the heap, so that moving it leaves no copies behind.
+#[derive(Clone)]
+pub struct Key(Box<Zeroizing<[u8; BLOCK_LEN]>>);
 
 impl Key {
     pub fn new(octets: [u8; BLOCK_LEN]) -> Self {
-        Self(octets)
+        Self(Box::new(Zeroizing::new(octets)))
     }
 
-    fn cipher(&self) -> Aes128 {
-        Aes128::new(&self.0.into())
+    fn octets(&self) -> &[u8; BLOCK_LEN] {
+        &self.0
     }
 }
 
@@ -59,51 +62,23 @@ pub enum SecurityError {
 pub(super) fn decipher(key: &Key, iv: [u8; BLOCK_LEN], data: &mut [u8], len: usize) -> Result<(), SecurityError> {
     let left = data.len();
     let enciphered = data.get_mut(..len).ok_or(SecurityError::Length { enciphered: len, left })?;
-    let cipher = key.cipher();
-    let mut previous = iv;
+    let mut cipher = cbc::Decryptor::<Aes128>::new(key.octets().into(), &iv.into());
     for block in enciphered.as_chunks_mut::<BLOCK_LEN>().0 {
-        let sent = *block;
-        let mut clear = sent.into();
-        cipher.decrypt_block(&mut clear);
-        *block = xor(clear.into(), previous);
-        previous = sent;
+        cipher.decrypt_block(block.into());
     }
     if len == 0 || data.starts_with(&FILLERS) { Ok(()) } else { Err(SecurityError::WrongKey) }
 }
 
 /// Counter mode: enciphers and deciphers in place. The last two octets of `counter` count.
 pub(super) fn count(key: &Key, counter: [u8; BLOCK_LEN], data: &mut [u8]) {
-    let cipher = key.cipher();
-    let mut counter = u128::from_be_bytes(counter);
-    for chunk in data.chunks_mut(BLOCK_LEN) {
-        let mut stream = counter.to_be_bytes().into();
-        cipher.encrypt_block(&mut stream);
-        for (octet, mask) in chunk.iter_mut().zip(stream) {
-            *octet ^= mask;
-        }
-        counter = counter.wrapping_add(1);
-    }
+    Ctr128BE::<Aes128>::new(key.octets().into(), &counter.into()).apply_keystream(data);
 }
 
 /// AES-CMAC (NIST SP 800-38B).
 pub(super) fn cmac(key: &Key, message: &[u8]) -> [u8; BLOCK_LEN] {
-    let cipher = key.cipher();
-    let encrypt = |block: [u8; BLOCK_LEN]| {
-        let mut block = block.into();
-        cipher.encrypt_block(&mut block);
-        <[u8; BLOCK_LEN]>::from(block)
-    };
-    let subkey = doubled(encrypt([0; BLOCK_LEN]));
-    let whole = message.len() / BLOCK_LEN;
-    let is_even = whole > 0 && message.len().is_multiple_of(BLOCK_LEN);
-    let (head, tail) = message.split_at((whole - usize::from(is_even)) * BLOCK_LEN);
-    let mut last = [0; BLOCK_LEN];
-    for (octet, sent) in last.iter_mut().zip(tail.iter().chain(&[0x80])) {
-        *octet = *sent;
-    }
-    let mask = if is_even { subkey } else { doubled(subkey) };
-    let state = head.as_chunks::<BLOCK_LEN>().0.iter().fold([0; BLOCK_LEN], |state, block| encrypt(xor(state, *block)));
-    encrypt(xor(state, xor(last, mask)))
+    let mut mac = Cmac::<Aes128>::new(key.octets().into());
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 /// The keys of one message of mode 7 (OMS volume 2, key derivation function A).
@@ -117,35 +92,17 @@ impl MessageKeys {
     pub(super) fn derive(key: &Key, counter: [u8; 4], id: [u8; 4]) -> Self {
         let derived = |constant: u8| {
             let input = [&[constant][..], &counter, &id, &[7; 7]].concat();
-            Key(cmac(key, &input))
+            Key::new(cmac(key, &input))
         };
         Self { enciphering: derived(0x00), authentication: derived(0x01) }
     }
 }
 
-fn xor(mut a: [u8; BLOCK_LEN], b: [u8; BLOCK_LEN]) -> [u8; BLOCK_LEN] {
-    for (a, b) in a.iter_mut().zip(b) {
-        *a ^= b;
-    }
-    a
-}
-
-/// In the field of the standard.
-fn doubled(block: [u8; BLOCK_LEN]) -> [u8; BLOCK_LEN] {
-    let number = u128::from_be_bytes(block);
-    let carry = if number >> 127 == 1 { 0x87 } else { 0 };
-    (number << 1 ^ carry).to_be_bytes()
-}
-
 /// Enciphers in place, whole blocks only: for tests and the simulator.
 pub(super) fn encipher(key: &Key, iv: [u8; BLOCK_LEN], data: &mut [u8]) {
-    let cipher = key.cipher();
-    let mut previous = iv;
+    let mut cipher = cbc::Encryptor::<Aes128>::new(key.octets().into(), &iv.into());
     for block in data.as_chunks_mut::<BLOCK_LEN>().0 {
-        let mut masked = xor(*block, previous).into();
-        cipher.encrypt_block(&mut masked);
-        *block = masked.into();
-        previous = *block;
+        cipher.encrypt_block(block.into());
     }
 }
 

@@ -16,6 +16,7 @@ use super::security::{Key, MessageKeys, SecurityError, cmac, count, decipher};
 use super::status::Status;
 use super::wireless::crc16;
 use crate::bytes::{Reader, Truncated};
+use crate::dlms::security::same;
 
 /// Enciphered blocks have 16 octets.
 const BLOCK_LEN: usize = 16;
@@ -176,8 +177,8 @@ impl<'a> Authentication<'a> {
         let length = self.length.as_ref().map_or(&[][..], |length| &length[..]);
         let message = [&[self.control], &counter[..], length, self.message].concat();
         let computed = cmac(key, &message);
-        // Which octet differs is no secret: the sender is not asked again.
-        if computed.starts_with(self.code) { Ok(()) } else { Err(SecurityError::Authentication) }
+        let is_right = computed.get(..self.code.len()).is_some_and(|computed| same(computed, self.code));
+        is_right.then_some(()).ok_or(SecurityError::Authentication)
     }
 }
 
