@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::secret::{octets_from_hex, same};
@@ -48,6 +49,13 @@ impl Key {
     /// 128 or 256.
     pub fn bits(&self) -> usize {
         self.expose().len() * 8
+    }
+
+    /// The same for equal keys and no others, and says no more of a key that was drawn at random: by it something can be kept of a
+    /// key that outlives the process, such as its counters. The first half of its SHA-256.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        let digest: [u8; 32] = Sha256::digest(self.expose()).into();
+        digest.first_chunk().copied().expect("32 octets have a first half")
     }
 
     pub(crate) fn expose(&self) -> &[u8] {
@@ -116,6 +124,15 @@ mod tests {
         assert_eq!(key, Key::from([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]));
         assert_eq!(Key::from_hex("0001"), Err(KeyError::Length { len: 2 }));
         assert_eq!(Key::from_hex("000102030405060708090A0B0C0D0E0"), Err(KeyError::Digits));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_keys_apart_and_shows_none_of_their_octets() {
+        let [one, same, other] = [[0xa7; 32], [0xa7; 32], [0xa8; 32]].map(|octets| Key::from(octets).fingerprint());
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        assert_ne!(one, Key::from([0xa7; 16]).fingerprint());
+        assert!(!one.contains(&0xa7));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod gcm;
 mod high_level;
 mod key;
 mod key_wrap;
+mod optional;
 mod push;
 mod secret;
 mod signature;
