@@ -6,6 +6,7 @@ mod keys;
 pub mod metering;
 mod ports;
 mod quirks;
+pub mod security;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -409,7 +410,7 @@ impl Config {
         }
         let token = self.cloud.token_file.as_deref().map(read_token).transpose()?;
         let mut media = distinct::Media::default();
-        let lines = metering::check_lines(&self.line, &mut self.meter, &mut media)?;
+        let lines = metering::check_lines(&self.line, &mut self.meter, &mut media, &gateway)?;
         let ports = ports::check_ports(&mut self.port, &lines, &mut media)?;
         Ok(Checked { gateway, token, config: self, lines, ports })
     }

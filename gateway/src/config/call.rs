@@ -10,6 +10,7 @@ use super::metering::{
     Addressing, CallSettings, LineSection, MediumSettings, MeterSection, QuirksSection, StampFormName, value,
 };
 use super::quirks::{CONVERSATION, LINES, refuse_unknown, switch};
+use super::security::refuse_security_settings;
 use super::{ConfigError, read_secret};
 
 const READOUT_CHARACTERS: [char; 5] = ['0', '6', '7', '8', '9'];
@@ -35,6 +36,7 @@ pub(super) fn check_call(
         let message = "physical and address_octets are HDLC settings";
         return Err(value(at, message, "set address, or remove them"));
     }
+    refuse_security_settings(at, section)?;
     let other = QuirksSection { label_at_start: false, ..section.quirks };
     if other != QuirksSection::default() {
         let hint = "those of IEC 62056-21 are label_at_start and line_quirks";

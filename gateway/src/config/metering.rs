@@ -10,13 +10,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocols::dlms::acse::Password;
 use protocols::dlms::datetime::ClockRules;
 use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::iec62056_21::{self, ClientConfig, ReadLevel, ReadQuirks, StampForm};
 use protocols::metering::{Code, Kind, MeterId, ObisCode};
 
-pub(super) use self::check::{PortParameters, check_lines, check_medium, check_name, check_serial, value};
+use super::security::SecuritySettings;
+
+pub(super) use self::check::{
+    PortParameters, check_address, check_lines, check_medium, check_name, check_serial, value,
+};
 pub use self::sections::{
     LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, QuirksSection, ReadSection, Source,
     StampFormName, Switch,
@@ -56,25 +59,12 @@ pub struct CallSettings {
     pub full_codes: bool,
 }
 
-/// A password that compares by its content and never shows it.
-#[derive(Debug, Clone)]
-pub struct Secret {
-    pub password: Password,
-    hash: u64,
-}
-
-impl PartialEq for Secret {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash
-    }
-}
-
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeterSettings {
     pub name: Arc<str>,
     pub protocol: MeterProtocol,
     pub addressing: Addressing,
-    pub secret: Option<Secret>,
+    pub security: SecuritySettings,
     pub serial: Option<MeterId>,
     pub metering_point: Option<Arc<str>>,
     /// `None`: not looked at.

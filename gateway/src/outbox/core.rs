@@ -1,5 +1,6 @@
 //! Opening the file, storing rows, and what is known of the file in memory.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use protocols::uplink::{GatewayId, SeqSet};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
+use super::counters::CounterId;
 use super::level::{FULL_PERCENT, Level};
 use super::memory::Memory;
 use super::rows::{FRESH, HELD_IDENTITY, INSERT, StoredRow};
@@ -202,6 +204,8 @@ pub struct Outbox {
     pub(super) held_stopped: bool,
     /// See [`Self::forget_cursors`].
     pub(super) cursors_epoch: u64,
+    /// The ends of ranges of counters that this opening has given away. Not in [`Memory`]: they are also behind a rollback.
+    pub(super) counters_given: HashMap<CounterId, u32>,
     /// Readings that may be stored in this transaction before it is looked how full the file is.
     rows_unlooked: usize,
     pub(super) salvaged: u64,
@@ -299,6 +303,7 @@ impl Outbox {
             incarnation: None,
             held_stopped: false,
             cursors_epoch: 0,
+            counters_given: HashMap::new(),
             rows_unlooked: 0,
             salvaged: 0,
             draw_incarnation,

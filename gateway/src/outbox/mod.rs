@@ -34,9 +34,10 @@
 //! `schema.rs` tables and migrations · `core.rs` opening, storing · `memory.rs` what is known of the file · `load.rs` the same,
 //! rebuilt from the file · `seal.rs` choosing and sealing · `level.rs` how full it is · `held.rs` rows that wait for a person or a clock ·
 //! `settle.rs` receipts, refusals, abandoned batches, status · `rows.rs` a row as it lies in the file · `salvage.rs` damaged
-//! files · `resolve.rs` rows that waited for a trusted clock · `writer.rs` the thread with its group commit.
+//! files · `counters.rs` invocation counters · `resolve.rs` rows that waited for a trusted clock · `writer.rs` the thread with its group commit.
 
 mod core;
+mod counters;
 mod held;
 mod level;
 mod load;
@@ -53,6 +54,7 @@ mod writer;
 mod tests;
 
 pub use core::{OpenError, OpenReport, Outbox, OutboxError, OutboxSettings, StoreOutcome, StoreRequest, Usage};
+pub use counters::CounterId;
 pub use level::Level;
 pub use salvage::{SalvageReport, salvage};
 pub use seal::{SealLimits, SealedBatch, Which};

@@ -21,11 +21,12 @@ pub struct SalvageReport {
 }
 
 /// Tables in the order in which they are saved, with their columns. Those without an integer key are read in one pass.
-const TABLES: [(&str, &str, bool); 6] = [
+const TABLES: [(&str, &str, bool); 7] = [
     ("meta", "key, value", false),
     ("series", "id, meter, code, kind, period_s, stamped_max", true),
     ("incarnations", "incarnation, opened_at, last_sealed, abandoned", true),
     ("cursors", "key, value", false),
+    ("counters", "key, title, next", false),
     (
         "batches",
         "incarnation, seq, sealed_at, sha256, uncompressed_bytes, readings, events, first_at, last_at, row_ranges, payload, refused",

@@ -6,7 +6,8 @@ use rusqlite::{Connection, Transaction};
 pub(super) const APPLICATION_ID: i32 = 0x4d50_6f62;
 
 /// One entry a version; the file's `user_version` says how many have been applied. Released entries never change.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
     CREATE TABLE series (
         id INTEGER PRIMARY KEY,
@@ -49,7 +50,16 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
     -- How far a profile was read: moves in the transaction that stores what was read.
     CREATE TABLE cursors (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    -- Invocation counters under a key, known by its fingerprint, of who has a system title: the first that may still be used. Of ours, all
+    -- below may have been sent; of a meter's, they have been accepted.
+    CREATE TABLE counters (
+        key BLOB NOT NULL, title BLOB NOT NULL, next INTEGER NOT NULL,
+        PRIMARY KEY (key, title)
+    ) STRICT, WITHOUT ROWID;
+",
+];
 
 pub(super) const VERSION: i32 = MIGRATIONS.len() as i32;
 

@@ -5,18 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocols::dlms::acse::Password;
 use protocols::dlms::datetime::ClockRules;
 use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::metering::{Code, Kind, MeterId, ObisCode};
+use protocols::uplink::GatewayId;
 
 use super::{
     Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
-    Parity, ReadSection, ReadSettings, Secret, Source, Switch,
+    Parity, ReadSection, ReadSettings, Source, Switch,
 };
+use crate::config::ConfigError;
 use crate::config::call::{check_call, refuse_call_settings};
 use crate::config::distinct::{Addresses, Media, Taken};
-use crate::config::{ConfigError, read_secret};
+use crate::config::security::{SecuritySettings, check_security};
 
 const PROFILE_DEFAULT: ObisCode = ObisCode::new(1, 0, 99, 1, 0, 255);
 const EVENTS_DEFAULT: ObisCode = ObisCode::new(0, 0, 99, 98, 0, 255);
@@ -42,6 +43,7 @@ pub(in crate::config) fn check_lines(
     lines: &[LineSection],
     meters: &mut [MeterSection],
     media: &mut Media,
+    gateway: &GatewayId,
 ) -> Result<Vec<LinePlan>, ConfigError> {
     let mut plans = Vec::with_capacity(lines.len());
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -62,7 +64,7 @@ pub(in crate::config) fn check_lines(
         let at = format!("meter {:?}", section.name);
         let place = places.get(&section.line).copied();
         let line = place.map(|place| (&lines[place], &plans[place].line.medium));
-        let mut meter = check_meter(&at, section, line)?;
+        let mut meter = check_meter(&at, section, line, gateway)?;
         if !names.insert(section.name.clone()) {
             return Err(value(&at, "two meters have this name", "a name is unique on the gateway"));
         }
@@ -152,18 +154,13 @@ fn check_meter(
     at: &str,
     section: &mut MeterSection,
     line: Option<(&LineSection, &MediumSettings)>,
+    gateway: &GatewayId,
 ) -> Result<MeterSettings, ConfigError> {
     let name = check_name(at, &section.name)?;
     let is_iec = section.protocol == MeterProtocol::Iec62056_21;
     let addressing = if is_iec { check_call(at, section, line)? } else { check_address(at, section)? };
     let serial = section.serial.as_deref().map(|serial| check_serial(at, serial)).transpose()?;
-    let secret_file = section.password_file.as_deref().filter(|_| !is_iec);
-    let secret = secret_file.map(read_secret).transpose()?.map(|text| {
-        use std::hash::{DefaultHasher, Hasher};
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&text);
-        Secret { password: Password::new(text), hash: hasher.finish() }
-    });
+    let security = if is_iec { SecuritySettings::none() } else { check_security(at, section, gateway)? };
     if section.utc_offset_minutes.unsigned_abs() > 14 * 60 {
         return Err(value(at, format!("utc_offset_minutes = {} does not exist", section.utc_offset_minutes), ""));
     }
@@ -195,7 +192,7 @@ fn check_meter(
         name,
         protocol: section.protocol,
         addressing,
-        secret,
+        security,
         serial,
         metering_point: section.metering_point.as_deref().map(Arc::from),
         clock_off_above_s: (section.clock_check == Switch::On).then_some(section.clock_off_above_s),
@@ -213,7 +210,7 @@ pub(in crate::config) fn check_serial(at: &str, serial: &str) -> Result<MeterId,
         .ok_or_else(|| value(at, "serial is empty", "leave it out to take whoever answers"))
 }
 
-fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
+pub(in crate::config) fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
     let MeterSection { protocol, client, server, physical, address_octets, .. } = *section;
     refuse_call_settings(at, section)?;
     if protocol == MeterProtocol::DlmsWrapper {

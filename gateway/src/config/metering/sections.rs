@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::security::{AuthenticationName, CipheringName, PolicyName};
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Parity {
@@ -107,6 +109,15 @@ pub struct QuirksSection {
     pub null_clock_repeats: bool,
     /// Null-data in a value column of a profile means that nothing was captured.
     pub null_value_absent: bool,
+    /// Leaves the system title out of general-glo and general-ded.
+    pub empty_title: bool,
+    /// Announces another security suite than the one that its keys are of.
+    pub any_suite: bool,
+    /// Wants the proof of `gmac` under the invocation counter of the APDU that carries it, which weakens the key: only for meters that
+    /// refuse everything else.
+    pub proof_shares_counter: bool,
+    /// Wants the proof of high level security under the dedicated key.
+    pub proof_under_dedicated: bool,
     /// Labels the entries of its profiles with the start of their period, not its end: those of periods below a day are put at
     /// the end, days and months keep their label. To be set before the first read: what was read without it stays where it was put.
     pub label_at_start: bool,
@@ -129,8 +140,43 @@ pub struct MeterSection {
     pub physical: Option<u16>,
     /// HDLC: 1, 2 or 4; by default the shortest that the address fits.
     pub address_octets: Option<u8>,
-    /// A file that holds the password: of low level security, or of programming mode (P1). Without it, none is sent.
+    /// A file that holds the password: of low level security, the secret of high level security (`manufacturer`, `md5`, `sha1`,
+    /// `sha256`), or of programming mode (P1). Without it, none is sent.
     pub password_file: Option<PathBuf>,
+    /// DLMS: how client and meter prove who they are: `none`, `low`, or by high level security `manufacturer` (2), `md5` (3), `sha1` (4),
+    /// `gmac` (5), `sha256` (6), `ecdsa` (7). Default `low` with a password, else `none`.
+    pub authentication: Option<AuthenticationName>,
+    /// DLMS: how each APDU is protected, both ways: `none`, `authenticated`, `encrypted`, `authenticated-encrypted`. What the meter
+    /// protects less is not accepted. Default `authenticated-encrypted` with keys, else `none`.
+    pub security_policy: Option<PolicyName>,
+    /// DLMS: 0, 1 or 2, by which keys have 16, 16 or 32 octets. Default 0.
+    pub security_suite: Option<u8>,
+    /// DLMS: `global` (glo-), `dedicated` (ded-, by a key that is drawn for each association), `general-global`,
+    /// `general-dedicated`. Default `global`.
+    pub ciphering: Option<CipheringName>,
+    /// DLMS: a file that holds the global unicast encryption key (GUEK) in hexadecimal digits. As of all keys, nobody but its owner may
+    /// read it. Each meter has a key of its own: meters that share one are safe from each other's counters as long as the outbox lives.
+    pub encryption_key_file: Option<PathBuf>,
+    /// DLMS: a file that holds the global authentication key (GAK).
+    pub authentication_key_file: Option<PathBuf>,
+    /// DLMS, `ecdsa`: a file that holds our private key, of P-256 (suite 1) or P-384 (suite 2).
+    pub signing_key_file: Option<PathBuf>,
+    /// DLMS, `ecdsa`: a file that holds x and y of the meter's public key.
+    pub meter_public_key_file: Option<PathBuf>,
+    /// DLMS: our own system title, 16 hexadecimal digits. Default: one that follows from the gateway's id. A meter that knows its
+    /// clients by their titles has to be told of it.
+    pub client_title: Option<String>,
+    /// DLMS: the system title that the meter has to have. Without it, whoever has the keys is the meter.
+    pub meter_title: Option<String>,
+    /// DLMS: octets of our challenge in high level security, 8 to 64. Default 16: more fail with some meters.
+    pub challenge_octets: Option<usize>,
+    /// DLMS: whether the meter's own invocation counter is read before the first word under its key, and after it hung up without one.
+    /// `off` for meters without such an object: then nothing is read before the cloud has told the time.
+    pub counter_from_meter: Switch,
+    /// DLMS: where. Default 0-0:43.1.0.
+    pub counter_object: Option<String>,
+    /// DLMS: who may read it without any security. Default 16.
+    pub counter_client: Option<u16>,
     /// Who has to answer here: logical device name, or device id 0-0:96.1.0.
     pub serial: Option<String>,
     /// Where the energy is metered; goes to the cloud with the inventory.
@@ -194,6 +240,20 @@ impl Default for MeterSection {
             physical: None,
             address_octets: None,
             password_file: None,
+            authentication: None,
+            security_policy: None,
+            security_suite: None,
+            ciphering: None,
+            encryption_key_file: None,
+            authentication_key_file: None,
+            signing_key_file: None,
+            meter_public_key_file: None,
+            client_title: None,
+            meter_title: None,
+            challenge_octets: None,
+            counter_from_meter: Switch::On,
+            counter_object: None,
+            counter_client: None,
             serial: None,
             metering_point: None,
             clock_check: Switch::On,

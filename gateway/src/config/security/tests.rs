@@ -1,0 +1,169 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use protocols::dlms::acse::Mechanism;
+
+use super::*;
+use crate::config::Config;
+use crate::config::metering::MeterSettings;
+
+const GATEWAY: &str = "[gateway]\nid = \"gw\"\n[[line]]\nname = \"l\"\ntcp = \"localhost:4059\"\n";
+const METER: &str = "[[meter]]\nname = \"m\"\nline = \"l\"\nclient = 1\n";
+
+/// Files that hold a password, keys of 16, 32, 48, 64 and 96 octets, and the lines that name them.
+struct Secrets(tempfile::TempDir);
+
+impl Secrets {
+    fn new() -> Self {
+        let secrets = Self(tempfile::tempdir().unwrap());
+        secrets.write("password", "12345678\n");
+        for (name, digits) in [("e16", "1a".repeat(16)), ("a16", "2b".repeat(16)), ("e32", "3c".repeat(32))] {
+            secrets.write(name, &digits);
+        }
+        secrets
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// Names followed by `@` are those of files here.
+    fn meter(&self, text: &str) -> Result<Arc<MeterSettings>, String> {
+        let folder = self.0.path().display();
+        let text: String = text.lines().map(|line| line.replace('@', &format!("{folder}/")) + "\n").collect();
+        let parsed = Config::parse(&format!("{GATEWAY}{METER}{text}"), Path::new("gateway.toml"));
+        let checked = parsed.and_then(Config::check).map_err(|error| error.to_string())?;
+        // What check-config prints is what is done, and reads back as the same.
+        let printed = Config::parse(&toml::to_string(&checked.config).unwrap(), Path::new("printed.toml"));
+        assert_eq!(printed.and_then(Config::check).unwrap().lines, checked.lines);
+        Ok(checked.lines[0].meters[0].clone())
+    }
+}
+
+const KEYS: &str = "encryption_key_file = \"@e16\"\nauthentication_key_file = \"@a16\"\n";
+const GMAC: &str = "authentication = \"gmac\"\n";
+const PASSWORD: &str = "password_file = \"@password\"\n";
+
+#[test]
+fn a_password_alone_is_low_level_security_and_keys_protect_everything() {
+    let secrets = Secrets::new();
+    let security = |text: &str| secrets.meter(text).unwrap().security.clone();
+    assert!(matches!(security(""), SecuritySettings { proof: Proof::None, cipher: None, .. }));
+    assert!(matches!(security(PASSWORD), SecuritySettings { proof: Proof::Low(_), cipher: None, .. }));
+    let SecuritySettings { proof, cipher, .. } = security(&format!("{GMAC}{KEYS}"));
+    assert!(matches!(proof, Proof::High { how: HighLevel::Gmac, challenge_octets: 16 }));
+    let CipherSettings { config, has_dedicated_key, counter } = *cipher.unwrap();
+    assert_eq!((config.level, config.minimum), (Level::AUTHENTICATED_ENCRYPTED, Level::AUTHENTICATED_ENCRYPTED));
+    assert_eq!((config.suite, config.peer, has_dedicated_key), (SecuritySuite::Suite0, None, false));
+    assert_eq!(config.keys.unicast, Some(Key::from([0x1a; 16])));
+    assert_eq!(config.keys.authentication, Some(Key::from([0x2b; 16])));
+    let addressing = Addressing::Wrapper { client: 16, server: 1 };
+    assert_eq!(counter, Some(CounterObject { addressing, obis: ObisCode::new(0, 0, 43, 1, 0, 255) }));
+    let dedicated = security(&format!("{GMAC}{KEYS}ciphering = \"general-dedicated\"\ncounter_from_meter = \"off\"\n"));
+    let dedicated = dedicated.cipher.unwrap();
+    assert_eq!((dedicated.has_dedicated_key, dedicated.config.wrapping), (true, Wrapping::General));
+    assert_eq!(dedicated.counter, None);
+    // A hash of password and titles needs no keys.
+    let hashed = security(&format!("authentication = \"sha256\"\n{PASSWORD}")).cipher.unwrap();
+    assert_eq!((hashed.config.level, hashed.counter), (Level::NONE, None));
+}
+
+/// It is what meters know the gateway by: it must never change.
+#[test]
+fn the_title_of_a_gateway_follows_from_its_id() {
+    let title = |id: &str| title_of(&GatewayId::new(id).unwrap()).to_string();
+    assert_eq!([title("gw"), title("gw-2")], ["XMP 584d5007b53f74a3", "XMP 584d5072349fe2e8"]);
+}
+
+#[test]
+fn what_does_not_hold_together_is_refused_with_a_hint() {
+    let secrets = Secrets::new();
+    secrets.write("p256", &"07".repeat(32));
+    secrets.write("nopoint", &"07".repeat(64));
+    let ecdsa = "authentication = \"ecdsa\"\nsecurity_suite = 1\nsigning_key_file = \"@p256\"\n";
+    let policy = |policy: &str| format!("security_policy = {policy:?}\n");
+    let cases = [
+        (GMAC.to_owned(), "\"gmac\" needs keys\nhint: set encryption_key_file"),
+        (KEYS.to_owned(), "who ciphers has to authenticate himself\nhint: set authentication, mostly \"gmac\""),
+        (format!("{PASSWORD}{}", policy("encrypted")), "security_policy is set, but there are no keys"),
+        (format!("authentication = \"sha256\"\n{PASSWORD}{}", policy("encrypted")), "security_policy needs keys"),
+        (format!("{GMAC}encryption_key_file = \"@e16\"\n"), "without an authentication key nothing"),
+        (format!("{GMAC}authentication_key_file = \"@a16\"\n"), "\"gmac\" needs keys"),
+        (format!("{PASSWORD}{KEYS}{}", policy("none")), "security_policy = \"none\" uses none"),
+        (format!("{GMAC}{KEYS}{PASSWORD}"), "authentication = \"gmac\" has no use for a password"),
+        ("authentication = \"md5\"\n".to_owned(), "authentication = \"md5\" needs a password\nhint: set password_file"),
+        (format!("{PASSWORD}signing_key_file = \"@p256\"\n"), "signing_key_file is set, but there are no keys"),
+        (format!("{GMAC}{KEYS}signing_key_file = \"@p256\"\n"), "a key of signatures is set\nhint: set authentication"),
+        (ecdsa.to_owned(), "needs our private key and the meter's public one"),
+        (format!("{ecdsa}meter_public_key_file = \"@nopoint\"\n"), "meter_public_key_file: the octets are no key"),
+        (
+            format!("{ecdsa}meter_public_key_file = \"@nopoint\"\n").replace("suite = 1", "suite = 0"),
+            "security suite 0 has no signatures\nhint: set security_suite = 1",
+        ),
+        (format!("{GMAC}{KEYS}security_suite = 2\n"), "it holds 32 digits\nhint: 64 hexadecimal digits"),
+        (format!("{GMAC}{KEYS}security_suite = 3\n"), "security_suite = 3 does not exist\nhint: 0, 1 or 2"),
+        (format!("{GMAC}{KEYS}client_title = \"00\"\n"), "client_title: a system title has 8 octets"),
+        (
+            format!("{GMAC}{KEYS}client_title = \"4d4d4d0000000001\"\nmeter_title = \"4D4D4D0000000001\"\n"),
+            "client_title and meter_title are the same",
+        ),
+        (format!("{GMAC}{KEYS}challenge_octets = 65\n"), "challenge_octets = 65 is not between 8 and 64"),
+        (format!("{PASSWORD}challenge_octets = 16\n"), "there is no high level security"),
+        (
+            format!("{GMAC}{KEYS}ciphering = \"dedicated\"\n{}", policy("authenticated")),
+            "a dedicated key that is not encrypted on its way is known to all",
+        ),
+        (format!("{GMAC}{KEYS}quirks.empty_title = true\n"), "needs to know whose title is missing"),
+        (format!("{GMAC}{KEYS}counter_client = 1\n"), "client 1 is the one without security"),
+        (format!("{GMAC}{KEYS}counter_object = \"0-0\"\n"), "counter_object: "),
+        ("counter_client = 1\n".to_owned(), "counter_client is set, but there are no keys"),
+        (
+            "protocol = \"iec62056-21\"\nsecurity_suite = 0\n".to_owned(),
+            "security_suite is set, but it is a setting of DLMS",
+        ),
+        (format!("protocol = \"iec62056-21\"\n{GMAC}"), "authentication is a setting of DLMS"),
+    ];
+    for (text, expected) in cases {
+        let error = secrets.meter(&text).err().unwrap_or_else(|| panic!("taken: {text}"));
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn every_mechanism_and_suite_can_be_set() {
+    let secrets = Secrets::new();
+    let mechanisms = [
+        ("manufacturer", Mechanism::HighManufacturer),
+        ("md5", Mechanism::HighMd5),
+        ("sha1", Mechanism::HighSha1),
+        ("sha256", Mechanism::HighSha256),
+    ];
+    for (name, mechanism) in mechanisms {
+        let meter = secrets.meter(&format!("authentication = {name:?}\n{PASSWORD}{KEYS}")).unwrap();
+        let Proof::High { how, .. } = &meter.security.proof else { panic!("{:?}", meter.security) };
+        assert_eq!(how.mechanism(), mechanism);
+    }
+    let long = "encryption_key_file = \"@e32\"\nauthentication_key_file = \"@e32\"\nsecurity_suite = 2\n";
+    let meter = secrets.meter(&format!("{GMAC}{long}")).unwrap();
+    assert_eq!(meter.security.cipher.as_ref().unwrap().config.suite, SecuritySuite::Suite2);
+}
+
+#[test]
+fn settings_compare_by_their_secrets_and_never_show_them() {
+    let secrets = Secrets::new();
+    let text = format!("authentication = \"sha256\"\n{PASSWORD}{KEYS}");
+    let before = secrets.meter(&text).unwrap();
+    assert_eq!(before.security, secrets.meter(&text).unwrap().security);
+    let shown = format!("{before:?}");
+    for secret in ["12345678", "1a1a", "26, 26", "2b2b", &before.security.hash.to_string()] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+    for (name, digits, original) in [("password", "87654321", "12345678"), ("a16", &"2c".repeat(16), &"2b".repeat(16))]
+    {
+        secrets.write(name, digits);
+        assert_ne!(before.security, secrets.meter(&text).unwrap().security, "{name}");
+        secrets.write(name, original);
+    }
+}
