@@ -18,6 +18,7 @@ use crate::config::metering::{Addressing, CallSettings, MeterSettings};
 use crate::link::ByteLink;
 use crate::reading::call::Call;
 use crate::reading::called;
+use crate::reading::counters::{associate, conclude};
 use crate::reading::memory::MeterMemory;
 use crate::reading::session::{Order, SessionError, SessionParts, Visited, visit};
 use crate::reading::talk::Talk;
@@ -116,7 +117,7 @@ impl Core {
         let due: Vec<usize> = self.agenda.due(begun_at).collect();
         let order = Order { due: &due, yield_at, deadline: Instant::now() + budget };
         let outcome = self.converse(&mut *link, octet_time_us, &order).await;
-        let is_spoilt = matches!(&outcome, Err(SessionError::Talk(error)) if error.spoils_link());
+        let is_spoilt = outcome.as_ref().is_err_and(SessionError::spoils_link);
         match outcome {
             Ok(Visited { chunks, state }) => {
                 self.parts.metrics.add(Metric::ReadsDone, 1);
@@ -142,9 +143,10 @@ impl Core {
             return self.call(link, &call.clone(), order).await;
         }
         let mut talk = Talk::new(link, &self.settings, octet_time_us, order.deadline)?;
-        let outcome = match talk.associate().await {
-            Ok(()) => visit(&self.parts, &self.settings, &mut self.memory, &mut talk, order).await,
-            Err(error) => Err(error.into()),
+        let (parts, settings, memory) = (&*self.parts, &*self.settings, &mut self.memory);
+        let outcome = match associate(&mut talk, settings, parts.counters(), memory).await {
+            Ok(()) => visit(parts, settings, memory, &mut talk, order).await,
+            Err(error) => Err(error),
         };
         match &outcome {
             Ok(_) | Err(SessionError::Store(_) | SessionError::StoreTimeout { .. } | SessionError::NoIdentity) => {
@@ -154,7 +156,7 @@ impl Core {
             }
             Err(_) => talk.hang_up().await,
         }
-        outcome
+        conclude(&mut talk, settings, parts.counters(), &parts.metrics, memory, outcome).await
     }
 
     /// The same by IEC 62056-21.

@@ -16,12 +16,20 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Checked;
 use crate::config::metering::{Addressing, LinePlan, MeterSettings, Source};
 use crate::link;
+use crate::outbox::{Outbox, OutboxHandle};
+use crate::reading::counters::{Counters, associate, conclude};
 use crate::reading::introduction::{Introduction, introduce};
 use crate::reading::memory::MeterMemory;
 use crate::reading::registers::{RegisterRound, read_registers};
+use crate::reading::session::SessionError;
 use crate::reading::talk::{Talk, TalkError};
+use crate::run;
+use crate::telemetry::Metrics;
+use crate::trust::ClockTrust;
 
 const HINT_BUSY: &str = "hint: while the gateway runs, it holds the line; `status` shows what it reads";
+
+const HINT_COUNTED: &str = "hint: `status` shows what it reads; stop it to read this meter by hand";
 
 /// Reads and prints; an error is about the meter or the line.
 pub async fn read(
@@ -40,6 +48,9 @@ pub async fn read(
     }
     let codes = codes(&meter, obis)?;
     let clock: SharedClock = Arc::new(SystemClock::new());
+    // Nobody has told this process the time.
+    let (keeper, trust) = (keep_counters(checked, &meter)?, ClockTrust::new(clock.clone(), 0));
+    let counters = Counters { outbox: &keeper.outbox, trust: &trust };
     let medium = link::medium(&plan.line.medium);
     let mut link = match medium.open().await {
         Ok(link) => link,
@@ -48,16 +59,12 @@ pub async fn read(
     let deadline = Instant::now() + plan.line.budget;
     let told = |error: TalkError| anyhow::anyhow!("{name}: {}", error.text());
     let mut talk = Talk::new(&mut *link, &meter, medium.octet_time_us(), deadline).map_err(told)?;
-    if let Err(error) = talk.associate().await {
-        talk.hang_up().await;
-        return Err(told(error));
-    }
     let mut memory = MeterMemory::new(0);
     let answer = async {
-        let who =
-            introduce(&mut talk, &meter, &clock).await.map_err(|error| anyhow::anyhow!("{name}: {}", error.text()))?;
-        let round = read_registers(&mut talk, &mut memory, &codes).await.map_err(told)?;
-        anyhow::Ok((who, round))
+        associate(&mut talk, &meter, counters, &mut memory).await?;
+        let who = introduce(&mut talk, &meter, &clock).await?;
+        let round = read_registers(&mut talk, &mut memory, &codes).await?;
+        Ok::<_, SessionError>((who, round))
     };
     let answer = answer.await;
     match &answer {
@@ -65,8 +72,32 @@ pub async fn read(
         Ok(_) => drop(talk.release().await),
         Err(_) => talk.hang_up().await,
     }
-    let (who, round) = answer?;
+    let answer = conclude(&mut talk, &meter, counters, &Metrics::default(), &mut memory, answer).await;
+    let (who, round) = answer.map_err(|error| anyhow::anyhow!("{name}: {}", error.text()))?;
     if json { print_json(&who, &round, out) } else { print_table(name, &who, &round, out) }
+}
+
+/// The outbox that knows which invocation counters are used, and the lock on it.
+struct Keeper {
+    outbox: OutboxHandle,
+    _lock: Option<std::fs::File>,
+}
+
+/// Of a meter with keys, the gateway's own outbox, as long as the gateway does not run: two who reserve counters would not see each
+/// other. Where there is none the meter says which counters are used; the gateway will ask it, too.
+fn keep_counters(checked: &Checked, meter: &MeterSettings) -> anyhow::Result<Keeper> {
+    let has_outbox = meter.security.cipher.is_some() && run::outbox_path(checked).exists();
+    if !has_outbox {
+        let outbox = Outbox::in_memory(run::outbox_settings(checked), Box::new(run::random_u64))?.0;
+        return Ok(Keeper { outbox: OutboxHandle::inline(outbox).0, _lock: None });
+    }
+    let lock = run::lock(checked).map_err(|error| match error {
+        run::StartError::Locked { .. } => {
+            anyhow::anyhow!("{}: the gateway runs, and counts what is said under its key\n{HINT_COUNTED}", meter.name)
+        }
+        other => other.into(),
+    })?;
+    Ok(Keeper { outbox: OutboxHandle::inline(super::open(checked, &lock)?).0, _lock: Some(lock) })
 }
 
 fn find<'c>(checked: &'c Checked, name: &str) -> anyhow::Result<(&'c LinePlan, Arc<MeterSettings>)> {

@@ -9,6 +9,7 @@ use protocols::cosem::register::ScalerUnit;
 use protocols::metering::{MeterId, ObisCode, UtcMillis};
 use tokio::sync::oneshot;
 
+use super::counters::CounterMemory;
 use crate::agenda::cursor::{DAY_MS, ProfileCursor, Rhythm};
 use crate::held::HeldAnswer;
 
@@ -103,6 +104,8 @@ pub struct MeterMemory {
     pub told_held_stopped: bool,
     /// When it was said that the meter refuses objects.
     pub told_refused_at: Option<Duration>,
+    /// `None` for a meter without keys.
+    pub counters: Option<Box<CounterMemory>>,
     /// What a read-out has said; `None` for a meter that was never read out.
     pub read_out: Option<Box<ReadOutMemory>>,
 }
@@ -125,7 +128,9 @@ impl MeterMemory {
 
     /// Somebody else answers: nothing of this holds for him.
     pub fn forget(&mut self) {
-        *self = Self::new(self.profiles.len());
+        // They are about a key, not about who has it.
+        let counters = self.counters.take();
+        *self = Self { counters, ..Self::new(self.profiles.len()) };
     }
 
     pub fn object(&self, class_id: u16, obis: ObisCode) -> Option<ScalerUnit> {

@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::columns::{RowRules, Rows, Stamp, scaled_objects, scaler_attribute, value_columns};
+use super::counters::Counters;
+pub use super::error::SessionError;
 use super::introduction::{Introduction, introduce};
 use super::memory::{Access, Layout, MeterMemory, OnDisk};
 use super::profile::{Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
-use super::talk::{Talk, TalkError};
+use super::talk::Talk;
 use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by, was_set};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
@@ -41,47 +43,9 @@ pub struct SessionParts {
     pub held: Option<HeldAsker>,
 }
 
-/// Why a session did not do all that it should.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    #[error(transparent)]
-    Talk(#[from] TalkError),
-    /// The meter is well; the gateway cannot take what it has.
-    #[error("the outbox did not take it")]
-    Store(#[source] OutboxError),
-    #[error("the outbox did not answer within {timeout_s} s")]
-    StoreTimeout { timeout_s: u64 },
-    #[error("the meter does not say who it is; set serial in its section")]
-    NoIdentity,
-}
-
-impl SessionError {
-    /// A wrong password: trying again soon may lock the meter.
-    pub fn is_wrong_password(&self) -> bool {
-        matches!(self, Self::Talk(error) if error.is_wrong_password())
-    }
-
-    pub fn is_storage(&self) -> bool {
-        matches!(self, Self::Store(_) | Self::StoreTimeout { .. })
-    }
-
-    /// What it says about the meter.
-    pub fn state(&self) -> Option<MeterState> {
-        match self {
-            Self::Store(_) | Self::StoreTimeout { .. } => None,
-            Self::NoIdentity => Some(MeterState::Refusing),
-            Self::Talk(error) if error.is_refusal() => Some(MeterState::Refusing),
-            Self::Talk(_) => Some(MeterState::Silent),
-        }
-    }
-
-    pub fn text(&self) -> String {
-        match self {
-            Self::Talk(error) => error.text(),
-            Self::Store(error) => format!("{self}: {error}"),
-            _ => self.to_string(),
-        }
+impl SessionParts {
+    pub fn counters(&self) -> Counters<'_> {
+        Counters { outbox: &self.outbox, trust: &self.trust }
     }
 }
 
@@ -627,7 +591,9 @@ impl Session<'_, Talk<'_>> {
     }
 }
 
-async fn within_store_timeout<T>(asked: impl Future<Output = Result<T, OutboxError>>) -> Result<T, SessionError> {
+pub(super) async fn within_store_timeout<T>(
+    asked: impl Future<Output = Result<T, OutboxError>>,
+) -> Result<T, SessionError> {
     match tokio::time::timeout(STORE_TIMEOUT, asked).await {
         Ok(answer) => answer.map_err(SessionError::Store),
         Err(_) => Err(SessionError::StoreTimeout { timeout_s: STORE_TIMEOUT.as_secs() }),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use protocols::dlms::acse::Diagnostic;
 use protocols::dlms::apdu::CosemAttribute;
 use protocols::dlms::client::{
-    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, Quirks, ReadError, RequestId,
-    Selected, Value,
+    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, Ignored, Quirks, ReadError,
+    RequestId, Selected, Value,
 };
+use protocols::dlms::security::{Challenge, Ciphered, ProtectionError};
 use protocols::hdlc::{HdlcClient, HdlcConfig};
 use protocols::iec62056_21::SessionError as CallError;
 use protocols::link::{Link, LinkInput};
@@ -15,8 +16,11 @@ use protocols::wrapper::{WrapperClient, WrapperConfig};
 use tokio::time::Instant;
 use tracing::{debug, trace};
 
+use super::counters::reserve;
 use crate::config::metering::{Addressing, MeterSettings};
+use crate::config::security::Proof;
 use crate::link::{ByteLink, LinkLost};
+use crate::outbox::{CounterId, OutboxError, OutboxHandle};
 
 /// Why a conversation ended early.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,9 @@ use crate::link::{ByteLink, LinkLost};
 pub enum TalkError {
     #[error(transparent)]
     Session(#[from] ClientError),
+    /// The same of a conversation with system titles and mostly keys.
+    #[error(transparent)]
+    Secured(ClientError),
     #[error(transparent)]
     Call(#[from] CallError),
     /// The medium is gone; whose fault that is, the meter's or the line's, is not known.
@@ -32,6 +39,9 @@ pub enum TalkError {
     /// The meter had the line for as long as it may.
     #[error("the meter did not get done within its time")]
     OutOfTime,
+    /// Nothing is said under a key without an invocation counter that is written down as used.
+    #[error("no invocation counters can be reserved")]
+    Counters(#[source] OutboxError),
 }
 
 impl TalkError {
@@ -40,23 +50,34 @@ impl TalkError {
         matches!(self, Self::Link(_))
     }
 
-    /// The meter does not take the password, or wants one.
+    pub(super) const fn client_error(&self) -> Option<&ClientError> {
+        match self {
+            Self::Session(error) | Self::Secured(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The meter does not take the password or the keys, or wants some.
     pub fn is_wrong_password(&self) -> bool {
-        matches!(
-            self,
-            Self::Session(ClientError::Rejected {
-                diagnostic: Diagnostic::AUTHENTICATION_FAILURE | Diagnostic::AUTHENTICATION_REQUIRED,
-                ..
-            }) | Self::Call(CallError::PasswordRefused)
-        )
+        let is_rejected = matches!(
+            self.client_error(),
+            Some(
+                ClientError::Rejected {
+                    diagnostic: Diagnostic::AUTHENTICATION_FAILURE | Diagnostic::AUTHENTICATION_REQUIRED,
+                    ..
+                } | ClientError::ProofRefused(_)
+                    | ClientError::Undeciphered
+            )
+        );
+        is_rejected || matches!(self, Self::Call(CallError::PasswordRefused))
     }
 
     /// The meter answered, and will answer the same next time.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Session(error) => error.is_refusal(),
+            Self::Session(error) | Self::Secured(error) => error.is_refusal(),
             Self::Call(error) => matches!(error, CallError::PasswordRefused | CallError::NotOffered { .. }),
-            Self::Link(_) | Self::OutOfTime => false,
+            Self::Link(_) | Self::OutOfTime | Self::Counters(_) => false,
         }
     }
 
@@ -69,7 +90,10 @@ impl TalkError {
             cause = error.source();
         }
         if self.is_wrong_password() {
-            text.push_str(": is password_file of its section right?");
+            text.push_str(match self {
+                Self::Secured(_) => ": are keys and password_file of its section right, and does it know client_title?",
+                _ => ": is password_file of its section right?",
+            });
         }
         text
     }
@@ -80,17 +104,31 @@ const RECEIVE_OCTETS: usize = 2048;
 /// For a farewell that nobody waits for.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A session that ciphers or not, over a link of any kind.
+type Session = ClientSession<Box<dyn Link + Send>, Option<Box<Ciphered>>>;
+
+/// Where a conversation has more invocation counters from.
+pub(super) struct Reserves {
+    pub(super) outbox: OutboxHandle,
+    pub(super) id: CounterId,
+}
+
 pub struct Talk<'l> {
     link: &'l mut dyn ByteLink,
-    session: ClientSession<Box<dyn Link + Send>>,
+    octet_time_us: u32,
+    session: Session,
+    reserves: Option<Reserves>,
     origin: Instant,
     deadline: Instant,
     failure: Option<ClientError>,
     buffer: Box<[u8; RECEIVE_OCTETS]>,
+    /// Why the last answer that was passed over was not accepted, and how many were.
+    pub(super) not_accepted: Option<ProtectionError>,
+    pub(super) protection_errors: u64,
 }
 
 impl<'l> Talk<'l> {
-    /// A conversation that ends by `deadline` at the latest. What has arrived before is thrown away.
+    /// A conversation without ciphering that ends by `deadline` at the latest. What has arrived before is thrown away.
     pub fn new(
         link: &'l mut dyn ByteLink,
         meter: &MeterSettings,
@@ -98,9 +136,36 @@ impl<'l> Talk<'l> {
         deadline: Instant,
     ) -> Result<Self, TalkError> {
         link.clear_input().map_err(TalkError::Link)?;
-        let session = ClientSession::new(link_layer(&meter.addressing, octet_time_us), client_config(meter));
-        let buffer = Box::new([0; RECEIVE_OCTETS]);
-        Ok(Self { link, session, origin: Instant::now(), deadline, failure: None, buffer })
+        Ok(Self {
+            link,
+            octet_time_us,
+            session: session(&meter.addressing, octet_time_us, client_config(meter), None),
+            reserves: None,
+            origin: Instant::now(),
+            deadline,
+            failure: None,
+            buffer: Box::new([0; RECEIVE_OCTETS]),
+            not_accepted: None,
+            protection_errors: 0,
+        })
+    }
+
+    /// The next association over the same link, with system titles and mostly keys.
+    pub(super) fn start_over(&mut self, meter: &MeterSettings, ciphered: Box<Ciphered>, reserves: Option<Reserves>) {
+        self.session = session(&meter.addressing, self.octet_time_us, client_config(meter), Some(ciphered));
+        (self.reserves, self.failure) = (reserves, None);
+    }
+
+    /// The next association over the same link, of a client without any security.
+    pub(super) fn start_public(&mut self, meter: &MeterSettings, addressing: &Addressing) {
+        let config = ClientConfig { authentication: Authentication::None, ..client_config(meter) };
+        self.session = session(addressing, self.octet_time_us, config, None);
+        (self.reserves, self.failure) = (None, None);
+    }
+
+    /// Keys and counters of the association, where it has some.
+    pub(super) fn ciphered(&mut self) -> Option<&mut Ciphered> {
+        self.session.protection_mut().as_deref_mut()
     }
 
     pub async fn associate(&mut self) -> Result<(), TalkError> {
@@ -148,7 +213,7 @@ impl<'l> Talk<'l> {
     }
 
     /// Ends in order. Whatever goes wrong now changes nothing about what was read.
-    pub async fn release(mut self) -> Result<(), TalkError> {
+    pub async fn release(&mut self) -> Result<(), TalkError> {
         let started = self.session.release(self.now());
         self.note(started);
         loop {
@@ -159,7 +224,7 @@ impl<'l> Talk<'l> {
     }
 
     /// Ends at once: says farewell, so that the meter lets go of the link, and waits for nothing.
-    pub async fn hang_up(mut self) {
+    pub async fn hang_up(&mut self) {
         let aborted = self.session.abort(self.now());
         self.note(aborted);
         let farewell = async {
@@ -195,22 +260,44 @@ impl<'l> Talk<'l> {
         }
     }
 
+    /// Long before the session runs out of invocation counters: one answer in small blocks takes hundreds.
+    async fn reserve_more(&mut self) -> Result<(), TalkError> {
+        let (Some(ciphered), Some(reserves)) = (self.session.protection_mut(), &self.reserves) else { return Ok(()) };
+        let counter = ciphered.counter_mut();
+        if counter.is_low() {
+            let reserved = tokio::time::timeout_at(self.deadline, reserve(&reserves.outbox, reserves.id, 0)).await;
+            let range = reserved.map_err(|_| TalkError::OutOfTime)?.map_err(TalkError::Counters)?;
+            // Others under the same key may have reserved in between.
+            counter.skip_to(range.start);
+            counter.extend(range.end);
+        }
+        Ok(())
+    }
+
     async fn next_event(&mut self) -> Result<ClientEvent, TalkError> {
         loop {
             // Checked in each round: a peer that never stops talking must not win over the deadline.
             if Instant::now() >= self.deadline {
                 return Err(TalkError::OutOfTime);
             }
+            self.reserve_more().await?;
             match self.session.poll() {
                 ClientOutput::Send(octets) => {
                     trace!(octets = octets.len(), "sent");
                     let sending = tokio::time::timeout_at(self.deadline, self.link.send(&octets)).await;
                     sending.map_err(|_| TalkError::OutOfTime)?.map_err(TalkError::Link)?;
                 }
+                ClientOutput::Event(ClientEvent::Ignored(Ignored::Protection(error))) => {
+                    // Whoever sent it: the meter may still answer.
+                    debug!(%error, "an answer was not accepted");
+                    self.protection_errors += 1;
+                    self.not_accepted = Some(error);
+                }
                 ClientOutput::Event(event) => return Ok(event),
                 ClientOutput::WaitUntil(at) => {
                     if let Some(failure) = self.failure.take() {
-                        return Err(failure.into());
+                        let is_secured = self.session.protection().is_some();
+                        return Err(if is_secured { TalkError::Secured(failure) } else { failure.into() });
                     }
                     let wake = at.map_or(self.deadline, |at| (self.origin + at).min(self.deadline));
                     let received = tokio::time::timeout_at(wake, self.link.receive(&mut self.buffer[..])).await;
@@ -227,6 +314,15 @@ impl<'l> Talk<'l> {
             }
         }
     }
+}
+
+fn session(
+    addressing: &Addressing,
+    octet_time_us: u32,
+    config: ClientConfig,
+    ciphered: Option<Box<Ciphered>>,
+) -> Session {
+    ClientSession::with_protection(link_layer(addressing, octet_time_us), config, ciphered)
 }
 
 fn link_layer(addressing: &Addressing, octet_time_us: u32) -> Box<dyn Link + Send> {
@@ -246,9 +342,15 @@ fn client_config(meter: &MeterSettings) -> ClientConfig {
         blocks_from_zero: meter.quirks.blocks_from_zero,
         short_conformance_tag: meter.quirks.short_conformance_tag,
     };
-    let authentication = match &meter.secret {
-        Some(secret) => Authentication::Low(secret.password.clone()),
-        None => Authentication::None,
+    let authentication = match &meter.security.proof {
+        Proof::None => Authentication::None,
+        Proof::Low(password) => Authentication::Low(password.clone()),
+        Proof::High { how, challenge_octets } => {
+            let mut octets = vec![0; *challenge_octets];
+            getrandom::fill(&mut octets).expect("the system has a source of randomness");
+            let challenge = Challenge::new(octets).expect("the settings allow no other lengths");
+            Authentication::High { how: how.clone(), challenge }
+        }
     };
     ClientConfig { authentication, quirks, ..ClientConfig::default() }
 }

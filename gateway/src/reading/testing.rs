@@ -1,6 +1,8 @@
 //! A small virtual meter for tests: registers, a clock, a load profile and an event log behind a real server session, over
 //! memory. It shares nothing with the simulator.
 
+pub(crate) mod secured;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use protocols::wrapper::{WrapperConfig, WrapperServer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
+use self::secured::BodySecurity;
 use crate::clock::{Clock, SharedClock};
 
 /// One minute past a full quarter of an hour.
@@ -77,6 +80,7 @@ pub(crate) struct MeterBody {
     /// Selections of the profile that were served: for what was asked.
     pub(crate) asked: Vec<Option<Selection>>,
     pub(crate) associations: usize,
+    pub(crate) security: Option<BodySecurity>,
 }
 
 pub(crate) type SharedBody = Arc<Mutex<MeterBody>>;
@@ -98,6 +102,7 @@ impl MeterBody {
             spoiled: 0,
             asked: Vec::new(),
             associations: 0,
+            security: None,
         };
         body.capture(body.now().plus_ms(-days * 86_400_000), body.now());
         Arc::new(Mutex::new(body))
@@ -179,6 +184,9 @@ impl ObjectServer for MeterBody {
         let watt_hours = ScalerUnit::new(0, Unit::WATT_HOUR);
         let value = match (class_id, obis, index) {
             (1, ObisCode([0, 0, 42, 0, 0, 255]), 2) => DataValue::OctetString(self.name.clone().into_bytes()),
+            (1, ObisCode([0, 0, 43, 1, 0, 255]), 2) if self.security.is_some() => {
+                DataValue::DoubleLongUnsigned(self.security.as_ref().map_or(0, BodySecurity::counter))
+            }
             (8, _, 2) => DataValue::octets_of(DateTime::from_utc(self.now(), 60, ClockStatus::GOOD)),
             (3, ENERGY, 2) => DataValue::DoubleLongUnsigned(self.energy),
             (3, ENERGY, 3) => watt_hours.encode(),
@@ -284,12 +292,19 @@ async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, Shar
     let mut connections = Vec::new();
     for (link, body) in meters {
         let password = body.lock().unwrap().password;
-        let config = ServerConfig {
+        let mut config = ServerConfig {
             public_client: password.is_none(),
             reader_password: password.map(Password::new),
             ..ServerConfig::default()
         };
-        let mut connection = ServerConnection::new(link, ServerSession::new(config));
+        let mut protection = None;
+        if let Some(security) = &body.lock().unwrap().security {
+            (config, protection) = (security.server.clone(), Some(security.protection()));
+        }
+        let mut connection = ServerConnection::new(link, ServerSession::with_protection(config, protection));
+        if let Some(security) = &mut body.lock().unwrap().security {
+            connection.session_mut().set_challenge(security.challenge());
+        }
         connection.connect(Duration::ZERO, &mut *body.lock().unwrap()).unwrap();
         connection.handle(Duration::ZERO, LinkInput::Received(&first), &mut *body.lock().unwrap()).unwrap();
         connections.push((connection, body));
@@ -298,9 +313,21 @@ async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, Shar
     loop {
         let mut out = Vec::new();
         for (connection, body) in &mut connections {
+            if let Some(security) = &mut body.lock().unwrap().security {
+                connection.session().protection().iter().for_each(|used| security.keep(used));
+                if connection.session().wants_challenge() {
+                    connection.session_mut().set_challenge(security.challenge());
+                }
+            }
             loop {
                 match connection.poll() {
-                    ServerOutput::Send(octets) => out.extend(octets),
+                    ServerOutput::Send(mut octets) => {
+                        let mut body = body.lock().unwrap();
+                        if !body.security.as_mut().is_none_or(|security| security.tamper(&mut octets)) {
+                            return;
+                        }
+                        out.extend(octets);
+                    }
                     ServerOutput::Event(event) => {
                         if matches!(event, protocols::dlms::server::ServerEvent::Associated(_)) {
                             body.lock().unwrap().associations += 1;

@@ -1,3 +1,5 @@
+mod secured;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

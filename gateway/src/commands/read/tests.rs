@@ -1,10 +1,12 @@
 use std::path::Path;
 
+use protocols::dlms::security::{Level, SecuritySuite};
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::Config;
-use crate::reading::testing::{MeterBody, T0, TokioClock, serve_wrapper};
+use crate::reading::testing::secured::{BodySecurity, Files};
+use crate::reading::testing::{MeterBody, SharedBody, T0, TokioClock, serve_wrapper};
 
 fn checked(address: &str) -> Checked {
     let text = format!(
@@ -13,11 +15,14 @@ fn checked(address: &str) -> Checked {
     Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).unwrap()
 }
 
-/// A meter behind a real socket, for one connection.
 async fn meter() -> (String, tokio::task::JoinHandle<()>) {
+    behind_a_socket(MeterBody::shared(&TokioClock::shared(T0), "SIM0001", 1)).await
+}
+
+/// A meter behind a real socket, for one connection.
+async fn behind_a_socket(body: SharedBody) -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let body = MeterBody::shared(&TokioClock::shared(T0), "SIM0001", 1);
     let serving = tokio::spawn(async move {
         let (mut outside, _) = listener.accept().await.unwrap();
         let (inside, mut relay) = tokio::io::duplex(4096);
@@ -59,4 +64,48 @@ async fn what_cannot_be_read_is_told_with_a_hint() {
     let error = read(&checked("127.0.0.1:1"), "m", &["x".to_owned()], false, &mut out).await.unwrap_err();
     assert!(format!("{error:#}").contains("is no code"), "{error:#}");
     assert!(out.is_empty());
+}
+
+/// Control, seen to fail: the lock not taken.
+#[tokio::test]
+async fn a_secured_meter_is_read_by_the_counters_of_the_outbox_and_not_beside_the_gateway() {
+    let files = Files::new();
+    std::fs::create_dir(files.path("data")).unwrap();
+    let secured = |address: &str| {
+        let section = files.section("gmac", SecuritySuite::Suite0);
+        let text = format!(
+            "[gateway]\nid = \"gw\"\ndata_dir = {:?}\n[[line]]\nname = \"l\"\ntcp = \"{address}\"\n\
+             [[meter]]\nname = \"m\"\nline = \"l\"\n{section}",
+            files.path("data")
+        );
+        Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).unwrap()
+    };
+    let body = MeterBody::shared(&TokioClock::shared(T0), "SIM0001", 1);
+    body.lock().unwrap().security =
+        Some(BodySecurity::new("gmac", SecuritySuite::Suite0, Level::AUTHENTICATED_ENCRYPTED));
+    let counter = || body.lock().unwrap().security.as_ref().unwrap().counter();
+    let mut last = counter();
+    for has_outbox in [false, true, true] {
+        let (address, serving) = behind_a_socket(body.clone()).await;
+        let checked = secured(&address);
+        if has_outbox {
+            drop(run::open_outbox(&checked).unwrap());
+        }
+        let mut out = Vec::new();
+        read(&checked, "m", &[], false, &mut out).await.unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("Wh"));
+        serving.await.unwrap();
+        assert!(counter() > last);
+        last = counter();
+        let meter = &checked.lines[0].meters[0];
+        let key = meter.security.cipher.as_ref().unwrap().config.keys.unicast.as_ref().unwrap().fingerprint();
+        if has_outbox {
+            // Ours, and the meter's.
+            assert_eq!(run::open_outbox(&checked).unwrap().counters(key).unwrap().len(), 2);
+        }
+    }
+    let checked = secured("127.0.0.1:1");
+    let _lock = run::lock(&checked).unwrap();
+    let error = read(&checked, "m", &[], false, &mut Vec::new()).await.unwrap_err().to_string();
+    assert!(error.starts_with("m: the gateway runs") && error.contains("hint: `status`"), "{error}");
 }

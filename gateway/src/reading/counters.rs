@@ -1,0 +1,372 @@
+//! Secured conversations: how they begin, and the invocation counters that they use up.
+//!
+//! Ours come out of ranges that the outbox has written down as used ([`crate::outbox::CounterId`]). The first range after each start of the
+//! gateway, and after each conversation that failed, begins at the greatest of three: where the outbox says that the last one ended; behind
+//! the counter that the meter has accepted last, read by a client without security; the seconds since 2020 by the time of the cloud.
+//! The last two are for an outbox that was lost, or restored from a copy: what it has forgotten lies behind one of them. Where neither is
+//! known nothing is said under the key.
+//!
+//! Nobody vouches for what a client without security is told. Too low a counter changes nothing as long as the outbox or the time knows
+//! better; a high one is believed up to [`BELIEVED_MAX`], so that nobody can use up a key by lying. What is left open: by time alone (`counter_from_meter`
+//! is off), an outbox that is lost while more counters were used than seconds have passed since its first start; with neither outbox nor time, a
+//! liar in the meter's place.
+//!
+//! Those of meters rise, too: what they have used is in memory at once and in the outbox at the end of each conversation. A gateway
+//! that is killed forgets those of the conversation under way: what was recorded of it could be sent again, until the meter's first
+//! answer in the next. A restored copy forgets as much as it is old.
+
+use protocols::cosem::InterfaceClass;
+use protocols::cosem::data_object::{DataObject, VALUE};
+use protocols::dlms::apdu::CosemAttribute;
+use protocols::dlms::client::ClientError;
+use protocols::dlms::data::Data;
+use protocols::dlms::security::{Ciphered, Counter, Key, KeySet, ReceivedCounters, SystemTitle};
+use protocols::metering::UtcMillis;
+use tracing::{info, warn};
+
+use super::memory::MeterMemory;
+use super::session::{SessionError, within_store_timeout};
+use super::talk::{Reserves, Talk, TalkError};
+use crate::config::metering::MeterSettings;
+use crate::config::security::{CipherSettings, CounterObject};
+use crate::outbox::{CounterId, OutboxError, OutboxHandle};
+use crate::telemetry::{Metric, Metrics};
+use crate::trust::ClockTrust;
+
+/// One commit for so many APDUs. A start, or a failed conversation, loses as many at most: of 4 billion.
+pub(super) const RANGE: u32 = 1_024;
+/// The most of ours that a meter may not have heard since it accepted one: a conversation that fails uses a handful.
+const UNHEARD: u32 = 1_024;
+/// Three quarters of all counters.
+const BELIEVED_MAX: u32 = 0xc000_0000;
+/// 2020-01-01, in seconds.
+const EPOCH_S: i64 = 1_577_836_800;
+
+/// What is known of counters between the sessions of a meter.
+#[derive(Debug, Default)]
+pub struct CounterMemory {
+    /// Reserved, not used. `None` after a start, and after a conversation that failed.
+    own: Option<Counter>,
+    /// The greatest that meters have used. `None`: the outbox was not asked yet.
+    received: Option<ReceivedCounters>,
+    /// As far as the outbox has them.
+    on_disk: ReceivedCounters,
+}
+
+/// Who keeps counters, and the time that they may begin at.
+#[derive(Clone, Copy)]
+pub struct Counters<'p> {
+    pub outbox: &'p OutboxHandle,
+    pub trust: &'p ClockTrust,
+}
+
+/// Associates as the meter's section says.
+pub async fn associate(
+    talk: &mut Talk<'_>,
+    meter: &MeterSettings,
+    counters: Counters<'_>,
+    memory: &mut MeterMemory,
+) -> Result<(), SessionError> {
+    let Some(cipher) = &meter.security.cipher else { return Ok(talk.associate().await?) };
+    let memory = memory.counters.get_or_insert_default();
+    let mut expected = None;
+    loop {
+        let ciphered = counters.prepare(talk, meter, cipher, memory, expected).await?;
+        let reserves = own_id(cipher).map(|id| Reserves { outbox: counters.outbox.clone(), id });
+        talk.start_over(meter, Box::new(ciphered), reserves);
+        match talk.associate().await {
+            // Once in a conversation: what it asks for now, it was given.
+            Err(TalkError::Secured(ClientError::CounterRefused { expected: asked })) if expected.is_none() => {
+                info!(meter = %meter.name, "the meter asks for a greater invocation counter");
+                memory.take_back(talk);
+                memory.own = None;
+                expected = Some(asked);
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+/// After a conversation: keeps what is left of our counters and what the meter has used of its own.
+pub async fn conclude<T>(
+    talk: &mut Talk<'_>,
+    meter: &MeterSettings,
+    counters: Counters<'_>,
+    metrics: &Metrics,
+    memory: &mut MeterMemory,
+    outcome: Result<T, SessionError>,
+) -> Result<T, SessionError> {
+    let outcome = outcome.map_err(|error| match (error, talk.not_accepted.take()) {
+        (SessionError::Talk(then), Some(why)) => SessionError::NotAccepted { why, then },
+        (error, _) => error,
+    });
+    let is_of_protection = outcome.as_ref().is_err_and(|error| error.protection_error().is_some());
+    metrics.add(Metric::ProtectionErrors, talk.protection_errors.max(u64::from(is_of_protection)));
+    let (Some(cipher), Some(memory)) = (&meter.security.cipher, &mut memory.counters) else { return outcome };
+    memory.take_back(talk);
+    if outcome.is_err() {
+        memory.own = None;
+    }
+    let received = memory.received.clone().unwrap_or_default();
+    let news = received.iter().filter(|(keys, title, counter)| {
+        *keys == KeySet::GlobalUnicast && memory.on_disk.greatest(*keys, *title) != Some(*counter)
+    });
+    let news: Vec<(SystemTitle, u32)> = news.map(|(_, title, counter)| (title, counter.saturating_add(1))).collect();
+    if let (Some(CounterId { key, .. }), false) = (own_id(cipher), news.is_empty()) {
+        let noted = counters.outbox.run(1, move |outbox| {
+            news.iter().try_for_each(|&(title, next)| outbox.note_counter(&CounterId { key, title }, next))
+        });
+        match within_store_timeout(noted).await {
+            Ok(()) => memory.on_disk = received,
+            Err(error) => {
+                warn!(meter = %meter.name, error = %error.text(), "its invocation counter is not on the disk; it is tried again");
+            }
+        }
+    }
+    outcome
+}
+
+impl CounterMemory {
+    /// Takes from a conversation what outlives it.
+    fn take_back(&mut self, talk: &mut Talk<'_>) {
+        if let Some(ciphered) = talk.ciphered() {
+            self.received = Some(ciphered.received().clone());
+            self.own = Some(std::mem::replace(ciphered.counter_mut(), Counter::reserved(0, 0)));
+        }
+    }
+}
+
+impl Counters<'_> {
+    /// `expected` is what the meter has asked for: a counter, or just a greater one.
+    async fn prepare(
+        self,
+        talk: &mut Talk<'_>,
+        meter: &MeterSettings,
+        cipher: &CipherSettings,
+        memory: &mut CounterMemory,
+        expected: Option<Option<u32>>,
+    ) -> Result<Ciphered, SessionError> {
+        if memory.received.is_none() {
+            memory.on_disk = self.received(cipher).await?;
+            memory.received = Some(memory.on_disk.clone());
+        }
+        let own = match (own_id(cipher), memory.own.take()) {
+            (None, _) => Counter::reserved(0, 0),
+            (Some(_), Some(own)) if !own.is_low() => own,
+            (Some(id), own) => {
+                let floor = if own.is_some() { 0 } else { self.floor(talk, meter, cipher, expected).await? };
+                let range = within_store_timeout(reserve(self.outbox, id, floor)).await?;
+                Counter::reserved(range.start, range.end)
+            }
+        };
+        let mut config = cipher.config.clone();
+        if cipher.has_dedicated_key {
+            let mut octets = [0; 32];
+            getrandom::fill(&mut octets).expect("the system has a source of randomness");
+            let octets = octets.get(..config.suite.key_bits() / 8).expect("a key has 16 or 32 octets");
+            config.dedicated = Some(Key::from_octets(octets).expect("16 and 32 octets are a key"));
+        }
+        Ciphered::client(config, own, memory.received.clone().unwrap_or_default())
+            .map_err(|error| TalkError::Secured(ClientError::Protection(error)).into())
+    }
+
+    /// What the outbox knows of those whom a meter's key is known to.
+    async fn received(self, cipher: &CipherSettings) -> Result<ReceivedCounters, SessionError> {
+        let mut received = ReceivedCounters::default();
+        let (ours, peer) = (cipher.config.title, cipher.config.peer);
+        let Some(key) = cipher.config.keys.unicast.as_ref().map(Key::fingerprint) else { return Ok(received) };
+        let known = within_store_timeout(self.outbox.run(0, move |outbox| outbox.counters(key))).await?;
+        for (title, next) in known.into_iter().filter(|(title, next)| *title != ours && *next > 0) {
+            if peer.is_none_or(|peer| peer == title) {
+                let remembered = received.remember(KeySet::GlobalUnicast, title, next - 1);
+                remembered.map_err(|error| TalkError::Secured(ClientError::Protection(error)))?;
+            }
+        }
+        Ok(received)
+    }
+
+    /// Where a range begins at the earliest, whatever the outbox says.
+    async fn floor(
+        self,
+        talk: &mut Talk<'_>,
+        meter: &MeterSettings,
+        cipher: &CipherSettings,
+        expected: Option<Option<u32>>,
+    ) -> Result<u32, SessionError> {
+        let by_meter = match (expected.flatten(), &cipher.counter) {
+            (Some(expected), _) => Some(expected),
+            (None, Some(object)) => read_counter(talk, meter, object).await?.map(behind),
+            (None, None) => None,
+        };
+        floor(by_meter, self.trust.now().and_then(seconds))
+    }
+}
+
+/// Where counters may begin by what the meter says, as far as that is believed, and by the time.
+fn floor(by_meter: Option<u32>, by_time: Option<u32>) -> Result<u32, SessionError> {
+    match by_meter.filter(|told| *told > BELIEVED_MAX) {
+        Some(told) => Err(SessionError::CounterBeyondBelief { told }),
+        None => by_meter.into_iter().chain(by_time).max().ok_or(SessionError::CounterUnknown),
+    }
+}
+
+/// Behind all that a meter may not have heard since it accepted this one.
+const fn behind(accepted: u32) -> u32 {
+    accepted.saturating_add(1 + UNHEARD)
+}
+
+/// Of us, under the key of the meter, where there is one.
+fn own_id(cipher: &CipherSettings) -> Option<CounterId> {
+    let key = cipher.config.keys.unicast.as_ref()?;
+    Some(CounterId { key: key.fingerprint(), title: cipher.config.title })
+}
+
+pub(super) async fn reserve(
+    outbox: &OutboxHandle,
+    id: CounterId,
+    floor: u32,
+) -> Result<std::ops::Range<u32>, OutboxError> {
+    outbox.run(0, move |outbox| outbox.reserve_counters(id, floor, RANGE)).await
+}
+
+fn seconds(now: UtcMillis) -> Option<u32> {
+    u32::try_from(now.0 / 1000 - EPOCH_S).ok()
+}
+
+/// The counter that the meter has accepted last; `None` where it refuses to say.
+async fn read_counter(
+    talk: &mut Talk<'_>,
+    meter: &MeterSettings,
+    object: &CounterObject,
+) -> Result<Option<u32>, SessionError> {
+    talk.start_public(meter, &object.addressing);
+    let read = async {
+        talk.associate().await?;
+        let attribute = CosemAttribute::new(DataObject::CLASS_ID, object.obis, VALUE);
+        let value = talk.get(attribute, None).await?.ok();
+        talk.release().await?;
+        Ok(value.and_then(|value| u32::try_from(Data::from_bytes(&value.data).ok()?.integer()?).ok()))
+    };
+    match read.await {
+        Err(TalkError::Session(error)) if error.is_refusal() => Ok(None),
+        Err(source) => Err(SessionError::CounterUnread { obis: object.obis, source }),
+        Ok(counter) => Ok(counter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use protocols::uplink::GatewayId;
+
+    use super::*;
+    use crate::outbox::{Outbox, OutboxSettings};
+
+    const ID: CounterId = CounterId { key: [7; 16], title: SystemTitle(*b"XMP\x01\x02\x03\x04\x05") };
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Send { count: u16, heard: bool },
+        Fail,
+        Kill,
+        LoseOutbox,
+        CopyOutbox,
+        RestoreOutbox,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (1..600_u16, any::<bool>()).prop_map(|(count, heard)| Step::Send { count, heard }),
+            2 => Just(Step::Fail),
+            2 => Just(Step::Kill),
+            1 => Just(Step::LoseOutbox),
+            1 => Just(Step::CopyOutbox),
+            1 => Just(Step::RestoreOutbox),
+        ]
+    }
+
+    struct Life {
+        outbox: Outbox,
+        copy: Option<u32>,
+        own: Option<Counter>,
+        /// The last that the meter accepted, and how many it has not heard since.
+        accepted: u32,
+        unheard: u32,
+        used: HashSet<u32>,
+    }
+
+    fn fresh(known: Option<u32>) -> Outbox {
+        let settings = OutboxSettings::new(GatewayId::new("gw-1").unwrap());
+        let (mut outbox, _) = Outbox::in_memory(settings, Box::new(|| 1)).unwrap();
+        outbox.transaction(|outbox| known.map_or(Ok(()), |next| outbox.note_counter(&ID, next))).unwrap();
+        outbox
+    }
+
+    impl Life {
+        /// As [`Counters::prepare`] and [`Talk`] do it.
+        fn next(&mut self) -> u32 {
+            let own = self.own.take().filter(|own| !own.is_low());
+            let mut own = own.unwrap_or_else(|| {
+                let floor = floor(Some(behind(self.accepted)), None).unwrap();
+                let reserved = self.outbox.transaction(|outbox| outbox.reserve_counters(ID, floor, RANGE));
+                let range = reserved.unwrap();
+                Counter::reserved(range.start, range.end)
+            });
+            let next = own.next().unwrap();
+            self.own = Some(own);
+            next
+        }
+
+        fn take(&mut self, step: Step) {
+            match step {
+                Step::Send { count, heard } => {
+                    for _ in 0..count {
+                        if !heard && self.unheard >= UNHEARD {
+                            return;
+                        }
+                        let next = self.next();
+                        assert!(self.used.insert(next), "{next} twice");
+                        (self.accepted, self.unheard) =
+                            if heard { (next, 0) } else { (self.accepted, self.unheard + 1) };
+                    }
+                }
+                Step::Fail => self.own = None,
+                Step::Kill => {
+                    self.own = None;
+                    let outbox = std::mem::replace(&mut self.outbox, fresh(None));
+                    self.outbox = outbox.reopen(Box::new(|| 1)).unwrap().0;
+                }
+                Step::LoseOutbox => (self.own, self.outbox) = (None, fresh(None)),
+                Step::CopyOutbox => self.copy = self.outbox.counter(&ID).unwrap(),
+                Step::RestoreOutbox => (self.own, self.outbox) = (None, fresh(self.copy)),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Controls, seen to fail: nothing unheard; what is reserved is not noted; the meter is not asked.
+        #[test]
+        fn no_counter_is_used_twice_whatever_becomes_of_the_outbox(steps in vec(step(), 1..40)) {
+            let (outbox, used) = (fresh(None), HashSet::new());
+            let mut life = Life { outbox, copy: None, own: None, accepted: 0, unheard: 0, used };
+            steps.into_iter().for_each(|step| life.take(step));
+        }
+    }
+
+    #[test]
+    fn counters_begin_at_the_greatest_that_is_known_and_a_liar_is_not_believed() {
+        assert_eq!(floor(Some(5), Some(7)).unwrap(), 7);
+        assert_eq!(floor(Some(9), Some(7)).unwrap(), 9);
+        assert_eq!(floor(None, Some(7)).unwrap(), 7);
+        assert!(matches!(floor(None, None), Err(SessionError::CounterUnknown)));
+        let beyond = floor(Some(BELIEVED_MAX + 1), Some(7));
+        assert!(matches!(beyond, Err(SessionError::CounterBeyondBelief { told }) if told == BELIEVED_MAX + 1));
+        assert_eq!(seconds(UtcMillis(EPOCH_S * 1000 + 61_999)), Some(61));
+        assert_eq!(seconds(UtcMillis(0)), None);
+    }
+}
