@@ -136,7 +136,22 @@ pub struct MeterSection {
     pub quirks: Vec<String>,
     /// By name: for line faults the chance per message, for meter faults the mean count per day.
     pub faults: BTreeMap<String, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<SecuritySection>,
     pub profile: ProfileSection,
+}
+
+/// DLMS: how client 1 has to prove itself and to protect what it says. The public client 16 is let in without, and sees who the meter is,
+/// its clock and its invocation counter. Keys, titles and the secret of a managing client follow from the seed and are printed at the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecuritySection {
+    /// `low`, or by high level security `manufacturer`, `md5`, `sha1`, `gmac`, `sha256`, `ecdsa`.
+    pub authentication: String,
+    /// 0, 1 or 2.
+    pub suite: u8,
+    /// What is asked of each APDU at least: `none`, `authenticated`, `encrypted`, `authenticated-encrypted`.
+    pub policy: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,8 +228,16 @@ impl Default for MeterSection {
             block_check: true,
             quirks: Vec::new(),
             faults: BTreeMap::new(),
+            security: None,
             profile: ProfileSection::default(),
         }
+    }
+}
+
+impl Default for SecuritySection {
+    fn default() -> Self {
+        let (authentication, policy) = ("gmac".to_owned(), "authenticated-encrypted".to_owned());
+        Self { authentication, suite: 0, policy }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::rng::{Rate, Rng, mix};
 
 const MINUTE_MS: u64 = 60_000;
 
-/// Names as configuration and command line have them.
+/// Names as configuration and command line have them. Their places are part of the seed: new ones come last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     LineNoise,
@@ -24,10 +24,14 @@ pub enum Fault {
     CounterReset,
     ClockJump,
     PowerFailure,
+    WrongTag,
+    ReplayedAnswer,
+    Downgrade,
+    CounterJump,
 }
 
 impl Fault {
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::LineNoise, "line-noise"),
         (Self::Echo, "echo"),
         (Self::DroppedBytes, "dropped-bytes"),
@@ -39,11 +43,20 @@ impl Fault {
         (Self::CounterReset, "counter-reset"),
         (Self::ClockJump, "clock-jump"),
         (Self::PowerFailure, "power-failure"),
+        (Self::WrongTag, "wrong-tag"),
+        (Self::ReplayedAnswer, "replayed-answer"),
+        (Self::Downgrade, "downgrade"),
+        (Self::CounterJump, "counter-jump"),
     ];
 
     /// A meter's faults are counted per meter and day, a line's per message.
     pub const fn is_of_meter(self) -> bool {
         matches!(self, Self::StuckRegister | Self::CounterReset | Self::ClockJump | Self::PowerFailure)
+    }
+
+    /// Of ciphered answers; `counter-jump` of each connection: the meter takes the invocation counters of its clients for greater than they were.
+    pub const fn is_of_security(self) -> bool {
+        matches!(self, Self::WrongTag | Self::ReplayedAnswer | Self::Downgrade | Self::CounterJump)
     }
 
     /// A probability for a line, up to 48 a day for a meter.

@@ -30,6 +30,8 @@ pub struct Quirks {
     pub no_selective_access: bool,
     /// Selective access is offered and then refused (OSGP/open-smart-grid-platform#145).
     pub selective_access_refused: bool,
+    /// A client whose invocation counter is too low is hung up on instead of told so, over the wrapper (OSGP/open-smart-grid-platform#1098).
+    pub silent_counter_error: bool,
     /// What the DLMS server does differently.
     pub server: ServerQuirks,
 }
@@ -52,10 +54,11 @@ pub enum Quirk {
     ShortConformanceTag,
     ValuesTwice,
     IgnoresRelease,
+    SilentCounterError,
 }
 
 impl Quirk {
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::LabelAtStart, "label-at-start"),
         (Self::DeviationUnspecified, "deviation-unspecified"),
         (Self::StandardTimeAllYear, "standard-time-all-year"),
@@ -71,6 +74,7 @@ impl Quirk {
         (Self::ShortConformanceTag, "short-conformance-tag"),
         (Self::ValuesTwice, "values-twice"),
         (Self::IgnoresRelease, "ignores-release"),
+        (Self::SilentCounterError, "silent-counter-error"),
     ];
 }
 
@@ -103,6 +107,7 @@ impl Quirks {
                 Quirk::ShortConformanceTag => all.server.short_conformance_tag = true,
                 Quirk::ValuesTwice => all.server.values_twice = true,
                 Quirk::IgnoresRelease => all.server.ignores_release = true,
+                Quirk::SilentCounterError => all.silent_counter_error = true,
             }
         }
         all

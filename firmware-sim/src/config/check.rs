@@ -263,6 +263,10 @@ impl MeterSection {
                 let message = format!("fault {name} cannot show in protocol {}", protocol.name());
                 return Err(ConfigError::hinted(message, hint));
             }
+            if fault.is_of_security() && self.security.is_none() {
+                let message = format!("fault {name} has nothing to strike");
+                return Err(ConfigError::hinted(message, "add [meters.security]"));
+            }
             let needs_check = !fault.is_of_meter() && !matches!(fault, Fault::Silence | Fault::SlowAnswers);
             if protocol == Protocol::D0 && !self.block_check && needs_check {
                 let message = format!("fault {name} would alter values unseen");

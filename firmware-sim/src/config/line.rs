@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use protocols::dlms::security::{Level, SecuritySuite};
 use protocols::iec62056_21::Baud;
 
 use super::check::password;
@@ -12,6 +13,7 @@ use crate::speak::Protocol;
 use crate::speak::line::LineSpeed;
 use crate::speak::p1::{Dsmr, P1Settings};
 use crate::speak::publisher::Secret;
+use crate::speak::security::{Mechanism, SecuritySettings};
 use crate::speak::sml::TimeForm;
 
 /// 8N1: start, data and stop bits.
@@ -35,6 +37,8 @@ pub struct LineSettings {
     pub hdlc_information_octets_max: u16,
     /// Of the reader; drawn from the seed when none is set.
     pub password: Option<(PathBuf, Secret)>,
+    /// Of DLMS meters whose clients have to prove themselves and to cipher.
+    pub security: Option<SecuritySettings>,
     pub p1: P1Settings,
     pub sml_time: TimeForm,
     pub block_check: bool,
@@ -84,6 +88,7 @@ impl MeterSection {
             hdlc_address_first: address_first,
             hdlc_information_octets_max: octets,
             password: self.password()?,
+            security: self.security(protocol)?,
             p1: P1Settings { dsmr: self.dsmr()?, has_gas: self.gas },
             sml_time: self.sml_time()?,
             block_check: self.block_check,
@@ -149,6 +154,41 @@ impl MeterSection {
             return Err(ConfigError::plain(format!("password_file {} is empty", path.display())));
         }
         Ok(Some((path.clone(), secret)))
+    }
+
+    fn security(&self, protocol: Protocol) -> Result<Option<SecuritySettings>, ConfigError> {
+        let is_dlms = matches!(protocol, Protocol::DlmsTcp | Protocol::DlmsHdlc);
+        let section = match &self.security {
+            Some(section) if is_dlms => section,
+            Some(_) => {
+                let message = format!("protocol {} has no security settings", protocol.name());
+                return Err(ConfigError::hinted(message, "set protocol = \"dlms-tcp\" or \"dlms-hdlc\""));
+            }
+            None => return Ok(None),
+        };
+        let mechanism = Mechanism::ALL.into_iter().find(|(_, name)| *name == section.authentication);
+        let names = Mechanism::ALL.map(|(_, name)| name);
+        let (mechanism, _) = mechanism.ok_or_else(|| unknown("authentication", &section.authentication, names))?;
+        let suite = match section.suite {
+            0 => SecuritySuite::Suite0,
+            1 => SecuritySuite::Suite1,
+            2 => SecuritySuite::Suite2,
+            other => return Err(ConfigError::hinted(format!("security suite {other} does not exist"), "0, 1 or 2")),
+        };
+        if mechanism == Mechanism::Ecdsa && suite == SecuritySuite::Suite0 {
+            return Err(ConfigError::hinted("security suite 0 has no signatures", "set suite = 1 or 2"));
+        }
+        let level = match section.policy.as_str() {
+            "none" => Level::NONE,
+            "authenticated" => Level::AUTHENTICATED,
+            "encrypted" => Level::ENCRYPTED,
+            "authenticated-encrypted" => Level::AUTHENTICATED_ENCRYPTED,
+            other => {
+                let known = ["none", "authenticated", "encrypted", "authenticated-encrypted"];
+                return Err(unknown("policy", other, known).into());
+            }
+        };
+        Ok(Some(SecuritySettings { mechanism, suite, level }))
     }
 
     fn dsmr(&self) -> Result<Dsmr, ConfigError> {

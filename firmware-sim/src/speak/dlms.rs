@@ -11,6 +11,7 @@ use std::time::Duration;
 use protocols::dlms::acse::Password;
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::conformance::Conformance;
+use protocols::dlms::security::Ciphered;
 use protocols::dlms::server::{
     ClientRole, ObjectServer, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession,
 };
@@ -24,6 +25,7 @@ use tracing::debug;
 use super::attend::{Attended, Ended, attend};
 use super::line::{Duplex, Line, LineSpeed, Listener};
 use super::objects;
+use super::security::{MeterSecurity, is_counter_error};
 use crate::faults::{FaultRates, LineFaults};
 use crate::quirks::Quirks;
 use crate::rng::mix;
@@ -46,6 +48,8 @@ pub struct LineMeter {
     pub station: Arc<Station>,
     pub address: DlmsAddress,
     pub server: ServerConfig,
+    pub security: Option<Arc<MeterSecurity>>,
+    silent_counter_error: bool,
 }
 
 impl LineMeter {
@@ -60,7 +64,15 @@ impl LineMeter {
             quirks: quirks.server,
             ..ServerConfig::default()
         };
-        Self { station, address, server }
+        Self { station, address, server, security: None, silent_counter_error: quirks.silent_counter_error }
+    }
+
+    /// The same meter, whose clients have to prove themselves and to cipher.
+    #[must_use]
+    pub fn secured(mut self, security: MeterSecurity) -> Self {
+        security.admit(&mut self.server);
+        self.security = Some(Arc::new(security));
+        self
     }
 
     fn link(&self, now: Duration) -> Box<dyn Link + Send> {
@@ -83,6 +95,7 @@ impl LineMeter {
 /// A meter's objects as one connection sees them.
 struct MeterObjects {
     station: Arc<Station>,
+    security: Option<Arc<MeterSecurity>>,
     /// Who asks: a server asks whether a read is permitted right before it reads.
     role: Cell<ClientRole>,
 }
@@ -94,8 +107,8 @@ impl ObjectServer for MeterObjects {
     }
 
     fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
-        let role = self.role.get();
-        self.station.now(|meter| objects::read(meter, role, attribute, selection))
+        let (role, counter) = (self.role.get(), self.security.as_ref().map(|security| security.counter()));
+        self.station.now(|meter| objects::read(meter, role, attribute, selection, counter))
     }
 }
 
@@ -103,7 +116,7 @@ impl ObjectServer for MeterObjects {
 struct Device {
     meter: LineMeter,
     objects: MeterObjects,
-    connection: ServerConnection<Box<dyn Link + Send>>,
+    connection: ServerConnection<Box<dyn Link + Send>, Option<Box<Ciphered>>>,
     deadline: Option<Duration>,
     /// Of the wrapper: HDLC has links of its own within a connection.
     hung_up: bool,
@@ -111,8 +124,11 @@ struct Device {
 
 impl Device {
     fn new(meter: LineMeter, now: Duration) -> Self {
-        let objects = MeterObjects { station: meter.station.clone(), role: Cell::new(ClientRole::Public) };
-        let connection = ServerConnection::new(meter.link(now), ServerSession::new(meter.server.clone()));
+        let (station, security) = (meter.station.clone(), meter.security.clone());
+        let objects = MeterObjects { station, security, role: Cell::new(ClientRole::Public) };
+        let protection = meter.security.as_ref().map(|security| security.protection());
+        let session = ServerSession::with_protection(meter.server.clone(), protection);
+        let connection = ServerConnection::new(meter.link(now), session);
         Self { meter, objects, connection, deadline: None, hung_up: false }
     }
 
@@ -124,10 +140,17 @@ impl Device {
             return Ok(());
         }
         let input = octets.map_or(LinkInput::Tick, LinkInput::Received);
+        let session = self.connection.session_mut();
+        if let Some(security) = self.meter.security.as_ref().filter(|_| session.wants_challenge()) {
+            session.set_challenge(security.challenge());
+        }
         let heard = self.connection.handle(now, input, &mut self.objects);
+        if let (Some(security), Some(used)) = (&self.meter.security, self.connection.session().protection()) {
+            security.keep(used);
+        }
         loop {
             match self.connection.poll() {
-                ServerOutput::Send(octets) => out.push(octets),
+                ServerOutput::Send(octets) => self.say(octets, out),
                 ServerOutput::Event(event) => {
                     debug!(meter = %self.meter.station.id(), ?event, "dlms server");
                     match event {
@@ -142,6 +165,19 @@ impl Device {
                 }
             }
         }
+    }
+}
+
+impl Device {
+    fn say(&mut self, mut octets: Vec<u8>, out: &mut Vec<Vec<u8>>) {
+        if let (Some(security), DlmsAddress::Wport(_)) = (&self.meter.security, self.meter.address) {
+            if self.meter.silent_counter_error && is_counter_error(&octets) {
+                self.hung_up = true;
+                return;
+            }
+            security.tamper(&mut octets);
+        }
+        out.push(octets);
     }
 }
 

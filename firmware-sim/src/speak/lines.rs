@@ -16,6 +16,7 @@ use super::iec62056_21::{CalledLine, CalledMeter, device_address};
 use super::line::{Listener, Medium};
 use super::p1::{TelegramFeed, gas_meter_id};
 use super::port::{Feed, PushPort, Schedule};
+use super::security::MeterSecurity;
 use super::sml::{SmlFeed, sml_meter_id};
 use super::{LinePlace, Place, Protocol};
 use crate::config::{Group, LineMedium, LineSettings, PushEvery};
@@ -253,7 +254,11 @@ fn dlms_meter(
         DlmsAddress::Wport(wport)
     };
     let password = password(settings, seed, &mut place);
-    (LineMeter::new(station, address, &password, group.quirks), place)
+    let meter = LineMeter::new(station, address, &password, group.quirks);
+    let Some(security) = settings.security else { return (meter, place) };
+    let (security, told) = MeterSecurity::new(security, meter.station.id(), seed, &password, group.faults);
+    place.security = Some(told);
+    (meter.secured(security), place)
 }
 
 /// The password of a meter; its place says which, or where it stands.

@@ -18,6 +18,7 @@ pub mod p1;
 pub mod port;
 pub mod publisher;
 mod readout;
+pub mod security;
 pub mod sml;
 
 use std::str::FromStr;
@@ -90,7 +91,9 @@ impl Protocol {
             (Self::Cad, fault) => {
                 matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::Duplicate | Fault::DroppedBytes)
             }
-            (Self::DlmsTcp, fault) => matches!(fault, Fault::Silence | Fault::SlowAnswers),
+            (Self::DlmsTcp, fault) => fault.is_of_security() || matches!(fault, Fault::Silence | Fault::SlowAnswers),
+            (Self::DlmsHdlc, Fault::CounterJump) => true,
+            (_, fault) if fault.is_of_security() => false,
             (Self::DlmsHdlc, fault) => !matches!(fault, Fault::Duplicate),
             (Self::Iec62056_21, fault) => !matches!(fault, Fault::Duplicate | Fault::DroppedBytes),
             (Self::P1 | Self::Sml | Self::D0, fault) => !matches!(fault, Fault::Duplicate | Fault::Echo),
@@ -169,6 +172,8 @@ pub struct LinePlace {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub security: Option<security::SecurityPlace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub gas_meter: Option<String>,
     /// Who a reader finds the meter to be, where that is another than the fleet has it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,6 +203,7 @@ impl std::fmt::Display for LinePlace {
             ("device", &self.device_address),
             ("password", &self.password),
             ("password in", &self.password_file),
+            ("security", &self.security.as_ref().map(|security| security.authentication.to_owned())),
             ("gas", &self.gas_meter),
             ("identity", &self.identity),
         ];

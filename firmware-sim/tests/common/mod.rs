@@ -22,6 +22,7 @@ use protocols::dlms::client::{
 };
 use protocols::dlms::data::Data;
 use protocols::dlms::datetime::ClockRules;
+use protocols::dlms::security::{Plain, Protection};
 use protocols::link::{Link, LinkInput};
 use protocols::metering::{Code, Kind, ObisCode, Quality};
 use serde_json::Value;
@@ -76,15 +77,22 @@ pub(crate) fn reader_config(password: Option<&str>) -> ClientConfig {
 }
 
 /// A reader over any stream whose reads give up after a while.
-pub(crate) struct Client<S, L: Link> {
+pub(crate) struct Client<S, L: Link, P = Plain> {
     stream: S,
-    session: ClientSession<L>,
+    session: ClientSession<L, P>,
     origin: Instant,
 }
 
 impl<S: Read + Write, L: Link> Client<S, L> {
     pub(crate) fn associate(stream: S, link: L, config: ClientConfig) -> Result<Self, ClientError> {
-        let mut client = Self { stream, session: ClientSession::new(link, config), origin: Instant::now() };
+        Self::associate_with(stream, link, config, Plain)
+    }
+}
+
+impl<S: Read + Write, L: Link, P: Protection> Client<S, L, P> {
+    pub(crate) fn associate_with(stream: S, link: L, config: ClientConfig, protection: P) -> Result<Self, ClientError> {
+        let session = ClientSession::with_protection(link, config, protection);
+        let mut client = Self { stream, session, origin: Instant::now() };
         client.session.associate(client.origin.elapsed())?;
         let event = client.next_event()?;
         assert!(matches!(event, ClientEvent::Associated(_)), "{event:?}");
@@ -127,6 +135,10 @@ impl<S: Read + Write, L: Link> Client<S, L> {
 
     pub(crate) fn value(&mut self, attribute: (u16, ObisCode, i8)) -> Result<Vec<u8>, ClientError> {
         Ok(self.get(attribute, None)?.unwrap())
+    }
+
+    pub(crate) fn protection(&self) -> &P {
+        self.session.protection()
     }
 
     pub(crate) fn release(mut self) -> Result<(), ClientError> {

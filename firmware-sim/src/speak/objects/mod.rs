@@ -9,6 +9,7 @@
 //! | 1-0:x.29.0, 1-0:x.5.0 | 3 | what a profile captures beside them: the newest captured value |
 //! | 1-0:99.1.0, 1-0:99.2.0, 0-0:98.1.0 | 7 | load, daily and monthly billing profile |
 //! | 0-0:96.11.0, 0-0:99.98.0 | 1, 7 | newest event code and the event log |
+//! | 0-0:43.1.0 | 1 | invocation counter, of meters with security: the greatest that a client has used |
 //! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
 
 mod buffer;
@@ -40,6 +41,9 @@ pub const DEVICE_ID: ObisCode = ObisCode::new(0, 0, 96, 1, 0, 255);
 pub const STATUS: ObisCode = ObisCode::new(0, 0, 96, 10, 1, 255);
 pub const EVENT_CODE: ObisCode = ObisCode::new(0, 0, 96, 11, 0, 255);
 
+/// Of global unicast encryption.
+pub const INVOCATION_COUNTER: ObisCode = ObisCode::new(0, 0, 43, 1, 0, 255);
+
 /// The octets of a summer time change: the last Sunday of a month, any year.
 const LAST_SUNDAY: u8 = 0xfe;
 const SUNDAY: u8 = 7;
@@ -57,11 +61,12 @@ enum Object {
     Captured(Column),
     /// The event log, too.
     Profile(ObisCode),
+    InvocationCounter(u32),
     Association,
 }
 
-/// Everything that a meter has.
-fn objects(meter: &VirtualMeter) -> Vec<Object> {
+/// Everything that a meter has; an invocation counter only with security.
+fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
     let mut all = vec![
         Object::Association,
         Object::Identity(LOGICAL_DEVICE_NAME),
@@ -81,17 +86,20 @@ fn objects(meter: &VirtualMeter) -> Vec<Object> {
     }
     all.extend(meter.profiles().map(|(spec, _)| Object::Profile(spec.obis)));
     all.push(Object::Profile(EventLog::OBIS));
+    all.extend(counter.map(Object::InvocationCounter));
     all
 }
 
-/// What one attribute says, or a part of it.
+/// What one attribute says, or a part of it. `counter` is the invocation counter, of a meter that has one.
 pub fn read(
     meter: &VirtualMeter,
     role: ClientRole,
     attribute: CosemAttribute,
     selection: Option<&[u8]>,
+    counter: Option<u32>,
 ) -> Result<Vec<u8>, DataAccessResult> {
-    let found = objects(meter).into_iter().find(|object| object.obis() == attribute.obis);
+    let all = objects(meter, counter);
+    let found = all.iter().copied().find(|object| object.obis() == attribute.obis);
     let object = found.ok_or(DataAccessResult::ObjectUndefined)?;
     if object.class().0 != attribute.class_id {
         return Err(DataAccessResult::ObjectClassInconsistent);
@@ -106,16 +114,17 @@ pub fn read(
         }
         _ if selection.is_some() => Err(DataAccessResult::ScopeOfAccessViolated),
         _ => {
-            let value = object.attribute(meter, role, attribute.attribute);
+            let value = object.attribute(meter, role, attribute.attribute, &all);
             value.map(|value| value.to_vec()).ok_or(DataAccessResult::ObjectUnavailable)
         }
     }
 }
 
-/// Whether a client may see an object at all: who has no password sees who the meter is and what time it has.
+/// Whether a client may see an object at all: who has no password sees who the meter is, what time it has, and where its
+/// invocation counter stands.
 pub fn permits(role: ClientRole, obis: ObisCode) -> bool {
-    let public = [LOGICAL_DEVICE_NAME, DEVICE_ID, Clock::LOGICAL_NAME, AssociationLn::CURRENT];
-    role == ClientRole::Reader || public.contains(&obis)
+    let public = [LOGICAL_DEVICE_NAME, DEVICE_ID, Clock::LOGICAL_NAME, INVOCATION_COUNTER, AssociationLn::CURRENT];
+    role != ClientRole::Public || public.contains(&obis)
 }
 
 impl Object {
@@ -127,6 +136,7 @@ impl Object {
             Self::EventCode => EVENT_CODE,
             Self::Register(measurand) => measurand.obis(),
             Self::Captured(column) => column.obis(),
+            Self::InvocationCounter(_) => INVOCATION_COUNTER,
             Self::Association => AssociationLn::CURRENT,
         }
     }
@@ -137,7 +147,7 @@ impl Object {
             (T::CLASS_ID, T::VERSION, attributes)
         }
         match self {
-            Self::Identity(_) | Self::Status | Self::EventCode => of::<DataObject>(2),
+            Self::Identity(_) | Self::Status | Self::EventCode | Self::InvocationCounter(_) => of::<DataObject>(2),
             Self::Register(_) | Self::Captured(_) => of::<Register>(3),
             Self::Clock => of::<Clock>(9),
             Self::Profile(_) => of::<ProfileGeneric>(8),
@@ -154,7 +164,8 @@ impl Object {
         permits(role, self.obis())
     }
 
-    fn attribute(self, meter: &VirtualMeter, role: ClientRole, index: i8) -> Option<DataValue> {
+    /// `all` are the objects of the meter.
+    fn attribute(self, meter: &VirtualMeter, role: ClientRole, index: i8, all: &[Self]) -> Option<DataValue> {
         let obis = self.obis();
         if index == LOGICAL_NAME {
             return Some(obis.into());
@@ -171,6 +182,7 @@ impl Object {
                 let newest = meter.event_log().entries().next_back();
                 data(newest.map_or(DataValue::Null, |entry| DataValue::Unsigned(entry.code as u8)))
             }
+            Self::InvocationCounter(counter) => data(DataValue::DoubleLongUnsigned(counter)),
             Self::Clock => clock(meter).attribute(index),
             Self::Register(measurand) => register(meter.value(measurand), obis).attribute(index),
             Self::Captured(column) => {
@@ -182,7 +194,7 @@ impl Object {
             }
             Self::Profile(_) => Source::of(meter, obis)?.describe(obis).attribute(index),
             Self::Association => {
-                let visible = objects(meter).into_iter().filter(|object| object.is_for(role));
+                let visible = all.iter().filter(|object| object.is_for(role));
                 let object_list = visible.map(|object| object.listed(meter)).collect();
                 AssociationLn { object_list, ..AssociationLn::new(obis) }.attribute(index)
             }

@@ -32,7 +32,7 @@ fn clock_of(meter: &VirtualMeter) -> Clock {
     let mut found = Clock::new(ObisCode([0; 6]));
     for index in 1..=clock::CLOCK_BASE {
         let attribute = CosemAttribute::new(8, Clock::LOGICAL_NAME, index);
-        let octets = read(meter, ClientRole::Public, attribute, None).unwrap();
+        let octets = read(meter, ClientRole::Public, attribute, None, None).unwrap();
         found.apply(index, &Data::from_bytes(&octets).unwrap()).unwrap();
     }
     found
@@ -56,7 +56,7 @@ fn a_clock_tells_local_time_its_deviation_and_the_season() {
 #[test]
 fn registers_are_as_wide_as_their_values() {
     let meter = meter(&[], "2026-07-01T10:00:00Z");
-    let value = |obis: ObisCode| read(&meter, ClientRole::Reader, CosemAttribute::new(3, obis, 2), None).unwrap();
+    let value = |obis: ObisCode| read(&meter, ClientRole::Reader, CosemAttribute::new(3, obis, 2), None, None).unwrap();
     let wide = value(Measurand::ImportEnergy.obis());
     let shown = meter.value(Measurand::ImportEnergy).mantissa;
     assert_eq!(Data::from_bytes(&wide), Ok(Data::Long64(shown)));
@@ -74,7 +74,7 @@ fn rows_leave_out_what_can_be_told_from_the_row_above() {
     let lengths = [&[][..], &[Quirk::NullStatus], &[Quirk::NullStatus, Quirk::NullClock]].map(|quirks| {
         let meter = meter(quirks, "2026-07-01T10:00:00Z");
         let buffer = CosemAttribute::new(7, ProfileSpec::LOAD_1, BUFFER);
-        read(&meter, ClientRole::Reader, buffer, None).unwrap().len()
+        read(&meter, ClientRole::Reader, buffer, None, None).unwrap().len()
     });
     // Four rows, the first of them whole; an octet for a status, thirteen for a label.
     assert_eq!([lengths[0] - lengths[1], lengths[1] - lengths[2]], [3, 3 * 13]);
@@ -87,7 +87,7 @@ fn the_event_log_is_a_profile_of_its_own() {
     meter.step_to("2026-07-01T10:00:07.5Z".parse().unwrap());
     meter.power_up();
     let attribute = |index| CosemAttribute::new(7, EventLog::OBIS, index);
-    let buffer = read(&meter, ClientRole::Reader, attribute(BUFFER), None).unwrap();
+    let buffer = read(&meter, ClientRole::Reader, attribute(BUFFER), None, None).unwrap();
     let rows = Data::from_bytes(&buffer).unwrap().array().unwrap();
     let events: Vec<_> = rows.iter().map(|row| row.structure().unwrap()).collect();
     assert_eq!(
@@ -98,6 +98,6 @@ fn the_event_log_is_a_profile_of_its_own() {
     assert_eq!(restored.utc.to_string(), "2026-07-01T10:00:07.500Z");
     let newest = [0x02, 0x04, 0x06, 0, 0, 0, 2, 0x06, 0, 0, 0, 0, 0x12, 0, 2, 0x12, 0, 2];
     let selection = [&[2][..], &newest].concat();
-    let part = read(&meter, ClientRole::Reader, attribute(BUFFER), Some(&selection)).unwrap();
+    let part = read(&meter, ClientRole::Reader, attribute(BUFFER), Some(&selection), None).unwrap();
     assert_eq!(part, [1, 1, 2, 1, 0x11, 2], "one row, one column");
 }

@@ -82,6 +82,17 @@ impl VerifyingKey {
         public.map(Self).map_err(|_| SignatureKeyError::NotOnCurve)
     }
 
+    /// x and y, as [`Self::from_octets`] takes them.
+    pub fn to_octets(&self) -> Vec<u8> {
+        let mut point = match &self.0 {
+            Public::P256(key) => key.to_sec1_point(false).as_bytes().to_vec(),
+            Public::P384(key) => key.to_sec1_point(false).as_bytes().to_vec(),
+        };
+        // The mark of an uncompressed point.
+        point.remove(0);
+        point
+    }
+
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), ProtectionError> {
         let verified = match &self.0 {
             Public::P256(key) => {
@@ -158,6 +169,7 @@ mod tests {
             let key = SigningKey::from_octets(&hex(private)).unwrap();
             let public = VerifyingKey::from_octets(&hex(public)).unwrap();
             assert_eq!(key.verifying_key(), public);
+            assert_eq!(VerifyingKey::from_octets(&public.to_octets()), Ok(public));
             assert_eq!(key.sign(b"sample"), hex(signature));
             assert_eq!(public.verify(b"sample", &hex(signature)), Ok(()));
             assert_eq!(public.verify(b"simple", &hex(signature)), Err(ProtectionError::Forged));

@@ -1,0 +1,265 @@
+//! Security of DLMS meters: keys, titles and secrets that follow from the seed, and counters that outlive connections.
+//!
+//! Client 1 proves itself as the settings say and has to protect what it says. Whoever has the keys may also manage the meter, by
+//! another mechanism and a secret of its own. The public client is let in without any of it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use protocols::dlms::acse::Password;
+use protocols::dlms::security::{
+    Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, KeySet, Keys, Level, ReceivedCounters, SecuritySuite,
+    SigningKey, SystemTitle,
+};
+use protocols::dlms::server::{ClientRole, HighLevelClient, ServerConfig};
+use protocols::metering::MeterId;
+use serde::Serialize;
+
+use crate::faults::{Fault, FaultRates, LineFaults};
+use crate::pace::wall_now;
+use crate::rng::mix;
+
+/// How client 1 proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    Low,
+    Manufacturer,
+    Md5,
+    Sha1,
+    Gmac,
+    Sha256,
+    Ecdsa,
+}
+
+impl Mechanism {
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::Low, "low"),
+        (Self::Manufacturer, "manufacturer"),
+        (Self::Md5, "md5"),
+        (Self::Sha1, "sha1"),
+        (Self::Gmac, "gmac"),
+        (Self::Sha256, "sha256"),
+        (Self::Ecdsa, "ecdsa"),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(mechanism, _)| *mechanism == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// What a group of meters asks of client 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecuritySettings {
+    pub mechanism: Mechanism,
+    pub suite: SecuritySuite,
+    /// At least, and of the meter's own APDUs, too.
+    pub level: Level,
+}
+
+/// What a reader has to know of a meter, as it is printed at the start: all of it follows from the seed, so it is no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SecurityPlace {
+    pub authentication: &'static str,
+    pub security_suite: u8,
+    pub meter_title: String,
+    pub encryption_key: String,
+    pub authentication_key: String,
+    /// The private key of client 1, and the meter's public one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meter_public_key: Option<String>,
+    pub management_authentication: &'static str,
+    pub management_password: String,
+}
+
+/// What outlives a connection.
+#[derive(Debug)]
+struct Ledger {
+    /// The meter's next invocation counter.
+    next: u32,
+    received: ReceivedCounters,
+    challenges: u64,
+    faults: LineFaults,
+    /// A ciphered answer of before.
+    recorded: Option<Vec<u8>>,
+}
+
+/// The security of one meter.
+#[derive(Debug)]
+pub struct MeterSecurity {
+    seed: u64,
+    config: CipheredConfig,
+    high_level: Vec<HighLevelClient>,
+    minimum: Level,
+    ledger: Mutex<Ledger>,
+}
+
+/// Version, wPorts and length before an APDU in the wrapper.
+const HEADER_OCTETS: usize = 8;
+/// 2020-01-01, in milliseconds.
+const EPOCH_MS: i64 = 1_577_836_800_000;
+/// A meter that is started again goes on behind its last counter, as long as it used no more than four a second.
+const COUNTER_MS: i64 = 250;
+/// What [`Fault::CounterJump`] adds.
+const JUMP: u32 = 5_000;
+/// A GET response of one register, without any protection.
+const PLAIN_ANSWER: [u8; 9] = [0xc4, 0x01, 0xc1, 0x00, 0x06, 0x00, 0x00, 0x00, 0x2a];
+
+impl MeterSecurity {
+    /// With what a reader has to know of it. `password` is that of client 1.
+    pub fn new(
+        settings: SecuritySettings,
+        id: &MeterId,
+        seed: u64,
+        password: &str,
+        faults: FaultRates,
+    ) -> (Self, SecurityPlace) {
+        let key = |which| octets(seed, which, settings.suite.key_bits() / 8);
+        let (encryption, authentication, title) = (key(1), key(2), title_of(id, seed));
+        let curve_octets = if settings.suite == SecuritySuite::Suite2 { 48 } else { 32 };
+        // The first octet keeps it below the order of the curve.
+        let private = |which| [vec![0x01], octets(seed, which, curve_octets - 1)].concat();
+        let signing = |octets: &[u8]| SigningKey::from_octets(octets).expect("it is above zero and below the order");
+        let (client_private, meter_private) = (private(3), private(4));
+        let secret = || Password::new(password);
+        let how = match settings.mechanism {
+            Mechanism::Low => None,
+            Mechanism::Manufacturer => Some(HighLevel::Manufacturer(secret())),
+            Mechanism::Md5 => Some(HighLevel::Md5(secret())),
+            Mechanism::Sha1 => Some(HighLevel::Sha1(secret())),
+            Mechanism::Gmac => Some(HighLevel::Gmac),
+            Mechanism::Sha256 => Some(HighLevel::Sha256(secret())),
+            Mechanism::Ecdsa => Some(HighLevel::Ecdsa {
+                ours: signing(&meter_private),
+                theirs: signing(&client_private).verifying_key(),
+            }),
+        };
+        let management_password = hex(&octets(seed, 5, 8));
+        let (management_authentication, management) = match settings.mechanism {
+            Mechanism::Sha256 => ("sha1", HighLevel::Sha1(Password::new(management_password.as_str()))),
+            _ => ("sha256", HighLevel::Sha256(Password::new(management_password.as_str()))),
+        };
+        let client = |role, how| HighLevelClient { role, how, title: None, minimum: settings.level };
+        let reader = how.map(|how| client(ClientRole::Reader, how));
+        let high_level = reader.into_iter().chain([client(ClientRole::Manager, management)]).collect();
+        let symmetric = |octets: &[u8]| Key::from_octets(octets).expect("16 and 32 octets are a key");
+        let mut config = CipheredConfig::new(Keys::new(symmetric(&encryption), symmetric(&authentication)), title);
+        config.suite = settings.suite;
+        // What each client has to do at least is asked of it alone: the public one does nothing.
+        (config.level, config.minimum) = (settings.level, Level::NONE);
+        let is_signed = settings.mechanism == Mechanism::Ecdsa;
+        let place = SecurityPlace {
+            authentication: settings.mechanism.name(),
+            security_suite: settings.suite.id(),
+            meter_title: hex(&title.0),
+            encryption_key: hex(&encryption),
+            authentication_key: hex(&authentication),
+            signing_key: is_signed.then(|| hex(&client_private)),
+            meter_public_key: is_signed.then(|| hex(&signing(&meter_private).verifying_key().to_octets())),
+            management_authentication,
+            management_password,
+        };
+        let ledger = Ledger {
+            next: u32::try_from((wall_now().0 - EPOCH_MS) / COUNTER_MS).unwrap_or(0),
+            received: ReceivedCounters::default(),
+            challenges: 0,
+            faults: LineFaults::new(mix(seed, &[0x7a3e]), faults),
+            recorded: None,
+        };
+        (Self { seed, config, high_level, minimum: settings.level, ledger: Mutex::new(ledger) }, place)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the server is told beside this.
+    pub fn admit(&self, server: &mut ServerConfig) {
+        let has_low = !self.high_level.iter().any(|client| client.role == ClientRole::Reader);
+        server.reader_password = server.reader_password.take().filter(|_| has_low);
+        server.reader_minimum = self.minimum;
+        server.high_level.clone_from(&self.high_level);
+    }
+
+    /// For one connection.
+    pub fn protection(&self) -> Box<Ciphered> {
+        let mut ledger = self.ledger();
+        if ledger.faults.strikes(Fault::CounterJump) {
+            for (keys, title, counter) in ledger.received.clone().iter() {
+                let jumped = ledger.received.remember(keys, title, counter.saturating_add(JUMP));
+                jumped.expect("whoever is remembered has room");
+            }
+        }
+        let (counter, received) = (Counter::reserved(ledger.next, u32::MAX), ledger.received.clone());
+        Box::new(Ciphered::server(self.config.clone(), counter, received).expect("the keys are those of the suite"))
+    }
+
+    /// Keeps what a connection has used.
+    pub fn keep(&self, used: &Ciphered) {
+        let mut ledger = self.ledger();
+        ledger.next = used.counter().peek().unwrap_or(u32::MAX);
+        ledger.received.clone_from(used.received());
+    }
+
+    /// A challenge that no client was asked before.
+    pub fn challenge(&self) -> Challenge {
+        let mut ledger = self.ledger();
+        ledger.challenges += 1;
+        let drawn = mix(self.seed, &[ledger.challenges, u64::from(ledger.next)]);
+        Challenge::new(octets(drawn, 6, Challenge::LEN)).expect("16 octets are a challenge")
+    }
+
+    /// The greatest invocation counter that a client has used: what 0-0:43.1.0 says.
+    pub fn counter(&self) -> u32 {
+        let ledger = self.ledger();
+        let unicast = ledger.received.iter().filter(|(keys, ..)| *keys == KeySet::GlobalUnicast);
+        unicast.map(|(.., counter)| counter).max().unwrap_or(0)
+    }
+
+    /// What somebody makes of an answer who sits between the meter and its reader: over the wrapper, since HDLC puts a check sequence round it.
+    pub fn tamper(&self, wpdu: &mut Vec<u8>) {
+        let Some((header, apdu)) = wpdu.split_first_chunk_mut::<HEADER_OCTETS>() else { return };
+        let (Some(tag), mut ledger) = (apdu.first(), self.ledger()) else { return };
+        if !matches!(tag, 0xc8..=0xdd) {
+            return;
+        }
+        if ledger.faults.strikes(Fault::WrongTag)
+            && let Some(last) = apdu.last_mut()
+        {
+            *last ^= 1;
+        } else if ledger.faults.strikes(Fault::Downgrade) {
+            let mut plain = header.to_vec();
+            plain.truncate(HEADER_OCTETS - 2);
+            plain.extend((PLAIN_ANSWER.len() as u16).to_be_bytes());
+            plain.extend(PLAIN_ANSWER);
+            *wpdu = plain;
+        } else if let Some(recorded) = ledger.recorded.clone().filter(|_| ledger.faults.strikes(Fault::ReplayedAnswer))
+        {
+            *wpdu = recorded;
+        } else {
+            ledger.recorded.get_or_insert_with(|| wpdu.clone());
+        }
+    }
+}
+
+/// Whether a WPDU says that the client's invocation counter is too low.
+pub fn is_counter_error(wpdu: &[u8]) -> bool {
+    matches!(wpdu.get(HEADER_OCTETS..), Some([0xd8, _, 0x06, ..]))
+}
+
+/// Three letters of the maker and a number of its own.
+fn title_of(id: &MeterId, seed: u64) -> SystemTitle {
+    let mut title = [0; SystemTitle::LEN];
+    let number = octets(seed, 7, 5);
+    let letters = id.as_str().bytes().take(3).chain(number);
+    title.iter_mut().zip(letters).for_each(|(octet, letter)| *octet = letter);
+    SystemTitle(title)
+}
+
+fn octets(seed: u64, which: u64, count: usize) -> Vec<u8> {
+    (0..).flat_map(|place| mix(seed, &[0x6b65, which, place]).to_be_bytes()).take(count).collect()
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
