@@ -100,12 +100,13 @@ fn cloud_settings() -> cloud::config::Settings {
 }
 
 fn simulator_sections() -> Vec<Section> {
-    use firmware_sim::config::{FleetFile, MeterSection, MqttSection, ProfileSection};
+    use firmware_sim::config::{FleetFile, MeterSection, MqttSection, ProfileSection, SecuritySection};
     let config = "firmware-sim/src/config.rs";
     vec![
         section("at the top", "FleetFile", config, FleetFile::default()),
         section("[mqtt]", "MqttSection", config, MqttSection::default()),
         section("[[meters]]", "MeterSection", config, MeterSection::default()),
+        section("[meters.security]", "SecuritySection", config, SecuritySection::default()),
         section("[meters.profile]", "ProfileSection", config, ProfileSection::default()),
     ]
 }
