@@ -2,6 +2,7 @@
 
 mod call;
 mod distinct;
+mod keys;
 pub mod metering;
 mod ports;
 mod quirks;
