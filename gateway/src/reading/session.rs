@@ -71,6 +71,7 @@ impl SessionError {
         match self {
             Self::Store(_) | Self::StoreTimeout { .. } => None,
             Self::NoIdentity => Some(MeterState::Refusing),
+            Self::Talk(error) if error.is_wrong_identity() => Some(MeterState::WrongIdentity),
             Self::Talk(error) if error.is_refusal() => Some(MeterState::Refusing),
             Self::Talk(_) => Some(MeterState::Silent),
         }
@@ -371,6 +372,8 @@ impl<T> Session<'_, T> {
             }
             Err(error) => {
                 self.parts.metrics.add(Metric::StoreErrors, 1);
+                // What was told counts as stored no longer.
+                self.memory.read_out = None;
                 return Err(error);
             }
         }

@@ -14,7 +14,8 @@ use super::{
     Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
     Parity, ReadSection, ReadSettings, Secret, Source, Switch,
 };
-use crate::config::call::{check_call, refuse_call_settings};
+use crate::config::bus::{check_bus, refuse_bus_settings};
+use crate::config::call::{check_call, refuse_call_settings, refuse_set};
 use crate::config::distinct::{Addresses, Media, Taken};
 use crate::config::{ConfigError, read_secret};
 
@@ -154,10 +155,14 @@ fn check_meter(
     line: Option<(&LineSection, &MediumSettings)>,
 ) -> Result<MeterSettings, ConfigError> {
     let name = check_name(at, &section.name)?;
-    let is_iec = section.protocol == MeterProtocol::Iec62056_21;
-    let addressing = if is_iec { check_call(at, section, line)? } else { check_address(at, section)? };
+    let addressing = match section.protocol {
+        MeterProtocol::Iec62056_21 => check_call(at, section, line)?,
+        MeterProtocol::Mbus => check_bus(at, section, line)?,
+        MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc => check_address(at, section)?,
+    };
+    let is_dlms = matches!(section.protocol, MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc);
     let serial = section.serial.as_deref().map(|serial| check_serial(at, serial)).transpose()?;
-    let secret_file = section.password_file.as_deref().filter(|_| !is_iec);
+    let secret_file = section.password_file.as_deref().filter(|_| is_dlms);
     let secret = secret_file.map(read_secret).transpose()?.map(|text| {
         use std::hash::{DefaultHasher, Hasher};
         let mut hasher = DefaultHasher::new();
@@ -169,23 +174,20 @@ fn check_meter(
     }
     if section.read.is_empty() {
         let registers = vec!["1-0:1.8.0".to_owned()];
-        section.read = if is_iec {
-            vec![ReadSection { source: Source::Readout, ..ReadSection::default() }]
-        } else {
+        section.read = if is_dlms {
             vec![
                 ReadSection::default(),
                 ReadSection { source: Source::Registers, codes: registers, ..ReadSection::default() },
             ]
+        } else {
+            vec![ReadSection { source: Source::Readout, ..ReadSection::default() }]
         };
     }
     let mut reads = Vec::with_capacity(section.read.len());
     let mut profiles = HashSet::new();
     for (index, read) in section.read.iter_mut().enumerate() {
         let at = format!("{at}, read {}", index + 1);
-        let read = check_read(&at, read)?;
-        if read.source == Source::Readout && !is_iec {
-            return Err(value(&at, "a DLMS meter has no read-out", "set source = \"registers\" and name its codes"));
-        }
+        let read = check_read(&at, read, section.protocol)?;
         if matches!(read.source, Source::Profile | Source::Events) && !profiles.insert(read.profile) {
             return Err(value(&at, format!("{} is read twice", read.profile), "name kinds of single codes in kinds"));
         }
@@ -215,7 +217,14 @@ pub(in crate::config) fn check_serial(at: &str, serial: &str) -> Result<MeterId,
 
 fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
     let MeterSection { protocol, client, server, physical, address_octets, .. } = *section;
+    let of_others = [
+        ("address", section.address.is_some()),
+        ("initial_baud", section.initial_baud.is_some()),
+        ("line_quirks", !section.line_quirks.is_empty()),
+    ];
+    refuse_set(at, &of_others, "IEC 62056-21 and M-Bus", "set protocol to one of them, or remove it")?;
     refuse_call_settings(at, section)?;
+    refuse_bus_settings(at, section)?;
     if protocol == MeterProtocol::DlmsWrapper {
         if physical.is_some() || address_octets.is_some() {
             let message = "physical and address_octets are HDLC settings";
@@ -241,8 +250,18 @@ fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigE
     Ok(Addressing::Hdlc { client, server: server.map_err(|error| wrong(&error))? })
 }
 
-fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, ConfigError> {
+fn check_read(at: &str, section: &mut ReadSection, protocol: MeterProtocol) -> Result<ReadSettings, ConfigError> {
     let source = section.source;
+    match (protocol, source) {
+        (MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc, Source::Readout) => {
+            let hint = "set source = \"registers\" and name its codes";
+            return Err(value(at, "a DLMS meter has no read-out", hint));
+        }
+        (MeterProtocol::Mbus, Source::Profile | Source::Registers | Source::Instants | Source::Events) => {
+            return Err(value(at, "a meter on M-Bus is only read out", "set source = \"readout\""));
+        }
+        _ => {}
+    }
     let is_profile = matches!(source, Source::Profile | Source::Events);
     let every_s = *section.every_s.get_or_insert(if source == Source::Instants { 60 } else { 900 });
     if every_s == 0 || every_s > 31 * 86_400 {
@@ -251,8 +270,10 @@ fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, Confi
     let code = |text: &String| {
         let code: Code = text.parse().map_err(|error| value(at, format!("{error}"), ""))?;
         match code {
-            Code::Obis { .. } => Ok(code),
-            Code::Source(_) => Err(value(at, format!("{text:?} is no OBIS code"), "like 1-0:1.8.0")),
+            Code::Source(_) if protocol != MeterProtocol::Mbus => {
+                Err(value(at, format!("{text:?} is no OBIS code"), "like 1-0:1.8.0"))
+            }
+            code => Ok(code),
         }
     };
     let kind = |text: &String| {
