@@ -33,7 +33,7 @@ pub enum Command {
 }
 
 /// Options that describe meters: a fleet file does that too, and one description is enough.
-const GROUP_OPTIONS: [&str; 22] = [
+const GROUP_OPTIONS: [&str; 25] = [
     "meters",
     "protocol",
     "source",
@@ -50,6 +50,9 @@ const GROUP_OPTIONS: [&str; 22] = [
     "pace",
     "meters_per_line",
     "password_file",
+    "medium",
+    "encrypted",
+    "framing",
     "dsmr",
     "gas",
     "sml_time",
@@ -86,7 +89,8 @@ pub struct MeterArgs {
 /// What the meters are.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// cad, dlms-tcp, dlms-hdlc, p1, sml, d0, iec62056-21, or none: nobody can read it and only --truth tells what it captured.
+    /// cad, dlms-tcp, dlms-hdlc, dlms-push, p1, sml, d0, iec62056-21, mbus, or none: nobody can read it and only --truth tells what it
+    /// captured.
     #[arg(long, default_value = "cad")]
     pub protocol: String,
     /// household, uci, lcl, bdew-h0 to bdew-l2, bdew-h25.
@@ -116,7 +120,7 @@ pub struct GroupArgs {
     /// The serial port, or a symbolic link to make to the pty.
     #[arg(long)]
     pub path: Option<PathBuf>,
-    /// Line speed [default: 9600, for P1 115200].
+    /// Line speed [default: 9600, for P1 115200, for mbus and dlms-push 2400].
     #[arg(long)]
     pub baud: Option<u32>,
     /// Rate at which a meter of iec62056-21 is called; it offers --baud.
@@ -125,12 +129,21 @@ pub struct GroupArgs {
     /// Octets pass no faster than the line speed says.
     #[arg(long)]
     pub pace: bool,
-    /// Meters that share a line [default: all on HDLC and iec62056-21, else 1].
+    /// Meters that share a line [default: all on HDLC, iec62056-21 and mbus, else 1].
     #[arg(long, value_name = "N")]
     pub meters_per_line: Option<u32>,
     /// The password of client 1, or of programming mode; without, each meter has its own, which is printed.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// What a meter on mbus counts: water, warm-water, heat, gas, electricity.
+    #[arg(long, default_value = "water")]
+    pub medium: String,
+    /// What meters of mbus, p1 and dlms-push say is encrypted; the keys are printed.
+    #[arg(long)]
+    pub encrypted: bool,
+    /// Frames of dlms-push: hdlc, mbus.
+    #[arg(long, default_value = "hdlc")]
+    pub framing: String,
     /// Version of P1 telegrams: 5.0, 4.2.
     #[arg(long, default_value = "5.0")]
     pub dsmr: String,
@@ -211,6 +224,9 @@ impl GroupArgs {
             pace: self.pace,
             meters_per_line: self.meters_per_line,
             password_file: self.password_file.clone(),
+            medium: self.medium.clone(),
+            encrypted: self.encrypted,
+            framing: self.framing.clone(),
             dsmr: self.dsmr.clone(),
             gas: self.gas,
             sml_time: self.sml_time.clone(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
 pub(crate) use check::meter_id;
-pub use line::{LineMedium, LineSettings};
+pub use line::{KeyFiles, LineMedium, LineSettings, MbusSettings};
 
 use crate::clock::Zone;
 use crate::faults::FaultRates;
@@ -77,7 +77,7 @@ pub struct MeterSection {
     pub first_number: Option<u32>,
     /// Three letters, as in a logical device name.
     pub manufacturer: String,
-    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `p1`, `sml`, `d0`, `iec62056-21`, or `none` for meters that nobody can read.
+    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `dlms-push`, `p1`, `sml`, `d0`, `iec62056-21`, `mbus`, or `none` for meters that nobody can read.
     pub protocol: String,
     /// `household`, `uci`, `lcl`, `bdew-h0` to `bdew-l2`, `bdew-h25`.
     pub source: String,
@@ -105,14 +105,15 @@ pub struct MeterSection {
     /// The serial port, or a symbolic link to make to the pty (`-2`, `-3` are added for the lines after the first).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// When not set, 115,200 for P1 and 9,600 for others. Of IEC 62056-21, what the meter offers: it is read at this rate.
+    /// When not set, 115,200 for P1, 2,400 for M-Bus and DLMS pushes, and 9,600 for others. Of IEC 62056-21, what the meter offers: it is
+    /// read at this rate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baud: Option<u32>,
     /// IEC 62056-21: the rate at which the meter is called. Over TCP nobody can change it: then readers stay at it.
     pub initial_baud: u32,
-    /// Whether octets pass no faster than at `baud`. Of IEC 62056-21 they never do.
+    /// Whether octets pass no faster than at `baud`. Of IEC 62056-21 and M-Bus they never do.
     pub pace: bool,
-    /// Meters that share a line: by HDLC or device address (by default, all of them), or by wPort (one).
+    /// Meters that share a line: by HDLC, device or M-Bus address (by default, all of them), or by wPort (one).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meters_per_line: Option<u32>,
     /// Physical address of the first meter of a line; logical device 1 is read.
@@ -122,6 +123,22 @@ pub struct MeterSection {
     /// The password of client 1, or of programming mode; without, each meter has its own, which is printed at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// M-Bus: what is metered: `water`, `warm-water`, `heat`, `gas`, or `electricity` from the source.
+    pub medium: String,
+    /// M-Bus: the primary address of the first meter of a line, the next has the next. 0: all have 0, and are told apart by their
+    /// secondary addresses.
+    pub primary_address_first: u8,
+    /// M-Bus, P1 and DLMS pushes: what the meters say is encrypted; each has keys of its own, which are printed at the start, unless files
+    /// name them.
+    pub encrypted: bool,
+    /// The encryption key of all meters, 32 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_key_file: Option<PathBuf>,
+    /// DLMS pushes: the same for the authentication key. P1 has that of Luxembourg.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_key_file: Option<PathBuf>,
+    /// DLMS pushes: the frames: `hdlc`, or `mbus` for long frames of M-Bus.
+    pub framing: String,
     /// Version of the P1 telegrams: `5.0`, `4.2`.
     pub dsmr: String,
     /// Whether a gas meter is connected behind the P1 meter.
@@ -222,6 +239,12 @@ impl Default for MeterSection {
             hdlc_address_first: 16,
             hdlc_information_octets_max: 128,
             password_file: None,
+            medium: "water".to_owned(),
+            primary_address_first: 1,
+            encrypted: false,
+            encryption_key_file: None,
+            authentication_key_file: None,
+            framing: "hdlc".to_owned(),
             dsmr: "5.0".to_owned(),
             gas: false,
             sml_time: "timestamp".to_owned(),

@@ -1,4 +1,4 @@
-//! Ports of SML and D0: what a reader of TCP or of a pty decodes is what the truth says.
+//! Ports of SML, D0, DLMS and ciphered P1: what a reader of TCP or of a pty decodes is what the truth says.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
@@ -12,9 +12,13 @@ use std::time::Duration;
 
 use common::{Told, places, start, told, truth};
 use firmware_sim::speak::LinePlace;
+use protocols::dlms::security::{Key, Keys, PushConfig, PushReceiver, ReceivedCounters};
+use protocols::hdlc::{UiReassembler, frame};
 use protocols::iec62056_21::{self, PushScan, scan_push};
+use protocols::mbus::{Quirks, Reassembler, Scanner};
 use protocols::metering::{TelegramReading, UtcMillis};
-use protocols::sml::{self, Scanner};
+use protocols::p1::{self, CipheredScan, scan_ciphered};
+use protocols::sml;
 use tokio::time::{Instant, sleep};
 
 /// A reading in the words of the truth.
@@ -44,7 +48,7 @@ fn listen(mut stream: impl Read, for_ms: u64) -> Vec<u8> {
 }
 
 fn read_sml(octets: &[u8]) -> (String, BTreeSet<Told>) {
-    let (mut scanner, mut meter, mut all) = (Scanner::default(), String::new(), BTreeSet::new());
+    let (mut scanner, mut meter, mut all) = (sml::Scanner::default(), String::new(), BTreeSet::new());
     scanner.feed(octets);
     while let Some(found) = scanner.next_file() {
         let Ok(file) = found else { continue };
@@ -152,5 +156,126 @@ async fn a_reader_of_d0_finds_what_the_truth_says() {
         };
     }
     compare(&timeless(found), &timeless(truth_of(&path, "d0", "SIM:000001")), 3 * 8);
+    fleet.stop().await;
+}
+
+/// What opens the pushes of a meter.
+fn receiver(place: &LinePlace) -> PushReceiver {
+    let key = |digits: &Option<String>| digits.as_deref().map(|digits| Key::from_hex(digits).unwrap());
+    let authentication = key(&place.authentication_key).or_else(|| Some(p1::AUTHENTICATION_KEY.into()));
+    let keys = Keys { unicast: key(&place.encryption_key), broadcast: None, authentication };
+    PushReceiver::new(PushConfig::new(keys), ReceivedCounters::default()).unwrap()
+}
+
+fn apdus(octets: &[u8], framing: &str) -> Vec<Vec<u8>> {
+    let mut apdus = Vec::new();
+    if framing == "mbus" {
+        let (mut scanner, mut reassembler) = (Scanner::new(Quirks::default()), Reassembler::default());
+        scanner.feed(octets);
+        while let Some(next) = scanner.next_frame() {
+            let Ok(frame) = next else { continue };
+            apdus.extend(reassembler.take(frame).ok().flatten().map(|whole| whole.apdu));
+        }
+        return apdus;
+    }
+    let (mut reassembler, mut rest) = (UiReassembler::new(65_536, Duration::ZERO), octets);
+    loop {
+        rest = match frame::scan(rest) {
+            frame::Scan::NeedMore => return apdus,
+            frame::Scan::Garbage { skip, .. } => &rest[skip..],
+            frame::Scan::Frame { frame, used } => {
+                apdus.extend(reassembler.accept(Duration::ZERO, &frame));
+                &rest[used..]
+            }
+        };
+    }
+}
+
+/// Values of the bodies that the simulator makes: code, value, scaler and unit in a structure each.
+fn values(apdu: &[u8]) -> Vec<(String, String, String)> {
+    use protocols::cosem::register::ScalerUnit;
+    use protocols::dlms::datetime::ClockRules;
+    use protocols::dlms::notification::{NotificationBody, decode_data_notification};
+    let notification = decode_data_notification(apdu).unwrap();
+    let NotificationBody::Data(body) = notification.body else { panic!("described values") };
+    let at = notification.date_time.unwrap().to_utc(ClockRules::default()).unwrap().utc;
+    let value = |element: protocols::dlms::data::Data<'_>| {
+        let [code, value, scaler_unit] = element.structure()?.exactly()?;
+        let quantity = ScalerUnit::decode(&scaler_unit).unwrap().quantity(&value).unwrap();
+        Some((code.obis().unwrap().to_string(), at.to_string(), quantity.to_string()))
+    };
+    body.elements().unwrap().iter().filter_map(value).collect()
+}
+
+/// Negative control: never raise the counter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_dlms_pushes_finds_what_the_truth_says_in_clear_or_not() {
+    for (framing, encrypted) in [("hdlc", false), ("hdlc", true), ("mbus", true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("truth.jsonl");
+        let fleet = start(&format!(
+            "truth = {path:?}\nspeed = 600.0\n[[meters]]\nprotocol = \"dlms-push\"\ninterval_ms = 50\nframing = {framing:?}\n\
+             encrypted = {encrypted}\nzone = \"CET\"\nfaults = {{ wrong-crc = 0.1 }}"
+        ))
+        .await;
+        let place = places(&fleet)[0].1.clone();
+        let of_place = place.clone();
+        let octets = tokio::task::spawn_blocking(move || listen(connect(&of_place), 3_000)).await.unwrap();
+        sleep(Duration::from_millis(300)).await;
+        let mut receiver = encrypted.then(|| receiver(&place));
+        let mut found = BTreeSet::new();
+        for apdu in apdus(&octets, framing) {
+            let plain = receiver.as_mut().map_or(apdu.clone(), |receiver| receiver.receive(&apdu).unwrap().apdu);
+            found.extend(values(&plain));
+        }
+        let told: BTreeSet<_> = truth(&path)
+            .iter()
+            .map(|line| ["code", "captured_at", "value", "unit"].map(|key| line[key].as_str().unwrap().to_owned()))
+            .map(|[code, at, value, unit]| (code, at, format!("{value} {unit}")))
+            .collect();
+        let found: BTreeSet<_> = found.into_iter().collect();
+        assert!(
+            found.len() >= 100 && found.is_subset(&told),
+            "{framing}: {} read, {:?}",
+            found.len(),
+            found.difference(&told).next()
+        );
+        assert!(told.len() - found.len() <= 3 * 11, "{framing}: {} of {} were read", found.len(), told.len());
+        fleet.stop().await;
+    }
+}
+
+/// Negative control: never raise the counter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_ciphered_p1_finds_what_the_truth_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("truth.jsonl");
+    let fleet = start(&format!(
+        "truth = {path:?}\nspeed = 600.0\n[[meters]]\nprotocol = \"p1\"\ninterval_ms = 50\nencrypted = true\n\
+         faults = {{ wrong-crc = 0.1, line-noise = 0.1 }}"
+    ))
+    .await;
+    let place = places(&fleet)[0].1.clone();
+    assert!(place.authentication_key.is_none(), "that of Luxembourg is known");
+    let of_place = place.clone();
+    let octets = tokio::task::spawn_blocking(move || listen(connect(&of_place), 4_000)).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+    let (mut receiver, mut rest, mut found) = (receiver(&place), &octets[..], BTreeSet::new());
+    loop {
+        rest = match scan_ciphered(rest) {
+            CipheredScan::NeedMore => break,
+            CipheredScan::Garbage { skip, .. } => &rest[skip..],
+            CipheredScan::Block { apdu } => match receiver.receive(apdu) {
+                Ok(pushed) => {
+                    let telegram = p1::Telegram::parse(&pushed.apdu).unwrap();
+                    let readout = p1::Readout::decode(&telegram, &p1::Settings::default(), UtcMillis(0)).unwrap();
+                    found.extend(readout.meters.iter().flat_map(|meter| meter.readings.iter().map(told_of)));
+                    &rest[apdu.len()..]
+                }
+                Err(_) => &rest[1..],
+            },
+        };
+    }
+    compare(&found, &truth_of(&path, "p1", "SIM:000001"), 3 * 8);
     fleet.stop().await;
 }

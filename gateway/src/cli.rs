@@ -41,7 +41,7 @@ pub enum Command {
         config: ConfigArgument,
         /// Its name in the settings, or that of a port.
         meter: String,
-        /// What to read; by default the registers and instants of its section, of IEC 62056-21 the read-out.
+        /// What to read; by default the registers and instants of its section, of IEC 62056-21 and M-Bus the read-out.
         obis: Vec<String>,
         /// One JSON object instead of a table.
         #[arg(long)]
@@ -63,6 +63,12 @@ pub enum Command {
         /// Takes what has a wrong or missing check, marked so.
         #[arg(long)]
         accept_invalid_crc: bool,
+        /// The key of what is encrypted: a file with 32 or 64 hexadecimal digits that nobody but its owner may read.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// The authentication key of DLMS and P1; without it, nothing is verified, and what is decoded is marked so.
+        #[arg(long, value_name = "FILE", requires = "key")]
+        auth_key: Option<PathBuf>,
     },
     /// Looks into the outbox.
     #[command(subcommand)]

@@ -1,10 +1,11 @@
 //! Settings: one struct a section, defaults beside the fields, checked once.
 
+mod bus;
 mod call;
 mod distinct;
 mod keys;
 pub mod metering;
-mod ports;
+pub(crate) mod ports;
 mod quirks;
 pub mod security;
 
@@ -65,7 +66,7 @@ pub struct Config {
     /// Media with meters that are asked.
     pub line: Vec<LineSection>,
     pub meter: Vec<MeterSection>,
-    /// Ports at which meters push: P1, SML, D0.
+    /// Ports at which meters push: P1, SML, D0, DLMS.
     pub port: Vec<PortSection>,
 }
 

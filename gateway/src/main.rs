@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use gateway::cli::{Cli, Command, OutboxCommand};
 use gateway::clock::{Clock as _, SystemClock};
-use gateway::commands::decode::{DecodeSettings, decode, read_input};
+use gateway::commands::decode::{DecodeSettings, decode, read_input, read_key};
 use gateway::config::{Checked, Config};
 use gateway::{commands, run, telemetry};
 use protocols::metering::{MeterId, UtcMillis};
@@ -63,7 +63,7 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Read { config, meter, obis, json } => {
             commands::read(&checked(&config.config)?, &meter, &obis, json, &mut out).await?;
         }
-        Command::Decode { protocol, file, meter, received_at, accept_invalid_crc } => {
+        Command::Decode { protocol, file, meter, received_at, accept_invalid_crc, key, auth_key } => {
             let meter = meter.map(|meter| meter.parse::<MeterId>()).transpose();
             let meter = meter
                 .map_err(|error| anyhow::anyhow!("{error}\nhint: --meter is for the identity, like SIM:000001"))?;
@@ -71,7 +71,9 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             let received_at =
                 received_at.map_err(|error| anyhow::anyhow!("{error}\nhint: write it as 2026-01-01T00:00:00Z"))?;
             let received_at = received_at.unwrap_or_else(|| SystemClock::new().wall());
-            let settings = DecodeSettings { meter, received_at, accept_invalid_crc };
+            let key = key.map(|path| read_key("--key", &path)).transpose()?;
+            let authentication_key = auth_key.map(|path| read_key("--auth-key", &path)).transpose()?;
+            let settings = DecodeSettings { meter, received_at, accept_invalid_crc, key, authentication_key };
             decode(protocol, read_input(&file)?, &settings, &mut out)?;
         }
         Command::Outbox(OutboxCommand::Inspect { config, json }) => {

@@ -1,6 +1,6 @@
 //! What a port makes of its bytes: telegrams, what of them is worth storing, and how the port is doing. Plain: no IO, no clock.
 //!
-//! What a telegram is, its protocol says: [`p1`], [`sml`], [`d0`]. A meter says everything anew each second. Stored is:
+//! What a telegram is, its protocol says: [`p1`], [`sml`], [`d0`], [`dlms`]. A meter says everything anew each second. Stored is:
 //!
 //! | what | when |
 //! | --- | --- |
@@ -14,16 +14,21 @@
 //! what carries a stamp is the same reading then.
 
 mod d0;
+mod dlms;
+pub(crate) mod notification;
 mod p1;
+pub(crate) mod seal;
 mod sml;
 mod telegram;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use protocols::dlms::security::SystemTitle;
 use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
 use protocols::uplink::{MeterEntry, MeterState};
 
+use self::notification::Rules;
 pub(crate) use self::telegram::{Found, Hearing, Part, Telegram};
 use crate::config::metering::{PortSettings, PushProtocol};
 use crate::inventory::{InventoryKeeper, clock_state};
@@ -71,6 +76,12 @@ pub enum Trouble {
     NoIdentity,
     /// Of the telegram or of its block.
     Crc,
+    /// It is encrypted, and there is no key.
+    NoKey,
+    /// Another key or sender, or less protected than it has to be.
+    Protection,
+    /// It came before, or its counter began anew.
+    Replayed,
 }
 
 impl Trouble {
@@ -87,6 +98,14 @@ impl Trouble {
             Self::Crc => {
                 "check the cable; for a meter that is known to compute it wrongly, set accept_invalid_crc = true in the \
                  section of the port"
+            }
+            Self::NoKey => "set encryption_key_file in the section of the port",
+            Self::Protection => {
+                "are encryption_key_file, authentication_key_file and system_title of its section right? What comes without a tag \
+                 takes accept_unauthenticated = true"
+            }
+            Self::Replayed => {
+                "a recorded push, or a meter that counts anew: once its key was changed, give the port another name"
             }
         }
     }
@@ -134,9 +153,14 @@ impl Default for Room {
 /// What makes telegrams of the octets of a port.
 pub(crate) fn hearing(settings: &PortSettings) -> Box<dyn Hearing> {
     match settings.protocol {
+        PushProtocol::P1 if settings.keys.is_some() => Box::new(p1::CipheredHearing::new(settings)),
         PushProtocol::P1 => Box::new(p1::P1Hearing::new(settings)),
         PushProtocol::Sml { quirks } => Box::new(sml::SmlHearing::new(settings, quirks)),
         PushProtocol::D0 { quirks, masked_parity } => Box::new(d0::D0Hearing::new(settings, quirks, masked_parity)),
+        PushProtocol::Dlms { framing, clock } => {
+            let rules = Rules { clock, scaling: settings.scaling.clone(), numbers_are_power: false };
+            Box::new(dlms::DlmsHearing::new(settings, framing, rules))
+        }
     }
 }
 
@@ -164,6 +188,19 @@ impl PushPort {
         self.room = room;
     }
 
+    /// What is to be kept in the outbox, by key, and what was kept there.
+    pub fn counter_keys(&self) -> [String; 2] {
+        ["sender", "counter"].map(|what| format!("port {} {what}", self.settings.name))
+    }
+
+    /// Pushes that were taken before this process are not taken again.
+    pub fn resume(&mut self, kept: [Option<i64>; 2]) {
+        let [sender, counter] = kept;
+        if let (Some(sender), Some(Ok(counter))) = (sender, counter.map(u32::try_from)) {
+            self.hearing.resume((SystemTitle(sender.to_be_bytes()), counter));
+        }
+    }
+
     /// The port was opened anew: what came before ends nowhere.
     pub fn reopened(&mut self) {
         self.hearing.clear();
@@ -189,6 +226,9 @@ impl PushPort {
             Trouble::Empty => (MeterState::Refusing, format!("the telegrams hold no values: {hint}")),
             Trouble::NoIdentity => (MeterState::Refusing, format!("the telegrams name no meter; {hint}")),
             Trouble::Crc => (MeterState::Silent, format!("no telegram with a right CRC for {period_s} s: {hint}")),
+            Trouble::NoKey => (MeterState::Refusing, format!("the telegrams are encrypted: {hint}")),
+            Trouble::Protection => (MeterState::Refusing, format!("the telegrams cannot be verified: {hint}")),
+            Trouble::Replayed => (MeterState::Refusing, format!("the telegrams are no new ones: {hint}")),
         };
         self.inventory.trouble(&self.settings.name, state, &cause);
         (trouble, cause)
@@ -196,6 +236,7 @@ impl PushPort {
 
     pub fn receive(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Heard {
         let mut heard = Heard::default();
+        let counted = self.hearing.counter();
         for found in self.hearing.hear(octets, received_at) {
             match found {
                 Found::Telegram(telegram) => self.take(telegram, received_at, &mut heard),
@@ -205,6 +246,11 @@ impl PushPort {
                     heard.refused.push(refusal);
                 }
             }
+        }
+        let counter = self.hearing.counter().filter(|counter| Some(*counter) != counted);
+        if let (Some((SystemTitle(sender), counter)), Some(last)) = (counter, heard.requests.last_mut()) {
+            let values = [i64::from_be_bytes(sender), counter.into()];
+            last.cursors = self.counter_keys().into_iter().zip(values).collect();
         }
         heard
     }

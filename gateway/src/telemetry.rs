@@ -21,6 +21,8 @@ metrics! {
     DiskErrors, "counter", "gateway_outbox_disk_errors_total", "Seals and receipts that the disk did not take, or a damaged outbox";
     TelegramsRefused, "counter", "gateway_telegrams_refused_total", "Pushed telegrams of which nothing could be used";
     TelegramsCrcInvalid, "counter", "gateway_telegrams_crc_invalid_total", "Telegrams at ports refused since their CRC was wrong or missing";
+    TelegramsUnverified, "counter", "gateway_telegrams_unverified_total", "Encrypted telegrams refused since they are not what their meter sent, or less protected than set";
+    TelegramsReplayed, "counter", "gateway_telegrams_replayed_total", "Encrypted telegrams refused since their invocation counter has not risen";
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
     ReadsFailed, "counter", "gateway_meter_reads_failed_total", "Sessions that ended with an error";
@@ -34,7 +36,7 @@ metrics! {
     ProtectionErrors, "counter", "gateway_protection_errors_total", "Answers of meters that were not accepted: forged, replayed, of somebody else, protected too little";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
-    TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0";
+    TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0, DLMS";
     BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
     BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
     BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";

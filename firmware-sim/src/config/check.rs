@@ -194,6 +194,9 @@ impl MeterSection {
     }
 
     fn profiles(&self, protocol: Protocol) -> Result<Vec<ProfileSpec>, ConfigError> {
+        if protocol == Protocol::Mbus && self.medium == "electricity" {
+            return Ok(vec![ProfileSpec::monthly_billing(crate::speak::mbus::FROZEN_MAX)]);
+        }
         if !protocol.carries_profiles() {
             return Ok(Vec::new());
         }

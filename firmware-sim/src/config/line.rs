@@ -1,16 +1,18 @@
 //! The lines of meters that are read by bytes: medium, speed, how many meters share one, and the secrets.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use protocols::dlms::security::{Level, SecuritySuite};
+use protocols::dlms::security::{Key, Level, SecuritySuite};
 use protocols::iec62056_21::Baud;
 
 use super::check::password;
 use super::{ConfigError, MeterSection, PushEvery};
 use crate::nearest::unknown;
 use crate::speak::Protocol;
+use crate::speak::dlms_push::Framing;
 use crate::speak::line::LineSpeed;
+use crate::speak::mbus::Medium;
 use crate::speak::p1::{Dsmr, P1Settings};
 use crate::speak::publisher::Secret;
 use crate::speak::security::{Mechanism, SecuritySettings};
@@ -18,6 +20,7 @@ use crate::speak::sml::TimeForm;
 
 /// 8N1: start, data and stop bits.
 const BITS_PER_OCTET: u32 = 10;
+const BITS_PER_OCTET_8E1: u32 = 11;
 const BAUD_MAX: u32 = 4_000_000;
 /// Every meter of a line hears every octet.
 const METERS_PER_LINE_MAX: u32 = 1_000;
@@ -44,6 +47,24 @@ pub struct LineSettings {
     pub block_check: bool,
     /// At which a meter of IEC 62056-21 is called, and which it offers.
     pub rates: (Baud, Baud),
+    pub mbus: MbusSettings,
+    pub framing: Framing,
+    /// `None`: nothing is encrypted.
+    pub keys: Option<KeyFiles>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MbusSettings {
+    pub medium: Medium,
+    pub baud: protocols::mbus::Baud,
+    pub primary_first: u8,
+}
+
+/// Keys of all meters of a group; what is not set, each has of its own.
+#[derive(Debug, Clone, Default)]
+pub struct KeyFiles {
+    pub encryption: Option<(PathBuf, Key)>,
+    pub authentication: Option<(PathBuf, Key)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +88,11 @@ impl MeterSection {
         }
         let meters_per_line = self.meters_per_line(protocol)?;
         let lines = self.count.div_ceil(meters_per_line);
-        let baud = self.baud.unwrap_or(if protocol == Protocol::P1 { 115_200 } else { 9_600 });
+        let baud = self.baud.unwrap_or(match protocol {
+            Protocol::P1 => 115_200,
+            Protocol::Mbus | Protocol::DlmsPush => 2_400,
+            _ => 9_600,
+        });
         if !(50..=BAUD_MAX).contains(&baud) {
             return Err(ConfigError::plain(format!("baud {baud} is not from 50 to {BAUD_MAX}")));
         }
@@ -83,7 +108,10 @@ impl MeterSection {
         }
         Ok(Some(LineSettings {
             medium: self.medium(protocol, lines, baud)?,
-            speed: self.pace.then_some(LineSpeed { baud, bits_per_octet: BITS_PER_OCTET }),
+            speed: match protocol {
+                Protocol::Mbus => Some(LineSpeed { baud, bits_per_octet: BITS_PER_OCTET_8E1 }),
+                _ => self.pace.then_some(LineSpeed { baud, bits_per_octet: BITS_PER_OCTET }),
+            },
             meters_per_line,
             hdlc_address_first: address_first,
             hdlc_information_octets_max: octets,
@@ -93,14 +121,17 @@ impl MeterSection {
             sml_time: self.sml_time()?,
             block_check: self.block_check,
             rates: if protocol == Protocol::Iec62056_21 { self.rates(baud)? } else { (Baud::B300, Baud::B300) },
+            mbus: self.mbus(protocol, baud, meters_per_line)?,
+            framing: self.framing(protocol)?,
+            keys: self.keys(protocol)?,
         }))
     }
 
     fn meters_per_line(&self, protocol: Protocol) -> Result<u32, ConfigError> {
         let all = self.count.clamp(1, METERS_PER_LINE_MAX);
-        let meters = self
-            .meters_per_line
-            .unwrap_or(if matches!(protocol, Protocol::DlmsHdlc | Protocol::Iec62056_21) { all } else { 1 });
+        let meters = self.meters_per_line.unwrap_or(
+            if matches!(protocol, Protocol::DlmsHdlc | Protocol::Iec62056_21 | Protocol::Mbus) { all } else { 1 },
+        );
         match (protocol, meters) {
             (_, 0) => Err(ConfigError::plain("meters_per_line 0 is below 1")),
             (protocol, 2..) if protocol.pushes_at_port() => {
@@ -191,6 +222,54 @@ impl MeterSection {
         Ok(Some(SecuritySettings { mechanism, suite, level }))
     }
 
+    fn mbus(&self, protocol: Protocol, baud: u32, meters_per_line: u32) -> Result<MbusSettings, ConfigError> {
+        use protocols::mbus::{Baud, PRIMARY_MAX};
+        let (medium, primary_first) = (self.medium.parse::<Medium>()?, self.primary_address_first);
+        let found = Baud::ALL.into_iter().find(|known| known.bits_per_second() == baud);
+        let baud = found.unwrap_or(Baud::B2400);
+        if protocol == Protocol::Mbus {
+            if found.is_none() {
+                let all = Baud::ALL.map(|baud| baud.bits_per_second().to_string()).join(", ");
+                let message = format!("{} baud is no rate of M-Bus", self.baud.unwrap_or_default());
+                return Err(ConfigError::hinted(message, format!("one of {all}")));
+            }
+            let last = u32::from(primary_first) + meters_per_line.min(self.count) - 1;
+            if primary_first > 0 && last > u32::from(PRIMARY_MAX) {
+                let message = format!("primary addresses up to {last} do not exist");
+                let hint = "set meters_per_line, or primary_address_first = 0 for secondary addresses only";
+                return Err(ConfigError::hinted(message, hint));
+            }
+        }
+        Ok(MbusSettings { medium, baud, primary_first })
+    }
+
+    fn framing(&self, protocol: Protocol) -> Result<Framing, ConfigError> {
+        match self.framing.as_str() {
+            "hdlc" => Ok(Framing::Hdlc),
+            "mbus" if protocol == Protocol::DlmsPush => Ok(Framing::Mbus),
+            "mbus" => Err(ConfigError::plain("framing goes with protocol dlms-push")),
+            other => Err(unknown("framing", other, ["hdlc", "mbus"]).into()),
+        }
+    }
+
+    fn keys(&self, protocol: Protocol) -> Result<Option<KeyFiles>, ConfigError> {
+        let (encryption, authentication) = (&self.encryption_key_file, &self.authentication_key_file);
+        if !self.encrypted {
+            return match (encryption, authentication) {
+                (None, None) => Ok(None),
+                _ => Err(ConfigError::hinted("a key file is set, and nothing is encrypted", "set encrypted = true")),
+            };
+        }
+        if !matches!(protocol, Protocol::Mbus | Protocol::P1 | Protocol::DlmsPush) {
+            return Err(ConfigError::plain(format!("encrypted does not go with protocol {}", protocol.name())));
+        }
+        if authentication.is_some() && protocol != Protocol::DlmsPush {
+            return Err(ConfigError::plain("authentication_key_file goes with protocol dlms-push"));
+        }
+        let read = |path: &Option<PathBuf>| path.as_deref().map(key_in).transpose();
+        Ok(Some(KeyFiles { encryption: read(encryption)?, authentication: read(authentication)? }))
+    }
+
     fn dsmr(&self) -> Result<Dsmr, ConfigError> {
         match self.dsmr.as_str() {
             "5.0" => Ok(Dsmr::V5),
@@ -230,4 +309,12 @@ impl MeterSection {
             (None, None, _) => Ok(PushEvery::WallMs(1_000)),
         }
     }
+}
+
+/// A key and the file that it stands in.
+fn key_in(path: &Path) -> Result<(PathBuf, Key), ConfigError> {
+    let Secret(text) = password(path)?;
+    let key = Key::from_hex(&text).ok().filter(|key| key.bits() == 128);
+    let message = || format!("{} holds no key", path.display());
+    key.map(|key| (path.to_owned(), key)).ok_or_else(|| ConfigError::hinted(message(), "32 hexadecimal digits"))
 }

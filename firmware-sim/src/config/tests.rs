@@ -185,3 +185,48 @@ fn a_password_is_never_shown() {
     assert_eq!(fleet.broker.password.as_ref().map(|secret| secret.0.as_str()), Some("open sesame"));
     assert!(!format!("{fleet:?}").contains("sesame"));
 }
+
+/// Negative control: do not look at the last primary address.
+#[test]
+fn meters_of_m_bus_and_encrypted_pushes_are_read_or_refused_with_a_hint() {
+    use crate::speak::dlms_push::Framing;
+    use crate::speak::mbus::Medium;
+    let fleet = check(
+        r#"
+        [[meters]]
+        count = 3
+        protocol = "mbus"
+        medium = "heat"
+        primary_address_first = 5
+        encrypted = true
+        [[meters]]
+        count = 2
+        protocol = "mbus"
+        medium = "electricity"
+        primary_address_first = 0
+        baud = 300
+        [[meters]]
+        protocol = "dlms-push"
+        framing = "mbus"
+        "#,
+    )
+    .unwrap();
+    let line = |group: usize| fleet.groups[group].line.clone().unwrap();
+    assert_eq!((line(0).mbus.medium, line(0).mbus.primary_first, line(0).meters_per_line), (Medium::Heat, 5, 3));
+    assert!(line(0).keys.is_some() && line(1).keys.is_none());
+    assert_eq!(line(1).speed.map(|speed| (speed.baud, speed.bits_per_octet)), Some((300, 11)));
+    assert_eq!((fleet.groups[0].profiles.len(), fleet.groups[1].profiles.len()), (0, 1));
+    assert_eq!((line(2).framing, line(2).speed), (Framing::Mbus, None));
+    for (text, expected) in [
+        ("protocol = \"mbus\"\nmedium = \"wate\"", "did you mean \"water\"?"),
+        ("protocol = \"mbus\"\nbaud = 1000", "one of 300, 600, 1200"),
+        ("protocol = \"mbus\"\ncount = 251", "or primary_address_first = 0"),
+        ("protocol = \"dlms-push\"\nframing = \"hdlcc\"", "did you mean \"hdlc\"?"),
+        ("protocol = \"mbus\"\nencryption_key_file = \"/x\"", "set encrypted = true"),
+    ] {
+        assert!(hint(&format!("[[meters]]\n{text}")).contains(expected), "{text}");
+    }
+    for refused in ["protocol = \"sml\"\nencrypted = true", "protocol = \"mbus\"\nfaults = { line-noise = 0.1 }"] {
+        assert!(check(&format!("[[meters]]\n{refused}")).is_err(), "{refused}");
+    }
+}

@@ -6,20 +6,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocols::hdlc::HdlcAddress;
+use protocols::mbus;
+use protocols::p1::AUTHENTICATION_KEY;
 use protocols::wrapper::ALL_STATION;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::d0::D0Feed;
 use super::dlms::{DlmsAddress, DlmsLine, LineMeter, PUBLIC_CLIENT, READER_CLIENT};
+use super::dlms_push::DlmsFeed;
 use super::iec62056_21::{CalledLine, CalledMeter, device_address};
 use super::line::{Listener, Medium};
+use super::mbus::{BusLine, BusMeter, Model};
 use super::p1::{TelegramFeed, gas_meter_id};
 use super::port::{Feed, PushPort, Schedule};
+use super::seal::{Seal, encryption_key};
 use super::security::MeterSecurity;
 use super::sml::{SmlFeed, sml_meter_id};
 use super::{LinePlace, Place, Protocol};
-use crate::config::{Group, LineMedium, LineSettings, PushEvery};
+use crate::config::{Group, LineMedium, LineSettings, MbusSettings, PushEvery};
 use crate::pace::Pace;
 use crate::rng::mix_below;
 use crate::station::Station;
@@ -96,6 +101,8 @@ impl Lines {
                 self.start_pushing(group, settings, member, line, around);
             } else if group.protocol == Protocol::Iec62056_21 {
                 self.start_called(group, settings, sharing, line, around);
+            } else if group.protocol == Protocol::Mbus {
+                self.start_polled(group, settings, sharing, line, around);
             } else {
                 self.start_dlms(group, settings, sharing, line, around);
             }
@@ -156,9 +163,17 @@ impl Lines {
                 let feed = station.at(start_at, |meter| D0Feed::new(meter, seed, settings.block_check, faults));
                 self.start_port(group, settings, member, feed, (listener, place), around);
             }
+            Protocol::DlmsPush => {
+                let seal = settings.keys.as_ref().map(|keys| Seal::new(keys, None, station.id(), seed, &mut place));
+                let feed = station.at(start_at, |meter| DlmsFeed::new(meter, seed, settings.framing, seal, faults));
+                self.start_port(group, settings, member, feed, (listener, place), around);
+            }
             _ => {
                 place.gas_meter = settings.p1.has_gas.then(|| gas_meter_id(station.id()).to_string());
-                let feed = station.at(start_at, |meter| TelegramFeed::new(meter, seed, settings.p1, faults));
+                let luxembourg = || Some(AUTHENTICATION_KEY.into());
+                let keys = settings.keys.as_ref();
+                let seal = keys.map(|keys| Seal::new(keys, luxembourg(), station.id(), seed, &mut place));
+                let feed = station.at(start_at, |meter| TelegramFeed::new(meter, seed, settings.p1, seal, faults));
                 self.start_port(group, settings, member, feed, (listener, place), around);
             }
         }
@@ -208,6 +223,35 @@ impl Lines {
             self.places.push(Place::Line(place));
         }
         let line = CalledLine { listener, meters, faults: group.faults, seed };
+        self.tasks.push(tokio::spawn(line.run(around.stopping.clone())));
+    }
+
+    fn start_polled(
+        &mut self,
+        group: &Group,
+        settings: &LineSettings,
+        sharing: Vec<Member>,
+        (listener, place): (Listener, LinePlace),
+        around: &Surroundings,
+    ) {
+        let seed = sharing.first().map_or(0, |member| member.seed);
+        let MbusSettings { medium, baud, primary_first } = settings.mbus;
+        let mut meters = Vec::with_capacity(sharing.len());
+        for (index, Member { station, seed }) in (0..).zip(sharing) {
+            let primary = if primary_first > 0 { primary_first + index } else { 0 };
+            let mut place = LinePlace { baud: Some(baud.bits_per_second()), ..place.clone() };
+            let key = settings.keys.as_ref().map(|keys| encryption_key(keys, seed, &mut place));
+            let key = key.map(|key| mbus::Key::try_from(&key).expect("the settings allow no other length"));
+            let model = Model::new(station.clone(), around.truth.clone(), seed, medium, key);
+            let address = model.address();
+            place.primary_address = Some(primary);
+            place.secondary_address = Some(mbus::Selection::from(address).to_string());
+            place.identity = Some(model.meter_id().to_string());
+            self.places.push(Place::Line(place));
+            meters.push(BusMeter::new(station, mbus::SlaveConfig::new(primary, address, baud), model));
+        }
+        let (speed, faults, origin) = (settings.speed, group.faults, tokio::time::Instant::now());
+        let line = BusLine { listener, meters, speed, faults, seed, origin };
         self.tasks.push(tokio::spawn(line.run(around.stopping.clone())));
     }
 

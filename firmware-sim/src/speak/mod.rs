@@ -2,7 +2,8 @@
 //! its [`Station`](crate::station::Station).
 //!
 //! A personality that pushes over a broker gives a feed that the fleet's steward asks when due ([`cad`]); one that speaks on a
-//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`]; [`p1`], [`sml`] and [`d0`], which push at a [`port`]).
+//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`], [`mbus`]; [`p1`], [`sml`], [`d0`] and [`dlms_push`], which push
+//! at a [`port`], sealed or not).
 //! To add one: a file here, a [`Protocol`] with its name and what it can suffer, and its start in `run.rs` or, if it has a line,
 //! in [`lines`].
 
@@ -10,14 +11,17 @@ mod attend;
 pub mod cad;
 pub mod d0;
 pub mod dlms;
+pub mod dlms_push;
 pub mod iec62056_21;
 pub mod line;
 pub mod lines;
+pub mod mbus;
 pub mod objects;
 pub mod p1;
 pub mod port;
 pub mod publisher;
 mod readout;
+pub mod seal;
 pub mod security;
 pub mod sml;
 
@@ -47,10 +51,14 @@ pub enum Protocol {
     D0,
     /// IEC 62056-21, several meters on one line.
     Iec62056_21,
+    /// M-Bus, several meters on one line.
+    Mbus,
+    /// Data-notifications of DLMS, unasked.
+    DlmsPush,
 }
 
 impl Protocol {
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::None, "none"),
         (Self::Cad, "cad"),
         (Self::DlmsTcp, "dlms-tcp"),
@@ -59,6 +67,8 @@ impl Protocol {
         (Self::Sml, "sml"),
         (Self::D0, "d0"),
         (Self::Iec62056_21, "iec62056-21"),
+        (Self::Mbus, "mbus"),
+        (Self::DlmsPush, "dlms-push"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -72,12 +82,12 @@ impl Protocol {
 
     /// Whether its bytes pass over a line of their own.
     pub const fn has_line(self) -> bool {
-        matches!(self, Self::DlmsTcp | Self::DlmsHdlc | Self::Iec62056_21) || self.pushes_at_port()
+        matches!(self, Self::DlmsTcp | Self::DlmsHdlc | Self::Iec62056_21 | Self::Mbus) || self.pushes_at_port()
     }
 
     /// Whether it has a port of its own and sends by itself.
     pub const fn pushes_at_port(self) -> bool {
-        matches!(self, Self::P1 | Self::Sml | Self::D0)
+        matches!(self, Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush)
     }
 
     /// Whether a fault can show in this protocol. Damage that a reader could not tell from a true value is left out: MQTT
@@ -85,7 +95,7 @@ impl Protocol {
     /// which a clock that jumps back would make. Two octets that are lost from a block may leave its check as it was.
     pub const fn suffers(self, fault: Fault) -> bool {
         match (self, fault) {
-            (Self::P1 | Self::Sml | Self::D0, Fault::ClockJump) => false,
+            (Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush, Fault::ClockJump) => false,
             (_, fault) if fault.is_of_meter() => true,
             (Self::None, _) => false,
             (Self::Cad, fault) => {
@@ -96,6 +106,12 @@ impl Protocol {
             (_, fault) if fault.is_of_security() => false,
             (Self::DlmsHdlc, fault) => !matches!(fault, Fault::Duplicate),
             (Self::Iec62056_21, fault) => !matches!(fault, Fault::Duplicate | Fault::DroppedBytes),
+            // The check of M-Bus has eight bits, which damage may leave as they were.
+            (Self::Mbus, fault) => {
+                matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::WrongCrc | Fault::Echo)
+            }
+            // A frame that lost octets, or the start of another in noise, would take the next push along.
+            (Self::DlmsPush, fault) => matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::WrongCrc),
             (Self::P1 | Self::Sml | Self::D0, fault) => !matches!(fault, Fault::Duplicate | Fault::Echo),
         }
     }
@@ -132,6 +148,7 @@ impl From<&MeterId> for MeterText {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "one for each meter, made at the start")]
 pub enum Place {
     Nowhere {},
     /// Published on a broker.
@@ -171,6 +188,18 @@ pub struct LinePlace {
     pub password: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
+    /// On M-Bus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub primary_address: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secondary_address: Option<String>,
+    /// Printed where the meter was given one by the seed, as a password is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system_title: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security: Option<security::SecurityPlace>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,7 +222,12 @@ impl std::fmt::Display for Place {
 impl std::fmt::Display for LinePlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.address.as_deref().or(self.path.as_deref()).unwrap_or("-"))?;
-        let numbers = [("wport", self.wport), ("hdlc", self.hdlc_address), ("client", self.client.map(u16::from))];
+        let numbers = [
+            ("wport", self.wport),
+            ("hdlc", self.hdlc_address),
+            ("client", self.client.map(u16::from)),
+            ("primary", self.primary_address.map(u16::from)),
+        ];
         for (name, number) in numbers {
             if let Some(number) = number {
                 write!(f, " {name} {number}")?;
@@ -204,6 +238,10 @@ impl std::fmt::Display for LinePlace {
             ("password", &self.password),
             ("password in", &self.password_file),
             ("security", &self.security.as_ref().map(|security| security.authentication.to_owned())),
+            ("secondary", &self.secondary_address),
+            ("key", &self.encryption_key),
+            ("authentication key", &self.authentication_key),
+            ("title", &self.system_title),
             ("gas", &self.gas_meter),
             ("identity", &self.identity),
         ];

@@ -14,14 +14,15 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::agenda::Agenda;
-use crate::config::metering::{Addressing, CallSettings, MeterSettings};
+use crate::config::metering::{Addressing, BusSettings, CallSettings, MeterSettings};
 use crate::link::ByteLink;
+use crate::reading::bus::Bus;
 use crate::reading::call::Call;
-use crate::reading::called;
 use crate::reading::counters::{associate, conclude};
 use crate::reading::memory::MeterMemory;
 use crate::reading::session::{Order, SessionError, SessionParts, Visited, visit};
 use crate::reading::talk::Talk;
+use crate::reading::{called, polled};
 use crate::telemetry::Metric;
 
 /// The line lends itself; the reply gives it back.
@@ -139,8 +140,10 @@ impl Core {
         octet_time_us: u32,
         order: &Order<'_>,
     ) -> Result<Visited, SessionError> {
-        if let Addressing::Iec62056_21(call) = &self.settings.addressing {
-            return self.call(link, &call.clone(), order).await;
+        match &self.settings.addressing {
+            Addressing::Iec62056_21(call) => return self.call(link, &call.clone(), order).await,
+            Addressing::Mbus(bus) => return self.poll(link, &bus.clone(), order).await,
+            Addressing::Wrapper { .. } | Addressing::Hdlc { .. } => {}
         }
         let mut talk = Talk::new(link, &self.settings, octet_time_us, order.deadline)?;
         let (parts, settings, memory) = (&*self.parts, &*self.settings, &mut self.memory);
@@ -178,6 +181,17 @@ impl Core {
             Err(_) => call.hang_up().await,
         }
         outcome
+    }
+
+    /// The same by M-Bus, where nothing has to be ended.
+    async fn poll(
+        &mut self,
+        link: &mut dyn ByteLink,
+        settings: &BusSettings,
+        order: &Order<'_>,
+    ) -> Result<Visited, SessionError> {
+        let mut bus = Bus::new(link, settings, order.deadline)?;
+        polled::visit(&self.parts, &self.settings, settings, &mut self.memory, &mut bus, order).await
     }
 
     fn failed(&mut self, error: &SessionError) {

@@ -1,4 +1,4 @@
-//! A port at which a meter pushes telegrams: P1, SML, D0.
+//! A port at which a meter pushes telegrams: P1, SML, D0, DLMS.
 //!
 //! Owns: the medium and the [`PushPort`]. Fed by: the meter. Feeds: the outbox. Bound: one portion of bytes and what it says; while
 //! the outbox does not take that, the port is not read, and the meter will say most of it again. On failure of the medium:
@@ -74,6 +74,9 @@ pub async fn run(parts: PortParts, settings: Arc<PortSettings>, mut running: wat
 async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
     let session = &parts.session;
     let mut port = PushPort::new(settings.clone(), session.inventory.clone());
+    if settings.keys.is_some() {
+        port.resume(kept(session, port.counter_keys()).await);
+    }
     let medium = (parts.medium)(&settings.medium);
     let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
     let mut recurring = Recurring::default();
@@ -94,6 +97,19 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
         let pause = backoff.pause();
         warn!(port = %settings.name, error = %cause, ?pause, "the port is closed and will be opened again");
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Asked until the outbox answers: without it, what was recorded before could be played back.
+async fn kept(session: &SessionParts, keys: [String; 2]) -> [Option<i64>; 2] {
+    loop {
+        let [first, second] = keys.clone();
+        let asked = session.outbox.run(0, move |outbox| Ok([outbox.cursor(&first)?, outbox.cursor(&second)?]));
+        match asked.await {
+            Ok(kept) => return kept,
+            Err(error) => warn!(%error, "how far the meter has counted its pushes cannot be read; it is tried again"),
+        }
+        tokio::time::sleep(STORE_PAUSE).await;
     }
 }
 
@@ -150,8 +166,10 @@ fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurrin
     session.metrics.add(Metric::TelegramsRead, *telegrams);
     session.metrics.add(Metric::FieldProblems, problems.len() as u64);
     session.metrics.add(Metric::TelegramsRefused, refused.len() as u64);
-    let of_crc = refused.iter().filter(|refusal| refusal.trouble == Trouble::Crc);
-    session.metrics.add(Metric::TelegramsCrcInvalid, of_crc.count() as u64);
+    let of = |trouble| refused.iter().filter(|refusal| refusal.trouble == trouble).count() as u64;
+    session.metrics.add(Metric::TelegramsCrcInvalid, of(Trouble::Crc));
+    session.metrics.add(Metric::TelegramsUnverified, of(Trouble::Protection));
+    session.metrics.add(Metric::TelegramsReplayed, of(Trouble::Replayed));
     let now = session.clock.monotonic();
     for Refusal { trouble, text } in refused {
         if let Some(times) = recurring.count(*trouble, now) {
@@ -170,6 +188,7 @@ fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurrin
 async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreRequest) {
     let session = &parts.session;
     request.untrusted = session.trust.untrusted();
+    request.cursors_as_of = session.outbox.cursors_epoch();
     let mut told = Recurring::default();
     loop {
         match session.outbox.store(request.clone()).await {

@@ -7,29 +7,40 @@
 
 mod input;
 mod lines;
+mod mbus;
 mod push;
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::ValueEnum;
+use protocols::dlms::security::Key;
 use protocols::metering::{MeterId, Quality, Quantity, TelegramReading, UtcMillis};
 
 pub use input::read_input;
 
+use crate::config::metering::PushKeys;
+use crate::config::ports::dlms_key;
+use crate::push::seal::Seal;
+
 /// What the octets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DecodeProtocol {
-    /// DSMR and e-MUCS telegrams.
+    /// DSMR and e-MUCS telegrams; with --key, in ciphered blocks.
     P1,
     /// SML files with their transport.
     Sml,
     /// Read-outs and D0 pushes, or bare data lines.
     #[value(name = "iec62056-21")]
     Iec62056_21,
-    /// One plain DataNotification.
+    /// One DataNotification, plain or ciphered.
     Dlms,
-    /// Plain DataNotifications in HDLC frames.
+    /// DataNotifications in HDLC frames.
     Hdlc,
+    /// Wired M-Bus: telegrams of meters, and DataNotifications in long frames.
+    Mbus,
+    /// Frames of wireless M-Bus, of format A, B, or without CRCs.
+    Wmbus,
 }
 
 /// How they are read.
@@ -40,6 +51,32 @@ pub struct DecodeSettings {
     /// When they arrived: the stamp of what has none.
     pub received_at: UtcMillis,
     pub accept_invalid_crc: bool,
+    /// Of what is encrypted. Without the key of authentication nobody knows whether it was altered, and it is marked so.
+    pub key: Option<Key>,
+    pub authentication_key: Option<Key>,
+}
+
+impl DecodeSettings {
+    /// How pushes are protected.
+    fn seal(&self) -> Seal {
+        let keys = self.key.clone().map(|encryption| PushKeys {
+            encryption,
+            accept_unauthenticated: self.authentication_key.is_none(),
+            authentication: self.authentication_key.clone(),
+            sender: None,
+        });
+        Seal::new(keys.as_ref())
+    }
+
+    /// Of a meter on M-Bus.
+    fn mbus_key(&self) -> Option<protocols::mbus::Key> {
+        self.key.as_ref().and_then(|key| protocols::mbus::Key::try_from(key).ok())
+    }
+}
+
+/// A key in a file that nobody else may read: 32 or 64 hexadecimal digits.
+pub fn read_key(option: &str, path: &Path) -> anyhow::Result<Key> {
+    Ok(dlms_key("decode", option, path)?)
 }
 
 /// One line of the answer.
@@ -62,8 +99,12 @@ enum Said {
 
 impl Said {
     fn reading(meter: &MeterId, reading: &TelegramReading) -> Self {
+        Self::of(Some(meter), reading)
+    }
+
+    fn of(meter: Option<&MeterId>, reading: &TelegramReading) -> Self {
         let TelegramReading { code, captured_at, quantity, quality, .. } = reading;
-        let (code, meter) = (code.to_string(), Some(meter.clone()));
+        let (code, meter) = (code.to_string(), meter.cloned());
         Self::Reading { meter, code, captured_at: *captured_at, quantity: *quantity, quality: *quality }
     }
 
@@ -94,11 +135,14 @@ pub fn decode(
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let said = match protocol {
+        DecodeProtocol::P1 if settings.key.is_some() => lines::ciphered_p1(&octets, settings),
         DecodeProtocol::P1 => lines::p1(octets, settings),
         DecodeProtocol::Sml => lines::sml(&octets, settings),
         DecodeProtocol::Iec62056_21 => lines::iec62056_21(octets, settings),
-        DecodeProtocol::Dlms => push::notification(&octets, 0, settings),
+        DecodeProtocol::Dlms => push::Pushes::new(settings).notification(&octets, 0),
         DecodeProtocol::Hdlc => push::frames(&octets, settings),
+        DecodeProtocol::Mbus => mbus::frames(&octets, settings),
+        DecodeProtocol::Wmbus => mbus::wireless(&octets, settings),
     };
     for one in &said {
         writeln!(out, "{}", one.json())?;
@@ -109,7 +153,7 @@ pub fn decode(
     let hint = if said.iter().any(|one| matches!(one, Said::Error { is_nameless: true, .. })) {
         "name the meter with --meter"
     } else {
-        "is it this protocol, and are the octets whole? Encrypted pushes are not decoded"
+        "is it this protocol, and are the octets whole? What is encrypted needs --key and --auth-key"
     };
     anyhow::bail!("nothing could be decoded\nhint: {hint}")
 }

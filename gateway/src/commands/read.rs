@@ -1,6 +1,8 @@
 //! `read`: one meter, once, to the screen; at a port, the next telegram.
 
+mod answer;
 mod called;
+mod polled;
 mod port;
 
 use std::io::Write;
@@ -43,8 +45,10 @@ pub async fn read(
         return port::hear(port, obis, json, out).await;
     }
     let (plan, meter) = find(checked, name)?;
-    if let Addressing::Iec62056_21(call) = &meter.addressing {
-        return called::read(plan, &meter, call, obis, json, out).await;
+    match &meter.addressing {
+        Addressing::Iec62056_21(call) => return called::read(plan, &meter, call, obis, json, out).await,
+        Addressing::Mbus(bus) => return polled::read(plan, &meter, bus, obis, json, out).await,
+        Addressing::Wrapper { .. } | Addressing::Hdlc { .. } => {}
     }
     let codes = codes(&meter, obis)?;
     let clock: SharedClock = Arc::new(SystemClock::new());

@@ -6,6 +6,7 @@ use protocols::iec62056_21::{
     Baud, ClientConfig, DeviceAddress, LocalTime, MeterClock, Password, ProfileLabel, ReadLevel, Settings, StampForm,
 };
 
+use super::bus::refuse_bus_settings;
 use super::metering::{
     Addressing, CallSettings, LineSection, MediumSettings, MeterSection, QuirksSection, StampFormName, value,
 };
@@ -37,6 +38,7 @@ pub(super) fn check_call(
         return Err(value(at, message, "set address, or remove them"));
     }
     refuse_security_settings(at, section)?;
+    refuse_bus_settings(at, section)?;
     let other = QuirksSection { label_at_start: false, ..section.quirks };
     if other != QuirksSection::default() {
         let hint = "those of IEC 62056-21 are label_at_start and line_quirks";
@@ -59,7 +61,7 @@ pub(super) fn check_call(
         ..ClientConfig::new(address)
     };
     let lines = Settings {
-        clock: clock(at, section)?,
+        clock: meter_clock(at, section)?,
         profile_label: if section.quirks.label_at_start { ProfileLabel::Start } else { ProfileLabel::End },
         quirks: switch(&mut section.line_quirks, LINES),
         ..Settings::default()
@@ -89,8 +91,6 @@ pub(super) fn check_call(
 /// Refuses, in a section of another protocol, what has a meaning for this one only.
 pub(super) fn refuse_call_settings(at: &str, section: &MeterSection) -> Result<(), ConfigError> {
     let set = [
-        ("address", section.address.is_some()),
-        ("initial_baud", section.initial_baud.is_some()),
         ("baud_max", section.baud_max.is_some()),
         ("readout_character", section.readout_character.is_some()),
         ("wake_up_ms", section.wake_up_ms.is_some()),
@@ -99,14 +99,15 @@ pub(super) fn refuse_call_settings(at: &str, section: &MeterSection) -> Result<(
         ("profile_command", section.profile_command.is_some()),
         ("stamp_form", section.stamp_form.is_some()),
         ("full_codes", section.full_codes.is_some()),
-        ("line_quirks", !section.line_quirks.is_empty()),
     ];
-    match set.into_iter().find(|(_, is_set)| *is_set) {
+    refuse_set(at, &set, "IEC 62056-21", "set protocol = \"iec62056-21\", or remove it")
+}
+
+/// Refuses the first key that is set: it is one of another protocol.
+pub(super) fn refuse_set(at: &str, set: &[(&str, bool)], of: &str, hint: &str) -> Result<(), ConfigError> {
+    match set.iter().find(|(_, is_set)| *is_set) {
         None => Ok(()),
-        Some((key, _)) => {
-            let hint = "set protocol = \"iec62056-21\", or remove it";
-            Err(value(at, format!("{key} is a setting of IEC 62056-21"), hint))
-        }
+        Some((key, _)) => Err(value(at, format!("{key} is a setting of {of}"), hint)),
     }
 }
 
@@ -137,7 +138,8 @@ fn readout_character(at: &str, section: &mut MeterSection) -> Result<u8, ConfigE
     Err(value(at, format!("readout_character {character:?} asks for no read-out"), "\"0\", or \"6\" to \"9\""))
 }
 
-fn clock(at: &str, section: &MeterSection) -> Result<MeterClock, ConfigError> {
+/// Of a meter whose stamps do not say their zone.
+pub(super) fn meter_clock(at: &str, section: &MeterSection) -> Result<MeterClock, ConfigError> {
     let minutes = i32::from(section.utc_offset_minutes);
     match section.daylight_saving_minutes {
         0 => Ok(MeterClock::Fixed { offset_minutes: minutes }),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use protocols::hdlc::HdlcAddress;
 use protocols::iec62056_21::DeviceAddress;
+use protocols::mbus::{ANYBODY, Target};
 
 use super::metering::{Addressing, MediumSettings};
 
@@ -74,6 +75,7 @@ pub(super) struct Addresses {
     /// A line has hundreds of meters at the most: each is compared with each.
     hdlc: Vec<(String, Addressing, HdlcAddress)>,
     called: Vec<(String, DeviceAddress)>,
+    polled: Vec<(String, Target)>,
 }
 
 /// A meter that another section reaches, too: its name, what is wrong, what to do.
@@ -106,8 +108,28 @@ impl Addresses {
                 self.called.push((name.to_owned(), own.clone()));
                 taken.map_or(Ok(()), Err)
             }
+            Addressing::Mbus(bus) => {
+                let taken = self.polled.iter().find_map(|(other, its)| polled_together(other, *its, bus.target));
+                self.polled.push((name.to_owned(), bus.target));
+                taken.map_or(Ok(()), Err)
+            }
         }
     }
+}
+
+/// Whether a primary and a secondary address are those of one meter, only the meter knows.
+fn polled_together(other: &str, its: Target, own: Target) -> Option<Taken> {
+    let message = match (its, own) {
+        (Target::Primary(ANYBODY), _) | (_, Target::Primary(ANYBODY)) => {
+            format!("meter {other:?} answers too where one has the address 254")
+        }
+        (Target::Primary(its), Target::Primary(own)) if its == own => format!("meter {other:?} has the same address"),
+        (Target::Secondary(its), Target::Secondary(own)) if its.overlaps(own) => {
+            format!("meter {other:?} may be selected by both {its} and {own}")
+        }
+        _ => return None,
+    };
+    Some(Taken { message, hint: "give each its own address" })
 }
 
 fn same_device(other: &str, is_same_client: bool) -> Taken {

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocols::dlms::datetime::ClockRules;
+use protocols::dlms::security::{Key, SystemTitle};
 use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::iec62056_21::{self, ClientConfig, ReadLevel, ReadQuirks, StampForm};
-use protocols::metering::{Code, Kind, MeterId, ObisCode};
+use protocols::mbus;
+use protocols::metering::{Code, Kind, MeterId, ObisCode, Quantity};
 
 use super::security::SecuritySettings;
 
@@ -21,8 +23,8 @@ pub(super) use self::check::{
     PortParameters, check_address, check_lines, check_medium, check_name, check_serial, value,
 };
 pub use self::sections::{
-    LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, QuirksSection, ReadSection, Source,
-    StampFormName, Switch,
+    LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, PushFraming, QuirksSection,
+    ReadSection, Source, StampFormName, Switch,
 };
 
 /// Where bytes go.
@@ -45,6 +47,15 @@ pub enum Addressing {
     Wrapper { client: u16, server: u16 },
     Hdlc { client: ClientAddress, server: HdlcAddress },
     Iec62056_21(Arc<CallSettings>),
+    Mbus(Arc<BusSettings>),
+}
+
+/// How a meter on M-Bus is reached and understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusSettings {
+    pub target: mbus::Target,
+    pub master: mbus::MasterConfig,
+    pub readout: mbus::Settings,
 }
 
 /// How a meter is called and understood that speaks IEC 62056-21.
@@ -123,6 +134,7 @@ pub enum PushProtocol {
     P1,
     Sml { quirks: protocols::sml::Quirks },
     D0 { quirks: ReadQuirks, masked_parity: bool },
+    Dlms { framing: PushFraming, clock: ClockRules },
 }
 
 impl PushProtocol {
@@ -131,8 +143,19 @@ impl PushProtocol {
             Self::P1 => "p1",
             Self::Sml { .. } => "sml",
             Self::D0 { .. } => "d0",
+            Self::Dlms { .. } => "dlms",
         }
     }
+}
+
+/// How pushes are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushKeys {
+    pub encryption: Key,
+    /// `None`: the operator withholds it.
+    pub authentication: Option<Key>,
+    pub sender: Option<SystemTitle>,
+    pub accept_unauthenticated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -141,6 +164,10 @@ pub struct PortSettings {
     pub protocol: PushProtocol,
     pub medium: MediumSettings,
     pub accept_invalid_crc: bool,
+    /// `None`: pushes come in clear.
+    pub keys: Option<PushKeys>,
+    /// What one of a number without a unit of its own counts.
+    pub scaling: Vec<(Code, Quantity)>,
     pub every_s: u32,
     pub registers_every_s: u32,
     pub silent_after: Duration,

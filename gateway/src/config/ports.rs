@@ -1,14 +1,22 @@
 //! Ports at which meters push: what their sections mean once they hold together.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocols::dlms::datetime::ClockRules;
+use protocols::dlms::security::{Key, SystemTitle};
+use protocols::metering::{Code, Quantity, Unit};
+use protocols::p1::AUTHENTICATION_KEY;
+
 use super::ConfigError;
+use super::call::refuse_set;
 use super::distinct::Media;
+use super::keys::read_key;
 use super::metering::{
-    LinePlan, Parity, PortParameters, PortProtocol, PortSection, PortSettings, PushProtocol, Switch, check_medium,
-    check_name, check_serial, value,
+    LinePlan, Parity, PortParameters, PortProtocol, PortSection, PortSettings, PushKeys, PushProtocol, Switch,
+    check_medium, check_name, check_serial, value,
 };
 use super::quirks::{LINES, SML, refuse_unknown, switch};
 
@@ -19,6 +27,7 @@ impl PortProtocol {
             Self::P1 => (115_200, 8, Parity::None),
             Self::Sml => (9_600, 8, Parity::None),
             Self::D0 => (9_600, 7, Parity::Even),
+            Self::Dlms => (2_400, 8, Parity::Even),
         }
     }
 }
@@ -65,6 +74,12 @@ pub(super) fn check_ports(
             protocol,
             medium,
             accept_invalid_crc: section.accept_invalid_crc,
+            keys: check_keys(&at, section)?,
+            scaling: section
+                .scaling
+                .iter()
+                .map(|(code, counts)| scaling(&at, code, counts))
+                .collect::<Result<_, _>>()?,
             every_s: section.every_s,
             registers_every_s: section.registers_every_s,
             silent_after: Duration::from_secs(section.silent_after_s.into()),
@@ -77,9 +92,18 @@ pub(super) fn check_ports(
 }
 
 fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, ConfigError> {
+    let is_zoned = section.utc_offset_minutes != 0 || section.daylight_saving_minutes != 0;
     let PortSection { protocol, masked_parity, ref mut quirks, .. } = *section;
     if masked_parity && protocol != PortProtocol::D0 {
         return Err(value(at, "masked_parity is a setting of D0", "set protocol = \"d0\", or remove it"));
+    }
+    let of_dlms = [
+        ("framing", section.framing.is_some()),
+        ("scaling", !section.scaling.is_empty()),
+        ("utc_offset_minutes or daylight_saving_minutes", is_zoned),
+    ];
+    if protocol != PortProtocol::Dlms {
+        refuse_set(at, &of_dlms, "DLMS", "set protocol = \"dlms\", or remove it")?;
     }
     match protocol {
         PortProtocol::P1 => {
@@ -94,7 +118,76 @@ fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, C
             refuse_unknown(at, quirks, LINES.iter().map(|(name, _)| *name))?;
             Ok(PushProtocol::D0 { quirks: switch(quirks, LINES), masked_parity })
         }
+        PortProtocol::Dlms => {
+            refuse_unknown(at, quirks, std::iter::empty())?;
+            let framing = *section.framing.get_or_insert_default();
+            let (offset, saving) = (section.utc_offset_minutes, section.daylight_saving_minutes);
+            if offset.unsigned_abs() > 14 * 60 || saving.unsigned_abs() > 120 {
+                let message =
+                    format!("utc_offset_minutes = {offset} or daylight_saving_minutes = {saving} does not exist");
+                return Err(value(at, message, ""));
+            }
+            let clock = ClockRules { assume_offset_minutes: offset, assume_daylight_saving_minutes: saving };
+            Ok(PushProtocol::Dlms { framing, clock })
+        }
     }
+}
+
+fn check_keys(at: &str, section: &PortSection) -> Result<Option<PushKeys>, ConfigError> {
+    let PortSection { protocol, authentication_key_file, system_title, accept_unauthenticated, .. } = section;
+    let set = [
+        ("encryption_key_file", section.encryption_key_file.is_some()),
+        ("authentication_key_file", authentication_key_file.is_some()),
+        ("system_title", system_title.is_some()),
+        ("accept_unauthenticated", *accept_unauthenticated),
+    ];
+    if !matches!(protocol, PortProtocol::P1 | PortProtocol::Dlms) {
+        refuse_set(at, &set, "P1 and DLMS", "set protocol to one of them, or remove it")?;
+    }
+    let Some(path) = &section.encryption_key_file else {
+        refuse_set(at, &set, "encrypted pushes", "set encryption_key_file, or remove it")?;
+        return Ok(None);
+    };
+    let authentication = match (authentication_key_file, protocol) {
+        (Some(path), _) => Some(dlms_key(at, "authentication_key_file", path)?),
+        (None, PortProtocol::P1) if !accept_unauthenticated => Some(Key::from(AUTHENTICATION_KEY)),
+        (None, _) => None,
+    };
+    if authentication.is_none() && !accept_unauthenticated {
+        let hint =
+            "set it; where the operator withholds the key, accept_unauthenticated = true takes what nobody can verify";
+        return Err(value(at, "authentication_key_file is missing", hint));
+    }
+    let sender = system_title.as_deref().map(SystemTitle::from_hex).transpose();
+    let sender = sender.map_err(|_| value(at, "system_title is no title", "16 hexadecimal digits"))?;
+    let encryption = dlms_key(at, "encryption_key_file", path)?;
+    if authentication.as_ref().is_some_and(|key| key.bits() != encryption.bits()) {
+        return Err(value(at, "the keys are of different length", "both have 32 digits, or both 64"));
+    }
+    Ok(Some(PushKeys { encryption, authentication, sender, accept_unauthenticated: *accept_unauthenticated }))
+}
+
+/// Of 128 bits, or of 256 as suite 2 has them.
+pub(crate) fn dlms_key(at: &str, setting: &str, path: &Path) -> Result<Key, ConfigError> {
+    match read_key::<32>(at, setting, path) {
+        Ok(key) => Ok(Key::from(**key)),
+        Err(_) => read_key::<16>(at, setting, path).map(|key| Key::from(**key)),
+    }
+}
+
+/// `10 Wh`: what one of the number counts.
+fn scaling(at: &str, code: &str, counts: &str) -> Result<(Code, Quantity), ConfigError> {
+    let wrong =
+        |error: &dyn std::fmt::Display| value(at, format!("scaling of {code:?}: {error}"), "as \"10 Wh\" or \"0.1 V\"");
+    let of: Code = code.parse().map_err(|error| wrong(&error))?;
+    let (number, unit) =
+        counts.split_once(' ').ok_or_else(|| wrong(&format!("{counts:?} is no number with a unit")))?;
+    let unit: Unit = unit.trim().parse().map_err(|error| wrong(&error))?;
+    let quantity = Quantity::from_decimal(number, 0, unit).map_err(|error| wrong(&error))?.normal();
+    if quantity.mantissa == 0 {
+        return Err(wrong(&"0 counts nothing"));
+    }
+    Ok((of, quantity))
 }
 
 #[cfg(test)]

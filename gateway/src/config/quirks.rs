@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocols::iec62056_21::{ClientQuirks, ReadQuirks};
-use protocols::sml;
+use protocols::{mbus, sml};
 
 use super::ConfigError;
 use super::metering::value;
@@ -38,6 +38,12 @@ pub(super) const CONVERSATION: &[Quirk<ClientQuirks>] = &[
     ("accept_invalid_bcc", |quirks| &mut quirks.accept_invalid_bcc),
     ("any_answer_address", |quirks| &mut quirks.any_answer_address),
     ("acknowledge_readout", |quirks| &mut quirks.acknowledge_readout),
+];
+
+pub(super) const MBUS: &[Quirk<mbus::Quirks>] = &[
+    ("length_overflow", |quirks| &mut quirks.length_overflow),
+    ("season_by_calendar", |quirks| &mut quirks.season_by_calendar),
+    ("maker_extensions", |quirks| &mut quirks.maker_extensions),
 ];
 
 /// Switches the quirks that are known by these names, and fills in the others, so that what is printed is what is done. The names

@@ -1,11 +1,18 @@
-//! P1: DSMR and e-MUCS telegrams.
+//! P1: DSMR and e-MUCS telegrams, in clear or ciphered.
 
 use protocols::metering::{StampedBy, UtcMillis};
-use protocols::p1::{FrameError, LocalTime, Policy, Readout, ReadoutError, Scan, Settings, clear_even_parity, scan};
+use protocols::p1::{
+    CipheredScan, FrameError, Identification, LocalTime, Policy, Readout, ReadoutError, Scan, Settings,
+    clear_even_parity, scan, scan_ciphered,
+};
 
+use super::seal::{Opened, PeerCounter, Seal};
 use super::telegram::{Found, Hearing, Part, Telegram};
 use super::{Refusal, Trouble};
 use crate::config::metering::PortSettings;
+
+/// Meters send a block in one go.
+const GAP_MAX_MS: i64 = 1_000;
 
 pub(super) struct P1Hearing {
     settings: Settings,
@@ -51,6 +58,95 @@ impl Hearing for P1Hearing {
 
     fn clear(&mut self) {
         self.buffer.clear();
+    }
+
+    #[cfg(test)]
+    fn pending(&self) -> usize {
+        self.buffer.len()
+    }
+}
+
+/// Telegrams in ciphered blocks.
+pub(super) struct CipheredHearing {
+    settings: Settings,
+    seal: Seal,
+    buffer: Vec<u8>,
+    identification: Identification,
+    heard_at: Option<UtcMillis>,
+}
+
+impl CipheredHearing {
+    pub(super) fn new(port: &PortSettings) -> Self {
+        let P1Hearing { settings, buffer } = P1Hearing::new(port);
+        let (seal, identification) = (Seal::new(port.keys.as_ref()), Identification::default());
+        Self { settings, seal, buffer, identification, heard_at: None }
+    }
+
+    fn telegram(&self, opened: Opened, received_at: UtcMillis) -> Found {
+        let content = self.identification.join(opened.apdu);
+        let telegram = match protocols::p1::Telegram::parse(&content) {
+            Ok(telegram) => telegram,
+            Err(error) => return Found::Refused(Refusal { trouble: Trouble::Frame, text: error.to_string() }),
+        };
+        let mut readout = match Readout::decode(&telegram, &self.settings, received_at) {
+            Ok(readout) => readout,
+            Err(error) => return Found::Refused(refusal(&error)),
+        };
+        for reading in readout.meters.iter_mut().flat_map(|meter| &mut meter.readings) {
+            reading.quality = reading.quality.with(opened.quality);
+        }
+        Found::Telegram(readout.into())
+    }
+}
+
+impl Hearing for CipheredHearing {
+    fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found> {
+        // A block that stops for so long will not go on; in what is left of it none begins.
+        if self.heard_at.is_some_and(|at| received_at.since(at) >= GAP_MAX_MS) {
+            self.clear();
+        }
+        if !octets.is_empty() {
+            self.heard_at = Some(received_at);
+        }
+        self.buffer.extend_from_slice(octets);
+        let (mut found, mut done) = (Vec::new(), 0);
+        loop {
+            match scan_ciphered(&self.buffer[done..]) {
+                CipheredScan::NeedMore => break,
+                CipheredScan::Garbage { skip, .. } => {
+                    self.identification.take(&self.buffer[done..done + skip]);
+                    done += skip;
+                    found.push(Found::Noise);
+                }
+                CipheredScan::Block { apdu } => match self.seal.open(apdu) {
+                    Ok(opened) => {
+                        done += apdu.len();
+                        found.push(self.telegram(opened, received_at));
+                        self.identification.clear();
+                    }
+                    Err(refusal) => {
+                        // Perhaps no block begins here.
+                        done += 1;
+                        found.push(Found::Refused(refusal));
+                    }
+                },
+            }
+        }
+        self.buffer.drain(..done);
+        found
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.identification.clear();
+    }
+
+    fn counter(&self) -> Option<PeerCounter> {
+        self.seal.counter()
+    }
+
+    fn resume(&mut self, counter: PeerCounter) {
+        self.seal.resume(counter);
     }
 
     #[cfg(test)]

@@ -3,6 +3,7 @@
 use protocols::metering::{Event, MeterId, TelegramReading, UtcMillis};
 
 use super::Refusal;
+use super::seal::PeerCounter;
 
 /// What a telegram said.
 pub(crate) struct Telegram {
@@ -41,6 +42,12 @@ pub(crate) trait Hearing: Send {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found>;
     /// What came so far ends nowhere.
     fn clear(&mut self);
+    /// How far the meter has counted its encrypted pushes.
+    fn counter(&self) -> Option<PeerCounter> {
+        None
+    }
+    /// The same from before.
+    fn resume(&mut self, _: PeerCounter) {}
     /// Octets that wait for more.
     #[cfg(test)]
     fn pending(&self) -> usize;

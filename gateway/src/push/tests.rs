@@ -14,6 +14,8 @@ pub(super) fn settings() -> PortSettings {
         protocol: PushProtocol::P1,
         medium: MediumSettings::Tcp { address: "memory:1".to_owned(), connect_timeout: Duration::from_secs(1) },
         accept_invalid_crc: false,
+        keys: None,
+        scaling: Vec::new(),
         every_s: 60,
         registers_every_s: 900,
         silent_after: Duration::from_secs(60),

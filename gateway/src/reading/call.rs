@@ -6,43 +6,36 @@ use protocols::iec62056_21::{
     Client, ClientConfig, ClientEvent, DataBlock, Goal, Input, Output, Password, ReadRequest, SessionError,
 };
 use tokio::time::Instant;
-use tracing::{debug, trace};
+use tracing::debug;
 
 use super::talk::TalkError;
+use super::wire::Wire;
 use crate::link::ByteLink;
 
-/// The octets of one read from the medium.
-const RECEIVE_OCTETS: usize = 2048;
 /// For a farewell that nobody waits for: a few octets at 300 baud.
 const HANG_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// After a read-out a meter waits for 1,500 ms, at the rate of that, whether it is acknowledged, and hears no call.
 const AFTER_READ_OUT: Duration = Duration::from_secs(2);
 
 pub struct Call<'l> {
-    link: &'l mut dyn ByteLink,
+    wire: Wire<'l>,
     client: Client,
-    origin: Instant,
-    deadline: Instant,
     failure: Option<SessionError>,
     is_programming: bool,
     /// When the meter hears a call again.
     callable_at: Instant,
-    buffer: Box<[u8; RECEIVE_OCTETS]>,
 }
 
 impl<'l> Call<'l> {
     /// A conversation that ends by `deadline` at the latest. What has arrived before is thrown away.
     pub fn new(link: &'l mut dyn ByteLink, config: &ClientConfig, deadline: Instant) -> Result<Self, TalkError> {
-        link.clear_input().map_err(TalkError::Link)?;
-        let client = Client::new(config.clone());
-        let buffer = Box::new([0; RECEIVE_OCTETS]);
-        let (origin, failure, is_programming) = (Instant::now(), None, false);
-        Ok(Self { link, client, origin, deadline, failure, is_programming, callable_at: origin, buffer })
+        let (wire, client) = (Wire::new(link, deadline)?, Client::new(config.clone()));
+        Ok(Self { wire, client, failure: None, is_programming: false, callable_at: Instant::now() })
     }
 
     /// All that the meter reads out. Afterwards it may be called again.
     pub async fn read_out(&mut self) -> Result<DataBlock, TalkError> {
-        let called = self.client.sign_on(self.now(), Goal::Readout);
+        let called = self.client.sign_on(self.wire.now(), Goal::Readout);
         self.note(called);
         loop {
             if let ClientEvent::ReadOut(block) = self.next_event().await? {
@@ -57,13 +50,13 @@ impl<'l> Call<'l> {
         if self.is_programming {
             return Ok(());
         }
-        tokio::time::sleep_until(self.callable_at.min(self.deadline)).await;
-        let called = self.client.sign_on(self.now(), Goal::Programming);
+        self.wire.sleep_until(self.callable_at).await;
+        let called = self.client.sign_on(self.wire.now(), Goal::Programming);
         self.note(called);
         while !matches!(self.next_event().await?, ClientEvent::Programming { .. }) {}
         self.is_programming = true;
         let Some(password) = password else { return Ok(()) };
-        let sent = self.client.log_in(self.now(), password);
+        let sent = self.client.log_in(self.wire.now(), password);
         self.note(sent);
         while !matches!(self.next_event().await?, ClientEvent::LoggedIn) {}
         Ok(())
@@ -71,7 +64,7 @@ impl<'l> Call<'l> {
 
     /// In programming mode. The inner error is the meter's word on this object; the conversation goes on.
     pub async fn read(&mut self, request: &ReadRequest) -> Result<Result<DataBlock, String>, TalkError> {
-        let asked = self.client.read(self.now(), request);
+        let asked = self.client.read(self.wire.now(), request);
         self.note(asked);
         loop {
             match self.next_event().await? {
@@ -86,23 +79,23 @@ impl<'l> Call<'l> {
     pub async fn end(&mut self) -> Result<(), TalkError> {
         if self.is_programming {
             self.is_programming = false;
-            let left = self.client.sign_off(self.now());
+            let left = self.client.sign_off(self.wire.now());
             self.note(left);
             while self.next_event().await? != ClientEvent::SignedOff {}
         }
-        self.link.set_line(None).map_err(TalkError::Link)
+        self.wire.link.set_line(None).map_err(TalkError::Link)
     }
 
     /// Ends at once: says farewell, so that the meter leaves programming mode, and waits for nothing.
     pub async fn hang_up(mut self) {
-        self.client.abort(self.now());
+        self.client.abort(self.wire.now());
         let mut spoken = Duration::ZERO;
         let farewell = async {
             loop {
                 match self.client.poll() {
                     Output::Send(octets) => {
                         spoken += self.client.line().transmit_time(octets.len());
-                        if self.link.send(&octets).await.is_err() {
+                        if self.wire.link.send(&octets).await.is_err() {
                             return;
                         }
                     }
@@ -115,11 +108,7 @@ impl<'l> Call<'l> {
         };
         drop(tokio::time::timeout(HANG_UP_TIMEOUT, farewell).await);
         // A link that cannot be set any more shows when it is used next.
-        drop(self.link.set_line(None));
-    }
-
-    fn now(&self) -> Duration {
-        self.origin.elapsed()
+        drop(self.wire.link.set_line(None));
     }
 
     /// The outputs of a session are drained also after an error, so the error waits.
@@ -131,43 +120,24 @@ impl<'l> Call<'l> {
 
     async fn next_event(&mut self) -> Result<ClientEvent, TalkError> {
         loop {
-            // Checked in each round: a peer that never stops talking must not win over the deadline.
-            if Instant::now() >= self.deadline {
-                return Err(TalkError::OutOfTime);
-            }
+            self.wire.check_time()?;
             match self.client.poll() {
-                Output::Send(octets) => {
-                    trace!(octets = octets.len(), "sent");
-                    let sending = tokio::time::timeout_at(self.deadline, self.link.send(&octets)).await;
-                    sending.map_err(|_| TalkError::OutOfTime)?.map_err(TalkError::Link)?;
-                }
+                Output::Send(octets) => self.wire.send(&octets).await?,
                 Output::SetLine(line) => {
                     debug!(?line, "the line is set");
-                    self.link.set_line(Some(line)).map_err(TalkError::Link)?;
+                    self.wire.link.set_line(Some(line)).map_err(TalkError::Link)?;
                 }
                 Output::Event(event) => return Ok(event),
                 Output::WaitUntil(at) => {
                     if let Some(failure) = self.failure.take() {
                         return Err(failure.into());
                     }
-                    self.wait_until(at).await?;
+                    let octets = self.wire.receive_until(at).await?.to_vec();
+                    let input = if octets.is_empty() { Input::Tick } else { Input::Received(&octets) };
+                    let handled = self.client.handle(self.wire.now(), input);
+                    self.note(handled);
                 }
             }
-        }
-    }
-
-    async fn wait_until(&mut self, at: Option<Duration>) -> Result<(), TalkError> {
-        let wake = at.map_or(self.deadline, |at| (self.origin + at).min(self.deadline));
-        let received = tokio::time::timeout_at(wake, self.link.receive(&mut self.buffer[..])).await;
-        let input = match &received {
-            Ok(Ok(count)) => Input::Received(&self.buffer[..*count]),
-            Ok(Err(_)) | Err(_) => Input::Tick,
-        };
-        let handled = self.client.handle(self.origin.elapsed(), input);
-        self.note(handled);
-        match received {
-            Ok(Err(lost)) => Err(TalkError::Link(lost)),
-            _ => Ok(()),
         }
     }
 }

@@ -10,21 +10,19 @@ mod address;
 mod profile;
 
 use protocols::iec62056_21::{DataBlock, IdentityLine, ReadRequest, Readout, Settings};
-use protocols::metering::{Code, Event, Kind, MeterId, ObisCode, TelegramReading, UtcMillis};
-use tracing::{debug, warn};
+use protocols::metering::{Code, MeterId, ObisCode, UtcMillis};
+use tracing::debug;
 
 use self::address::address;
 use super::call::Call;
 use super::introduction::{Introduction, judge};
-use super::memory::{MeterMemory, ReadOutMemory};
+use super::memory::MeterMemory;
 use super::profile::ClockForm;
 use super::session::{Order, Reads, Session, SessionError, SessionParts, Visited, Which};
+use super::taken::Told;
 use super::talk::TalkError;
 use crate::clock::SharedClock;
 use crate::config::metering::{CallSettings, MeterSettings, ReadSettings, Source};
-use crate::outbox::Level;
-use crate::recurring::SAID_EVERY;
-use crate::telemetry::Metric;
 use crate::trust::whole_seconds;
 
 /// Where a meter that is not read out says who it is.
@@ -34,8 +32,7 @@ const TIME: ObisCode = ObisCode::new(1, 0, 0, 9, 1, 255);
 const DATE: ObisCode = ObisCode::new(1, 0, 0, 9, 2, 255);
 const IDENTITY_LINES: [IdentityLine; 4] =
     [IdentityLine::DinNumber, IdentityLine::ServerNumber, IdentityLine::SerialNumber, IdentityLine::DeviceAddress];
-/// Logs of one meter. Beyond it, it makes them up, and they are learned anew.
-const LOGS_MAX: usize = 1_024;
+const HINT_PROBLEMS: &str = "do line_quirks of its section, or utc_offset_minutes, need to be set?";
 
 /// A call and what it brought.
 pub struct Conversation<'c, 'l> {
@@ -197,16 +194,6 @@ fn is_round_midnight(content: &[u8]) -> bool {
     time.starts_with(b"2359") || time.starts_with(b"0000")
 }
 
-/// What a section says of a value: `None` when it is not wanted.
-fn kind_in(read: &ReadSettings, reading: &TelegramReading) -> Option<Kind> {
-    if !read.codes.is_empty() && !read.codes.contains(&reading.code) {
-        return None;
-    }
-    let own = read.kinds.iter().find(|(code, _)| *code == reading.code).map(|(_, kind)| *kind).or(read.kind);
-    let by_source = (read.source == Source::Instants).then_some(Kind::Instant);
-    Some(own.or(by_source).unwrap_or(reading.kind))
-}
-
 impl Reads for Session<'_, Conversation<'_, '_>> {
     /// All but billing values are optional: left out while the outbox is nearly full, so that the room is the profiles'.
     async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
@@ -249,54 +236,8 @@ impl Session<'_, Conversation<'_, '_>> {
     /// Makes what these sections want of the lines of a block pending.
     fn take(&mut self, block: &DataBlock, received_at: UtcMillis, sections: &[&ReadSettings]) {
         let Some(readout) = self.talk.decode(block, &self.who.meter, received_at) else { return };
-        let is_tight = self.parts.outbox.level() != Level::Free;
-        for reading in readout.readings {
-            let wanted = sections.iter().find_map(|read| Some((*read, kind_in(read, &reading)?)));
-            let Some((read, kind)) = wanted else { continue };
-            let (name, period_s) = (&self.meter.name, reading.period_s);
-            self.parts.inventory.expect_series(name, &reading.code, kind, period_s, read.every_s);
-            if is_tight && kind != Kind::Billing {
-                self.parts.metrics.add(Metric::OptionalSkipped, 1);
-                continue;
-            }
-            let reading = TelegramReading { kind, ..reading };
-            let (meter, read_at, offset_ms) = (self.who.meter.clone(), self.stamp.read_at, self.who.clock_offset_ms);
-            self.pending.readings.push(reading.into_reading(meter, read_at, offset_ms));
-        }
-        let told = self.memory.read_out.get_or_insert_default();
-        let (meter, read_at) = (&self.who.meter, self.stamp.read_at);
-        let events = readout.events.into_iter().filter(|event| told.is_new(event, readout.captured_at));
-        self.pending.events.extend(events.map(|event| (Event { meter: meter.clone(), ..event }, read_at)));
-        self.tell_problems(&readout.problems);
-    }
-
-    fn tell_problems(&mut self, problems: &[protocols::iec62056_21::LineProblem]) {
-        let Some(first) = problems.first() else { return };
-        self.parts.metrics.add(Metric::FieldProblems, problems.len() as u64);
-        let now = self.parts.clock.monotonic();
-        let told = self.memory.read_out.get_or_insert_default();
-        if told.told_problems_at.is_none_or(|at| now.saturating_sub(at) >= SAID_EVERY) {
-            let hint = "do line_quirks of its section, or utc_offset_minutes, need to be set?";
-            warn!(meter = %self.meter.name, error = %first, lines = problems.len(), hint, "lines cannot be used");
-            told.told_problems_at = Some(now);
-        }
-    }
-}
-
-impl ReadOutMemory {
-    /// Whether an event of a read-out that was captured then has to be stored; if so, it counts as stored.
-    fn is_new(&mut self, event: &Event, captured_at: UtcMillis) -> bool {
-        if self.states.len() + self.logged.len() > LOGS_MAX {
-            (self.states, self.logged) = Default::default();
-        }
-        if event.at == captured_at {
-            return self.states.insert(event.log.clone(), event.raw.clone()).as_ref() != Some(&event.raw);
-        }
-        let place = (event.at, event.nth);
-        let last = self.logged.entry(event.log.clone()).or_insert((UtcMillis(i64::MIN), 0));
-        let is_new = place > *last;
-        *last = place.max(*last);
-        is_new
+        let Readout { captured_at, readings, events, problems, .. } = readout;
+        self.take_told(Told { captured_at, readings, events, problems: &problems, hint: HINT_PROBLEMS }, sections);
     }
 }
 

@@ -84,6 +84,7 @@ impl SessionError {
         }
         match (self.protection_error(), self) {
             (Some(ProtectionError::Title { .. } | ProtectionError::OwnTitle), _) => Some(MeterState::WrongIdentity),
+            (_, Self::Talk(error)) if error.is_wrong_identity() => Some(MeterState::WrongIdentity),
             (None, Self::Talk(error) | Self::CounterUnread { source: error, .. }) if !error.is_refusal() => {
                 Some(MeterState::Silent)
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use protocols::cosem::profile_generic::{CaptureObject, SortMethod};
 use protocols::cosem::register::ScalerUnit;
-use protocols::metering::{MeterId, ObisCode, UtcMillis};
+use protocols::metering::{Code, MeterId, ObisCode, Quantity, UtcMillis};
 use tokio::sync::oneshot;
 
 use super::counters::CounterMemory;
@@ -117,7 +117,9 @@ pub struct ReadOutMemory {
     pub states: HashMap<String, Vec<u8>>,
     /// The last entry of each log.
     pub logged: HashMap<String, (UtcMillis, u8)>,
-    /// When it was said that lines cannot be read.
+    /// Values of the past by code, instant and number.
+    pub values: HashMap<(Code, UtcMillis, u8), Quantity>,
+    /// When it was said that values cannot be read.
     pub told_problems_at: Option<Duration>,
 }
 

@@ -7,8 +7,12 @@
 //!
 //! IEC 62056-21: [`call`] drives the protocol, [`called`] decides what is asked; cursors, backfill and what goes to the disk are as for
 //! DLMS.
+//!
+//! M-Bus: [`bus`] drives the protocol, [`polled`] reads out. What becomes of a read-out is the same for both (`taken`), and so is the
+//! link under them (`wire`).
 
 mod backfill;
+pub mod bus;
 pub mod call;
 pub mod called;
 pub mod columns;
@@ -16,10 +20,13 @@ pub mod counters;
 pub mod error;
 pub mod introduction;
 pub mod memory;
+pub mod polled;
 pub mod profile;
 pub mod registers;
 pub mod session;
+mod taken;
 pub mod talk;
+mod wire;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -335,6 +335,8 @@ impl<T> Session<'_, T> {
             }
             Err(error) => {
                 self.parts.metrics.add(Metric::StoreErrors, 1);
+                // What was told counts as stored no longer.
+                self.memory.read_out = None;
                 return Err(error);
             }
         }

@@ -12,6 +12,7 @@ use protocols::dlms::security::{Challenge, Ciphered, ProtectionError};
 use protocols::hdlc::{HdlcClient, HdlcConfig};
 use protocols::iec62056_21::SessionError as CallError;
 use protocols::link::{Link, LinkInput};
+use protocols::mbus::{MasterError, ReadoutError, SecurityError, TelegramError};
 use protocols::wrapper::{WrapperClient, WrapperConfig};
 use tokio::time::Instant;
 use tracing::{debug, trace};
@@ -33,6 +34,13 @@ pub enum TalkError {
     Secured(ClientError),
     #[error(transparent)]
     Call(#[from] CallError),
+    #[error(transparent)]
+    Bus(#[from] MasterError),
+    /// The meter on M-Bus answers, and what it says is closed or cannot be read.
+    #[error(transparent)]
+    Telegram(#[from] TelegramError),
+    #[error(transparent)]
+    Records(#[from] ReadoutError),
     /// The medium is gone; whose fault that is, the meter's or the line's, is not known.
     #[error("the line failed")]
     Link(#[source] LinkLost),
@@ -77,7 +85,24 @@ impl TalkError {
         match self {
             Self::Session(error) | Self::Secured(error) => error.is_refusal(),
             Self::Call(error) => matches!(error, CallError::PasswordRefused | CallError::NotOffered { .. }),
-            Self::Link(_) | Self::OutOfTime | Self::Counters(_) => false,
+            Self::Telegram(_) | Self::Records(_) => true,
+            Self::Bus(_) | Self::Link(_) | Self::OutOfTime | Self::Counters(_) => false,
+        }
+    }
+
+    /// Somebody answers in place of the meter.
+    pub fn is_wrong_identity(&self) -> bool {
+        matches!(self, Self::Bus(MasterError::OtherMeter { .. }))
+    }
+
+    const fn hint(&self) -> &'static str {
+        match self {
+            Self::Telegram(TelegramError::Security(SecurityError::NoKey { .. })) => {
+                ": set encryption_key_file in its section"
+            }
+            Self::Telegram(TelegramError::Security(_)) => ": is encryption_key_file of its section right?",
+            Self::Bus(MasterError::Silent { .. }) => ": are its address, and the rate of its line, right?",
+            _ => "",
         }
     }
 
@@ -95,6 +120,7 @@ impl TalkError {
                 _ => ": is password_file of its section right?",
             });
         }
+        text.push_str(self.hint());
         text
     }
 }
@@ -331,7 +357,7 @@ fn link_layer(addressing: &Addressing, octet_time_us: u32) -> Box<dyn Link + Sen
         Addressing::Hdlc { client, server } => {
             Box::new(HdlcClient::new(HdlcConfig { octet_time_us, ..HdlcConfig::new(client, server) }))
         }
-        Addressing::Iec62056_21(_) => unreachable!("whoever is called is not associated with"),
+        Addressing::Iec62056_21(_) | Addressing::Mbus(_) => unreachable!("whoever is called is not associated with"),
     }
 }
 

@@ -16,6 +16,9 @@ pub(crate) fn target(data: &[u8]) {
             telegram(&frame.payload);
         }
     }
+    if let Ok((_, used)) = WirelessFrame::find(data) {
+        assert!((1..=data.len()).contains(&used));
+    }
 }
 
 /// How many frames there are, and how many octets that are none of a frame or wait for more.

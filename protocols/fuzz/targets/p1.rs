@@ -1,6 +1,7 @@
 use protocols::metering::UtcMillis;
 use protocols::p1::{
-    CrcVerdict, Policy, Readout, Scan, Settings, TELEGRAM_LEN_MAX, Telegram, clear_even_parity, scan,
+    CipheredScan, CrcVerdict, Identification, Policy, Readout, Scan, Settings, TELEGRAM_LEN_MAX, Telegram, clear_even_parity, scan,
+    scan_ciphered,
 };
 
 /// A stream is walked to its end in steps forward, whatever it holds, and a telegram means the same alone.
@@ -9,6 +10,29 @@ pub(crate) fn target(data: &[u8]) {
     let mut seven_bits = data.to_vec();
     if clear_even_parity(&mut seven_bits) {
         walk(&seven_bits);
+    }
+    blocks(data);
+}
+
+/// The same of ciphered blocks; what stands before one makes a telegram of no more than a line and the block.
+fn blocks(mut rest: &[u8]) {
+    let mut identification = Identification::default();
+    loop {
+        let used = match scan_ciphered(rest) {
+            CipheredScan::NeedMore => return assert!(rest.len() <= TELEGRAM_LEN_MAX + 30),
+            CipheredScan::Block { apdu } => {
+                assert!(identification.join(apdu.to_vec()).len() <= apdu.len() + 64);
+                identification.clear();
+                apdu.len()
+            }
+            CipheredScan::Garbage { skip, error } => {
+                assert!(!error.to_string().is_empty());
+                identification.take(&rest[..skip]);
+                skip
+            }
+        };
+        assert!(used > 0);
+        rest = rest.get(used..).expect("no more is used than was there");
     }
 }
 

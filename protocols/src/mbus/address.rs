@@ -132,6 +132,19 @@ impl Selection {
             && (self.medium == 0xff || self.medium == address.medium)
     }
 
+    /// Whether there may be a meter that both select.
+    pub fn overlaps(self, other: Self) -> bool {
+        let is_digit = |at: usize| {
+            let (one, other) = (digit(self.id, at), digit(other.id, at));
+            one == other || one == WILDCARD || other == WILDCARD
+        };
+        let is_part = |one: u8, other: u8| one == other || one == 0xff || other == 0xff;
+        (0..DIGITS).all(is_digit)
+            && (self.maker == other.maker || self.maker == 0xffff || other.maker == 0xffff)
+            && is_part(self.version, other.version)
+            && is_part(self.medium, other.medium)
+    }
+
     /// The same with the first open digit set, from 0 to 9; nothing when none is open.
     pub fn divided(self) -> impl DoubleEndedIterator<Item = Self> {
         let open = (0..DIGITS).find(|&at| digit(self.id, at) == WILDCARD);
@@ -234,6 +247,22 @@ mod tests {
     fn what_selects_nobody_is_refused() {
         for text in ["", "1234567", "123456789", "1234567G", "+2345678", "12345678FFFFFFFFF"] {
             assert!(text.parse::<Selection>().is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn selections_that_one_meter_may_answer_to_overlap() {
+        let selection = |text: &str| text.parse::<Selection>().unwrap();
+        for (one, other, expected) in [
+            ("12345678", "12345678FFFFFFFF", true),
+            ("12345678", "1234567F", true),
+            ("12345678", "12345679", false),
+            ("1234567824234007", "12345678FFFFFFFF", true),
+            ("1234567824234007", "12345678FFFFFF04", false),
+            ("1234567824234007", "1234567824230107", false),
+        ] {
+            assert_eq!(selection(one).overlaps(selection(other)), expected, "{one} {other}");
+            assert_eq!(selection(other).overlaps(selection(one)), expected, "{other} {one}");
         }
     }
 

@@ -2,7 +2,6 @@
 
 use super::address::SecondaryAddress;
 use super::code::{medium, parse_source_code};
-use super::frame::DATA_LEN_MAX;
 use super::meaning::Meaning;
 use super::record::{
     Coding, Function, IDLE_FILLER, MANUFACTURER, MORE_RECORDS_FOLLOW, Place, Records, ValueInformation,
@@ -12,9 +11,9 @@ use super::status::Status;
 use super::time::{Civil, TimeType};
 use crate::metering::{Code, Kind, ObisCode, Quantity, TelegramReading, Unit};
 
-/// Long header and the announcement of more.
-const HEADER_LEN: usize = 12;
-const RECORDS_LEN_MAX: usize = DATA_LEN_MAX - HEADER_LEN - 1;
+const BLOCK_LEN: usize = 16;
+/// As many blocks as the configuration field of mode 5 can count, with its fillers and the announcement of more.
+const RECORDS_LEN_MAX: usize = 15 * BLOCK_LEN - 3;
 
 const VIF_DATE_TIME: u8 = 0x6d;
 const VIF_DATE: u8 = 0x6c;
@@ -144,7 +143,7 @@ impl Builder {
         self.telegrams(None)
     }
 
-    /// The same in security mode 5, filled up to whole blocks. A telegram that is too long for it stays as it is.
+    /// The same in security mode 5, filled up to whole blocks.
     pub fn finish_enciphered(self, key: &Key) -> Vec<Vec<u8>> {
         self.telegrams(Some(key))
     }
@@ -170,7 +169,7 @@ impl Builder {
         let mut configuration = 0u16;
         if let Some(key) = key {
             content.splice(..0, [IDLE_FILLER; 2]);
-            content.resize(content.len().next_multiple_of(16), IDLE_FILLER);
+            content.resize(content.len().next_multiple_of(BLOCK_LEN), IDLE_FILLER);
             let [a, b, c, d, m1, m2, version, medium] = address;
             let iv = [m1, m2, a, b, c, d, version, medium];
             let mut vector = [access; 16];
@@ -178,7 +177,7 @@ impl Builder {
                 *octet = of_address;
             }
             encipher(key, vector, &mut content);
-            configuration = 5 << 8 | ((content.len() / 16) as u16) << 4;
+            configuration = 5 << 8 | ((content.len() / BLOCK_LEN) as u16) << 4;
         }
         let mut octets = vec![0x72];
         octets.extend(address);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::quirks::Quirks;
+use super::security::Key;
 
 /// One start bit, eight of data, even parity, one stop bit.
 const BITS_PER_OCTET: u64 = 11;
@@ -70,6 +71,11 @@ pub struct MasterConfig {
     pub search_retries_max: u8,
     /// The most telegrams of one answer. Default 32: a load profile of heat meters has fewer.
     pub telegrams_max: usize,
+    /// Resets the application before the first telegram (EN 13757-3, CI 50): 0 without a subcode, which is everything; others choose
+    /// what is told. Default: it is left as it is.
+    pub application_reset: Option<u8>,
+    /// Of an enciphered meter: whether another telegram follows stands inside.
+    pub key: Option<Key>,
     pub quirks: Quirks,
 }
 
@@ -83,6 +89,8 @@ impl MasterConfig {
             retries_max: 2,
             search_retries_max: 1,
             telegrams_max: 32,
+            application_reset: None,
+            key: None,
             quirks: Quirks::default(),
         }
     }

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | primary address | SND_NKE, REQ_UD2 until the last telegram |
 //! | secondary address | SND_NKE to 253, SND_UD with the address, REQ_UD2 until the last telegram, SND_NKE to 253 |
+//! | either, where it is wanted | SND_UD with an application reset before the first REQ_UD2 |
 //!
 //! The frame count bit changes with each telegram, so that a repeated question brings the same one again. A telegram that says the
 //! same as one before is a repetition that came late, and dropped. Damage and silence are met by repeating; all repetitions are
-//! bounded, and so is the number of telegrams. An enciphered telegram is taken for the last: what follows is not seen.
+//! bounded, and so is the number of telegrams. An enciphered telegram is taken for the last where its key is not known: what follows
+//! is not seen.
 
 mod exchange;
 
@@ -25,6 +27,8 @@ use crate::iec62056_21::EchoFilter;
 
 /// Selects a slave (EN 13757-7).
 pub(super) const CI_SELECT: u8 = 0x52;
+/// Resets the application: the next telegram is the first.
+pub(super) const CI_APPLICATION_RESET: u8 = 0x50;
 
 /// Reads one meter of a line at a time. It never fails as a whole: what goes wrong with a meter is an event.
 pub struct Master {
@@ -47,6 +51,7 @@ enum Step {
     Select,
     /// SND_NKE to a primary address.
     Reset,
+    ResetApplication,
     Request,
     /// SND_NKE to 253 at the end.
     Release,
@@ -233,7 +238,11 @@ impl Master {
             Target::Secondary(selection) => selection.to_octets(),
             Target::Primary(_) => [0xff; 8],
         };
+        let subcode = self.config.application_reset.filter(|subcode| *subcode > 0);
         let frame = match self.step {
+            Step::ResetApplication => {
+                Frame::Long { control: control::SND_UD, address, ci: CI_APPLICATION_RESET, data: subcode.as_slice() }
+            }
             Step::Select => Frame::Long { control: control::SND_UD, address, ci: CI_SELECT, data: &selection },
             Step::Request => {
                 let request = if matches!(job.purpose, Purpose::Alarm) { control::REQ_UD1 } else { control::REQ_UD2 };

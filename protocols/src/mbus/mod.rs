@@ -69,7 +69,7 @@ pub use readout::{Problem, ProblemCause, Readout, ReadoutError, Settings, Skippe
 pub use record::{Coding, EXTENSIONS_MAX, Function, Item, Place, Record, RecordError, Records, ValueInformation};
 pub use scanner::Scanner;
 pub use search::{PROBES_MAX, Search};
-pub use security::{Key, SecurityError};
+pub use security::{Key, KeyLengthError, SecurityError};
 pub use session::{Answer, Input, MasterError, MasterEvent, Output, Target};
 pub use slave::{Slave, SlaveConfig, SlaveData};
 pub use status::Status;

@@ -12,6 +12,8 @@ use cmac::{Cmac, KeyInit as _, Mac as _};
 use ctr::Ctr128BE;
 use zeroize::Zeroizing;
 
+use crate::dlms::security::same;
+
 const BLOCK_LEN: usize = 16;
 
 /// What deciphered data begins with, so that a wrong key shows.
@@ -30,6 +32,28 @@ impl Key {
         &self.0
     }
 }
+
+impl TryFrom<&crate::dlms::security::Key> for Key {
+    type Error = KeyLengthError;
+
+    fn try_from(key: &crate::dlms::security::Key) -> Result<Self, KeyLengthError> {
+        key.expose().try_into().map(Self::new).map_err(|_| KeyLengthError)
+    }
+}
+
+/// A key of M-Bus has 128 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key of M-Bus has 16 octets")]
+pub struct KeyLengthError;
+
+/// Takes the same time wherever the first difference is.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        same(self.octets(), other.octets())
+    }
+}
+
+impl Eq for Key {}
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

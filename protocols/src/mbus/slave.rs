@@ -8,13 +8,10 @@ use super::address::{ANYBODY, BROADCAST, SELECTED, SecondaryAddress, Selection};
 use super::config::Baud;
 use super::frame::{ACK, Frame, control};
 use super::incoming::Incoming;
-use super::master::CI_SELECT;
+use super::master::{CI_APPLICATION_RESET, CI_SELECT};
 use super::quirks::Quirks;
 use super::session::{Input, Output};
 use crate::iec62056_21::EchoFilter;
-
-/// Resets the application: the next telegram is the first.
-const CI_APPLICATION_RESET: u8 = 0x50;
 
 /// What a meter has to say.
 pub trait SlaveData {

@@ -7,9 +7,10 @@
 //! 2. [`Telegram::lines`] gives code and groups of every data line, borrowed.
 //! 3. [`Readout::decode`] gives readings and events, one meter per M-Bus channel.
 //!
-//! [`Builder`] writes telegrams for the simulator.
+//! [`Builder`] writes telegrams for the simulator. Where telegrams come ciphered, [`scan_ciphered`] finds their blocks.
 
 mod build;
+mod ciphered;
 mod crc;
 mod frame;
 mod line;
@@ -19,6 +20,7 @@ mod walk;
 
 pub(crate) use build::push_line;
 pub use build::{BuildError, Builder, Layout};
+pub use ciphered::{AUTHENTICATION_KEY, CipheredScan, Identification, scan_ciphered};
 pub use frame::{CrcError, CrcVerdict, FrameError, Policy, Scan, TELEGRAM_LEN_MAX, Telegram, clear_even_parity, scan};
 pub use line::{Line, LineError, LineProblem, Lines};
 pub use readout::{MeterReadout, Readout, ReadoutError, Settings, Version};

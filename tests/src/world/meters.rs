@@ -197,7 +197,7 @@ impl Meters {
         let settings = P1Settings { dsmr: Dsmr::V5, has_gas: true };
         let name = format!("meter-{number}:2001");
         let port = P1Port {
-            feed: station.at(START, |meter| TelegramFeed::new(meter, seed, settings, faults)),
+            feed: station.at(START, |meter| TelegramFeed::new(meter, seed, settings, None, faults)),
             station,
             truth: self.truth.clone(),
             schedule: Schedule::new(self.pace.clone(), P1_EVERY_MS),

@@ -1,7 +1,7 @@
 //! The telegrams of one P1 meter: their lines, the readings that a reader finds in them, and what befalls them.
 
 use protocols::metering::{Kind, MeterId, ObisCode, Quantity, TelegramReading, UtcMillis};
-use protocols::p1::{Builder, Layout, LocalTime};
+use protocols::p1::{Builder, CipheredScan, Layout, LocalTime, scan_ciphered};
 
 use super::gas::{GasRegister, gas_meter_id};
 use crate::faults::{Fault, FaultRates, LineFaults};
@@ -9,7 +9,8 @@ use crate::meter::VirtualMeter;
 use crate::registers::Measurand;
 use crate::rng::{Rng, mix};
 use crate::speak::Protocol;
-use crate::speak::port::{Feed, Sending};
+use crate::speak::port::{CheckedDamage, Feed, Sending};
+use crate::speak::seal::Seal;
 use crate::truth::TruthLine;
 
 /// Version of the telegrams.
@@ -35,6 +36,8 @@ const REGISTERS: [Measurand; 4] = [
 const POWERS: [Measurand; 2] = [Measurand::ImportPower, Measurand::ExportPower];
 const GAS_CHANNEL: u8 = 1;
 const GAS_DEVICE_TYPE: &str = "003";
+/// Behind the length of a ciphered block: one that is damaged would take the next telegram along.
+const SEALED_FROM: usize = 13;
 /// Room for what a wrong CRC has to differ in.
 const CRC_DIGITS: usize = 4;
 
@@ -49,12 +52,13 @@ pub struct TelegramFeed {
     gas_sent: Option<UtcMillis>,
     gas_sending: Option<UtcMillis>,
     last_at: Option<UtcMillis>,
-    faults: LineFaults,
-    rng: Rng,
+    /// `None`: telegrams are sent in clear.
+    seal: Option<Seal>,
+    damage: CheckedDamage,
 }
 
 impl TelegramFeed {
-    pub fn new(meter: &VirtualMeter, seed: u64, settings: P1Settings, rates: FaultRates) -> Self {
+    pub fn new(meter: &VirtualMeter, seed: u64, settings: P1Settings, seal: Option<Seal>, rates: FaultRates) -> Self {
         Self {
             meter: meter.id().clone(),
             gas_meter: gas_meter_id(meter.id()),
@@ -63,8 +67,11 @@ impl TelegramFeed {
             gas_sent: None,
             gas_sending: None,
             last_at: None,
-            faults: LineFaults::new(mix(seed, &[0x91]), rates),
-            rng: Rng::seeded(mix(seed, &[0xda3a])),
+            seal,
+            damage: CheckedDamage {
+                faults: LineFaults::new(mix(seed, &[0x91]), rates),
+                rng: Rng::seeded(mix(seed, &[0xda3a])),
+            },
         }
     }
 
@@ -118,24 +125,25 @@ impl TelegramFeed {
     /// Damage is done where the CRC is sure to show it, between `/` and `!` or in the CRC itself, so that the truth stays
     /// exact; octets in front of a telegram do not hurt it.
     fn damage(&mut self, sending: &mut Sending) {
+        let CheckedDamage { faults, rng } = &mut self.damage;
         let octets = &mut sending.octets;
         let end = octets.iter().rposition(|octet| *octet == b'!').expect("a telegram ends with an exclamation mark");
-        let place = 1 + self.rng.below(end as u64 - 1) as usize;
+        let place = 1 + rng.below(end as u64 - 1) as usize;
         let mut is_damaged = false;
-        if self.faults.strikes(Fault::WrongCrc) {
+        if faults.strikes(Fault::WrongCrc) {
             let digit = &mut octets[end + CRC_DIGITS];
             *digit = if *digit == b'0' { b'1' } else { b'0' };
             is_damaged = true;
         }
-        if self.faults.strikes(Fault::LineNoise) {
-            if self.rng.below(2) == 0 {
-                octets[place] ^= 1 + self.rng.below(255) as u8;
+        if faults.strikes(Fault::LineNoise) {
+            if rng.below(2) == 0 {
+                octets[place] ^= 1 + rng.below(255) as u8;
                 is_damaged = true;
             } else {
-                let noise: Vec<u8> = (0..=self.rng.below(8)).map(|_| self.rng.next_u64() as u8).collect();
+                let noise: Vec<u8> = (0..=rng.below(8)).map(|_| rng.next_u64() as u8).collect();
                 octets.splice(0..0, noise);
             }
-        } else if self.faults.strikes(Fault::DroppedBytes) {
+        } else if faults.strikes(Fault::DroppedBytes) {
             octets.remove(place);
             is_damaged = true;
         }
@@ -150,13 +158,19 @@ impl Feed for TelegramFeed {
     fn next(&mut self, meter: &VirtualMeter) -> Option<Sending> {
         let stamp = UtcMillis(meter.shown().seconds() * 1000);
         let is_new = self.last_at.is_none_or(|last_at| stamp > last_at);
-        if !meter.is_powered() || !is_new || self.faults.strikes(Fault::Silence) {
+        if !meter.is_powered() || !is_new || self.damage.faults.strikes(Fault::Silence) {
             return None;
         }
         self.last_at = Some(stamp);
         let mut sending = self.telegram(meter, stamp);
-        sending.delay_ms = self.faults.delay_ms();
-        self.damage(&mut sending);
+        sending.delay_ms = self.damage.faults.delay_ms();
+        match self.seal.clone() {
+            None => self.damage(&mut sending),
+            Some(seal) => {
+                sending.octets = seal.close(&sending.octets, stamp);
+                self.damage.befall(&mut sending, SEALED_FROM, |octets| is_taken(octets, &seal));
+            }
+        }
         Some(sending)
     }
 
@@ -164,6 +178,18 @@ impl Feed for TelegramFeed {
         if !sending.truth.is_empty() {
             self.gas_sent = self.gas_sent.max(self.gas_sending);
         }
+    }
+}
+
+/// Whether a reader takes a block from these octets.
+fn is_taken(mut octets: &[u8], seal: &Seal) -> bool {
+    loop {
+        octets = match scan_ciphered(octets) {
+            CipheredScan::NeedMore => return false,
+            CipheredScan::Garbage { skip, .. } => &octets[skip..],
+            CipheredScan::Block { apdu } if seal.is_taken(apdu) => return true,
+            CipheredScan::Block { .. } => &octets[1..],
+        };
     }
 }
 

@@ -13,6 +13,8 @@ fn settings(address: String) -> PortSettings {
         protocol: PushProtocol::P1,
         medium: MediumSettings::Tcp { address, connect_timeout: Duration::from_secs(1) },
         accept_invalid_crc: false,
+        keys: None,
+        scaling: Vec::new(),
         every_s: 60,
         registers_every_s: 900,
         silent_after: Duration::from_secs(60),

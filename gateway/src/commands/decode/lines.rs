@@ -11,8 +11,6 @@ const CUT: &str = "the octets end before the telegram does";
 
 pub(super) fn p1(mut octets: Vec<u8>, settings: &DecodeSettings) -> Vec<Said> {
     p1::clear_even_parity(&mut octets);
-    let policy = p1::Policy { accept_invalid_crc: settings.accept_invalid_crc };
-    let decode = p1::Settings { policy, assumed_meter: settings.meter.clone(), ..p1::Settings::default() };
     let (mut said, mut offset) = (Vec::new(), 0);
     loop {
         match p1::scan(&octets[offset..]) {
@@ -22,17 +20,69 @@ pub(super) fn p1(mut octets: Vec<u8>, settings: &DecodeSettings) -> Vec<Said> {
                 offset += skip;
             }
             p1::Scan::Telegram { telegram, used } => {
-                match p1::Readout::decode(&telegram, &decode, settings.received_at) {
-                    Ok(readout) => {
-                        for part in &readout.meters {
-                            said.extend(part.readings.iter().map(|reading| Said::reading(&part.meter, reading)));
-                        }
-                        said.extend(readout.problems.iter().map(|problem| Said::error(problem, offset)));
-                    }
-                    Err(error @ p1::ReadoutError::NoIdentity) => said.push(Said::nameless(&error, offset)),
-                    Err(error) => said.push(Said::error(&error, offset)),
-                }
+                said.extend(p1_said(&telegram, offset, Quality::GOOD, settings));
                 offset += used;
+            }
+        }
+    }
+}
+
+fn p1_said(telegram: &p1::Telegram<'_>, offset: usize, quality: Quality, settings: &DecodeSettings) -> Vec<Said> {
+    let policy = p1::Policy { accept_invalid_crc: settings.accept_invalid_crc };
+    let decode = p1::Settings { policy, assumed_meter: settings.meter.clone(), ..p1::Settings::default() };
+    match p1::Readout::decode(telegram, &decode, settings.received_at) {
+        Ok(mut readout) => {
+            let mut said = Vec::new();
+            for part in &mut readout.meters {
+                for reading in &mut part.readings {
+                    reading.quality = reading.quality.with(quality);
+                    said.push(Said::reading(&part.meter, reading));
+                }
+            }
+            said.extend(readout.problems.iter().map(|problem| Said::error(problem, offset)));
+            said
+        }
+        Err(error @ p1::ReadoutError::NoIdentity) => vec![Said::nameless(&error, offset)],
+        Err(error) => vec![Said::error(&error, offset)],
+    }
+}
+
+/// Without a key of authentication, that of Luxembourg is tried first.
+pub(super) fn ciphered_p1(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
+    let luxembourg = p1::AUTHENTICATION_KEY.into();
+    let public = DecodeSettings { authentication_key: Some(luxembourg), ..settings.clone() };
+    let mut seals = if settings.authentication_key.is_some() { vec![] } else { vec![public.seal()] };
+    seals.push(settings.seal());
+    let (mut said, mut offset, mut identification) = (Vec::new(), 0, p1::Identification::default());
+    loop {
+        match p1::scan_ciphered(&octets[offset..]) {
+            p1::CipheredScan::NeedMore => return cut(said, offset, octets.len()),
+            p1::CipheredScan::Garbage { skip, error } => {
+                // A line end behind a block is none of it, and an identification may stand before it.
+                if octets[offset..offset + skip].iter().any(|octet| !octet.is_ascii()) {
+                    said.push(Said::error(&error, offset));
+                }
+                identification.take(&octets[offset..offset + skip]);
+                offset += skip;
+            }
+            p1::CipheredScan::Block { apdu } => {
+                let opened = seals.iter_mut().map(|seal| seal.open(apdu)).reduce(|first, next| first.or(next));
+                match opened {
+                    Some(Ok(opened)) => {
+                        let content = identification.join(opened.apdu);
+                        match p1::Telegram::parse(&content) {
+                            Ok(telegram) => said.extend(p1_said(&telegram, offset, opened.quality, settings)),
+                            Err(error) => said.push(Said::error(&error, offset)),
+                        }
+                        identification.clear();
+                        offset += apdu.len();
+                    }
+                    Some(Err(refusal)) => {
+                        said.push(Said::error(&refusal.text, offset));
+                        offset += 1;
+                    }
+                    None => return said,
+                }
             }
         }
     }

@@ -109,3 +109,77 @@ async fn a_secured_meter_is_read_by_the_counters_of_the_outbox_and_not_beside_th
     let error = read(&checked, "m", &[], false, &mut Vec::new()).await.unwrap_err().to_string();
     assert!(error.starts_with("m: the gateway runs") && error.contains("hint: `status`"), "{error}");
 }
+
+struct Water;
+
+impl protocols::mbus::SlaveData for Water {
+    fn telegrams(&mut self) -> Vec<Vec<u8>> {
+        use protocols::mbus::{Builder, SecondaryAddress, maker_code};
+        use protocols::metering::{ObisCode, Quantity, TelegramReading, Unit};
+        let address = SecondaryAddress::of_number(12_345_678, maker_code("SIM").unwrap(), 1, 0x07);
+        let volume = Quantity::new(1_234, -3, Unit::CUBIC_METRE);
+        let volume = TelegramReading::new(ObisCode::new(8, 0, 1, 0, 0, 255), Kind::Register, T0, volume);
+        Builder::new(address).reading(&volume, 0).unwrap().finish()
+    }
+}
+
+const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A meter on M-Bus behind a real socket, for one connection.
+async fn water_meter() -> (String, tokio::task::JoinHandle<()>) {
+    use protocols::mbus::{Baud, Input, Output, SecondaryAddress, Slave, SlaveConfig};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let of = SecondaryAddress::of_number(12_345_678, 1, 1, 0x07);
+        let (origin, mut slave) = (Instant::now(), Slave::new(SlaveConfig::new(5, of, Baud::B38400)));
+        let mut buffer = [0; 256];
+        loop {
+            let wait = match slave.poll() {
+                Output::Send(octets) => {
+                    stream.write_all(&octets).await.unwrap();
+                    continue;
+                }
+                Output::Event(()) => continue,
+                Output::WaitUntil(at) => at.map_or_else(|| Instant::now() + LONG, |at| origin + at),
+            };
+            let received = tokio::time::timeout_at(wait, stream.read(&mut buffer)).await;
+            let input = match &received {
+                Ok(Ok(0) | Err(_)) => return,
+                Ok(Ok(count)) => Input::Received(&buffer[..*count]),
+                Err(_) => Input::Tick,
+            };
+            slave.handle(origin.elapsed(), input, &mut Water);
+        }
+    });
+    (address, serving)
+}
+
+#[tokio::test]
+async fn a_meter_on_m_bus_is_read_out_once() {
+    let read = async |json: bool, wanted: &[&str]| {
+        let (address, serving) = water_meter().await;
+        let text = format!(
+            "[gateway]\nid = \"gw\"\n[[line]]\nname = \"l\"\ntcp = \"{address}\"\n[[meter]]\nname = \"m\"\nline = \"l\"\n\
+             protocol = \"mbus\"\naddress = \"5\"\ninitial_baud = 38400\n"
+        );
+        let checked = Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).unwrap();
+        let wanted: Vec<String> = wanted.iter().map(|code| (*code).to_owned()).collect();
+        let mut out = Vec::new();
+        super::read(&checked, "m", &wanted, json, &mut out).await.unwrap();
+        serving.await.unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let text = read(false, &["8-0:1.0.0", "mbus:5A"]).await;
+    for line in [
+        "identity               SIM:12345678:01:07",
+        "1.234 m3",
+        "mbus:5A                refused: the meter does not tell it",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    let object: serde_json::Value = serde_json::from_str(&read(true, &[]).await).unwrap();
+    assert_eq!((&object["meter"], &object["values"][0]["value"]), (&"SIM:12345678:01:07".into(), &"1.234".into()));
+}

@@ -15,7 +15,8 @@ use super::{
     Parity, ReadSection, ReadSettings, Source, Switch,
 };
 use crate::config::ConfigError;
-use crate::config::call::{check_call, refuse_call_settings};
+use crate::config::bus::{check_bus, refuse_bus_settings};
+use crate::config::call::{check_call, refuse_call_settings, refuse_set};
 use crate::config::distinct::{Addresses, Media, Taken};
 use crate::config::security::{SecuritySettings, check_security};
 
@@ -157,32 +158,33 @@ fn check_meter(
     gateway: &GatewayId,
 ) -> Result<MeterSettings, ConfigError> {
     let name = check_name(at, &section.name)?;
-    let is_iec = section.protocol == MeterProtocol::Iec62056_21;
-    let addressing = if is_iec { check_call(at, section, line)? } else { check_address(at, section)? };
+    let addressing = match section.protocol {
+        MeterProtocol::Iec62056_21 => check_call(at, section, line)?,
+        MeterProtocol::Mbus => check_bus(at, section, line)?,
+        MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc => check_address(at, section)?,
+    };
+    let is_dlms = matches!(section.protocol, MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc);
     let serial = section.serial.as_deref().map(|serial| check_serial(at, serial)).transpose()?;
-    let security = if is_iec { SecuritySettings::none() } else { check_security(at, section, gateway)? };
+    let security = if is_dlms { check_security(at, section, gateway)? } else { SecuritySettings::none() };
     if section.utc_offset_minutes.unsigned_abs() > 14 * 60 {
         return Err(value(at, format!("utc_offset_minutes = {} does not exist", section.utc_offset_minutes), ""));
     }
     if section.read.is_empty() {
         let registers = vec!["1-0:1.8.0".to_owned()];
-        section.read = if is_iec {
-            vec![ReadSection { source: Source::Readout, ..ReadSection::default() }]
-        } else {
+        section.read = if is_dlms {
             vec![
                 ReadSection::default(),
                 ReadSection { source: Source::Registers, codes: registers, ..ReadSection::default() },
             ]
+        } else {
+            vec![ReadSection { source: Source::Readout, ..ReadSection::default() }]
         };
     }
     let mut reads = Vec::with_capacity(section.read.len());
     let mut profiles = HashSet::new();
     for (index, read) in section.read.iter_mut().enumerate() {
         let at = format!("{at}, read {}", index + 1);
-        let read = check_read(&at, read)?;
-        if read.source == Source::Readout && !is_iec {
-            return Err(value(&at, "a DLMS meter has no read-out", "set source = \"registers\" and name its codes"));
-        }
+        let read = check_read(&at, read, section.protocol)?;
         if matches!(read.source, Source::Profile | Source::Events) && !profiles.insert(read.profile) {
             return Err(value(&at, format!("{} is read twice", read.profile), "name kinds of single codes in kinds"));
         }
@@ -212,7 +214,14 @@ pub(in crate::config) fn check_serial(at: &str, serial: &str) -> Result<MeterId,
 
 pub(in crate::config) fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
     let MeterSection { protocol, client, server, physical, address_octets, .. } = *section;
+    let of_others = [
+        ("address", section.address.is_some()),
+        ("initial_baud", section.initial_baud.is_some()),
+        ("line_quirks", !section.line_quirks.is_empty()),
+    ];
+    refuse_set(at, &of_others, "IEC 62056-21 and M-Bus", "set protocol to one of them, or remove it")?;
     refuse_call_settings(at, section)?;
+    refuse_bus_settings(at, section)?;
     if protocol == MeterProtocol::DlmsWrapper {
         if physical.is_some() || address_octets.is_some() {
             let message = "physical and address_octets are HDLC settings";
@@ -238,8 +247,18 @@ pub(in crate::config) fn check_address(at: &str, section: &MeterSection) -> Resu
     Ok(Addressing::Hdlc { client, server: server.map_err(|error| wrong(&error))? })
 }
 
-fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, ConfigError> {
+fn check_read(at: &str, section: &mut ReadSection, protocol: MeterProtocol) -> Result<ReadSettings, ConfigError> {
     let source = section.source;
+    match (protocol, source) {
+        (MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc, Source::Readout) => {
+            let hint = "set source = \"registers\" and name its codes";
+            return Err(value(at, "a DLMS meter has no read-out", hint));
+        }
+        (MeterProtocol::Mbus, Source::Profile | Source::Registers | Source::Instants | Source::Events) => {
+            return Err(value(at, "a meter on M-Bus is only read out", "set source = \"readout\""));
+        }
+        _ => {}
+    }
     let is_profile = matches!(source, Source::Profile | Source::Events);
     let every_s = *section.every_s.get_or_insert(if source == Source::Instants { 60 } else { 900 });
     if every_s == 0 || every_s > 31 * 86_400 {
@@ -248,8 +267,10 @@ fn check_read(at: &str, section: &mut ReadSection) -> Result<ReadSettings, Confi
     let code = |text: &String| {
         let code: Code = text.parse().map_err(|error| value(at, format!("{error}"), ""))?;
         match code {
-            Code::Obis { .. } => Ok(code),
-            Code::Source(_) => Err(value(at, format!("{text:?} is no OBIS code"), "like 1-0:1.8.0")),
+            Code::Source(_) if protocol != MeterProtocol::Mbus => {
+                Err(value(at, format!("{text:?} is no OBIS code"), "like 1-0:1.8.0"))
+            }
+            code => Ok(code),
         }
     };
     let kind = |text: &String| {

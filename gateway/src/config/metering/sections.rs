@@ -40,7 +40,7 @@ pub struct LineSection {
     pub budget_s: u64,
     /// How long a TCP endpoint may take to answer.
     pub connect_timeout_ms: u64,
-    /// IEC 62056-21: the line gives back what is sent, as optical heads and two-wire current loops do.
+    /// IEC 62056-21 and M-Bus: the line gives back what is sent, as optical heads, two-wire current loops and some level converters do.
     pub echo: bool,
     /// IEC 62056-21: the port cannot do 7E1, or a serial device server does not: it stays 8N1, and parity is put on and checked here.
     pub masked_parity: bool,
@@ -73,6 +73,7 @@ pub enum MeterProtocol {
     DlmsHdlc,
     #[serde(rename = "iec62056-21")]
     Iec62056_21,
+    Mbus,
 }
 
 impl MeterProtocol {
@@ -81,6 +82,7 @@ impl MeterProtocol {
             Self::DlmsWrapper => "dlms-wrapper",
             Self::DlmsHdlc => "dlms-hdlc",
             Self::Iec62056_21 => "iec62056-21",
+            Self::Mbus => "mbus",
         }
     }
 }
@@ -119,7 +121,8 @@ pub struct QuirksSection {
     /// Wants the proof of high level security under the dedicated key.
     pub proof_under_dedicated: bool,
     /// Labels the entries of its profiles with the start of their period, not its end: those of periods below a day are put at
-    /// the end, days and months keep their label. To be set before the first read: what was read without it stays where it was put.
+    /// the end, days and months keep their label. Of M-Bus: dates of stored values are the start of their day. To be set before the
+    /// first read: what was read without it stays where it was put.
     pub label_at_start: bool,
 }
 
@@ -130,7 +133,7 @@ pub struct MeterSection {
     pub name: String,
     /// The line that it is on.
     pub line: String,
-    /// `dlms-wrapper`, `dlms-hdlc` or `iec62056-21` (read-outs of modes A, B and C, programming mode).
+    /// `dlms-wrapper`, `dlms-hdlc`, `iec62056-21` (read-outs of modes A, B and C, programming mode) or `mbus` (wired).
     pub protocol: MeterProtocol,
     /// Who reads: 16 is the public client.
     pub client: u16,
@@ -154,8 +157,9 @@ pub struct MeterSection {
     /// DLMS: `global` (glo-), `dedicated` (ded-, by a key that is drawn for each association), `general-global`,
     /// `general-dedicated`. Default `global`.
     pub ciphering: Option<CipheringName>,
-    /// DLMS: a file that holds the global unicast encryption key (GUEK) in hexadecimal digits. As of all keys, nobody but its owner may
-    /// read it. Each meter has a key of its own: meters that share one are safe from each other's counters as long as the outbox lives.
+    /// DLMS: a file that holds the global unicast encryption key (GUEK) in hexadecimal digits; M-Bus: the key of an enciphered meter (modes 5
+    /// and 7). As of all keys, nobody but its owner may read it. Each meter has a key of its own: DLMS meters that share one are safe from
+    /// each other's counters as long as the outbox lives.
     pub encryption_key_file: Option<PathBuf>,
     /// DLMS: a file that holds the global authentication key (GAK).
     pub authentication_key_file: Option<PathBuf>,
@@ -177,7 +181,8 @@ pub struct MeterSection {
     pub counter_object: Option<String>,
     /// DLMS: who may read it without any security. Default 16.
     pub counter_client: Option<u16>,
-    /// Who has to answer here: logical device name, or device id 0-0:96.1.0.
+    /// Who has to answer here: logical device name, or device id 0-0:96.1.0; of M-Bus maker, number, version and medium, as
+    /// `HYD:26718590:28:04`.
     pub serial: Option<String>,
     /// Where the energy is metered; goes to the cloud with the inventory.
     pub metering_point: Option<String>,
@@ -187,11 +192,14 @@ pub struct MeterSection {
     pub clock_off_above_s: u32,
     /// Ahead of UTC in standard time, for a meter whose clock does not state it.
     pub utc_offset_minutes: i16,
-    /// Added while such a meter says that daylight saving is active; of IEC 62056-21, by the rule of the European Union: 0 or 60.
+    /// Added while such a meter says that daylight saving is active; of IEC 62056-21 and M-Bus, by the rule of the European Union: 0 or
+    /// 60.
     pub daylight_saving_minutes: i16,
-    /// IEC 62056-21: the device address, up to 32 characters. Without it, whoever is at the optical head answers.
+    /// IEC 62056-21: the device address, up to 32 characters. Without it, whoever is at the optical head answers. M-Bus: the primary
+    /// address, 0 to 250, or 254 for the only meter of a line; or the secondary one, 8 digits of the number, or 16 with maker,
+    /// version and medium as they are sent, F for any.
     pub address: Option<String>,
-    /// IEC 62056-21: the rate at which the meter is called. Default 300.
+    /// IEC 62056-21: the rate at which the meter is called. Default 300. M-Bus over TCP: the rate behind the endpoint. Default 2400.
     pub initial_baud: Option<u32>,
     /// IEC 62056-21: the fastest rate that the line carries; a meter that offers more is read at the initial rate. Default 19200, over
     /// TCP the initial rate, since nobody there can change it.
@@ -210,12 +218,15 @@ pub struct MeterSection {
     pub stamp_form: Option<StampFormName>,
     /// IEC 62056-21: registers are asked for as `1-0:1.8.0*255` and not as `1.8.0`. Default false.
     pub full_codes: Option<bool>,
-    /// IEC 62056-21: what this meter does differently, by name. Of the conversation, all off: `ignores_rate`, `accept_invalid_bcc`,
-    /// `any_answer_address`, `acknowledge_readout`. Of what it says: `sign_padding`, `billing_inherits_unit`, `doubled_groups` (on),
-    /// `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off).
+    /// M-Bus: resets the application before each read-out; 0 without a subcode, others choose what is told. Default: it is not reset.
+    pub application_reset: Option<u8>,
+    /// IEC 62056-21 and M-Bus: what this meter does differently, by name. IEC 62056-21, of the conversation, all off: `ignores_rate`,
+    /// `accept_invalid_bcc`, `any_answer_address`, `acknowledge_readout`; of what it says: `sign_padding`, `billing_inherits_unit`,
+    /// `doubled_groups` (on), `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off). M-Bus: `length_overflow`,
+    /// `maker_extensions` (on), `season_by_calendar` (off).
     pub line_quirks: BTreeMap<String, bool>,
     pub quirks: QuirksSection,
-    /// What is read; by default the load profile and the import register, of IEC 62056-21 the read-out.
+    /// What is read; by default the load profile and the import register, of IEC 62056-21 and M-Bus the read-out.
     pub read: Vec<ReadSection>,
 }
 
@@ -270,6 +281,7 @@ impl Default for MeterSection {
             profile_command: None,
             stamp_form: None,
             full_codes: None,
+            application_reset: None,
             line_quirks: BTreeMap::new(),
             quirks: QuirksSection::default(),
             read: Vec::new(),
@@ -287,14 +299,14 @@ pub enum Source {
     Instants,
     /// An event log: a profile whose entries are kept as events.
     Events,
-    /// IEC 62056-21: all that the meter reads out.
+    /// IEC 62056-21 and M-Bus: all that the meter reads out.
     Readout,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReadSection {
-    /// `profile`, `registers`, `instants` or `events`; of IEC 62056-21 also `readout`.
+    /// `profile`, `registers`, `instants` or `events`; of IEC 62056-21 also `readout`, of M-Bus only that.
     pub source: Source,
     /// Registers and instants: what to read. Profile and read-out: which columns and values, all when empty.
     pub codes: Vec<String>,
@@ -332,6 +344,16 @@ pub enum PortProtocol {
     P1,
     Sml,
     D0,
+    Dlms,
+}
+
+/// In which frames a meter pushes DLMS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PushFraming {
+    #[default]
+    Hdlc,
+    Mbus,
 }
 
 /// A port at which a meter pushes telegrams.
@@ -340,17 +362,17 @@ pub enum PortProtocol {
 pub struct PortSection {
     /// Unique.
     pub name: String,
-    /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, or `d0` (read-outs of IEC 62056-21, unasked).
+    /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, `d0` (read-outs of IEC 62056-21, unasked), or `dlms` (data-notifications).
     pub protocol: PortProtocol,
     /// A device, best by its stable name: `/dev/serial/by-id/...`.
     pub serial_port: Option<PathBuf>,
     /// `host:port` of a serial device server.
     pub tcp: Option<String>,
-    /// Of a serial port. Default 115200 for P1 (9600 with 7E1 before DSMR 4), else 9600.
+    /// Of a serial port. Default 115200 for P1 (9600 with 7E1 before DSMR 4), 2400 for DLMS, else 9600.
     pub baud: Option<u32>,
     /// Of a serial port: 7 or 8. Default 8, for D0 7.
     pub data_bits: Option<u8>,
-    /// Of a serial port: `none`, `even` or `odd`. Default none, for D0 even.
+    /// Of a serial port: `none`, `even` or `odd`. Default even for D0 and DLMS, else none.
     pub parity: Option<Parity>,
     /// Of a serial port: 1 or 2.
     pub stop_bits: u8,
@@ -365,6 +387,26 @@ pub struct PortSection {
     pub registers_every_s: u32,
     /// Without a telegram for so long the meter counts as silent.
     pub silent_after_s: u32,
+    /// DLMS: the frames of the pushes: `hdlc`, or `mbus` for long frames of M-Bus (Austria, Switzerland). Default `hdlc`.
+    pub framing: Option<PushFraming>,
+    /// P1 and DLMS: a file with the key that pushes are encrypted with, 32 or 64 hexadecimal digits. Nobody but its owner may read it.
+    /// With it, only encrypted pushes are taken.
+    pub encryption_key_file: Option<PathBuf>,
+    /// P1 and DLMS: the same for the authentication key. Without it, P1 has that of Luxembourg, which is public.
+    pub authentication_key_file: Option<PathBuf>,
+    /// P1 and DLMS: the system title that encrypted pushes have to come from, 16 hexadecimal digits. Without it, whoever has the keys is
+    /// the meter.
+    pub system_title: Option<String>,
+    /// P1 and DLMS: takes encrypted pushes that nobody can tell from altered ones, as their values are then marked: those without a
+    /// tag, and those with one where the operator withholds the authentication key. Nothing keeps recorded ones from being played back.
+    pub accept_unauthenticated: bool,
+    /// DLMS: what numbers without a unit of their own count, by code, as `{ "1-0:1.8.0" = "10 Wh", "1-0:32.7.0" = "0.1 V" }`; a
+    /// transformer's factor where the meter leaves it out. Without, such numbers are stored bare.
+    pub scaling: BTreeMap<String, String>,
+    /// DLMS: ahead of UTC in standard time, for a meter whose clock does not state it.
+    pub utc_offset_minutes: i16,
+    /// DLMS: added while such a meter says that daylight saving is active.
+    pub daylight_saving_minutes: i16,
     /// Which meter has to be at this port: its equipment identifier, of SML its server id as on its label.
     pub serial: Option<String>,
     /// Where the energy is metered; goes to the cloud with the inventory.
@@ -393,6 +435,14 @@ impl Default for PortSection {
             stop_bits: 1,
             masked_parity: false,
             accept_invalid_crc: false,
+            framing: None,
+            encryption_key_file: None,
+            authentication_key_file: None,
+            system_title: None,
+            accept_unauthenticated: false,
+            scaling: BTreeMap::new(),
+            utc_offset_minutes: 0,
+            daylight_saving_minutes: 0,
             every_s: 60,
             registers_every_s: 900,
             silent_after_s: 60,

@@ -152,7 +152,7 @@ fn hdlc_addresses_take_the_shortest_form_that_fits() {
         let checked = parse(&format!("{GATEWAY}{METER}protocol = \"dlms-hdlc\"\n{extra}")).unwrap();
         match checked.lines[0].meters[0].addressing {
             Addressing::Hdlc { server, .. } => server,
-            Addressing::Wrapper { .. } | Addressing::Iec62056_21(_) => panic!("not HDLC"),
+            Addressing::Wrapper { .. } | Addressing::Iec62056_21(_) | Addressing::Mbus(_) => panic!("not HDLC"),
         }
     };
     assert_eq!(address(""), HdlcAddress::one(1).unwrap());
@@ -182,5 +182,5 @@ fn meters_that_are_read_alike_share_what_is_read() {
 #[test]
 fn the_example_holds_together() {
     let checked = parse(include_str!("../../../../deploy/config/gateway.toml")).unwrap();
-    assert_eq!((checked.lines.len(), checked.ports.len(), checked.config.feed.len()), (3, 3, 1));
+    assert_eq!((checked.lines.len(), checked.ports.len(), checked.config.feed.len()), (4, 4, 1));
 }

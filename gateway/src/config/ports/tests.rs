@@ -28,6 +28,7 @@ fn each_protocol_has_the_line_that_its_meters_have() {
     assert_eq!(line("protocol = \"sml\"\n"), (9_600, 8, Parity::None));
     assert_eq!(line("protocol = \"d0\"\n"), (9_600, 7, Parity::Even));
     assert_eq!(line("protocol = \"d0\"\nmasked_parity = true\n"), (9_600, 8, Parity::None));
+    assert_eq!(line("protocol = \"dlms\"\n"), (2_400, 8, Parity::Even));
     assert_eq!(line("baud = 9600\ndata_bits = 7\nparity = \"even\"\n"), (9_600, 7, Parity::Even));
 }
 
@@ -74,5 +75,87 @@ fn what_does_not_fit_the_protocol_is_refused_with_a_hint() {
     ] {
         let error = parse(&format!("tcp = \"a:1\"\n{rest}")).unwrap_err();
         assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+}
+
+fn key_file(folder: &tempfile::TempDir, digits: &str) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = folder.path().join(format!("{}{}", &digits[..2], digits.len()));
+    std::fs::write(&path, digits).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    path
+}
+
+/// Negative control: do not ask for the authentication key.
+#[test]
+fn keys_come_from_files_and_what_cannot_be_verified_has_to_be_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (key_file(&folder, &"a1".repeat(16)), key_file(&folder, &"a2".repeat(16)));
+    let long = key_file(&folder, &"a3".repeat(32));
+    let keys = |protocol: &str, rest: &str| {
+        parse(&format!("tcp = \"a:1\"\nprotocol = {protocol:?}\n{rest}")).map(|checked| checked.ports[0].keys.clone())
+    };
+    let both = format!(
+        "encryption_key_file = {one:?}\nauthentication_key_file = {two:?}\nsystem_title = \"4b464d6750000009\"\n"
+    );
+    let expected = PushKeys {
+        encryption: Key::from([0xa1; 16]),
+        authentication: Some(Key::from([0xa2; 16])),
+        sender: Some(SystemTitle(*b"KFMgP\0\0\x09")),
+        accept_unauthenticated: false,
+    };
+    assert_eq!(keys("dlms", &both), Ok(Some(expected.clone())));
+    assert_eq!(keys("p1", &both), Ok(Some(expected)));
+    let only = format!("encryption_key_file = {one:?}\n");
+    let luxembourg = keys("p1", &only).unwrap().unwrap();
+    assert_eq!(luxembourg.authentication, Some(Key::from(AUTHENTICATION_KEY)));
+    let error = keys("dlms", &only).unwrap_err();
+    assert!(
+        error.contains("authentication_key_file is missing\nhint: set it; where the operator withholds"),
+        "{error}"
+    );
+    let withheld = format!("{only}accept_unauthenticated = true\n");
+    for protocol in ["dlms", "p1"] {
+        assert_eq!(keys(protocol, &withheld).unwrap().unwrap().authentication, None);
+    }
+    let mixed = format!("encryption_key_file = {one:?}\nauthentication_key_file = {long:?}\n");
+    assert!(keys("dlms", &mixed).unwrap_err().contains("the keys are of different length"));
+    let shown = format!("{:?}", parse(&format!("tcp = \"a:1\"\n{both}")).unwrap());
+    assert!(!shown.contains("161, 161") && !shown.to_lowercase().contains("a1a1"), "a key never shows");
+    for (protocol, rest, expected) in [
+        ("sml", only.clone(), "encryption_key_file is a setting of P1 and DLMS"),
+        (
+            "dlms",
+            "accept_unauthenticated = true\n".to_owned(),
+            "is a setting of encrypted pushes\nhint: set encryption_key_file",
+        ),
+        (
+            "dlms",
+            format!("{withheld}system_title = \"4b46\"\n"),
+            "system_title is no title\nhint: 16 hexadecimal digits",
+        ),
+        ("p1", "framing = \"mbus\"\n".to_owned(), "framing is a setting of DLMS"),
+        (
+            "p1",
+            "utc_offset_minutes = 60\n".to_owned(),
+            "utc_offset_minutes or daylight_saving_minutes is a setting of DLMS",
+        ),
+        ("dlms", "quirks = { kermit_crc = true }\n".to_owned(), "hint: its protocol has none"),
+    ] {
+        let error = keys(protocol, &rest).unwrap_err();
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn numbers_without_a_unit_count_what_is_written() {
+    let parse = |counts: &str| {
+        let rest = format!("tcp = \"a:1\"\nprotocol = \"dlms\"\nscaling = {{ \"1-0:1.8.0\" = {counts:?} }}\n");
+        parse(&rest).map(|checked| checked.ports[0].scaling[0].1.to_string())
+    };
+    assert_eq!(parse("10 Wh"), Ok("1e1 Wh".to_owned()));
+    assert_eq!(parse("0.1 V"), Ok("0.1 V".to_owned()));
+    for wrong in ["10", "Wh", "ten Wh", "10 Xh", "0 Wh"] {
+        assert!(parse(wrong).unwrap_err().contains("hint: as \"10 Wh\""), "{wrong}");
     }
 }

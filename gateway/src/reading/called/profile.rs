@@ -6,12 +6,13 @@ use protocols::iec62056_21::{
 use protocols::metering::{Event, TelegramReading, UtcMillis};
 use tracing::debug;
 
+use super::Conversation;
 use super::address::address;
-use super::{Conversation, kind_in};
 use crate::agenda::cursor::{DAY_MS, HOUR_MS, ProfileCursor, Rhythm, Span};
 use crate::config::metering::{CallSettings, ReadSettings, Source};
 use crate::reading::memory::{Access, ProfileMemory};
 use crate::reading::session::{Session, SessionError, Which};
+use crate::reading::taken::kind_in;
 
 /// Until the period is known: longer than most.
 const PERIOD_S_ASSUMED: u32 = 3_600;

@@ -30,7 +30,7 @@ pub use error::ProtectionError;
 pub use high_level::{Challenge, ChallengeError, HighLevel};
 pub use key::{Key, KeyError};
 pub use key_wrap::{KeyWrapError, unwrap_key, wrap_key};
-pub use push::{PushConfig, PushReceiver, Pushed};
+pub use push::{PushConfig, PushReceiver, Pushed, protect_push};
 pub(crate) use secret::same;
 pub use signature::{SignatureKeyError, SigningKey, VerifyingKey};
 pub use system_title::{SystemTitle, SystemTitleError};

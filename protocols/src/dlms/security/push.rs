@@ -3,8 +3,8 @@
 use super::config::{Keys, SecurityQuirks};
 use super::content::Lock;
 use super::counter::{KeySet, ReceivedCounters};
-use super::envelope::{Envelope, KeyInfo, Scope, is_ciphered};
-use super::{Key, Level, ProtectionError, SecuritySuite, SystemTitle, unwrap_key};
+use super::envelope::{Envelope, KeyInfo, Scope, Wrapper, is_ciphered, wrap};
+use super::{Key, Level, ProtectionError, SecurityControl, SecuritySuite, SystemTitle, unwrap_key};
 use crate::dlms::notification::{DataNotification, NotificationError, decode_data_notification};
 
 /// What is known of a meter that pushes.
@@ -53,6 +53,25 @@ impl Pushed {
     pub fn notification(&self) -> Result<DataNotification<'_>, NotificationError> {
         decode_data_notification(&self.apdu)
     }
+}
+
+/// Puts a push into general-glo, as its meter does. Of counters, each is used once.
+pub fn protect_push(
+    keys: &Keys,
+    title: SystemTitle,
+    control: SecurityControl,
+    counter: u32,
+    apdu: &[u8],
+) -> Result<Vec<u8>, ProtectionError> {
+    let (cipher, set) = if control.broadcast {
+        (&keys.broadcast, KeySet::GlobalBroadcast)
+    } else {
+        (&keys.unicast, KeySet::GlobalUnicast)
+    };
+    let cipher = cipher.as_ref().ok_or(ProtectionError::MissingKey { which: set.name() })?;
+    let lock = Lock { cipher, authentication: keys.authentication.as_ref(), title, fields: &[] };
+    let content = lock.close(control, counter, apdu)?;
+    Ok(wrap(Wrapper::General(Scope::Global), 0, title, &content))
 }
 
 /// Takes pushes, each authenticated one once.

@@ -6,6 +6,7 @@ use super::{Job, Master, Patience, Purpose, Step};
 use crate::mbus::address::{ANYBODY, SecondaryAddress};
 use crate::mbus::frame::{Frame, control};
 use crate::mbus::record::{Item, Records};
+use crate::mbus::security::Key;
 use crate::mbus::session::{MasterError, MasterEvent, Target};
 use crate::mbus::transport::{Body, Telegram};
 
@@ -13,10 +14,8 @@ impl Master {
     pub(super) fn on_frame(&mut self, now: Duration, frame: Frame<'_>, is_damaged: bool) {
         match (frame, self.step) {
             // A single character in what is damaged is no acknowledgement.
-            (Frame::Acknowledge, Step::Deselect | Step::Select | Step::Reset | Step::Release) if !is_damaged => {
-                self.proceed(now);
-            }
             (Frame::Acknowledge, Step::Request) if !is_damaged => self.on_nothing(now),
+            (Frame::Acknowledge, _) if !is_damaged => self.proceed(now),
             (Frame::Long { control: sent, address, ci, data }, Step::Request)
                 if sent & !(control::ACD | control::DFC) == control::RSP_UD =>
             {
@@ -33,9 +32,15 @@ impl Master {
         match self.step {
             Step::Deselect if self.is_searching() => self.probe(now),
             Step::Deselect => self.enter(now, Step::Select),
-            Step::Select | Step::Reset => self.enter(now, Step::Request),
+            Step::Select | Step::Reset if self.resets_application() => self.enter(now, Step::ResetApplication),
+            Step::Select | Step::Reset | Step::ResetApplication => self.enter(now, Step::Request),
             Step::Idle | Step::Request | Step::Release => self.finish(now),
         }
+    }
+
+    fn resets_application(&self) -> bool {
+        let is_read = self.job.as_ref().is_some_and(|job| matches!(job.purpose, Purpose::Read));
+        is_read && self.config.application_reset.is_some()
     }
 
     fn is_searching(&self) -> bool {
@@ -53,7 +58,8 @@ impl Master {
 
     fn on_telegram(&mut self, now: Duration, has_alarm: bool, primary: u8, octets: Vec<u8>) {
         let Some(job) = &mut self.job else { return };
-        let decoded = Telegram::decode(&octets, None, None);
+        let key = self.config.key.as_ref();
+        let decoded = Telegram::decode(&octets, None, key);
         let address = decoded.as_ref().ok().and_then(|telegram| telegram.header.address).or_else(|| stated(&octets));
         let is_asked = match job.target {
             Target::Primary(ANYBODY) => true,
@@ -72,7 +78,7 @@ impl Master {
             }
             return self.probe(now);
         }
-        if job.answer.telegrams.iter().any(|earlier| same_content(earlier, &octets)) {
+        if job.answer.telegrams.iter().any(|earlier| same_content(earlier, &octets, key)) {
             self.patience.was_same = true;
             return;
         }
@@ -191,8 +197,8 @@ fn announces_more(telegram: &Telegram) -> bool {
 }
 
 /// Whether two telegrams say the same, whatever their access numbers.
-fn same_content(a: &[u8], b: &[u8]) -> bool {
-    match (Telegram::decode(a, None, None), Telegram::decode(b, None, None)) {
+fn same_content(a: &[u8], b: &[u8], key: Option<&Key>) -> bool {
+    match (Telegram::decode(a, None, key), Telegram::decode(b, None, key)) {
         (Ok(a), Ok(b)) => a.body == b.body,
         _ => a == b,
     }

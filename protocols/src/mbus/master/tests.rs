@@ -99,6 +99,26 @@ fn a_meter_that_never_ends_is_given_up() {
     assert!(matches!(event, MasterEvent::Failed { error: MasterError::Stuck, .. }), "{event:?}");
 }
 
+/// Negative controls: leave the reset out; give the master no key.
+#[test]
+fn an_application_is_reset_where_wanted_and_enciphered_telegrams_are_read_to_the_last() {
+    let key = crate::mbus::Key::new([9; 16]);
+    let builder = (0..60).fold(Builder::new(address(11_111_111)), |builder, value| {
+        let place = Place { storage: value, ..Place::PRESENT };
+        builder.record(place, &[0x13], &Datum::Integer(value as i64, 6)).expect("a record")
+    });
+    let enciphered = builder.finish_enciphered(&key);
+    assert!(enciphered.len() > 2);
+    let slave = || (slave(1, 11_111_111, 0, false).0, Telegrams(enciphered.clone()));
+    for subcode in [None, Some(0), Some(0x10)] {
+        let config = MasterConfig { application_reset: subcode, key: Some(key.clone()), ..MasterConfig::new(BAUD) };
+        let mut pair = Pair::new(Master::new(config), vec![slave()], BAUD, Faults::default(), 1);
+        assert_eq!(answered(read(&mut pair, Target::Primary(1))), enciphered);
+        assert_eq!(pair.sent, 1 + usize::from(subcode.is_some()) + enciphered.len());
+        assert_eq!(answered(read(&mut pair, Target::Secondary(address(11_111_111).into()))), enciphered);
+    }
+}
+
 #[test]
 fn alarms_are_asked_for() {
     let mut pair = pair(vec![slave(1, 11_111_111, 3, false)], Faults::default(), 1);

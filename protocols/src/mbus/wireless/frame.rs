@@ -32,6 +32,17 @@ pub enum WirelessForm {
     Stripped,
 }
 
+impl WirelessForm {
+    /// Octets of a frame that states this length, L included.
+    fn frame_len(self, length: u8) -> usize {
+        let content = usize::from(length) + 1;
+        match self {
+            Self::A => content + CRC_LEN * (1 + content.saturating_sub(FIRST_LEN).div_ceil(BLOCK_LEN)),
+            Self::B | Self::Stripped => content,
+        }
+    }
+}
+
 /// A frame whose checks are right and taken out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WirelessFrame {
@@ -74,6 +85,18 @@ impl WirelessFrame {
         };
         let address = SecondaryAddress::from_octets([a, b, c, d, m1, m2, version, medium]);
         Ok(Self { control, address, payload: payload.to_vec() })
+    }
+
+    /// The frame at the start of some octets, whatever its form, and how many octets it takes: forms with CRCs go first. The error is
+    /// that of a frame without.
+    pub fn find(octets: &[u8]) -> Result<(Self, usize), WirelessError> {
+        let &length = octets.first().ok_or(WirelessError::Empty)?;
+        let decode = |form: WirelessForm| {
+            let (len, left) = (form.frame_len(length), octets.len() - 1);
+            let frame = octets.get(..len).ok_or(WirelessError::Length { length, left })?;
+            Self::decode(frame, form).map(|frame| (frame, len))
+        };
+        decode(WirelessForm::A).or_else(|_| decode(WirelessForm::B)).or_else(|_| decode(WirelessForm::Stripped))
     }
 
     /// Writes the frame; `None` when it is too long for L.
@@ -170,6 +193,14 @@ mod tests {
         fn frames_round_trip(frame in any_frame(), form in any_form()) {
             let octets = frame.encode(form).expect("not too long");
             prop_assert_eq!(WirelessFrame::decode(&octets, form), Ok(frame));
+        }
+
+        // Negative control: look for a frame without CRCs first.
+        #[test]
+        fn a_frame_is_found_before_others(frame in any_frame(), form in any_form(), rest: [u8; 40]) {
+            let octets = frame.encode(form).expect("not too long");
+            let found = WirelessFrame::find(&[&octets[..], &rest].concat());
+            prop_assert_eq!(found, Ok((frame, octets.len())));
         }
 
         #[test]

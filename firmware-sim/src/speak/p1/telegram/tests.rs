@@ -26,7 +26,7 @@ pub(crate) fn meter() -> VirtualMeter {
 
 fn run(settings: P1Settings, rates: FaultRates, telegrams: i64, every_ms: i64) -> Vec<Sending> {
     let mut meter = meter();
-    let mut feed = TelegramFeed::new(&meter, 1, settings, rates);
+    let mut feed = TelegramFeed::new(&meter, 1, settings, None, rates);
     let sent = (0..telegrams).filter_map(|index| {
         meter.step_to(START.plus_ms(index * every_ms));
         let sending = feed.next(&meter)?;
@@ -99,7 +99,7 @@ fn damage_never_alters_a_value_and_the_truth_knows_what_got_through() {
 fn no_two_telegrams_have_the_same_stamp() {
     assert_eq!(run(BOTH[0], FaultRates::default(), 100, 250).len(), 26, "a new one each second");
     let mut meter = meter();
-    let mut feed = TelegramFeed::new(&meter, 1, BOTH[0], FaultRates::default());
+    let mut feed = TelegramFeed::new(&meter, 1, BOTH[0], None, FaultRates::default());
     meter.step_to(START);
     assert!(feed.next(&meter).is_some());
     meter.set_clock(meter.shown().plus_ms(-60_000));

@@ -1,0 +1,223 @@
+//! DLMS: data-notifications in HDLC frames, or in long frames of M-Bus.
+
+use std::time::Duration;
+
+use protocols::dlms::notification::decode_data_notification;
+use protocols::hdlc::UiReassembler;
+use protocols::hdlc::frame::{FrameError, Scan, scan};
+use protocols::mbus::{self, Quirks, Reassembler, Scanner};
+use protocols::metering::{Event, MeterId, UtcMillis};
+
+use super::notification::{Rules, Said, read};
+use super::seal::{Opened, PeerCounter, Seal};
+use super::telegram::{Found, Hearing, Part, Telegram};
+use super::{Refusal, Trouble};
+use crate::config::metering::{PortSettings, PushFraming};
+
+/// Of any push that was seen; a list of a hundred values stays below 4 KiB.
+const APDU_OCTETS_MAX: usize = 64 * 1024;
+/// A frame that stops for so long will not go on, and a push neither: meters send it in one go.
+const GAP_MAX: Duration = Duration::from_secs(1);
+
+pub(super) struct DlmsHearing {
+    frames: Frames,
+    notifications: Notifications,
+    heard_at: Option<UtcMillis>,
+}
+
+enum Frames {
+    Hdlc { buffer: Vec<u8>, reassembler: UiReassembler },
+    Mbus { scanner: Scanner, reassembler: Reassembler },
+}
+
+impl DlmsHearing {
+    pub(super) fn new(port: &PortSettings, framing: PushFraming, rules: Rules) -> Self {
+        let frames = match framing {
+            PushFraming::Hdlc => {
+                Frames::Hdlc { buffer: Vec::new(), reassembler: UiReassembler::new(APDU_OCTETS_MAX, GAP_MAX) }
+            }
+            PushFraming::Mbus => {
+                Frames::Mbus { scanner: Scanner::new(Quirks::default()), reassembler: Reassembler::default() }
+            }
+        };
+        Self { frames, notifications: Notifications::new(port, rules), heard_at: None }
+    }
+}
+
+impl Hearing for DlmsHearing {
+    fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found> {
+        let is_late = self.heard_at.is_some_and(|at| received_at.since(at) >= GAP_MAX.as_millis() as i64);
+        if !octets.is_empty() {
+            self.heard_at = Some(received_at);
+        }
+        let mut found = Vec::new();
+        for heard in self.frames.hear(octets, received_at, is_late) {
+            found.push(match heard {
+                Heard::Noise => Found::Noise,
+                Heard::Spoilt(text) => Found::Refused(Refusal { trouble: Trouble::Frame, text }),
+                Heard::Apdu(apdu) => self.notifications.take(&apdu, received_at),
+            });
+        }
+        found
+    }
+
+    fn clear(&mut self) {
+        match &mut self.frames {
+            Frames::Hdlc { buffer, reassembler } => {
+                buffer.clear();
+                *reassembler = UiReassembler::new(APDU_OCTETS_MAX, GAP_MAX);
+            }
+            Frames::Mbus { scanner, reassembler } => {
+                scanner.clear();
+                reassembler.clear();
+            }
+        }
+    }
+
+    fn counter(&self) -> Option<PeerCounter> {
+        self.notifications.seal.counter()
+    }
+
+    fn resume(&mut self, counter: PeerCounter) {
+        self.notifications.seal.resume(counter);
+    }
+
+    #[cfg(test)]
+    fn pending(&self) -> usize {
+        match &self.frames {
+            Frames::Hdlc { buffer, .. } => buffer.len(),
+            Frames::Mbus { scanner, .. } => scanner.pending(),
+        }
+    }
+}
+
+/// What octets were.
+enum Heard {
+    Apdu(Vec<u8>),
+    Noise,
+    Spoilt(String),
+}
+
+impl Frames {
+    /// Before what comes late, nothing that has begun goes on.
+    fn hear(&mut self, octets: &[u8], received_at: UtcMillis, is_late: bool) -> Vec<Heard> {
+        let mut heard = Vec::new();
+        match self {
+            Self::Hdlc { buffer, reassembler } => {
+                let now = Duration::from_millis(received_at.0.max(0).cast_unsigned());
+                if is_late {
+                    // Inside a frame that is given up another may have begun.
+                    hdlc(buffer, reassembler, now, true, &mut heard);
+                }
+                buffer.extend_from_slice(octets);
+                hdlc(buffer, reassembler, now, false, &mut heard);
+            }
+            Self::Mbus { scanner, reassembler } => {
+                if is_late {
+                    scanner.clear();
+                }
+                scanner.feed(octets);
+                while let Some(next) = scanner.next_frame() {
+                    match next.map(|frame| reassembler.take(frame)) {
+                        Ok(Ok(Some(whole))) => heard.push(Heard::Apdu(whole.apdu)),
+                        Ok(Ok(None)) => {}
+                        // What masters and slaves say besides.
+                        Ok(Err(mbus::SegmentError::NotDlms)) | Err(mbus::FrameError::Start { .. }) => {
+                            heard.push(Heard::Noise);
+                        }
+                        Ok(Err(error)) => heard.push(Heard::Spoilt(error.to_string())),
+                        Err(error) => heard.push(Heard::Spoilt(error.to_string())),
+                    }
+                }
+            }
+        }
+        heard
+    }
+}
+
+fn hdlc(buffer: &mut Vec<u8>, reassembler: &mut UiReassembler, now: Duration, gives_up: bool, heard: &mut Vec<Heard>) {
+    let mut done = 0;
+    loop {
+        match scan(&buffer[done..]) {
+            Scan::NeedMore if gives_up && done < buffer.len() => done += 1,
+            Scan::NeedMore => break,
+            Scan::Garbage { skip, error } => {
+                done += skip;
+                heard.push(if is_noise(error) { Heard::Noise } else { Heard::Spoilt(error.to_string()) });
+            }
+            Scan::Frame { frame, used } => {
+                heard.extend(reassembler.accept(now, &frame).map(Heard::Apdu));
+                done += used;
+            }
+        }
+    }
+    buffer.drain(..done);
+}
+
+/// Octets between frames.
+fn is_noise(error: FrameError) -> bool {
+    !matches!(error, FrameError::FrameCheck | FrameError::HeaderCheck)
+}
+
+/// Makes telegrams of APDUs.
+pub(super) struct Notifications {
+    seal: Seal,
+    rules: Rules,
+    expected: Option<MeterId>,
+    /// Who has named himself last: short lists name nobody.
+    named: Option<MeterId>,
+}
+
+impl Notifications {
+    pub(super) fn new(port: &PortSettings, rules: Rules) -> Self {
+        Self { seal: Seal::new(port.keys.as_ref()), rules, expected: port.serial.clone(), named: None }
+    }
+
+    fn take(&mut self, apdu: &[u8], received_at: UtcMillis) -> Found {
+        match self.seal.open(apdu) {
+            Ok(opened) => self.telegram(&opened, received_at),
+            Err(refusal) => Found::Refused(refusal),
+        }
+    }
+
+    fn telegram(&mut self, opened: &Opened, received_at: UtcMillis) -> Found {
+        let refused = |trouble, text: String| Found::Refused(Refusal { trouble, text });
+        let notification = match decode_data_notification(&opened.apdu) {
+            Ok(notification) => notification,
+            Err(error) => return refused(Trouble::Frame, error.to_string()),
+        };
+        let said = read(&notification, &self.rules, received_at, opened.quality);
+        self.rules.numbers_are_power |= said.is_list_of_kaifa;
+        if said.readings.is_empty() && said.texts.is_empty() {
+            return refused(Trouble::Empty, "the push names no value by its code".to_owned());
+        }
+        self.named = said.meter.clone().or_else(|| self.named.take());
+        // Whoever has the keys is the meter that its title says, where nothing else does.
+        let titled =
+            opened.sender.and_then(|title| MeterId::new(&title.0.map(|octet| format!("{octet:02X}")).concat()).ok());
+        match self.named.clone().or_else(|| self.expected.clone()).or(titled) {
+            Some(meter) => Found::Telegram(telegram(said, meter, received_at)),
+            None => refused(Trouble::NoIdentity, "the push names no meter".to_owned()),
+        }
+    }
+}
+
+fn telegram(said: Said, meter: MeterId, received_at: UtcMillis) -> Telegram {
+    let Said { clock, readings, texts, .. } = said;
+    let captured_at = clock.unwrap_or(received_at);
+    let state = |(code, raw, text): (protocols::metering::Code, Vec<u8>, String)| Event {
+        meter: meter.clone(),
+        log: code.to_string(),
+        at: captured_at,
+        nth: 0,
+        code: 0,
+        raw,
+        text,
+    };
+    let states = texts.into_iter().map(state).collect();
+    let part = Part { meter, is_main: true, captured_at, own_stamps: false, clock, readings };
+    Telegram { parts: vec![part], states, log: Vec::new(), problems: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests;

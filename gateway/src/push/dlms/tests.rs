@@ -1,0 +1,172 @@
+use std::sync::Arc;
+
+use protocols::cosem::register::ScalerUnit;
+use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
+use protocols::dlms::security::Level;
+use protocols::dlms::value::DataValue;
+use protocols::hdlc::{HdlcAddress, push_frames};
+use protocols::mbus::{DlmsApdu, encode_segments};
+use protocols::metering::{Kind, Quality, Unit};
+use protocols::uplink::MeterState;
+
+use super::*;
+use crate::config::metering::PushProtocol;
+use crate::inventory::InventoryKeeper;
+use crate::push::PushPort;
+use crate::push::seal::tests::{TITLE, keys, sealed};
+use crate::push::tests::{T0, hear, port, settings};
+
+fn dlms(framing: PushFraming) -> PortSettings {
+    PortSettings { protocol: PushProtocol::Dlms { framing, clock: ClockRules::default() }, ..settings() }
+}
+
+fn ciphered(framing: PushFraming) -> PortSettings {
+    PortSettings { keys: Some(keys(Some([2; 16]), false)), ..dlms(framing) }
+}
+
+/// A push at `at`, with a name or without.
+fn apdu(at: UtcMillis, name: Option<&[u8]>) -> Vec<u8> {
+    let value = |c: u8, d: u8, value: i64, unit| {
+        DataValue::Structure(vec![
+            DataValue::OctetString(vec![1, 0, c, d, 0, 255]),
+            DataValue::DoubleLongUnsigned(value as u32),
+            ScalerUnit::new(0, unit).encode(),
+        ])
+    };
+    let named = name.map(|name| {
+        let code = DataValue::OctetString(vec![0, 0, 96, 1, 0, 255]);
+        DataValue::Structure(vec![code, DataValue::OctetString(name.to_vec())])
+    });
+    let values = [value(1, 8, at.since(T0) / 1000, Unit::WATT_HOUR), value(1, 7, 450, Unit::WATT)];
+    let stamp = DateTime::from_utc(at, 60, ClockStatus::GOOD);
+    crate::push::notification::tests::push(Some(stamp), named.into_iter().chain(values).collect())
+}
+
+fn in_hdlc(apdu: &[u8]) -> Vec<u8> {
+    push_frames(HdlcAddress::one(16).unwrap(), HdlcAddress::one(1).unwrap(), apdu, 48)
+}
+
+fn in_mbus(apdu: Vec<u8>) -> Vec<u8> {
+    encode_segments(&DlmsApdu { address: 0xff, source: 1, destination: 0x67, apdu }, 0x53).unwrap()
+}
+
+#[test]
+fn an_hour_of_pushes_is_thinned_and_stamped_by_the_meter() {
+    let mut port = port(dlms(PushFraming::Hdlc));
+    let mut readings = Vec::new();
+    for count in 0..360 {
+        let at = T0.plus_ms(count * 10_000);
+        readings.extend(hear(&mut port, in_hdlc(&apdu(at, Some(b"KFM0001"))), at.plus_ms(1_500)).0);
+    }
+    let at = |kind: Kind| {
+        let of_kind = readings.iter().filter(|reading| reading.series.kind == kind);
+        of_kind.map(|reading| reading.captured_at.since(T0) / 1000).collect::<Vec<_>>()
+    };
+    assert_eq!(at(Kind::Register), [0, 900, 1_800, 2_700]);
+    assert_eq!(at(Kind::Instant), (0..60).map(|minute| minute * 60).collect::<Vec<_>>());
+    let first = &readings[0];
+    assert_eq!((first.series.meter.as_str(), first.quality), ("KFM0001", Quality::GOOD));
+}
+
+/// Negative control: give up pieces of a frame at once.
+#[test]
+fn pushes_come_in_any_pieces_of_either_frame_in_clear_or_not() {
+    let push = |at, counter| sealed(&apdu(at, Some(b"KFM0001")), Level::AUTHENTICATED_ENCRYPTED, counter);
+    let later = T0.plus_ms(900_000);
+    for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
+        let frames = |apdu: Vec<u8>| if framing == PushFraming::Hdlc { in_hdlc(&apdu) } else { in_mbus(apdu) };
+        let plain = [frames(apdu(T0, Some(b"KFM0001"))), frames(apdu(later, Some(b"KFM0001")))].concat();
+        let closed = [frames(push(T0, 1)), frames(push(later, 2))].concat();
+        for (settings, stream) in [(dlms(framing), plain), (ciphered(framing), closed)] {
+            for size in [1, 7, 64, 9_999] {
+                let mut port = port(settings.clone());
+                let heard = stream.chunks(size).map(|piece| hear(&mut port, piece.to_vec(), T0).0.len()).sum::<usize>();
+                assert_eq!(heard, 4, "{framing:?} in pieces of {size}");
+            }
+        }
+    }
+}
+
+/// Negative control: never ask `is_late`.
+#[test]
+fn a_frame_that_stops_gives_way_to_the_next() {
+    for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
+        let apdu = apdu(T0, Some(b"KFM0001"));
+        let frames = if framing == PushFraming::Hdlc { in_hdlc(&apdu) } else { in_mbus(apdu) };
+        let mut port = port(dlms(framing));
+        // The length is there, and half of what it promises.
+        port.receive(&mut frames[..30].to_vec(), T0);
+        let heard = port.receive(&mut frames.clone(), T0.plus_ms(10_000));
+        assert_eq!(heard.telegrams, 1, "{framing:?}: {heard:?}");
+    }
+}
+
+#[test]
+fn damage_is_told_and_costs_its_own_push_only() {
+    for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
+        let frames = |at| {
+            let apdu = apdu(at, Some(b"KFM0001"));
+            if framing == PushFraming::Hdlc { in_hdlc(&apdu) } else { in_mbus(apdu) }
+        };
+        let mut spoilt = frames(T0);
+        spoilt[20] ^= 0x10;
+        let mut port = port(dlms(framing));
+        let heard = port.receive(&mut [spoilt, frames(T0.plus_ms(60_000))].concat(), T0);
+        assert_eq!(
+            (heard.telegrams, heard.refused[0].trouble),
+            (1, Trouble::Frame),
+            "{framing:?}: {:?}",
+            heard.refused
+        );
+    }
+}
+
+/// Negative control: let `resume` do nothing.
+#[test]
+fn counters_go_with_what_is_stored_and_old_pushes_are_refused_after_a_restart() {
+    let push = |at: UtcMillis, counter| in_hdlc(&sealed(&apdu(at, None), Level::AUTHENTICATED_ENCRYPTED, counter));
+    let inventory = InventoryKeeper::default();
+    let new = || PushPort::new(Arc::new(ciphered(PushFraming::Hdlc)), inventory.clone());
+    let mut port = new();
+    let heard = port.receive(&mut push(T0, 41), T0);
+    assert_eq!(
+        heard.requests[0].readings[0].series.meter.as_str(),
+        "53494D000000002A",
+        "who has the keys is the meter"
+    );
+    let keys = port.counter_keys();
+    let expected = keys.clone().into_iter().zip([i64::from_be_bytes(TITLE.0), 41]).collect::<Vec<_>>();
+    assert_eq!(heard.requests[0].cursors, expected);
+    let mut port = new();
+    port.resume([Some(expected[0].1), Some(expected[1].1)]);
+    let heard = port.receive(&mut push(T0, 41), T0);
+    assert_eq!((heard.telegrams, heard.refused[0].trouble), (0, Trouble::Replayed));
+    let (trouble, cause) = port.silent();
+    assert!(trouble == Trouble::Replayed && cause.contains("give the port another name"), "{cause}");
+    assert_eq!(inventory.snapshot().1.meters[0].state, MeterState::Refusing);
+    assert_eq!(port.receive(&mut push(T0, 42), T0).telegrams, 1);
+}
+
+#[test]
+fn whoever_named_himself_last_is_who_speaks() {
+    let mut port = port(dlms(PushFraming::Hdlc));
+    let nameless = |seconds: i64| in_hdlc(&apdu(T0.plus_ms(seconds * 1000), None));
+    assert_eq!(port.receive(&mut nameless(0), T0).refused[0].trouble, Trouble::NoIdentity);
+    hear(&mut port, in_hdlc(&apdu(T0, Some(b"KFM0001"))), T0);
+    let (readings, _) = hear(&mut port, nameless(900), T0);
+    assert!(readings.len() == 2 && readings.iter().all(|reading| reading.series.meter.as_str() == "KFM0001"));
+}
+
+#[test]
+fn endless_noise_takes_no_memory() {
+    for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
+        let mut hearing = DlmsHearing::new(&dlms(framing), framing, Rules::default());
+        for noise in [0x7e_u8, 0x68, 0xa7, 0x00, 0xff] {
+            for _ in 0..200 {
+                hearing.hear(&mut [noise; 1024], T0);
+                hearing.hear(&mut [0x7e, 0xa7, 0xff, 0x68, 0xff, 0xff, 0x68], T0);
+                assert!(hearing.pending() < 8 * 1024, "{} octets kept", hearing.pending());
+            }
+        }
+    }
+}
