@@ -47,6 +47,14 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Lists the profiles of families of meters that sections may name, or prints one.
+    Profiles {
+        /// Which one to print.
+        name: Option<String>,
+        /// A settings file, for those of its `profiles_dir`, too.
+        #[arg(long)]
+        config: Option<PathBuf>,
+    },
     /// Decodes recorded octets and prints a JSON object a line: readings, and errors with their place. Exit code 1 when there is no
     /// reading among them.
     Decode {

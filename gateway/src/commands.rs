@@ -1,8 +1,10 @@
 //! What the commands other than `run` do.
 
 pub mod decode;
+mod profiles;
 mod read;
 
+pub use profiles::profiles;
 pub use read::read;
 
 use std::io::Write;

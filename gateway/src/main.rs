@@ -63,6 +63,7 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Read { config, meter, obis, json } => {
             commands::read(&checked(&config.config)?, &meter, &obis, json, &mut out).await?;
         }
+        Command::Profiles { name, config } => commands::profiles(config.as_deref(), name.as_deref(), &mut out)?,
         Command::Decode { protocol, file, meter, received_at, accept_invalid_crc } => {
             let meter = meter.map(|meter| meter.parse::<MeterId>()).transpose();
             let meter = meter

@@ -14,7 +14,7 @@ use protocols::dlms::acse::Password;
 use protocols::dlms::datetime::ClockRules;
 use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::iec62056_21::{self, ClientConfig, ReadLevel, ReadQuirks, StampForm};
-use protocols::metering::{Code, Kind, MeterId, ObisCode};
+use protocols::metering::{Code, Kind, MeterId, ObisCode, StatusBits};
 
 pub(super) use self::check::{PortParameters, check_lines, check_medium, check_name, check_serial, value};
 pub use self::sections::{
@@ -81,8 +81,18 @@ pub struct MeterSettings {
     pub clock_off_above_s: Option<u32>,
     pub clock_rules: ClockRules,
     pub quirks: QuirksSection,
+    /// `None`: AMR profile statuses, as the standard has them.
+    pub status: Option<Arc<StatusSettings>>,
     /// Shared by all meters that are read alike.
     pub reads: Arc<[ReadSettings]>,
+}
+
+/// Where a status stands in the profiles of a meter, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusSettings {
+    pub bits: StatusBits,
+    /// Beside AMR profile statuses, which are known by their code.
+    pub columns: Vec<Code>,
 }
 
 const DAY_S: u32 = 86_400;

@@ -119,6 +119,8 @@ pub struct MeterSection {
     pub name: String,
     /// The line that it is on.
     pub line: String,
+    /// Whose profile holds what this section leaves out: a name that `meterpost-gateway profiles` lists.
+    pub profile: Option<String>,
     /// `dlms-wrapper`, `dlms-hdlc` or `iec62056-21` (read-outs of modes A, B and C, programming mode).
     pub protocol: MeterProtocol,
     /// Who reads: 16 is the public client.
@@ -169,6 +171,12 @@ pub struct MeterSection {
     /// `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off).
     pub line_quirks: BTreeMap<String, bool>,
     pub quirks: QuirksSection,
+    /// What the bits of a status in a profile's entries say, by number, as `{ 6 = "power-failure" }`: `critical-error`, `clock-invalid`,
+    /// `not-valid`, `clock-adjusted`, `power-failure`, or `good` for what says nothing against a value. Those that are not named are as
+    /// the AMR profile status has them: 0, 1, 2, 5 and 7 in this order.
+    pub status_bits: BTreeMap<String, String>,
+    /// Which column of a profile is its status, as `0-0:96.240.12/18`, where it is no AMR profile status (0-b:96.10.e).
+    pub status_columns: Vec<String>,
     /// What is read; by default the load profile and the import register, of IEC 62056-21 the read-out.
     pub read: Vec<ReadSection>,
 }
@@ -188,6 +196,7 @@ impl Default for MeterSection {
         Self {
             name: String::new(),
             line: String::new(),
+            profile: None,
             protocol: MeterProtocol::DlmsWrapper,
             client: 16,
             server: 1,
@@ -212,6 +221,8 @@ impl Default for MeterSection {
             full_codes: None,
             line_quirks: BTreeMap::new(),
             quirks: QuirksSection::default(),
+            status_bits: BTreeMap::new(),
+            status_columns: Vec::new(),
             read: Vec::new(),
         }
     }
@@ -280,6 +291,8 @@ pub enum PortProtocol {
 pub struct PortSection {
     /// Unique.
     pub name: String,
+    /// Whose profile holds what this section leaves out: a name that `meterpost-gateway profiles` lists.
+    pub profile: Option<String>,
     /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, or `d0` (read-outs of IEC 62056-21, unasked).
     pub protocol: PortProtocol,
     /// A device, best by its stable name: `/dev/serial/by-id/...`.
@@ -324,6 +337,7 @@ impl Default for PortSection {
     fn default() -> Self {
         Self {
             name: String::new(),
+            profile: None,
             protocol: PortProtocol::P1,
             serial_port: None,
             tcp: None,
