@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::ReadOptions;
 use crate::commands::decode::DecodeProtocol;
 
 /// Reads every smart meter on a site and forwards each reading exactly once.
@@ -41,11 +42,8 @@ pub enum Command {
         config: ConfigArgument,
         /// Its name in the settings, or that of a port.
         meter: String,
-        /// What to read; by default the registers and instants of its section, of IEC 62056-21 the read-out.
-        obis: Vec<String>,
-        /// One JSON object instead of a table.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: ReadOptions,
     },
     /// Lists the profiles of families of meters that sections may name, or prints one.
     Profiles {

@@ -5,7 +5,7 @@ mod profiles;
 mod read;
 
 pub use profiles::profiles;
-pub use read::read;
+pub use read::{ReadOptions, read};
 
 use std::io::Write;
 use std::path::PathBuf;

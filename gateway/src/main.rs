@@ -60,8 +60,8 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             write!(out, "{}", toml::to_string(&checked.config)?)?;
         }
         Command::Status { config, json } => commands::status(&checked(&config.config)?, json, &mut out).await?,
-        Command::Read { config, meter, obis, json } => {
-            commands::read(&checked(&config.config)?, &meter, &obis, json, &mut out).await?;
+        Command::Read { config, meter, options } => {
+            commands::read(&checked(&config.config)?, &meter, &options, &mut out).await?;
         }
         Command::Profiles { name, config } => commands::profiles(config.as_deref(), name.as_deref(), &mut out)?,
         Command::Decode { protocol, file, meter, received_at, accept_invalid_crc } => {

@@ -1,10 +1,15 @@
 //! `read`: one meter, once, to the screen; at a port, the next telegram.
 
+mod blue_book;
 mod called;
+mod objects;
 mod port;
+mod rows;
+mod value;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use protocols::dlms::data::Data;
@@ -15,7 +20,8 @@ use tokio::time::Instant;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Checked;
 use crate::config::metering::{Addressing, LinePlan, MeterSettings, Source};
-use crate::link;
+use crate::link::trace::{Framing, TraceLink};
+use crate::link::{self, ByteLink, Medium};
 use crate::reading::introduction::{Introduction, introduce};
 use crate::reading::memory::MeterMemory;
 use crate::reading::registers::{RegisterRound, read_registers};
@@ -23,50 +29,102 @@ use crate::reading::talk::{Talk, TalkError};
 
 const HINT_BUSY: &str = "hint: while the gateway runs, it holds the line; `status` shows what it reads";
 
+/// Nobody waits for the line: a whole object list takes minutes at 300 baud.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// What is read, and how it is shown.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ReadOptions {
+    /// What to read; by default the registers and instants of its section, of IEC 62056-21 the read-out.
+    pub obis: Vec<String>,
+    /// All objects of a DLMS meter that this client may see, with what may be read of them.
+    #[arg(long, conflicts_with_all = ["obis", "profile"])]
+    pub object_list: bool,
+    /// The entries of this load profile or event log.
+    #[arg(long, value_name = "OBIS", conflicts_with = "obis")]
+    pub profile: Option<String>,
+    /// The first label of a profile, as 2026-01-01T00:00:00Z [default: a day before --to].
+    #[arg(long, value_name = "INSTANT", requires = "profile")]
+    pub from: Option<String>,
+    /// Labels of a profile before this [default: now].
+    #[arg(long, value_name = "INSTANT", requires = "profile")]
+    pub to: Option<String>,
+    /// The profile as comma-separated values.
+    #[arg(long, requires = "profile", conflicts_with = "json")]
+    pub csv: bool,
+    /// JSON instead of a table: one object, of an object list or a profile one a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Shows on standard error what goes over the line, without passwords, proofs, keys and tags.
+    #[arg(long)]
+    pub trace: bool,
+}
+
 /// Reads and prints; an error is about the meter or the line.
-pub async fn read(
-    checked: &Checked,
-    name: &str,
-    obis: &[String],
-    json: bool,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
+pub async fn read(checked: &Checked, name: &str, options: &ReadOptions, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(port) = checked.ports.iter().find(|port| &*port.name == name) {
-        return port::hear(port, obis, json, out).await;
+        return port::hear(port, options, out).await;
     }
     let (plan, meter) = find(checked, name)?;
-    if let Addressing::Iec62056_21(call) = &meter.addressing {
-        return called::read(plan, &meter, call, obis, json, out).await;
-    }
-    let codes = codes(&meter, obis)?;
     let clock: SharedClock = Arc::new(SystemClock::new());
+    let wanted = rows::Wanted::of(options, clock.wall())?;
+    let is_long = options.object_list || wanted.is_some();
+    let deadline = Instant::now() + if is_long { plan.line.budget.max(PATIENCE) } else { plan.line.budget };
+    if let Addressing::Iec62056_21(call) = &meter.addressing {
+        return called::read(plan, &meter, call, (options, wanted), deadline, out).await;
+    }
+    let codes = codes(&meter, &options.obis)?;
     let medium = link::medium(&plan.line.medium);
-    let mut link = match medium.open().await {
-        Ok(link) => link,
-        Err(error) => anyhow::bail!("line {}: {error}\n{HINT_BUSY}", plan.line.name),
-    };
-    let deadline = Instant::now() + plan.line.budget;
+    let mut link = open(plan, &*medium, &meter, options, &clock).await?;
     let told = |error: TalkError| anyhow::anyhow!("{name}: {}", error.text());
     let mut talk = Talk::new(&mut *link, &meter, medium.octet_time_us(), deadline).map_err(told)?;
     if let Err(error) = talk.associate().await {
         talk.hang_up().await;
         return Err(told(error));
     }
-    let mut memory = MeterMemory::new(0);
     let answer = async {
+        if options.object_list {
+            return objects::walk(&mut talk, options.json, out).await.map_err(told)?;
+        }
         let who =
             introduce(&mut talk, &meter, &clock).await.map_err(|error| anyhow::anyhow!("{name}: {}", error.text()))?;
-        let round = read_registers(&mut talk, &mut memory, &codes).await.map_err(told)?;
-        anyhow::Ok((who, round))
+        if let Some(wanted) = wanted {
+            let table = rows::read(&mut talk, &meter, &who, &wanted).await.map_err(told)?;
+            return table?.print(options, out);
+        }
+        let round = read_registers(&mut talk, &mut MeterMemory::new(0), &codes).await.map_err(told)?;
+        if options.json { print_json(&who, &round, out) } else { print_table(name, &who, &round, out) }
     };
     let answer = answer.await;
     match &answer {
         // What was read is printed, however the meter takes its leave.
-        Ok(_) => drop(talk.release().await),
+        Ok(()) => drop(talk.release().await),
         Err(_) => talk.hang_up().await,
     }
-    let (who, round) = answer?;
-    if json { print_json(&who, &round, out) } else { print_table(name, &who, &round, out) }
+    answer
+}
+
+/// Opens the line of a meter.
+async fn open(
+    plan: &LinePlan,
+    medium: &dyn Medium,
+    meter: &MeterSettings,
+    options: &ReadOptions,
+    clock: &SharedClock,
+) -> anyhow::Result<Box<dyn ByteLink>> {
+    let link = match medium.open().await {
+        Ok(link) => link,
+        Err(error) => anyhow::bail!("line {}: {error}\n{HINT_BUSY}", plan.line.name),
+    };
+    if !options.trace {
+        return Ok(link);
+    }
+    let framing = match meter.addressing {
+        Addressing::Wrapper { .. } => Framing::Wrapper,
+        Addressing::Hdlc { .. } => Framing::Hdlc,
+        Addressing::Iec62056_21(_) => Framing::Iec62056_21,
+    };
+    Ok(Box::new(TraceLink::new(link, framing, clock.clone(), Box::new(std::io::stderr()))))
 }
 
 fn find<'c>(checked: &'c Checked, name: &str) -> anyhow::Result<(&'c LinePlan, Arc<MeterSettings>)> {
