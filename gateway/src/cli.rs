@@ -45,6 +45,16 @@ pub enum Command {
         #[command(flatten)]
         options: ReadOptions,
     },
+    /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls and asks as a client
+    /// without a password, and writes nothing to a meter. What it does stands on standard error. Exit code 1 when nothing is found.
+    Probe {
+        /// A serial port, like /dev/ttyUSB0, or HOST[:PORT] of a meter or of a serial device server.
+        #[arg(value_name = "PORT|HOST[:PORT]")]
+        target: String,
+        /// Seconds after which it gives up, and says what it has not tried.
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        budget: u64,
+    },
     /// Lists the profiles of families of meters that sections may name, or prints one.
     Profiles {
         /// Which one to print.

@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use gateway::cli::{Cli, Command, OutboxCommand};
 use gateway::clock::{Clock as _, SystemClock};
 use gateway::commands::decode::{DecodeSettings, decode, read_input};
 use gateway::config::{Checked, Config};
+use gateway::probe::{self, Target};
 use gateway::{commands, run, telemetry};
 use protocols::metering::{MeterId, UtcMillis};
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +64,13 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Status { config, json } => commands::status(&checked(&config.config)?, json, &mut out).await?,
         Command::Read { config, meter, options } => {
             commands::read(&checked(&config.config)?, &meter, &options, &mut out).await?;
+        }
+        Command::Probe { target, budget } => {
+            let named = Target::parse(&target);
+            let hint = "hint: name a port, like /dev/ttyUSB0, or HOST:PORT";
+            let named = named.ok_or_else(|| anyhow::anyhow!("{target:?} is neither a port nor a host\n{hint}"))?;
+            let budget = Duration::from_secs(budget);
+            write!(out, "{}", probe::probe(&named, budget, &mut std::io::stderr()).await?)?;
         }
         Command::Profiles { name, config } => commands::profiles(config.as_deref(), name.as_deref(), &mut out)?,
         Command::Decode { protocol, file, meter, received_at, accept_invalid_crc } => {
