@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::ReadOptions;
 use crate::commands::decode::DecodeProtocol;
 
 /// Reads every smart meter on a site and forwards each reading exactly once.
@@ -41,11 +42,26 @@ pub enum Command {
         config: ConfigArgument,
         /// Its name in the settings, or that of a port.
         meter: String,
-        /// What to read; by default the registers and instants of its section, of IEC 62056-21 and M-Bus the read-out.
-        obis: Vec<String>,
-        /// One JSON object instead of a table.
+        #[command(flatten)]
+        options: ReadOptions,
+    },
+    /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls and asks as a client
+    /// without a password, and writes nothing to a meter. What it does stands on standard error. Exit code 1 when nothing is found.
+    Probe {
+        /// A serial port, like /dev/ttyUSB0, or HOST[:PORT] of a meter or of a serial device server.
+        #[arg(value_name = "PORT|HOST[:PORT]")]
+        target: String,
+        /// Seconds after which it gives up, and says what it has not tried.
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        budget: u64,
+    },
+    /// Lists the profiles of families of meters that sections may name, or prints one.
+    Profiles {
+        /// Which one to print.
+        name: Option<String>,
+        /// A settings file, for those of its `profiles_dir`, too.
         #[arg(long)]
-        json: bool,
+        config: Option<PathBuf>,
     },
     /// Decodes recorded octets and prints a JSON object a line: readings, and errors with their place. Exit code 1 when there is no
     /// reading among them.

@@ -1,9 +1,11 @@
 //! What the commands other than `run` do.
 
 pub mod decode;
+mod profiles;
 mod read;
 
-pub use read::read;
+pub use profiles::profiles;
+pub use read::{ReadOptions, read};
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ mod distinct;
 mod keys;
 pub mod metering;
 pub(crate) mod ports;
+pub mod profiles;
 mod quirks;
 pub mod security;
 
@@ -77,11 +78,13 @@ pub struct GatewaySection {
     pub id: String,
     /// Where the outbox lies.
     pub data_dir: PathBuf,
+    /// A folder with profiles of meters, `NAME.toml`, beside those in the program; see `meterpost-gateway profiles`.
+    pub profiles_dir: Option<PathBuf>,
 }
 
 impl Default for GatewaySection {
     fn default() -> Self {
-        Self { id: String::new(), data_dir: PathBuf::from("/var/lib/meterpost") }
+        Self { id: String::new(), data_dir: PathBuf::from("/var/lib/meterpost"), profiles_dir: None }
     }
 }
 
@@ -232,6 +235,8 @@ pub struct FeedSection {
     pub topics: Vec<String>,
     /// How often each meter is expected to push.
     pub cadence_s: u32,
+    /// Whose profile holds what this section leaves out: a name that `meterpost-gateway profiles` lists.
+    pub profile: Option<String>,
 }
 
 impl Dialect {
@@ -266,6 +271,7 @@ impl Default for FeedSection {
             key_file: None,
             topics: Vec::new(),
             cadence_s: 10,
+            profile: None,
         }
     }
 }
@@ -340,15 +346,11 @@ impl Config {
         Self::parse(&text, path)
     }
 
+    /// Reads the profiles that sections name, too.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        toml::from_str(text).map_err(|error| {
-            let message = error.to_string();
-            ConfigError::Syntax {
-                path: path.to_owned(),
-                hint: nearest_key(&message),
-                message: message.trim_end().to_owned(),
-            }
-        })
+        let mut config: Self = from_toml(text, path)?;
+        profiles::apply(&mut config, || from_toml(text, path))?;
+        Ok(config)
     }
 
     /// Cross-field checks; reads the secrets that are named by path.
@@ -378,7 +380,7 @@ impl Config {
         plain("cloud", &self.cloud.host, self.cloud.insecure_plaintext, "")?;
         let mut names = std::collections::HashSet::new();
         for feed in &mut self.feed {
-            let section = format!("feed {:?}", feed.name);
+            let section = profiles::place("feed", &feed.name, feed.profile.as_deref());
             check_tls(&section, feed.ca_file.as_ref(), feed.cert_file.as_ref(), feed.key_file.as_ref())?;
             plain(&section, &feed.host, feed.insecure_plaintext || feed.ca_file.is_some(), WITH_TLS)?;
             let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -446,13 +448,25 @@ fn read_token(path: &Path) -> Result<Token, ConfigError> {
     Ok(Token(token.to_owned()))
 }
 
+fn from_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let message = error.to_string();
+        let (path, hint) = (path.to_owned(), nearest_key(&message));
+        ConfigError::Syntax { path, message: message.trim_end().to_owned(), hint }
+    })
+}
+
 /// serde says "unknown field `x`, expected one of `a`, `b`": the nearest of these is worth a hint.
 fn nearest_key(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("unknown field `")?;
     let (unknown, rest) = rest.split_once('`')?;
-    let known = rest.split('`').skip(1).step_by(2);
-    let (distance, nearest) = known.map(|key| (edit_distance(unknown, key), key)).min()?;
-    (distance <= unknown.len().max(3) / 2).then(|| format!("did you mean `{nearest}`?"))
+    nearest(unknown, rest.split('`').skip(1).step_by(2)).map(|nearest| format!("did you mean `{nearest}`?"))
+}
+
+/// The known name that is nearest to another, unless half of it would have to change.
+fn nearest<'k>(unknown: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let (distance, nearest) = known.map(|known| (edit_distance(unknown, known), known)).min()?;
+    (distance <= unknown.len().max(3) / 2).then_some(nearest)
 }
 
 fn edit_distance(a: &str, b: &str) -> usize {

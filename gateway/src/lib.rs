@@ -16,6 +16,7 @@ pub mod inventory;
 pub mod link;
 pub mod mqtt;
 pub mod outbox;
+pub mod probe;
 pub mod push;
 pub mod reading;
 pub mod recurring;

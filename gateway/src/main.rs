@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use gateway::cli::{Cli, Command, OutboxCommand};
 use gateway::clock::{Clock as _, SystemClock};
 use gateway::commands::decode::{DecodeSettings, decode, read_input, read_key};
 use gateway::config::{Checked, Config};
+use gateway::probe::{self, Target};
 use gateway::{commands, run, telemetry};
 use protocols::metering::{MeterId, UtcMillis};
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,9 +62,17 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             write!(out, "{}", toml::to_string(&checked.config)?)?;
         }
         Command::Status { config, json } => commands::status(&checked(&config.config)?, json, &mut out).await?,
-        Command::Read { config, meter, obis, json } => {
-            commands::read(&checked(&config.config)?, &meter, &obis, json, &mut out).await?;
+        Command::Read { config, meter, options } => {
+            commands::read(&checked(&config.config)?, &meter, &options, &mut out).await?;
         }
+        Command::Probe { target, budget } => {
+            let named = Target::parse(&target);
+            let hint = "hint: name a port, like /dev/ttyUSB0, or HOST:PORT";
+            let named = named.ok_or_else(|| anyhow::anyhow!("{target:?} is neither a port nor a host\n{hint}"))?;
+            let budget = Duration::from_secs(budget);
+            write!(out, "{}", probe::probe(&named, budget, &mut std::io::stderr()).await?)?;
+        }
+        Command::Profiles { name, config } => commands::profiles(config.as_deref(), name.as_deref(), &mut out)?,
         Command::Decode { protocol, file, meter, received_at, accept_invalid_crc, key, auth_key } => {
             let meter = meter.map(|meter| meter.parse::<MeterId>()).transpose();
             let meter = meter

@@ -1,12 +1,17 @@
 //! `read`: one meter, once, to the screen; at a port, the next telegram.
 
 mod answer;
+mod blue_book;
 mod called;
+mod objects;
 mod polled;
 mod port;
+mod rows;
+mod value;
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use protocols::dlms::data::Data;
@@ -17,7 +22,8 @@ use tokio::time::Instant;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Checked;
 use crate::config::metering::{Addressing, LinePlan, MeterSettings, Source};
-use crate::link;
+use crate::link::trace::{Framing, TraceLink};
+use crate::link::{self, ByteLink, Medium};
 use crate::outbox::{Outbox, OutboxHandle};
 use crate::reading::counters::{Counters, associate, conclude};
 use crate::reading::introduction::{Introduction, introduce};
@@ -33,52 +39,112 @@ const HINT_BUSY: &str = "hint: while the gateway runs, it holds the line; `statu
 
 const HINT_COUNTED: &str = "hint: `status` shows what it reads; stop it to read this meter by hand";
 
+/// Nobody waits for the line: a whole object list takes minutes at 300 baud.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// What is read, and how it is shown.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ReadOptions {
+    /// What to read; by default the registers and instants of its section, of IEC 62056-21 and M-Bus the read-out.
+    pub obis: Vec<String>,
+    /// All objects of a DLMS meter that this client may see, with what may be read of them.
+    #[arg(long, conflicts_with_all = ["obis", "profile"])]
+    pub object_list: bool,
+    /// The entries of this load profile or event log.
+    #[arg(long, value_name = "OBIS", conflicts_with = "obis")]
+    pub profile: Option<String>,
+    /// The first label of a profile, as 2026-01-01T00:00:00Z [default: a day before --to].
+    #[arg(long, value_name = "INSTANT", requires = "profile")]
+    pub from: Option<String>,
+    /// Labels of a profile before this [default: now].
+    #[arg(long, value_name = "INSTANT", requires = "profile")]
+    pub to: Option<String>,
+    /// The profile as comma-separated values.
+    #[arg(long, requires = "profile", conflicts_with = "json")]
+    pub csv: bool,
+    /// JSON instead of a table: one object, of an object list or a profile one a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Shows on standard error what goes over the line, without passwords, proofs, keys and tags.
+    #[arg(long)]
+    pub trace: bool,
+}
+
 /// Reads and prints; an error is about the meter or the line.
-pub async fn read(
-    checked: &Checked,
-    name: &str,
-    obis: &[String],
-    json: bool,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
+pub async fn read(checked: &Checked, name: &str, options: &ReadOptions, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(port) = checked.ports.iter().find(|port| &*port.name == name) {
-        return port::hear(port, obis, json, out).await;
+        return port::hear(port, options, out).await;
     }
     let (plan, meter) = find(checked, name)?;
+    let clock: SharedClock = Arc::new(SystemClock::new());
+    let wanted = rows::Wanted::of(options, clock.wall())?;
+    let is_long = options.object_list || wanted.is_some();
+    let deadline = Instant::now() + if is_long { plan.line.budget.max(PATIENCE) } else { plan.line.budget };
     match &meter.addressing {
-        Addressing::Iec62056_21(call) => return called::read(plan, &meter, call, obis, json, out).await,
-        Addressing::Mbus(bus) => return polled::read(plan, &meter, bus, obis, json, out).await,
+        Addressing::Iec62056_21(call) => {
+            return called::read(plan, &meter, call, (options, wanted), deadline, out).await;
+        }
+        Addressing::Mbus(bus) => return polled::read(plan, &meter, bus, options, deadline, out).await,
         Addressing::Wrapper { .. } | Addressing::Hdlc { .. } => {}
     }
-    let codes = codes(&meter, obis)?;
-    let clock: SharedClock = Arc::new(SystemClock::new());
+    let codes = codes(&meter, &options.obis)?;
     // Nobody has told this process the time.
     let (keeper, trust) = (keep_counters(checked, &meter)?, ClockTrust::new(clock.clone(), 0));
     let counters = Counters { outbox: &keeper.outbox, trust: &trust };
     let medium = link::medium(&plan.line.medium);
-    let mut link = match medium.open().await {
-        Ok(link) => link,
-        Err(error) => anyhow::bail!("line {}: {error}\n{HINT_BUSY}", plan.line.name),
-    };
-    let deadline = Instant::now() + plan.line.budget;
+    let mut link = open(plan, &*medium, &meter, options, &clock).await?;
     let told = |error: TalkError| anyhow::anyhow!("{name}: {}", error.text());
     let mut talk = Talk::new(&mut *link, &meter, medium.octet_time_us(), deadline).map_err(told)?;
     let mut memory = MeterMemory::new(0);
     let answer = async {
         associate(&mut talk, &meter, counters, &mut memory).await?;
+        if options.object_list {
+            return Ok(objects::walk(&mut talk, options.json, out).await?);
+        }
         let who = introduce(&mut talk, &meter, &clock).await?;
+        if let Some(wanted) = wanted {
+            let table = rows::read(&mut talk, &meter, &who, &wanted).await?;
+            return Ok(table.and_then(|table| table.print(options, out)));
+        }
         let round = read_registers(&mut talk, &mut memory, &codes).await?;
-        Ok::<_, SessionError>((who, round))
+        Ok::<_, SessionError>(if options.json {
+            print_json(&who, &round, out)
+        } else {
+            print_table(name, &who, &round, out)
+        })
     };
     let answer = answer.await;
     match &answer {
         // What was read is printed, however the meter takes its leave.
-        Ok(_) => drop(talk.release().await),
+        Ok(()) => drop(talk.release().await),
         Err(_) => talk.hang_up().await,
     }
     let answer = conclude(&mut talk, &meter, counters, &Metrics::default(), &mut memory, answer).await;
-    let (who, round) = answer.map_err(|error| anyhow::anyhow!("{name}: {}", error.text()))?;
-    if json { print_json(&who, &round, out) } else { print_table(name, &who, &round, out) }
+    answer.map_err(|error| anyhow::anyhow!("{name}: {}", error.text()))?
+}
+
+/// Opens the line of a meter.
+async fn open(
+    plan: &LinePlan,
+    medium: &dyn Medium,
+    meter: &MeterSettings,
+    options: &ReadOptions,
+    clock: &SharedClock,
+) -> anyhow::Result<Box<dyn ByteLink>> {
+    let link = match medium.open().await {
+        Ok(link) => link,
+        Err(error) => anyhow::bail!("line {}: {error}\n{HINT_BUSY}", plan.line.name),
+    };
+    if !options.trace {
+        return Ok(link);
+    }
+    let framing = match meter.addressing {
+        Addressing::Wrapper { .. } => Framing::Wrapper,
+        Addressing::Hdlc { .. } => Framing::Hdlc,
+        Addressing::Iec62056_21(_) => Framing::Iec62056_21,
+        Addressing::Mbus(_) => Framing::Mbus,
+    };
+    Ok(Box::new(TraceLink::new(link, framing, clock.clone(), Box::new(std::io::stderr()))))
 }
 
 /// The outbox that knows which invocation counters are used, and the lock on it.

@@ -15,7 +15,7 @@ use protocols::dlms::security::{Key, SystemTitle};
 use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::iec62056_21::{self, ClientConfig, ReadLevel, ReadQuirks, StampForm};
 use protocols::mbus;
-use protocols::metering::{Code, Kind, MeterId, ObisCode, Quantity};
+use protocols::metering::{Code, Kind, MeterId, ObisCode, Quantity, StatusBits};
 
 use super::security::SecuritySettings;
 
@@ -82,8 +82,18 @@ pub struct MeterSettings {
     pub clock_off_above_s: Option<u32>,
     pub clock_rules: ClockRules,
     pub quirks: QuirksSection,
+    /// `None`: AMR profile statuses, as the standard has them.
+    pub status: Option<Arc<StatusSettings>>,
     /// Shared by all meters that are read alike.
     pub reads: Arc<[ReadSettings]>,
+}
+
+/// Where a status stands in the profiles of a meter, and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusSettings {
+    pub bits: StatusBits,
+    /// Beside AMR profile statuses, which are known by their code.
+    pub columns: Vec<Code>,
 }
 
 const DAY_S: u32 = 86_400;

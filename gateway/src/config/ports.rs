@@ -18,6 +18,7 @@ use super::metering::{
     LinePlan, Parity, PortParameters, PortProtocol, PortSection, PortSettings, PushKeys, PushProtocol, Switch,
     check_medium, check_name, check_serial, value,
 };
+use super::profiles::place;
 use super::quirks::{LINES, SML, refuse_unknown, switch};
 
 impl PortProtocol {
@@ -42,7 +43,7 @@ pub(super) fn check_ports(
         plans.iter().flat_map(|plan| &plan.meters).map(|meter| meter.name.to_string()).collect();
     let mut checked = Vec::with_capacity(ports.len());
     for section in ports {
-        let at = format!("port {:?}", section.name);
+        let at = place("port", &section.name, section.profile.as_deref());
         let name = check_name(&at, &section.name)?;
         if !names.insert(section.name.clone()) {
             return Err(value(&at, "a meter or another port has this name", ""));

@@ -6,6 +6,7 @@
 pub mod memory;
 pub mod serial;
 pub mod tcp;
+pub mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;

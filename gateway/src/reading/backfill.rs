@@ -142,7 +142,7 @@ impl<T> Session<'_, T> {
         if from < unasked.from || !can_be_said(from) || !can_be_said(to) {
             return None;
         }
-        let series = value_columns(layout, read, self.memory).into_iter().map(|column| Series {
+        let series = value_columns(layout, self.meter, read, self.memory).into_iter().map(|column| Series {
             meter: self.who.meter.clone(),
             code: column.code,
             kind: column.kind,

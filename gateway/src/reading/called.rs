@@ -14,6 +14,7 @@ use protocols::metering::{Code, MeterId, ObisCode, UtcMillis};
 use tracing::debug;
 
 use self::address::address;
+pub use self::profile::Rows;
 use super::call::Call;
 use super::introduction::{Introduction, judge};
 use super::memory::MeterMemory;

@@ -27,7 +27,7 @@ const ROWS_UNREAD_LOG: &str = "meterpost:rows-unread";
 const PROBLEMS_TOLD: usize = 5;
 
 /// The attribute that holds scaler and unit; `None` for classes without.
-pub(super) const fn scaler_attribute(class_id: u16) -> Option<i8> {
+pub(crate) const fn scaler_attribute(class_id: u16) -> Option<i8> {
     match class_id {
         CLASS_REGISTER | CLASS_EXTENDED_REGISTER => Some(3),
         CLASS_DEMAND_REGISTER => Some(4),
@@ -36,7 +36,7 @@ pub(super) const fn scaler_attribute(class_id: u16) -> Option<i8> {
 }
 
 /// Whether scaler and unit of its object belong to this attribute.
-const fn is_scaled(class_id: u16, attribute: i8) -> bool {
+pub(crate) const fn is_scaled(class_id: u16, attribute: i8) -> bool {
     match class_id {
         CLASS_REGISTER | CLASS_EXTENDED_REGISTER => attribute == 2,
         CLASS_DEMAND_REGISTER => matches!(attribute, 2 | 3),
@@ -81,13 +81,42 @@ fn code_of(object: &CaptureObject) -> Option<Code> {
     Some(Code::Obis { obis: object.logical_name, attribute })
 }
 
+/// Whether a column is a status that the settings name.
+fn is_named_status(meter: &MeterSettings, object: &CaptureObject) -> bool {
+    let named = meter.status.as_ref().map_or(&[][..], |status| &status.columns);
+    code_of(object).is_some_and(|code| named.contains(&code))
+}
+
+fn is_status(meter: &MeterSettings, object: &CaptureObject) -> bool {
+    object.is_amr_status() || is_named_status(meter, object)
+}
+
+/// How the rows of a profile are read.
+pub fn profile_rules(meter: &MeterSettings, layout: &Layout) -> ProfileRules {
+    let rules = ProfileRules::new(layout.capture_period_s);
+    ProfileRules {
+        clock: meter.clock_rules,
+        sort_method: layout.sort_method,
+        null_clock: if meter.quirks.null_clock_repeats { NullClock::Repeat } else { NullClock::Advance },
+        null_value: if meter.quirks.null_value_absent { NullValue::Absent } else { NullValue::Repeat },
+        status: meter.status.as_ref().map_or(rules.status, |status| status.bits),
+        status_column: layout.columns.iter().position(|object| is_named_status(meter, object)),
+        ..rules
+    }
+}
+
 /// The columns that become readings. Clock, status and those that only fill a place do not.
-pub fn value_columns(layout: &Layout, read: &ReadSettings, memory: &MeterMemory) -> Vec<ValueColumn> {
+pub fn value_columns(
+    layout: &Layout,
+    meter: &MeterSettings,
+    read: &ReadSettings,
+    memory: &MeterMemory,
+) -> Vec<ValueColumn> {
     let mut columns = Vec::new();
     for (place, object) in layout.columns.iter().enumerate() {
         let Some(code) = code_of(object).filter(|code| is_wanted(read, code)) else { continue };
         let is_time = object.is_clock() || object.class_id == CLASS_CLOCK || is_occurrence(object);
-        if is_time || object.is_amr_status() || object.data_index != 0 {
+        if is_time || is_status(meter, object) || object.data_index != 0 {
             continue;
         }
         let scaler_unit = if is_scaled(object.class_id, object.attribute_index) {
@@ -148,14 +177,7 @@ impl RowRules<'_> {
         wanted: impl Fn(UtcMillis) -> bool,
         meter_now: UtcMillis,
     ) -> Result<Rows, AxdrError> {
-        let quirks = self.meter.quirks;
-        let rules = ProfileRules {
-            clock: self.meter.clock_rules,
-            sort_method: self.layout.sort_method,
-            null_clock: if quirks.null_clock_repeats { NullClock::Repeat } else { NullClock::Advance },
-            null_value: if quirks.null_value_absent { NullValue::Absent } else { NullValue::Repeat },
-            ..ProfileRules::new(self.layout.capture_period_s)
-        };
+        let rules = profile_rules(self.meter, self.layout);
         let mut reader = ProfileReader::new(&self.layout.columns, rules, buffer)?;
         let mut rows = Rows::default();
         while let Some(row) = reader.next_row() {
@@ -216,7 +238,7 @@ impl RowRules<'_> {
     /// An entry of an event log: the first number that is neither clock nor status is its code.
     fn event_of_row(&self, row: &ProfileRow<'_, '_>) -> Event {
         let is_code = |place: usize| {
-            self.layout.columns.get(place).is_some_and(|object| !object.is_clock() && !object.is_amr_status())
+            self.layout.columns.get(place).is_some_and(|object| !object.is_clock() && !is_status(self.meter, object))
         };
         let number = |(place, cell): (usize, &Data<'_>)| match cell {
             Data::Enum(value) if is_code(place) => Some(i64::from(*value)),

@@ -127,7 +127,7 @@ async fn find_object(
     Ok(Err(refusal))
 }
 
-pub(super) fn decode_scaler(value: &Value) -> Option<ScalerUnit> {
+pub(crate) fn decode_scaler(value: &Value) -> Option<ScalerUnit> {
     ScalerUnit::decode(&Data::from_bytes(&value.data).ok()?).ok()
 }
 

@@ -517,7 +517,7 @@ impl Session<'_, Talk<'_>> {
         span: Span,
         cursor: &ProfileCursor,
     ) -> Result<Result<Found, ProfileError>, SessionError> {
-        let columns = value_columns(layout, read, self.memory);
+        let columns = value_columns(layout, self.meter, read, self.memory);
         for column in &columns {
             let cadence_s = if layout.capture_period_s == 0 { read.every_s } else { layout.capture_period_s };
             let (code, kind) = (&column.code, column.kind);

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocols::cosem::InterfaceClass;
+use protocols::cosem::association_ln::{AccessMode, AssociationLn, AttributeAccess, ListedObject};
 use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
 use protocols::cosem::register::ScalerUnit;
@@ -175,6 +176,29 @@ impl MeterBody {
     }
 }
 
+/// As this client sees it; the password may be read, as some meters let it be.
+fn object_list() -> Vec<ListedObject> {
+    let object = |class_id, logical_name, attributes: std::ops::RangeInclusive<i8>| ListedObject {
+        class_id,
+        version: u8::from(matches!(class_id, 7 | 15)),
+        logical_name,
+        attributes: attributes
+            .map(|attribute| AttributeAccess { attribute, mode: AccessMode::READ, selectors: Vec::new() })
+            .collect(),
+        methods: Vec::new(),
+    };
+    let mut power = object(4, POWER, 1..=4);
+    power.attributes[3].mode = AccessMode::NONE;
+    vec![
+        object(1, ObisCode::new(0, 0, 42, 0, 0, 255), 1..=2),
+        object(3, ENERGY, 1..=3),
+        power,
+        object(7, PROFILE, 1..=4),
+        object(15, AssociationLn::CURRENT, 7..=7),
+        object(40_000, ObisCode::new(1, 0, 199, 0, 0, 255), 2..=2),
+    ]
+}
+
 impl ObjectServer for MeterBody {
     fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
         let CosemAttribute { class_id, obis, attribute: index } = attribute;
@@ -193,6 +217,9 @@ impl ObjectServer for MeterBody {
             (4, POWER, 2) => DataValue::LongUnsigned(230),
             (4, POWER, 3) => ScalerUnit::new(1, Unit::WATT).encode(),
             (7, PROFILE | EVENT_LOG, 2) => return self.profile(obis, selection),
+            (15, AssociationLn::CURRENT, 2) => {
+                DataValue::Array(object_list().iter().map(ListedObject::encode).collect())
+            }
             (7, PROFILE | EVENT_LOG, _) => {
                 let value = match obis {
                     PROFILE => CaptureObject::new(3, ENERGY, 2),

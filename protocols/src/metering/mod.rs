@@ -16,7 +16,7 @@ mod time;
 pub use event::Event;
 pub use meter_id::{MeterId, MeterIdError};
 pub use obis::{ObisCode, ObisError};
-pub use quality::Quality;
+pub use quality::{Quality, StatusBits};
 pub use quantity::{Quantity, QuantityError, Unit};
 pub use reading::{Reading, StampedBy};
 pub use series::{Code, CodeError, Kind, Series};

@@ -58,6 +58,59 @@ impl Quality {
     }
 }
 
+/// What each bit of a status word says about the values beside it. The AMR profile status has eight bits, of which makers use some
+/// in their own way; words of up to 32 bits are taken where a bit beyond these is given a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatusBits {
+    meanings: [Quality; 32],
+    width: u32,
+}
+
+impl StatusBits {
+    /// As IDIS package 2 has them.
+    pub const AMR: Self = {
+        let mut meanings = [Quality::GOOD; 32];
+        let mut bit = 0;
+        while bit < u8::BITS {
+            meanings[bit as usize] = Quality::from_amr_status(1 << bit);
+            bit += 1;
+        }
+        Self { meanings, width: u8::BITS }
+    };
+    /// What a bit can say.
+    pub const MEANINGS: Quality = Quality::from_amr_status(u8::MAX);
+
+    /// With another meaning of bit `bit`, 0 being the lowest; `None` when there is no such bit, or a bit cannot say so.
+    #[must_use]
+    pub fn with(mut self, bit: u8, meaning: Quality) -> Option<Self> {
+        *self.meanings.get_mut(usize::from(bit))? =
+            Some(meaning).filter(|meaning| Self::MEANINGS.contains(*meaning))?;
+        if u32::from(bit) >= self.width {
+            self.width = u32::BITS;
+        }
+        Some(self)
+    }
+
+    pub fn meaning(&self, bit: u8) -> Option<Quality> {
+        self.meanings.get(usize::from(bit)).copied()
+    }
+
+    /// What a status says; nothing, when it has bits beyond those that are defined.
+    pub fn quality(&self, status: i64) -> Quality {
+        let mut rest = u32::try_from(status).unwrap_or(0);
+        if rest.checked_shr(self.width).unwrap_or(0) != 0 {
+            return Quality::GOOD;
+        }
+        let mut quality = Quality::GOOD;
+        while rest != 0 {
+            let meaning = self.meanings.get(rest.trailing_zeros() as usize).copied().unwrap_or_default();
+            quality = quality.with(meaning);
+            rest &= rest - 1;
+        }
+        quality
+    }
+}
+
 impl fmt::Display for Quality {
     /// Names joined by `|`, `good` for none, and unknown bits as one hexadecimal number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -135,6 +188,21 @@ mod tests {
             let names: Vec<_> = set().map(|(_, name)| name).collect();
             assert_eq!(quality.to_string(), if names.is_empty() { "good".to_owned() } else { names.join("|") });
         }
+    }
+
+    /// Negative control: the width of the AMR status for all.
+    #[test]
+    fn a_makers_bits_stand_beside_those_of_the_standard() {
+        for status in 0..=u8::MAX {
+            assert_eq!(StatusBits::AMR.quality(status.into()), Quality::from_amr_status(status));
+        }
+        let iskra = StatusBits::AMR.with(6, Quality::POWER_FAILURE).unwrap();
+        assert_eq!(iskra.quality(0x42), Quality::CLOCK_INVALID.with(Quality::POWER_FAILURE));
+        assert_eq!(StatusBits::AMR.quality(0x142), Quality::GOOD, "no octet, no AMR status");
+        let wide = iskra.with(15, Quality::CLOCK_ADJUSTED).unwrap().with(0, Quality::GOOD).unwrap();
+        assert_eq!(wide.quality(0x8000_8001), Quality::CLOCK_ADJUSTED);
+        assert_eq!((wide.quality(-1), wide.quality(1 << 32)), (Quality::GOOD, Quality::GOOD));
+        assert_eq!((wide.with(32, Quality::GOOD), wide.with(1, Quality::CRC_INVALID)), (None, None));
     }
 
     proptest! {

@@ -21,7 +21,7 @@ impl Answer {
     }
 }
 
-fn text_of(event: &Event) -> String {
+pub(super) fn text_of(event: &Event) -> String {
     if event.text.is_empty() { event.raw.escape_ascii().to_string() } else { event.text.clone() }
 }
 

@@ -7,9 +7,10 @@ use protocols::metering::Code;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::{HINT_BUSY, codes};
+use super::rows::{Table, Wanted};
+use super::{ReadOptions, codes, open};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::metering::{CallSettings, LinePlan, MeterSettings};
+use crate::config::metering::{CallSettings, LinePlan, MeterSettings, Source};
 use crate::link;
 use crate::reading::call::Call;
 use crate::reading::called::Conversation;
@@ -19,28 +20,57 @@ pub(super) async fn read(
     plan: &LinePlan,
     meter: &MeterSettings,
     settings: &CallSettings,
-    obis: &[String],
-    json: bool,
+    (options, wanted): (&ReadOptions, Option<Wanted>),
+    deadline: Instant,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let codes = if obis.is_empty() { Vec::new() } else { codes(meter, obis)? };
+    let name = &meter.name;
+    anyhow::ensure!(
+        !options.object_list,
+        "{name} speaks IEC 62056-21, which knows no list of objects\nhint: without --object-list all that it reads out is shown"
+    );
+    let codes = if options.obis.is_empty() { Vec::new() } else { codes(meter, &options.obis)? };
     let codes: Vec<Code> = codes.into_iter().map(|(code, _)| code).collect();
+    let clock: SharedClock = Arc::new(SystemClock::new());
     let medium = link::medium(&plan.line.medium);
-    let mut link = match medium.open().await {
-        Ok(link) => link,
-        Err(error) => anyhow::bail!("line {}: {error}\n{HINT_BUSY}", plan.line.name),
-    };
-    let deadline = Instant::now() + plan.line.budget;
-    let told = |error: SessionError| anyhow::anyhow!("{}: {}", meter.name, error.text());
+    let mut link = open(plan, &*medium, meter, options, &clock).await?;
+    let told = |error: SessionError| anyhow::anyhow!("{name}: {}", error.text());
     let mut call = Call::new(&mut *link, &settings.client, deadline).map_err(|error| told(error.into()))?;
-    let answer = ask(&mut call, meter, settings, &codes).await;
+    if let Some(wanted) = wanted {
+        let answer = ask_profile(&mut call, meter, settings, &wanted, &clock).await;
+        match &answer {
+            Ok(_) => drop(call.end().await),
+            Err(_) => call.hang_up().await,
+        }
+        return answer
+            .map_err(told)?
+            .map_err(|reason| anyhow::anyhow!("{}: refused: {reason}", wanted.profile))?
+            .print(options, out);
+    }
+    let answer = ask(&mut call, meter, settings, &codes, &clock).await;
     match &answer {
         // What was read is printed, however the meter takes its leave.
         Ok(_) => drop(call.end().await),
         Err(_) => call.hang_up().await,
     }
     let answer = answer.map_err(told)?;
-    answer.print(&meter.name, json, out)
+    answer.print(name, options.json, out)
+}
+
+async fn ask_profile(
+    call: &mut Call<'_>,
+    meter: &MeterSettings,
+    settings: &CallSettings,
+    wanted: &Wanted,
+    clock: &SharedClock,
+) -> Result<Result<Table, String>, SessionError> {
+    let Wanted { profile, span } = *wanted;
+    let mut conversation = Conversation::new(call, settings);
+    let who = conversation.introduce(meter.serial.as_ref(), false, false, clock).await?;
+    let is_log = meter.reads.iter().any(|read| read.profile == profile && read.source == Source::Events)
+        || matches!(profile.0, [_, _, 99, 98, ..]);
+    let rows = conversation.read_span(profile, is_log, span, &who.meter, clock.wall()).await?;
+    Ok(rows.map(|rows| Table::of_rows(rows.readings, &rows.events, &rows.problems)))
 }
 
 async fn ask(
@@ -48,10 +78,10 @@ async fn ask(
     meter: &MeterSettings,
     settings: &CallSettings,
     codes: &[Code],
+    clock: &SharedClock,
 ) -> Result<Answer, SessionError> {
-    let clock: SharedClock = Arc::new(SystemClock::new());
     let mut conversation = Conversation::new(call, settings);
-    let who = conversation.introduce(meter.serial.as_ref(), codes.is_empty(), false, &clock).await?;
+    let who = conversation.introduce(meter.serial.as_ref(), codes.is_empty(), false, clock).await?;
     let (block, refused) = match conversation.take_read_out() {
         Some((block, _)) => (Some(block), Vec::new()),
         None => conversation.read_registers(codes).await?,

@@ -7,7 +7,7 @@ use protocols::metering::Code;
 use tokio::time::Instant;
 
 use super::answer::Answer;
-use super::{HINT_BUSY, codes};
+use super::{ReadOptions, codes, open};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::metering::{BusSettings, LinePlan, MeterSettings};
 use crate::link;
@@ -19,19 +19,20 @@ pub(super) async fn read(
     plan: &LinePlan,
     meter: &MeterSettings,
     settings: &BusSettings,
-    wanted: &[String],
-    json: bool,
+    options: &ReadOptions,
+    deadline: Instant,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let wanted = if wanted.is_empty() { Vec::new() } else { codes(meter, wanted)? };
-    let medium = link::medium(&plan.line.medium);
-    let mut link = match medium.open().await {
-        Ok(link) => link,
-        Err(error) => anyhow::bail!("line {}: {error}\n{HINT_BUSY}", plan.line.name),
-    };
-    let told = |error: SessionError| anyhow::anyhow!("{}: {}", meter.name, error.text());
+    let name = &meter.name;
+    anyhow::ensure!(
+        !options.object_list && options.profile.is_none(),
+        "{name} speaks M-Bus, which knows neither a list of objects nor profiles\nhint: without them all that it tells is shown"
+    );
+    let wanted = if options.obis.is_empty() { Vec::new() } else { codes(meter, &options.obis)? };
     let clock: SharedClock = Arc::new(SystemClock::new());
-    let deadline = Instant::now() + plan.line.budget;
+    let medium = link::medium(&plan.line.medium);
+    let mut link = open(plan, &*medium, meter, options, &clock).await?;
+    let told = |error: SessionError| anyhow::anyhow!("{name}: {}", error.text());
     let mut bus = Bus::new(&mut *link, settings, deadline).map_err(|error| told(error.into()))?;
     let (who, readout) = read_out(&mut bus, settings, meter.serial.as_ref(), &clock).await.map_err(told)?;
     let is_wanted = |code: &Code| wanted.is_empty() || wanted.iter().any(|(of, _)| of == code);
@@ -41,5 +42,5 @@ pub(super) async fn read(
     let refused = absent.map(|(code, _)| (code.clone(), "the meter does not tell it".to_owned())).collect();
     let events = if wanted.is_empty() { readout.events } else { Vec::new() };
     let problems = readout.problems.iter().map(ToString::to_string).collect();
-    Answer { who, readings, events, problems, refused }.print(&meter.name, json, out)
+    Answer { who, readings, events, problems, refused }.print(name, options.json, out)
 }

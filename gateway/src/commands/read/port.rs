@@ -5,7 +5,7 @@ use std::io::Write;
 use protocols::metering::UtcMillis;
 use tokio::time::Instant;
 
-use super::HINT_BUSY;
+use super::{HINT_BUSY, ReadOptions};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::metering::PortSettings;
 use crate::link;
@@ -13,8 +13,14 @@ use crate::push::{Found, Part, Telegram, hearing};
 
 const RECEIVE_OCTETS: usize = 4096;
 
-pub(super) async fn hear(port: &PortSettings, obis: &[String], json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    anyhow::ensure!(obis.is_empty(), "{} is a port: its meter is not asked\nhint: leave the codes out", port.name);
+pub(super) async fn hear(port: &PortSettings, options: &ReadOptions, out: &mut impl Write) -> anyhow::Result<()> {
+    let is_asked = !options.obis.is_empty() || options.object_list || options.profile.is_some();
+    anyhow::ensure!(!is_asked, "{} is a port: its meter is not asked\nhint: leave codes and profiles out", port.name);
+    anyhow::ensure!(
+        !options.trace,
+        "{} is a port: there is no conversation to show\nhint: leave --trace out",
+        port.name
+    );
     let medium = link::medium(&port.medium);
     let mut link = match medium.open().await {
         Ok(link) => link,
@@ -29,7 +35,7 @@ pub(super) async fn hear(port: &PortSettings, obis: &[String], json: bool, out: 
         count += received;
         for found in hearing.hear(&mut octets[..received], clock.wall()) {
             match found {
-                Found::Telegram(telegram) => return print(port, &telegram, clock.wall(), json, out),
+                Found::Telegram(telegram) => return print(port, &telegram, clock.wall(), options.json, out),
                 Found::Refused(refusal) => last = Some(refusal),
                 Found::Noise => {}
             }

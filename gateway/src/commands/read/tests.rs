@@ -34,34 +34,101 @@ async fn behind_a_socket(body: SharedBody) -> (String, tokio::task::JoinHandle<(
     (address, serving)
 }
 
-#[tokio::test]
-async fn a_meter_is_read_once_over_tcp() {
+fn asking(obis: &[&str]) -> ReadOptions {
+    ReadOptions { obis: obis.iter().map(|code| (*code).to_owned()).collect(), ..ReadOptions::default() }
+}
+
+/// What is printed of a meter that is read so.
+async fn printed(options: &ReadOptions) -> String {
     let (address, serving) = meter().await;
     let mut out = Vec::new();
-    let obis = ["1-0:1.8.0", "1-0:1.7.0", "1-0:99.9.9"].map(str::to_owned);
-    read(&checked(&address), "m", &obis, false, &mut out).await.unwrap();
-    let text = String::from_utf8(out).unwrap();
+    read(&checked(&address), "m", options, &mut out).await.unwrap();
+    serving.await.unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[tokio::test]
+async fn a_meter_is_read_once_over_tcp() {
+    let text = printed(&asking(&["1-0:1.8.0", "1-0:1.7.0", "1-0:99.9.9"])).await;
     for line in ["identity               SIM0001", "Wh", "230e1 W", "1-0:99.9.9             meter refused"] {
         assert!(text.contains(line), "{line:?} is not in\n{text}");
     }
-    serving.await.unwrap();
-    let (address, serving) = meter().await;
-    let mut out = Vec::new();
-    read(&checked(&address), "m", &[], true, &mut out).await.unwrap();
-    let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let text = printed(&ReadOptions { json: true, ..ReadOptions::default() }).await;
+    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(object["meter"], "SIM0001");
     assert_eq!(object["values"][0]["code"], "1-0:1.8.0");
-    serving.await.unwrap();
+}
+
+/// Controls, seen to fail: the password asked for; the scaler of another object.
+#[tokio::test]
+async fn all_objects_of_a_meter_are_shown_with_what_may_be_read_of_them() {
+    let options = ReadOptions { object_list: true, ..ReadOptions::default() };
+    let text = printed(&options).await;
+    for line in [
+        "0-0:42.0.0             Data (1 v0): logical device name\n   2 value                          SIM0001\n",
+        "1-0:1.8.0              Register (3 v0): active energy import\n",
+        "   3 scaler_unit                    10^0 Wh\n",
+        "   2 value                          230e1 W\n",
+        "   4 status                         (this client may not read it)\n",
+        "   2 buffer                         (not asked: `read --profile` does)\n",
+        "   4 capture_period                 900\n",
+        "   7 secret                         (not asked: it is a secret)\n",
+        "1-0:199.0.0            unknown class (40000 v0)\n   2                                (meter refused: ",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    let text = printed(&ReadOptions { json: true, ..options }).await;
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 6);
+    assert_eq!((&lines[2]["code"], &lines[2]["attributes"][0]["value"]), (&"1-0:1.7.0".into(), &"230e1".into()));
+    assert_eq!(
+        (&lines[2]["name"], &lines[2]["class_name"]),
+        (&"active power import, instantaneous".into(), &"Extended register".into())
+    );
+    assert!(lines[5]["attributes"][0]["refused"].as_str().unwrap().starts_with("meter refused: "), "{}", lines[5]);
+}
+
+/// Control, seen to fail: all of what the meter has is shown.
+#[tokio::test]
+async fn a_load_profile_is_shown_between_two_instants() {
+    let at = |label: i64| Some(protocols::metering::UtcMillis(T0.0 - 60_000 + label * 900_000).to_string());
+    let options =
+        ReadOptions { profile: Some("1-0:99.1.0".to_owned()), from: at(-3), to: at(-1), ..ReadOptions::default() };
+    let text = printed(&ReadOptions { csv: true, ..options.clone() }).await;
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "captured_at,quality,1-0:1.8.0 [Wh]");
+    assert_eq!(lines[1], format!("{},good,1093", at(-3).unwrap()));
+    assert_eq!((lines.len(), lines[2]), (3, &*format!("{},good,1094", at(-2).unwrap())));
+    let text = printed(&options).await;
+    assert!(text.starts_with("captured_at          quality 1-0:1.8.0 Wh\n"), "{text}");
+    assert!(text.contains("good            1093\n") && text.lines().count() == 3, "{text}");
+    let text = printed(&ReadOptions { json: true, ..options.clone() }).await;
+    let row: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!((&row["quality"], &row["values"][0]["value"]), (&"good".into(), &"1093".into()));
+    let (address, serving) = meter().await;
+    let absent = ReadOptions { profile: Some("1-0:99.9.0".to_owned()), ..ReadOptions::default() };
+    let error = read(&checked(&address), "m", &absent, &mut Vec::new()).await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("1-0:99.9.0: meter refused: ") && error.contains("\nhint: `read --object-list`"),
+        "{error}"
+    );
+    drop(serving);
+    let turned = ReadOptions { from: at(0), to: at(-1), ..options.clone() };
+    let error = read(&checked("127.0.0.1:1"), "m", &turned, &mut Vec::new()).await.unwrap_err().to_string();
+    assert!(error.contains("is not before --to"), "{error}");
+    let unreadable = ReadOptions { from: Some("yesterday".to_owned()), ..options };
+    let error = read(&checked("127.0.0.1:1"), "m", &unreadable, &mut Vec::new()).await.unwrap_err().to_string();
+    assert!(error.contains("\"yesterday\" is no instant"), "{error}");
 }
 
 #[tokio::test]
 async fn what_cannot_be_read_is_told_with_a_hint() {
     let mut out = Vec::new();
-    let error = read(&checked("127.0.0.1:1"), "x", &[], false, &mut out).await.unwrap_err().to_string();
+    let error = read(&checked("127.0.0.1:1"), "x", &asking(&[]), &mut out).await.unwrap_err().to_string();
     assert!(error.contains("there is no meter or port \"x\"") && error.contains("hint: known meters: m"), "{error}");
-    let error = read(&checked("127.0.0.1:1"), "m", &[], false, &mut out).await.unwrap_err().to_string();
+    let error = read(&checked("127.0.0.1:1"), "m", &asking(&[]), &mut out).await.unwrap_err().to_string();
     assert!(error.contains("refuses connections") && error.contains("hint:"), "{error}");
-    let error = read(&checked("127.0.0.1:1"), "m", &["x".to_owned()], false, &mut out).await.unwrap_err();
+    let error = read(&checked("127.0.0.1:1"), "m", &asking(&["x"]), &mut out).await.unwrap_err();
     assert!(format!("{error:#}").contains("is no code"), "{error:#}");
     assert!(out.is_empty());
 }
@@ -92,7 +159,7 @@ async fn a_secured_meter_is_read_by_the_counters_of_the_outbox_and_not_beside_th
             drop(run::open_outbox(&checked).unwrap());
         }
         let mut out = Vec::new();
-        read(&checked, "m", &[], false, &mut out).await.unwrap();
+        read(&checked, "m", &ReadOptions::default(), &mut out).await.unwrap();
         assert!(String::from_utf8(out).unwrap().contains("Wh"));
         serving.await.unwrap();
         assert!(counter() > last);
@@ -106,7 +173,7 @@ async fn a_secured_meter_is_read_by_the_counters_of_the_outbox_and_not_beside_th
     }
     let checked = secured("127.0.0.1:1");
     let _lock = run::lock(&checked).unwrap();
-    let error = read(&checked, "m", &[], false, &mut Vec::new()).await.unwrap_err().to_string();
+    let error = read(&checked, "m", &ReadOptions::default(), &mut Vec::new()).await.unwrap_err().to_string();
     assert!(error.starts_with("m: the gateway runs") && error.contains("hint: `status`"), "{error}");
 }
 
@@ -166,9 +233,10 @@ async fn a_meter_on_m_bus_is_read_out_once() {
              protocol = \"mbus\"\naddress = \"5\"\ninitial_baud = 38400\n"
         );
         let checked = Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).unwrap();
-        let wanted: Vec<String> = wanted.iter().map(|code| (*code).to_owned()).collect();
+        let obis = wanted.iter().map(|code| (*code).to_owned()).collect();
         let mut out = Vec::new();
-        super::read(&checked, "m", &wanted, json, &mut out).await.unwrap();
+        let options = ReadOptions { obis, json, ..ReadOptions::default() };
+        super::read(&checked, "m", &options, &mut out).await.unwrap();
         serving.await.unwrap();
         String::from_utf8(out).unwrap()
     };
@@ -182,4 +250,27 @@ async fn a_meter_on_m_bus_is_read_out_once() {
     }
     let object: serde_json::Value = serde_json::from_str(&read(true, &[]).await).unwrap();
     assert_eq!((&object["meter"], &object["values"][0]["value"]), (&"SIM:12345678:01:07".into(), &"1.234".into()));
+}
+
+/// Control, seen to fail: cells of another code in a column.
+#[test]
+fn rows_that_carry_their_codes_make_a_table() {
+    use protocols::metering::{Quality, Quantity, TelegramReading, Unit, UtcMillis};
+    let reading = |code: &str, label: i64, value| {
+        let code: Code = code.parse().unwrap();
+        TelegramReading::new(
+            code,
+            Kind::Register,
+            UtcMillis(label * 900_000),
+            Quantity::new(value, -1, Unit::WATT_HOUR),
+        )
+    };
+    let doubtful = TelegramReading { quality: Quality::CLOCK_ADJUSTED, ..reading("1-0:2.8.0", 1, 7) };
+    let readings = vec![reading("1-0:1.8.0", 0, 10), reading("1-0:1.8.0", 1, 25), doubtful];
+    let table = rows::Table::of_rows(readings, &[], &[""; 0]);
+    let mut out = Vec::new();
+    table.print(&ReadOptions { csv: true, ..ReadOptions::default() }, &mut out).unwrap();
+    let expected = "captured_at,quality,1-0:1.8.0 [Wh],1-0:2.8.0 [Wh]\n1970-01-01T00:00:00Z,good,1.0,\n\
+                    1970-01-01T00:15:00Z,clock-adjusted,2.5,0.7\n";
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
 }

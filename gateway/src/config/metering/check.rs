@@ -7,17 +7,18 @@ use std::time::Duration;
 
 use protocols::dlms::datetime::ClockRules;
 use protocols::hdlc::{ClientAddress, HdlcAddress};
-use protocols::metering::{Code, Kind, MeterId, ObisCode};
+use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, StatusBits};
 use protocols::uplink::GatewayId;
 
 use super::{
     Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
-    Parity, ReadSection, ReadSettings, Source, Switch,
+    Parity, ReadSection, ReadSettings, Source, StatusSettings, Switch,
 };
 use crate::config::ConfigError;
 use crate::config::bus::{check_bus, refuse_bus_settings};
 use crate::config::call::{check_call, refuse_call_settings, refuse_set};
 use crate::config::distinct::{Addresses, Media, Taken};
+use crate::config::profiles::place;
 use crate::config::security::{SecuritySettings, check_security};
 
 const PROFILE_DEFAULT: ObisCode = ObisCode::new(1, 0, 99, 1, 0, 255);
@@ -62,7 +63,7 @@ pub(in crate::config) fn check_lines(
     let mut addresses: Vec<Addresses> = plans.iter().map(|_| Addresses::default()).collect();
     let mut last_reads: Option<Arc<[ReadSettings]>> = None;
     for section in meters {
-        let at = format!("meter {:?}", section.name);
+        let at = place("meter", &section.name, section.profile.as_deref());
         let place = places.get(&section.line).copied();
         let line = place.map(|place| (&lines[place], &plans[place].line.medium));
         let mut meter = check_meter(&at, section, line, gateway)?;
@@ -203,8 +204,42 @@ fn check_meter(
             assume_daylight_saving_minutes: section.daylight_saving_minutes,
         },
         quirks: section.quirks,
+        status: check_status(at, section)?,
         reads: reads.into(),
     })
+}
+
+/// Bits that are not named are filled in once one is, so that what is printed is what is done.
+fn check_status(at: &str, section: &mut MeterSection) -> Result<Option<Arc<StatusSettings>>, ConfigError> {
+    if section.status_bits.is_empty() && section.status_columns.is_empty() {
+        return Ok(None);
+    }
+    if section.protocol == MeterProtocol::Iec62056_21 {
+        return Err(value(at, "status_bits and status_columns are settings of DLMS", "remove them"));
+    }
+    let mut bits = StatusBits::AMR;
+    for (bit, meaning) in &section.status_bits {
+        let parsed = bit.parse().ok().zip(meaning.parse().ok());
+        bits = parsed.and_then(|(bit, meaning)| bits.with(bit, meaning)).ok_or_else(|| {
+            let hint = format!("bits are 0 to 31 and say good, or {}", StatusBits::MEANINGS);
+            value(at, format!("status_bits: bit {bit} cannot say {meaning:?}"), &hint)
+        })?;
+    }
+    if !section.status_bits.is_empty() {
+        let standard = (0..8).filter_map(|bit| StatusBits::AMR.meaning(bit).map(|meaning| (bit, meaning)));
+        for (bit, meaning) in standard.filter(|(_, meaning)| *meaning != Quality::GOOD) {
+            section.status_bits.entry(bit.to_string()).or_insert_with(|| meaning.to_string());
+        }
+    }
+    let columns = section.status_columns.iter().map(|code| obis_code(at, code)).collect::<Result<_, _>>()?;
+    Ok(Some(Arc::new(StatusSettings { bits, columns })))
+}
+
+fn obis_code(at: &str, text: &str) -> Result<Code, ConfigError> {
+    match text.parse().map_err(|error| value(at, format!("{error}"), ""))? {
+        code @ Code::Obis { .. } => Ok(code),
+        Code::Source(_) => Err(value(at, format!("{text:?} is no OBIS code"), "like 1-0:1.8.0")),
+    }
 }
 
 pub(in crate::config) fn check_serial(at: &str, serial: &str) -> Result<MeterId, ConfigError> {
@@ -264,14 +299,9 @@ fn check_read(at: &str, section: &mut ReadSection, protocol: MeterProtocol) -> R
     if every_s == 0 || every_s > 31 * 86_400 {
         return Err(value(at, format!("every_s = {every_s} is not between 1 and 31 days"), ""));
     }
-    let code = |text: &String| {
-        let code: Code = text.parse().map_err(|error| value(at, format!("{error}"), ""))?;
-        match code {
-            Code::Source(_) if protocol != MeterProtocol::Mbus => {
-                Err(value(at, format!("{text:?} is no OBIS code"), "like 1-0:1.8.0"))
-            }
-            code => Ok(code),
-        }
+    let code = |text: &String| match protocol {
+        MeterProtocol::Mbus => text.parse::<Code>().map_err(|error| value(at, error.to_string(), "")),
+        _ => obis_code(at, text),
     };
     let kind = |text: &String| {
         let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();

@@ -133,6 +133,8 @@ pub struct MeterSection {
     pub name: String,
     /// The line that it is on.
     pub line: String,
+    /// Whose profile holds what this section leaves out: a name that `meterpost-gateway profiles` lists.
+    pub profile: Option<String>,
     /// `dlms-wrapper`, `dlms-hdlc`, `iec62056-21` (read-outs of modes A, B and C, programming mode) or `mbus` (wired).
     pub protocol: MeterProtocol,
     /// Who reads: 16 is the public client.
@@ -226,6 +228,12 @@ pub struct MeterSection {
     /// `maker_extensions` (on), `season_by_calendar` (off).
     pub line_quirks: BTreeMap<String, bool>,
     pub quirks: QuirksSection,
+    /// What the bits of a status in a profile's entries say, by number, as `{ 6 = "power-failure" }`: `critical-error`, `clock-invalid`,
+    /// `not-valid`, `clock-adjusted`, `power-failure`, or `good` for what says nothing against a value. Those that are not named are as
+    /// the AMR profile status has them: 0, 1, 2, 5 and 7 in this order.
+    pub status_bits: BTreeMap<String, String>,
+    /// Which column of a profile is its status, as `0-0:96.240.12/18`, where it is no AMR profile status (0-b:96.10.e).
+    pub status_columns: Vec<String>,
     /// What is read; by default the load profile and the import register, of IEC 62056-21 and M-Bus the read-out.
     pub read: Vec<ReadSection>,
 }
@@ -245,6 +253,7 @@ impl Default for MeterSection {
         Self {
             name: String::new(),
             line: String::new(),
+            profile: None,
             protocol: MeterProtocol::DlmsWrapper,
             client: 16,
             server: 1,
@@ -284,6 +293,8 @@ impl Default for MeterSection {
             application_reset: None,
             line_quirks: BTreeMap::new(),
             quirks: QuirksSection::default(),
+            status_bits: BTreeMap::new(),
+            status_columns: Vec::new(),
             read: Vec::new(),
         }
     }
@@ -362,6 +373,8 @@ pub enum PushFraming {
 pub struct PortSection {
     /// Unique.
     pub name: String,
+    /// Whose profile holds what this section leaves out: a name that `meterpost-gateway profiles` lists.
+    pub profile: Option<String>,
     /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, `d0` (read-outs of IEC 62056-21, unasked), or `dlms` (data-notifications).
     pub protocol: PortProtocol,
     /// A device, best by its stable name: `/dev/serial/by-id/...`.
@@ -426,6 +439,7 @@ impl Default for PortSection {
     fn default() -> Self {
         Self {
             name: String::new(),
+            profile: None,
             protocol: PortProtocol::P1,
             serial_port: None,
             tcp: None,

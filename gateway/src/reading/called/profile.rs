@@ -3,7 +3,7 @@
 use protocols::iec62056_21::{
     DataBlock, LineProblem, LogBook, MeterClock, Profile, ProfileLabel, ReadRequest, StampForm,
 };
-use protocols::metering::{Event, TelegramReading, UtcMillis};
+use protocols::metering::{Event, MeterId, ObisCode, TelegramReading, UtcMillis};
 use tracing::debug;
 
 use super::Conversation;
@@ -13,6 +13,7 @@ use crate::config::metering::{CallSettings, ReadSettings, Source};
 use crate::reading::memory::{Access, ProfileMemory};
 use crate::reading::session::{Session, SessionError, Which};
 use crate::reading::taken::kind_in;
+use crate::reading::talk::TalkError;
 
 /// Until the period is known: longer than most.
 const PERIOD_S_ASSUMED: u32 = 3_600;
@@ -21,10 +22,10 @@ const EVERYTHING: &str = ";";
 
 /// What an answer holds.
 #[derive(Default)]
-struct Rows {
-    readings: Vec<TelegramReading>,
-    events: Vec<Event>,
-    problems: Vec<LineProblem>,
+pub struct Rows {
+    pub readings: Vec<TelegramReading>,
+    pub events: Vec<Event>,
+    pub problems: Vec<LineProblem>,
 }
 
 impl Rows {
@@ -47,6 +48,55 @@ impl Rows {
     }
 }
 
+impl Conversation<'_, '_> {
+    /// The rows with period ends in a span, once; the inner error is the meter's word on it.
+    pub async fn read_span(
+        &mut self,
+        profile: ObisCode,
+        is_log: bool,
+        span: Span,
+        meter: &MeterId,
+        received_at: UtcMillis,
+    ) -> Result<Result<Rows, String>, TalkError> {
+        let settings = self.settings;
+        let source = if is_log { Source::Events } else { Source::Profile };
+        self.call.enter(settings.password.as_ref()).await?;
+        let mut refused = String::new();
+        for argument in [range(settings, source, 0, span), EVERYTHING.to_owned()] {
+            match self.ask_profile(profile, &argument).await? {
+                Ok(block) => {
+                    let mut rows = decode(source, &block, settings, meter, received_at);
+                    rows.retain(|label| span.contains(label));
+                    return Ok(Ok(rows));
+                }
+                Err(reason) => refused = reason,
+            }
+        }
+        Ok(Err(refused))
+    }
+
+    /// In programming mode.
+    async fn ask_profile(&mut self, profile: ObisCode, argument: &str) -> Result<Result<DataBlock, String>, TalkError> {
+        let address = address(profile, self.settings.full_codes);
+        match ReadRequest::new(self.settings.profile_command, &address, argument) {
+            Ok(request) => self.call.read(&request).await,
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+}
+
+fn decode(source: Source, block: &DataBlock, settings: &CallSettings, meter: &MeterId, received_at: UtcMillis) -> Rows {
+    if is_nothing(&block.content) {
+        return Rows::default();
+    }
+    if source == Source::Events {
+        let LogBook { events, problems } = LogBook::decode(block, meter, &settings.lines, received_at);
+        return Rows { events, problems, ..Rows::default() };
+    }
+    let Profile { readings, problems } = Profile::decode(block, &settings.lines, received_at);
+    Rows { readings, problems, ..Rows::default() }
+}
+
 fn rhythm(read: &ReadSettings, profile: &ProfileMemory) -> Rhythm {
     match read.source {
         Source::Events => Rhythm::of(0),
@@ -56,9 +106,9 @@ fn rhythm(read: &ReadSettings, profile: &ProfileMemory) -> Rhythm {
 }
 
 /// A span of period ends in the words of the meter: `from;to`, both included.
-fn range(settings: &CallSettings, read: &ReadSettings, period_s: u32, span: Span) -> String {
+fn range(settings: &CallSettings, source: Source, period_s: u32, span: Span) -> String {
     let CallSettings { lines, stamp_form: form, .. } = settings;
-    let names_start = lines.profile_label == ProfileLabel::Start && read.source == Source::Profile;
+    let names_start = lines.profile_label == ProfileLabel::Start && source == Source::Profile;
     let period_s = if period_s == 0 { PERIOD_S_ASSUMED } else { period_s };
     let lag_ms = if names_start { i64::from(period_s) * 1000 } else { 0 };
     // Of two hours that are written alike, both.
@@ -82,7 +132,7 @@ impl Session<'_, Conversation<'_, '_>> {
         };
         let Some(span) = span else { return Ok(false) };
         let Some((block, access)) = self.fetch_rows(place, read, span).await? else { return Ok(false) };
-        let mut rows = self.decode_rows(read, &block);
+        let mut rows = decode(read.source, &block, self.talk.settings, &self.who.meter, self.parts.clock.wall());
         let (meter_now, is_all) = (self.who.meter_now, access == Access::Whole);
         rows.retain(|label| if is_all { cursor.lacks(label, meter_now) } else { span.contains(label) });
         let last_label = rows.labels().filter(|label| *label <= meter_now).max();
@@ -112,14 +162,9 @@ impl Session<'_, Conversation<'_, '_>> {
         loop {
             let argument = match access {
                 Access::Whole => EVERYTHING.to_owned(),
-                Access::Range | Access::Entry => range(settings, read, period_s, span),
+                Access::Range | Access::Entry => range(settings, read.source, period_s, span),
             };
-            let address = address(read.profile, settings.full_codes);
-            let answer = match ReadRequest::new(settings.profile_command, &address, &argument) {
-                Ok(request) => self.talk.call.read(&request).await?,
-                Err(error) => Err(error.to_string()),
-            };
-            match answer {
+            match self.talk.ask_profile(read.profile, &argument).await? {
                 Ok(block) => return Ok(Some((block, access))),
                 // One that has answered a range before does not forget how.
                 Err(_) if access == Access::Range && !knows_ranges => access = Access::Whole,
@@ -129,19 +174,6 @@ impl Session<'_, Conversation<'_, '_>> {
                 }
             }
         }
-    }
-
-    fn decode_rows(&self, read: &ReadSettings, block: &DataBlock) -> Rows {
-        let (settings, received_at) = (&self.talk.settings.lines, self.parts.clock.wall());
-        if is_nothing(&block.content) {
-            return Rows::default();
-        }
-        if read.source == Source::Events {
-            let LogBook { events, problems } = LogBook::decode(block, &self.who.meter, settings, received_at);
-            return Rows { events, problems, ..Rows::default() };
-        }
-        let Profile { readings, problems } = Profile::decode(block, settings, received_at);
-        Rows { readings, problems, ..Rows::default() }
     }
 
     fn take_rows(&mut self, read: &ReadSettings, rows: Rows) {
@@ -202,16 +234,7 @@ mod tests {
             stamp_form: form,
             full_codes: false,
         };
-        let read = ReadSettings {
-            source: Source::Profile,
-            codes: Vec::new(),
-            every_s: 900,
-            kind: None,
-            kinds: Vec::new(),
-            profile: "1-0:99.1.0".parse().unwrap(),
-            backfill_days: 1,
-        };
-        range(&settings, &read, 900, Span::new(at("2026-11-23T00:00:00Z"), at("2026-11-24T00:00:00.001Z")))
+        range(&settings, Source::Profile, 900, Span::new(at("2026-11-23T00:00:00Z"), at("2026-11-24T00:00:00.001Z")))
     }
 
     /// Control, seen to fail: no margin.

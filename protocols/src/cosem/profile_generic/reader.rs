@@ -16,7 +16,7 @@ use super::{CaptureObject, SortMethod};
 use crate::dlms::axdr::{AxdrError, tag};
 use crate::dlms::data::{Data, Elements};
 use crate::dlms::datetime::{ClockReading, ClockRules};
-use crate::metering::{Quality, UtcMillis};
+use crate::metering::{Quality, StatusBits, UtcMillis};
 
 /// What null-data in the clock column stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,10 +48,14 @@ pub struct ProfileRules {
     pub null_value: NullValue,
     /// The label of the first row where the meter leaves it out.
     pub first_label: Option<UtcMillis>,
+    /// What the bits of the status say.
+    pub status: StatusBits,
+    /// The column of the status, counted from 0, where it is no AMR profile status.
+    pub status_column: Option<usize>,
 }
 
 impl ProfileRules {
-    /// Oldest row first, deviations stated, null-data as the standard has it.
+    /// Oldest row first, deviations stated, null-data and the bits of the status as the standard has them.
     pub fn new(capture_period_s: u32) -> Self {
         Self {
             clock: ClockRules::default(),
@@ -60,6 +64,8 @@ impl ProfileRules {
             null_clock: NullClock::default(),
             null_value: NullValue::default(),
             first_label: None,
+            status: StatusBits::AMR,
+            status_column: None,
         }
     }
 }
@@ -122,8 +128,9 @@ struct Label {
 
 impl<'a> ProfileReader<'a> {
     /// `capture_objects` are those of the columns in `buffer`: the selected ones when columns were selected. The first clock
-    /// among them labels the rows; the first AMR status of the meter itself (0-0:96.10.e), else of any channel, becomes
-    /// their quality. A status that fits no octet is none that the AMR status defines: it stays a cell like others.
+    /// among them labels the rows; the column that the rules name, else the first AMR status of the meter itself (0-0:96.10.e),
+    /// else of any channel, becomes their quality. A status that fits no octet is none that the AMR status defines: it stays a
+    /// cell like others.
     pub fn new(capture_objects: &[CaptureObject], rules: ProfileRules, buffer: &'a [u8]) -> Result<Self, AxdrError> {
         let place = |wanted: &dyn Fn(&CaptureObject) -> bool| capture_objects.iter().position(wanted);
         let own_status = |object: &CaptureObject| object.is_amr_status() && object.logical_name.0.get(1) == Some(&0);
@@ -132,7 +139,7 @@ impl<'a> ProfileReader<'a> {
             rules,
             columns: vec![Column { cell: Data::Null, is_known: true }; capture_objects.len()],
             clock_column: place(&CaptureObject::is_clock),
-            status_column: place(&own_status).or_else(|| place(&CaptureObject::is_amr_status)),
+            status_column: rules.status_column.or(place(&own_status)).or_else(|| place(&CaptureObject::is_amr_status)),
             row: 0,
             label_above: None,
             order: Order::default(),
@@ -157,8 +164,7 @@ impl<'a> ProfileReader<'a> {
             (None, Ok(nth)) => nth,
         };
         let status = self.status_column.and_then(|column| self.columns.get(column)?.cell.integer());
-        let status = status.and_then(|status| u8::try_from(status).ok());
-        let quality = quality.with(status.map_or(Quality::GOOD, Quality::from_amr_status));
+        let quality = quality.with(status.map_or(Quality::GOOD, |status| self.rules.status.quality(status)));
         Some(Ok(ProfileRow { row, captured_at, nth, quality, clock, columns: &self.columns }))
     }
 

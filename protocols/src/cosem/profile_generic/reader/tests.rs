@@ -293,6 +293,21 @@ fn an_amr_status_is_the_quality_of_its_row_whatever_integer_holds_it() {
     }
 }
 
+/// Negative control: ignore the column of the rules.
+#[test]
+fn a_makers_status_word_is_read_where_and_as_the_rules_say() {
+    let edis = CaptureObject::new(3, ObisCode::new(0, 0, 96, 240, 12, 255), 18);
+    let columns = [CaptureObject::CLOCK, edis];
+    let bytes = buffer(vec![vec![clock(period(0)), DataValue::DoubleLongUnsigned(0x0000_8042)]]);
+    let status =
+        StatusBits::AMR.with(15, Quality::CLOCK_ADJUSTED).and_then(|bits| bits.with(6, Quality::POWER_FAILURE));
+    let rules = ProfileRules { status: status.unwrap(), ..ProfileRules::new(PERIOD_S) };
+    let quality = |rules| ProfileReader::new(&columns, rules, &bytes).unwrap().next_row().unwrap().unwrap().quality;
+    let expected = Quality::CLOCK_INVALID.with(Quality::POWER_FAILURE).with(Quality::CLOCK_ADJUSTED);
+    assert_eq!(quality(ProfileRules { status_column: Some(1), ..rules }), expected);
+    assert_eq!(quality(rules), Quality::GOOD);
+}
+
 #[test]
 fn the_rows_before_a_cut_are_read() {
     let rows = vec![vec![clock(START), DataValue::Unsigned(0), energy(1)]; 3];
