@@ -119,3 +119,30 @@ pub enum OutboxCommand {
         batch: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Negative control: let an option require one that does not exist.
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+        let parsed = |line: &str| Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.kind());
+        for line in [
+            "read m 1-0:1.8.0 --trace",
+            "read m --object-list --json",
+            "read m --profile 1-0:99.1.0 --csv",
+            "probe /dev/x",
+        ] {
+            assert!(parsed(&format!("meterpost-gateway {line}")).is_ok(), "{line}");
+        }
+        for line in
+            ["read m --csv", "read m 1-0:1.8.0 --object-list", "read m --profile 1-0:99.1.0 --csv --json", "probe"]
+        {
+            assert!(parsed(&format!("meterpost-gateway {line}")).is_err(), "{line}");
+        }
+    }
+}
