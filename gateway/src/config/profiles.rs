@@ -25,8 +25,9 @@ macro_rules! shipped {
 
 /// Name and text of the profiles in the binary, by name.
 const SHIPPED: &[(&str, &str)] = shipped! {
-    "aidon-6000" "dsmr-2" "dsmr-4" "dsmr-5" "idis-package-2" "idis-package-3" "iskraemeco-am550" "iskraemeco-am550-si" "kaifa-ma304"
-    "kamstrup-omnipower" "landisgyr-e450" "landisgyr-e650" "sagemcom-t210d" "sagemcom-xt211" "smets2"
+    "aidon-6000" "austria-mbus" "dsmr-2" "dsmr-4" "dsmr-5" "idis-package-2" "idis-package-3" "iskraemeco-am550"
+    "iskraemeco-am550-si" "kaifa-ma304" "kamstrup-omnipower" "landisgyr-e450" "landisgyr-e650" "norway-aidon" "norway-kaifa"
+    "norway-kamstrup" "sagemcom-t210d" "sagemcom-xt211" "smets2"
 };
 
 /// A profile takes a screen; more is no profile.

@@ -1,3 +1,5 @@
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use crate::config::Checked;
 use crate::config::metering::{Addressing, PushProtocol};
@@ -12,9 +14,23 @@ fn parse(text: &str) -> Result<Checked, String> {
     Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).map_err(|error| error.to_string())
 }
 
-/// A whole file of settings that uses the profile.
-fn complete(profile: &Profile) -> String {
+/// A whole file of settings that uses the profile; files in `folder` hold what is secret.
+fn complete(profile: &Profile, folder: &Path) -> String {
     let name = &profile.name;
+    let [key, password] = [("key", "00".repeat(16)), ("password", "12345".to_owned())].map(|(name, text)| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    });
+    let secrets = match profile {
+        _ if profile.text.contains("\"gmac\"") => {
+            format!("encryption_key_file = {key:?}\nauthentication_key_file = {key:?}\n")
+        }
+        _ if profile.text.contains("\"low\"") => format!("password_file = {password:?}\n"),
+        _ if profile.text.contains("accept_unauthenticated") => format!("encryption_key_file = {key:?}\n"),
+        _ => String::new(),
+    };
     match profile.kind() {
         "meter" => {
             let line = toml::to_string(&LineSection {
@@ -22,9 +38,10 @@ fn complete(profile: &Profile) -> String {
                 serial: Some("/dev/x".into()),
                 ..profile.line().cloned().unwrap_or_default()
             });
-            format!("[[line]]\n{}[[meter]]\nname = \"m\"\nline = \"l\"\nprofile = {name:?}\n", line.unwrap())
+            let line = line.unwrap();
+            format!("[[line]]\n{line}[[meter]]\nname = \"m\"\nline = \"l\"\nprofile = {name:?}\n{secrets}")
         }
-        "port" => format!("[[port]]\nname = \"p\"\nserial_port = \"/dev/x\"\nprofile = {name:?}\n"),
+        "port" => format!("[[port]]\nname = \"p\"\nserial_port = \"/dev/x\"\nprofile = {name:?}\n{secrets}"),
         _ => format!("[[feed]]\nname = \"f\"\nprofile = {name:?}\n"),
     }
 }
@@ -37,9 +54,10 @@ fn shipped() -> Vec<Profile> {
 /// Negative controls: misspell a key in one of the files; leave a file out of the list.
 #[test]
 fn each_shipped_profile_makes_a_complete_section() {
+    let secrets = tempfile::tempdir().unwrap();
     for profile in shipped() {
         let name = &profile.name;
-        match (&profile.about.refuse, parse(&complete(&profile))) {
+        match (&profile.about.refuse, parse(&complete(&profile, secrets.path()))) {
             (None, Ok(checked)) => {
                 // What check-config prints is what is done, and reads back as the same.
                 let printed = toml::to_string(&checked.config).unwrap();
@@ -122,8 +140,8 @@ fn errors_name_the_section_and_the_profile() {
     assert!(error.contains("is for a [[feed]] section") && error.contains("hint: write a [[feed]] section"), "{error}");
     let error = meter("iskraemeco-am550", "address_octets = 3\n");
     assert!(error.starts_with("meter \"m\" with profile \"iskraemeco-am550\": address_octets = 3"), "{error}");
-    let error = parse("[[port]]\nname = \"p\"\ntcp = \"a:1\"\nprofile = \"sagemcom-xt211\"\n").unwrap_err();
-    assert!(error.contains("port \"p\" with profile \"sagemcom-xt211\": pushes of DLMS"), "{error}");
+    let error = meter("idis-package-2", "");
+    assert!(error.contains("\"gmac\" needs keys") && error.contains("hint: set encryption_key_file"), "{error}");
     let error =
         parse("profiles_dir = \"/no/such/folder\"\n[[feed]]\nname = \"f\"\nprofile = \"smets2\"\n").unwrap_err();
     assert!(error.starts_with("cannot read /no/such/folder: "), "{error}");
@@ -144,6 +162,8 @@ fn a_profile_of_ones_own_that_is_wrong_is_named() {
     );
     assert!(wrong.ends_with("hint: did you mean `cadence_s`?"), "{wrong}");
     assert!(error(about).contains("mine.toml: a profile has one of the tables"), "{}", error(about));
+    let refused = error(&format!("{about}refuse = \"it sings\"\n[feed]\n"));
+    assert!(refused.starts_with("feed \"f\" with profile \"mine\": it sings\nhint: leave profile out"), "{refused}");
     assert!(error("[profile]\ntitel = \"X\"\n").contains("hint: did you mean `title`?"));
     assert!(error(&"#".repeat(70_000)).contains("a profile of more than 65536 octets"));
 }
@@ -151,9 +171,9 @@ fn a_profile_of_ones_own_that_is_wrong_is_named() {
 /// Negative control: the bits of the standard for every meter.
 #[test]
 fn status_bits_are_a_makers_own() {
-    let catalog = Catalog::new(None).unwrap();
+    let (catalog, secrets) = (Catalog::new(None).unwrap(), tempfile::tempdir().unwrap());
     let status = |name: &str| {
-        let checked = parse(&complete(&catalog.find("x", name).unwrap())).unwrap();
+        let checked = parse(&complete(&catalog.find("x", name).unwrap(), secrets.path())).unwrap();
         let meter = checked.lines[0].meters[0].clone();
         (meter.status.as_ref().map(|status| status.bits), checked.config.meter[0].status_bits.len())
     };
