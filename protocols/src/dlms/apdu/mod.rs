@@ -1,6 +1,7 @@
 //! The APDUs of xDLMS, one service in each file: borrowed views of what arrived, owned bytes of what leaves.
 
 mod action;
+mod attribute;
 mod exception;
 mod get;
 mod initiate;
@@ -8,8 +9,9 @@ mod result;
 mod service_error;
 
 pub use action::{ActionRequest, ActionResponse, ActionResult, CosemMethod};
+pub use attribute::{AttributeReference, CosemAttribute};
 pub use exception::{ExceptionResponse, ExceptionService, ExceptionState};
-pub use get::{AttributeReference, CosemAttribute, GetRequest, GetResponse, GetResult, read_results, write_results};
+pub use get::{GetRequest, GetResponse, GetResult, read_results, write_results};
 pub use initiate::{DLMS_VERSION, InitiateRequest, InitiateResponse, VAA_NAME_LOGICAL_NAME, VAA_NAME_SHORT_NAME};
 pub use result::DataAccessResult;
 pub use service_error::ConfirmedServiceError;
