@@ -50,7 +50,7 @@ fn range_selection(from: u16, to: u16) -> Vec<u8> {
 fn their_server(mechanism: AuthMechanism) -> TheirServer {
     let password = (mechanism == AuthMechanism::Low).then(|| Secret::new(PASSWORD.as_bytes()).unwrap());
     let config = TheirServerConfig { mechanism, password, max_pdu_size: 600, ..TheirServerConfig::default() };
-    Server::new(config, TheirObjects, RustCryptoProvider::new(KeyRing::default()))
+    Server::new(config, TheirObjects::default(), RustCryptoProvider::new(KeyRing::default()))
 }
 
 fn our_client(authentication: Authentication, max_receive_pdu_size: u16) -> ClientSession<WrapperClient> {

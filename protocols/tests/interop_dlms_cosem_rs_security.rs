@@ -129,7 +129,7 @@ impl Case {
             max_pdu_size: 600,
             ..TheirServerConfig::default()
         };
-        Server::new(config, TheirObjects, self.their_provider(0x5e, false))
+        Server::new(config, TheirObjects::default(), self.their_provider(0x5e, false))
     }
 
     fn our_server(self) -> OurServer<Ciphered> {

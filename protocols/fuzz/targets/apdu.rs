@@ -1,6 +1,6 @@
 use protocols::dlms::apdu::{
-    ActionRequest, ActionResponse, AttributeReference, ConfirmedServiceError, ExceptionResponse, GetRequest, GetResponse, InitiateRequest,
-    InitiateResponse, read_results, write_results,
+    ActionRequest, ActionResponse, AttributeReference, ConfirmedServiceError, ExceptionResponse, GeneralBlock, GetRequest, GetResponse, InitiateRequest,
+    InitiateResponse, SetRequest, SetResponse, read_outcomes, read_results, read_values, write_outcomes, write_results,
 };
 
 /// What can be read of an APDU is written so that it reads the same.
@@ -18,12 +18,23 @@ pub(crate) fn target(data: &[u8]) {
             list(results);
         }
     }
+    if let Ok(request) = SetRequest::decode(data) {
+        assert_eq!(SetRequest::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(response) = SetResponse::decode(data) {
+        assert_eq!(SetResponse::decode(&response.encode()), Ok(response));
+    }
     if let Ok(request) = ActionRequest::decode(data) {
         assert_eq!(ActionRequest::decode(&request.encode()), Ok(request));
     }
     if let Ok(response) = ActionResponse::decode(data) {
         assert_eq!(ActionResponse::decode(&response.encode()), Ok(response));
-        assert!(!response.result.to_string().is_empty());
+        if let ActionResponse::WithList { outcomes, .. } = response {
+            outcome_list(outcomes);
+        }
+    }
+    if let Ok(block) = GeneralBlock::decode(data) {
+        assert_eq!(GeneralBlock::decode(&block.encode()), Ok(block));
     }
     if let Ok(request) = InitiateRequest::decode(data) {
         assert_eq!(InitiateRequest::decode(&request.encode()), Ok(request));
@@ -50,5 +61,17 @@ fn list(octets: &[u8]) {
         // The count may have been written longer than it must be.
         assert!(again.len() + surplus <= octets.len());
         assert_eq!(read_results(&again, expected), Ok((results, 0)));
+    }
+}
+
+fn outcome_list(octets: &[u8]) {
+    for expected in 0..4 {
+        if let Ok((outcomes, surplus)) = read_outcomes(octets, expected) {
+            let again = write_outcomes(&outcomes);
+            // One flag more than was there, where a meter left it out.
+            assert!(again.len() + surplus <= octets.len() + 1);
+            assert_eq!(read_outcomes(&again, expected), Ok((outcomes, 0)));
+        }
+        assert!(read_values(octets, expected).map_or(true, |values| values.len() == expected));
     }
 }

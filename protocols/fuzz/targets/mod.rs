@@ -26,6 +26,7 @@ targets! {
     ciphered_server,
     cosem,
     dlms_client,
+    dlms_commands,
     dlms_server,
     hdlc_client,
     hdlc_frame,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::apdu::{CosemAttribute, DataAccessResult};
+use super::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use super::client::{ClientError, ClientEvent, ClientOutput, ClientSession};
 use super::security::{Plain, Protection};
 use super::server::{ClientRole, ObjectServer, ServerConnection, ServerEvent, ServerOutput};
@@ -18,6 +18,13 @@ pub(super) const PROFILE: CosemAttribute = CosemAttribute::new(7, ObisCode::new(
 pub(super) const PRIVATE: CosemAttribute = CosemAttribute::new(1, ObisCode::new(0, 0, 42, 0, 0, 255), 2);
 pub(super) const MISSING: CosemAttribute = CosemAttribute::new(3, ObisCode::new(1, 0, 99, 99, 99, 255), 2);
 
+/// Returns what it is given.
+pub(super) const ECHO: CosemMethod = CosemMethod::new(9, ObisCode::new(0, 0, 10, 0, 0, 255), 1);
+/// Returns nothing.
+pub(super) const RESET: CosemMethod = CosemMethod::new(3, ENERGY.obis, 1);
+/// Nobody but the reader may.
+pub(super) const DISCONNECT: CosemMethod = CosemMethod::new(70, ObisCode::new(0, 0, 96, 3, 10, 255), 1);
+
 /// The rows of the load profile: 100 kB.
 pub(super) const ROWS: u16 = 5_000;
 
@@ -25,6 +32,9 @@ pub(super) const ROWS: u16 = 5_000;
 #[derive(Default)]
 pub(super) struct Objects {
     pub(super) reads: usize,
+    /// With the selections.
+    pub(super) written: Vec<(CosemAttribute, Option<Vec<u8>>, Vec<u8>)>,
+    pub(super) invoked: Vec<(CosemMethod, Option<Vec<u8>>)>,
 }
 
 impl ObjectServer for Objects {
@@ -44,6 +54,36 @@ impl ObjectServer for Objects {
 
     fn permits(&self, client: ClientRole, attribute: CosemAttribute) -> bool {
         attribute != PRIVATE || client == ClientRole::Reader
+    }
+
+    fn write(
+        &mut self,
+        client: ClientRole,
+        attribute: CosemAttribute,
+        selection: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), DataAccessResult> {
+        match attribute {
+            MISSING => Err(DataAccessResult::ObjectUndefined),
+            PRIVATE if client != ClientRole::Reader => Err(DataAccessResult::ReadWriteDenied),
+            _ => {
+                self.written.push((attribute, selection.map(<[u8]>::to_vec), value.to_vec()));
+                Ok(())
+            }
+        }
+    }
+
+    fn invoke(
+        &mut self,
+        client: ClientRole,
+        method: CosemMethod,
+        parameters: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, ActionResult> {
+        if method == DISCONNECT && client != ClientRole::Reader {
+            return Err(ActionResult::READ_WRITE_DENIED);
+        }
+        self.invoked.push((method, parameters.map(<[u8]>::to_vec)));
+        Ok(if method == ECHO { parameters.map(<[u8]>::to_vec) } else { None })
     }
 }
 

@@ -319,7 +319,7 @@ fn block_numbers_from_zero_without_the_quirk_end_the_session() {
     let mut pair = pair(reader(), ServerConfig { quirks, ..meter() });
     pair.client.get(pair.now, PROFILE, None).unwrap();
     pair.run();
-    assert_eq!(pair.result, Err(ClientError::BlockOrder { attribute: PROFILE, expected: 1, found: 0 }));
+    assert_eq!(pair.result, Err(ClientError::BlockOrder { target: PROFILE.into(), expected: 1, found: 0 }));
 }
 
 #[test]

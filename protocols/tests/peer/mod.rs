@@ -6,19 +6,24 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use dlms_cosem_rs::axdr::Data as TheirData;
 use dlms_cosem_rs::client as theirs;
 use dlms_cosem_rs::codec::{Encode, Writer};
-use dlms_cosem_rs::cosem::AttributeAccess;
+use dlms_cosem_rs::cosem::{AttributeAccess, MethodAccess};
 use dlms_cosem_rs::obis::Obis;
 use dlms_cosem_rs::security::{CryptoProvider, RandomSource, RustCryptoProvider};
 use dlms_cosem_rs::server::{ObjectStore, Server, StoreResult};
 use dlms_cosem_rs::transport::wrapper::{StreamReassembler, Wpdu};
-use dlms_cosem_rs::xdlms::{AttributeDescriptor, DataAccessResult as TheirResult, SelectiveAccess};
-use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use dlms_cosem_rs::xdlms::{
+    ActionResult as TheirActionResult, AttributeDescriptor, DataAccessResult as TheirResult, SelectiveAccess,
+};
+use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use protocols::dlms::client::{ClientError, ClientEvent, ClientOutput, ClientSession, ReadError};
 use protocols::dlms::data::Data;
 use protocols::dlms::security::{Challenge, Protection};
-use protocols::dlms::server::{ObjectServer, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession};
+use protocols::dlms::server::{
+    ClientRole, ObjectServer, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession,
+};
 use protocols::link::LinkInput;
 use protocols::metering::ObisCode;
 use protocols::wrapper::{WrapperClient, WrapperConfig, WrapperServer};
@@ -31,6 +36,7 @@ pub(crate) const ENERGY: CosemAttribute = CosemAttribute::new(3, ObisCode::new(1
 pub(crate) const SCALER: CosemAttribute = CosemAttribute::new(3, ObisCode::new(1, 0, 1, 8, 0, 255), 3);
 pub(crate) const CLOCK: CosemAttribute = CosemAttribute::new(8, ObisCode::new(0, 0, 1, 0, 0, 255), 2);
 pub(crate) const PROFILE: CosemAttribute = CosemAttribute::new(7, ObisCode::new(1, 0, 99, 1, 0, 255), 2);
+pub(crate) const ECHO: CosemMethod = CosemMethod::new(9, ObisCode::new(0, 0, 10, 0, 0, 255), 1);
 pub(crate) const MISSING: CosemAttribute = CosemAttribute::new(3, ObisCode::new(1, 0, 99, 99, 99, 255), 2);
 
 // The contents of the meter, one function for both servers.
@@ -67,9 +73,36 @@ pub(crate) fn contents(attribute: CosemAttribute, range: Option<(&[u8], &[u8])>)
     }
 }
 
-pub(crate) struct OurObjects;
+/// Takes what is written to the clock, and returns what [`ECHO`] is given.
+#[derive(Default)]
+pub(crate) struct OurObjects {
+    pub(crate) written: Vec<Vec<u8>>,
+}
 
 impl ObjectServer for OurObjects {
+    fn write(
+        &mut self,
+        _: ClientRole,
+        attribute: CosemAttribute,
+        _: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), DataAccessResult> {
+        if attribute != CLOCK {
+            return Err(DataAccessResult::ReadWriteDenied);
+        }
+        self.written.push(value.to_vec());
+        Ok(())
+    }
+
+    fn invoke(
+        &mut self,
+        _: ClientRole,
+        method: CosemMethod,
+        parameters: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, ActionResult> {
+        if method == ECHO { Ok(parameters.map(<[u8]>::to_vec)) } else { Err(ActionResult::OBJECT_UNDEFINED) }
+    }
+
     fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
         let Some(selection) = selection else {
             return contents(attribute, None).ok_or(DataAccessResult::ObjectUndefined);
@@ -83,9 +116,48 @@ impl ObjectServer for OurObjects {
     }
 }
 
-pub(crate) struct TheirObjects;
+/// As [`OurObjects`].
+#[derive(Default)]
+pub(crate) struct TheirObjects {
+    pub(crate) written: Vec<Vec<u8>>,
+}
 
 impl ObjectStore for TheirObjects {
+    fn set_attribute(
+        &mut self,
+        class_id: u16,
+        name: Obis,
+        attribute: i8,
+        _: Option<SelectiveAccess<'_>>,
+        value: TheirData<'_>,
+    ) -> StoreResult<()> {
+        if CosemAttribute::new(class_id, ObisCode(name.into()), attribute) != CLOCK {
+            return Err(TheirResult::ReadWriteDenied);
+        }
+        self.written.push(encoded(&value));
+        Ok(())
+    }
+
+    fn invoke_method(
+        &mut self,
+        class_id: u16,
+        name: Obis,
+        method: i8,
+        parameters: Option<TheirData<'_>>,
+        writer: &mut dyn Writer,
+    ) -> Result<bool, TheirActionResult> {
+        if CosemMethod::new(class_id, ObisCode(name.into()), method) != ECHO {
+            return Err(TheirActionResult::ObjectUndefined);
+        }
+        let Some(parameters) = parameters else { return Ok(false) };
+        writer.write_bytes(&encoded(&parameters)).map_err(|_| TheirActionResult::OtherReason)?;
+        Ok(true)
+    }
+
+    fn method_access(&self, _class_id: u16, _name: Obis, _method: i8) -> MethodAccess {
+        MethodAccess::ACCESS
+    }
+
     fn get_attribute(
         &self,
         class_id: u16,
@@ -109,8 +181,15 @@ impl ObjectStore for TheirObjects {
     }
 
     fn attribute_access(&self, _class_id: u16, _name: Obis, _attribute: i8) -> AttributeAccess {
-        AttributeAccess::READ
+        AttributeAccess::READ | AttributeAccess::WRITE
     }
+}
+
+/// What they write of a value.
+pub(crate) fn encoded(value: &TheirData<'_>) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    value.encode(&mut encoded).unwrap();
+    encoded
 }
 
 pub(crate) type TheirServer<R = ()> = Server<TheirObjects, RustCryptoProvider<R>, 8192>;
@@ -160,6 +239,7 @@ pub(crate) fn single(event: &ClientEvent) -> Result<Vec<u8>, ReadError> {
 pub(crate) struct OurServer<P: Protection> {
     pub(crate) connection: ServerConnection<WrapperServer, P>,
     pub(crate) events: Vec<ServerEvent>,
+    pub(crate) objects: OurObjects,
     now: Duration,
 }
 
@@ -169,8 +249,9 @@ impl<P: Protection> OurServer<P> {
         let mut session = ServerSession::with_protection(config, protection);
         session.set_challenge(Challenge::new([0x5e; Challenge::LEN]).unwrap());
         let mut connection = ServerConnection::new(link, session);
-        connection.connect(Duration::ZERO, &mut OurObjects).unwrap();
-        Self { connection, events: Vec::new(), now: Duration::ZERO }
+        let mut objects = OurObjects::default();
+        connection.connect(Duration::ZERO, &mut objects).unwrap();
+        Self { connection, events: Vec::new(), objects, now: Duration::ZERO }
     }
 
     /// Passes one APDU in their framing, octet by octet, and takes the answer out of ours.
@@ -180,7 +261,7 @@ impl<P: Protection> OurServer<P> {
         let mut answer = Vec::new();
         for octet in framed {
             self.now += Duration::from_millis(1);
-            self.connection.handle(self.now, LinkInput::Received(&[octet]), &mut OurObjects).unwrap();
+            self.connection.handle(self.now, LinkInput::Received(&[octet]), &mut self.objects).unwrap();
             loop {
                 match self.connection.poll() {
                     ServerOutput::Send(bytes) => answer.extend(bytes),
@@ -210,18 +291,12 @@ pub(crate) fn their_read<C: CryptoProvider, P: Protection>(
     loop {
         let answer = server.exchange(&out[..length]);
         match client.handle_response(&answer, &mut scratch).unwrap() {
-            theirs::Response::Data(value) => {
-                let mut encoded = Vec::new();
-                value.encode(&mut encoded).unwrap();
-                return Ok(encoded);
-            }
+            theirs::Response::Data(value) => return Ok(encoded(&value)),
             theirs::Response::DataError(refused) => return Err(refused),
             theirs::Response::Block { last, number, data } => {
                 collector.push(number, data).unwrap();
                 if last {
-                    let mut encoded = Vec::new();
-                    collector.value().unwrap().encode(&mut encoded).unwrap();
-                    return Ok(encoded);
+                    return Ok(encoded(&collector.value().unwrap()));
                 }
                 length = client.get_next_block_request(number, &mut out).unwrap();
             }

@@ -1,18 +1,31 @@
 //! The APDUs of xDLMS, one service in each file: borrowed views of what arrived, owned bytes of what leaves.
 
+mod access;
 mod action;
+mod attribute;
+mod block;
 mod exception;
+mod general_block;
 mod get;
 mod initiate;
 mod result;
 mod service_error;
+mod set;
 
-pub use action::{ActionRequest, ActionResponse, ActionResult, CosemMethod};
+pub use access::{AccessRequest, AccessResponse, AccessResult, AccessSpecification, LongInvokeId};
+pub use action::{
+    ActionOutcome, ActionRequest, ActionResponse, ActionResult, CosemMethod, read_outcomes, write_outcomes,
+};
+pub use attribute::{AttributeReference, CosemAttribute};
+pub use block::DataBlock;
 pub use exception::{ExceptionResponse, ExceptionService, ExceptionState};
-pub use get::{AttributeReference, CosemAttribute, GetRequest, GetResponse, GetResult, read_results, write_results};
+pub use general_block::GeneralBlock;
+pub use get::{GetRequest, GetResponse, GetResult, read_results, write_results};
 pub use initiate::{DLMS_VERSION, InitiateRequest, InitiateResponse, VAA_NAME_LOGICAL_NAME, VAA_NAME_SHORT_NAME};
 pub use result::DataAccessResult;
 pub use service_error::ConfirmedServiceError;
+pub(crate) use set::write_values;
+pub use set::{SetRequest, SetResponse, read_values};
 
 use crate::bytes::Truncated;
 
@@ -34,6 +47,8 @@ pub mod tag {
     pub const ACTION_RESPONSE: u8 = 0xc7;
     pub const EXCEPTION_RESPONSE: u8 = 0xd8;
     pub const ACCESS_REQUEST: u8 = 0xd9;
+    pub const ACCESS_RESPONSE: u8 = 0xda;
+    pub const GENERAL_BLOCK_TRANSFER: u8 = 0xe0;
 }
 
 /// Why bytes are not the APDU that was looked for.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::dlms::acse::Password;
+use crate::dlms::block_transfer::BlockProtection;
 use crate::dlms::conformance::Conformance;
 use crate::dlms::security::{Challenge, HighLevel};
 
@@ -31,19 +32,31 @@ pub struct ClientConfig {
     /// How often a request is sent at most. More than once only over links that lose APDUs (the wrapper over UDP): HDLC
     /// repeats by itself, and TCP loses nothing but the connection.
     pub attempts: u8,
-    /// References in one GET with list. A longer list is split.
+    /// References in one GET, SET or ACTION with list. A longer list is split.
     pub list_length_max: usize,
+    /// Where general block transfer is agreed on: how many blocks this client sends, and has sent to it, before they are acknowledged;
+    /// from 1 to 63. More than 1 is for links that carry several APDUs one after the other: the wrapper, not HDLC. Every request then
+    /// goes in blocks, which tells the meter.
+    pub block_window: u8,
+    pub block_protection: BlockProtection,
     pub limits: Limits,
     pub quirks: Quirks,
 }
 
 impl ClientConfig {
-    /// The services that this client can use.
+    /// The services of a client that only reads.
     pub const PROPOSED: Conformance = Conformance::GET
         .with(Conformance::BLOCK_TRANSFER_WITH_GET)
         .with(Conformance::MULTIPLE_REFERENCES)
         .with(Conformance::SELECTIVE_ACCESS)
         .with(Conformance::DATA_NOTIFICATION);
+    /// The same with all that changes something in a meter.
+    pub const PROPOSED_WITH_COMMANDS: Conformance = Self::PROPOSED
+        .with(Conformance::SET)
+        .with(Conformance::BLOCK_TRANSFER_WITH_SET)
+        .with(Conformance::ACTION)
+        .with(Conformance::BLOCK_TRANSFER_WITH_ACTION)
+        .with(Conformance::ACCESS);
     /// Less than half a minute of a line at 2,400 baud, so that one block does not outlast [`Self::RESPONSE_TIMEOUT`].
     pub const MAX_RECEIVE_PDU_SIZE: u16 = 4_096;
     /// By their defaults, HDLC lets a meter be busy for 60 s and then asks four times, and the wrapper waits for 10 s.
@@ -62,6 +75,8 @@ impl Default for ClientConfig {
             response_timeout: Self::RESPONSE_TIMEOUT,
             attempts: 1,
             list_length_max: Self::LIST_LENGTH_MAX,
+            block_window: 1,
+            block_protection: BlockProtection::default(),
             limits: Limits::default(),
             quirks: Quirks::default(),
         }

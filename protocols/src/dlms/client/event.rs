@@ -2,12 +2,15 @@
 
 use crate::dlms::acse::{AcseError, AssociationResult, Diagnostic};
 use crate::dlms::apdu::{
-    ActionResult, ApduError, ConfirmedServiceError, CosemAttribute, DataAccessResult, ExceptionResponse,
+    ActionResult, ApduError, ConfirmedServiceError, CosemAttribute, CosemMethod, DataAccessResult, ExceptionResponse,
     ExceptionService,
 };
+use crate::dlms::block_transfer::BlockTransferError;
 use crate::dlms::conformance::Conformance;
 use crate::dlms::security::ProtectionError;
 use crate::link::LinkError;
+
+use super::Invoked;
 
 /// Tells the answers to several requests apart; unique within a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,12 +47,27 @@ pub enum ClientEvent {
     /// The answer to a single request that brought no value. The session goes on.
     Failed {
         request: RequestId,
-        error: ReadError,
+        error: RequestError,
     },
     /// The answers to a list, in the order of its attributes.
     Values {
         request: RequestId,
-        results: Vec<Result<Value, ReadError>>,
+        results: Vec<Result<Value, RequestError>>,
+    },
+    /// How each attribute was written, in the order of the request.
+    Written {
+        request: RequestId,
+        results: Vec<Result<(), RequestError>>,
+    },
+    /// How each method went, in the order of the request.
+    Invoked {
+        request: RequestId,
+        results: Vec<Invoked>,
+    },
+    /// What came of each access, in the order of the request: a value of what was read, and of methods that return one.
+    Accessed {
+        request: RequestId,
+        results: Vec<Invoked>,
     },
     /// An unsolicited APDU (DataNotification, EventNotification, InformationReport), whole.
     Notification(Vec<u8>),
@@ -59,14 +77,23 @@ pub enum ClientEvent {
     Released,
 }
 
-/// Why one attribute could not be read.
+/// What the owners of requests that only read call it.
+pub type ReadError = RequestError;
+
+/// Why one attribute could not be read or written, or one method not invoked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReadError {
+pub enum RequestError {
     /// The meter answered: not there, not allowed, not now.
     #[error("meter refused: {0}")]
     Refused(DataAccessResult),
-    /// The meter could not treat the request.
+    /// The method was not carried out.
+    #[error("meter refused: {0}")]
+    MethodRefused(ActionResult),
+    /// The method was carried out, but what it returns is not to be had.
+    #[error("nothing returned: {0}")]
+    NothingReturned(DataAccessResult),
+    /// The meter could not treat the request. Of several methods in one request some may have been carried out.
     #[error("meter answered with an exception: {0}")]
     Exception(ExceptionResponse),
     /// The same, as old meters say it.
@@ -81,6 +108,34 @@ pub enum ReadError {
     /// The meter does not take requests of this length; nothing was sent.
     #[error("request of {size} octets, meter takes {limit}")]
     RequestTooLong { size: usize, limit: usize },
+}
+
+/// What a request is about: what errors name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Attribute(CosemAttribute),
+    Method(CosemMethod),
+}
+
+impl From<CosemAttribute> for Target {
+    fn from(attribute: CosemAttribute) -> Self {
+        Self::Attribute(attribute)
+    }
+}
+
+impl From<CosemMethod> for Target {
+    fn from(method: CosemMethod) -> Self {
+        Self::Method(method)
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Attribute(attribute) => attribute.fmt(f),
+            Self::Method(method) => method.fmt(f),
+        }
+    }
 }
 
 /// Why an APDU was passed over.
@@ -108,6 +163,7 @@ pub enum Stage {
     Associating,
     /// Associated, nothing asked.
     Waiting,
+    /// A request is on its way.
     Reading,
     Releasing,
 }
@@ -171,13 +227,19 @@ pub enum ClientError {
     #[error("APDU cannot be protected or unprotected")]
     Protection(#[source] ProtectionError),
     /// More than [`super::Limits::value_bytes_max`].
-    #[error("{attribute} is longer than {limit} octets")]
-    ValueTooLong { attribute: CosemAttribute, limit: usize },
+    #[error("{target} is longer than {limit} octets")]
+    ValueTooLong { target: Target, limit: usize },
+    /// The same of several in one exchange.
+    #[error("an answer is longer than {limit} octets")]
+    AnswerTooLong { limit: usize },
     /// More than [`super::Limits::blocks_max`].
-    #[error("{attribute} does not end within {limit} blocks")]
-    EndlessBlocks { attribute: CosemAttribute, limit: u32 },
-    #[error("block {found} of {attribute} arrived where {expected} was due")]
-    BlockOrder { attribute: CosemAttribute, expected: u32, found: u32 },
+    #[error("{target} does not end within {limit} blocks")]
+    EndlessBlocks { target: Target, limit: u32 },
+    /// A block arrived, or was acknowledged, out of order.
+    #[error("block {found} of {target} where {expected} was due")]
+    BlockOrder { target: Target, expected: u32, found: u32 },
+    #[error("general block transfer failed")]
+    BlockTransfer(#[source] BlockTransferError),
     /// The session ended before.
     #[error("the session is over")]
     Ended,

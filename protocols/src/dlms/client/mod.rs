@@ -1,21 +1,35 @@
-//! The client session: associates, reads attributes, releases; over any [`Link`], without doing IO.
+//! The client session: associates, reads and writes attributes, invokes methods, releases; over any [`Link`], without doing IO.
 //!
 //! The owner calls [`ClientSession::associate`], queues requests at any time, passes bytes and ticks to
 //! [`ClientSession::handle`], and drains [`ClientSession::poll`] after each call until it answers
 //! [`ClientOutput::WaitUntil`]. One request is on its way at a time, because meters have no more patience than that.
 //!
+//! A SET or an ACTION is sent once, however many attempts are configured: what a meter did whose answer got lost, nobody knows.
+//! Only the blocks before the last are sent again.
+//!
 //! What the meter refuses is an event and the session goes on. What makes further talk pointless ends the session: the
 //! link is closed in order, and then [`ClientSession::handle`] returns the reason.
 
+mod access;
 mod association;
+mod blocks;
 mod config;
 mod event;
+mod general_blocks;
+mod invoke;
 mod proof;
 mod read;
+mod task;
+mod write;
 
+pub use access::Accessing;
 pub use config::{Authentication, ClientConfig, Limits, Quirks};
-pub use event::{ClientError, ClientEvent, Ignored, Negotiated, ReadError, RequestId, Stage, Value};
+pub use event::{
+    ClientError, ClientEvent, Ignored, Negotiated, ReadError, RequestError, RequestId, Stage, Target, Value,
+};
+pub use invoke::{Invocation, Invoked};
 pub use read::Selected;
+pub use write::Assignment;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,10 +37,15 @@ use std::time::Duration;
 use crate::link::{Link, LinkError, LinkInput, LinkOutput};
 
 use super::acse::{self, AssociationResult, Diagnostic, Release};
-use super::apdu::{ConfirmedServiceError, CosemAttribute, ExceptionResponse, GetRequest, GetResponse, InvokeId, tag};
+use super::apdu::{ConfirmedServiceError, CosemAttribute, CosemMethod, ExceptionResponse, InvokeId, tag};
+use super::block_transfer::{BlockProtection, BlockTransfer};
 use super::security::{Plain, Protection, Purpose};
+use access::Access;
+use invoke::Invoke;
 use proof::Proof;
-use read::{Exchange, Read, Step};
+use read::Read;
+use task::{Step, Task, Terms};
+use write::Write;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientOutput {
@@ -69,7 +88,7 @@ impl State {
 #[derive(Debug)]
 enum Work {
     None,
-    Reading { read: Read, exchange: Exchange, apdu: Vec<u8>, patience: Patience },
+    Busy { task: Box<dyn Task>, apdu: Vec<u8>, patience: Patience },
 }
 
 /// How long an answer may still take, and how often it was asked for.
@@ -84,10 +103,11 @@ pub struct ClientSession<L, P = Plain> {
     protection: P,
     config: ClientConfig,
     state: State,
-    queue: VecDeque<Read>,
+    queue: VecDeque<Box<dyn Task>>,
     release_wanted: bool,
     next_request: u32,
     next_invoke: u8,
+    blocks: BlockTransfer,
     outputs: VecDeque<ClientOutput>,
     link_deadline: Option<Duration>,
 }
@@ -104,6 +124,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         Self {
             link,
             protection,
+            blocks: BlockTransfer::new(config.block_window, config.limits.value_bytes_max),
             config,
             state: State::Idle,
             queue: VecDeque::new(),
@@ -141,14 +162,50 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         selection: Option<Vec<u8>>,
     ) -> Result<RequestId, ClientError> {
         let request = self.take_request_id()?;
-        self.enqueue(now, Read::single(request, Selected { attribute, selection }))?;
+        self.enqueue(now, Box::new(Read::single(request, Selected { attribute, selection })))?;
         Ok(request)
     }
 
     /// Asks for several attributes, in as few GETs as the association allows.
     pub fn get_list(&mut self, now: Duration, wanted: Vec<Selected>) -> Result<RequestId, ClientError> {
         let request = self.take_request_id()?;
-        self.enqueue(now, Read::list(request, wanted))?;
+        self.enqueue(now, Box::new(Read::list(request, wanted)))?;
+        Ok(request)
+    }
+
+    /// Writes one encoded value. [`ClientEvent::Written`] follows.
+    pub fn set(&mut self, now: Duration, attribute: CosemAttribute, value: Vec<u8>) -> Result<RequestId, ClientError> {
+        self.set_list(now, vec![Assignment { target: Selected::whole(attribute), value }])
+    }
+
+    /// Writes several attributes or parts of them, in as few SETs as the association allows, each value in blocks if it must be.
+    pub fn set_list(&mut self, now: Duration, wanted: Vec<Assignment>) -> Result<RequestId, ClientError> {
+        let request = self.take_request_id()?;
+        self.enqueue(now, Box::new(Write::new(request, wanted)))?;
+        Ok(request)
+    }
+
+    /// Invokes a method with its encoded parameters. [`ClientEvent::Invoked`] follows.
+    pub fn invoke(
+        &mut self,
+        now: Duration,
+        method: CosemMethod,
+        parameters: Option<Vec<u8>>,
+    ) -> Result<RequestId, ClientError> {
+        self.invoke_list(now, vec![Invocation { method, parameters }])
+    }
+
+    /// Invokes several methods, in as few ACTIONs as the association allows. One that is refused does not keep back those behind it.
+    pub fn invoke_list(&mut self, now: Duration, wanted: Vec<Invocation>) -> Result<RequestId, ClientError> {
+        let request = self.take_request_id()?;
+        self.enqueue(now, Box::new(Invoke::new(request, wanted)))?;
+        Ok(request)
+    }
+
+    /// Reads, writes and invokes in one exchange, or in as few as the meter's APDUs take. [`ClientEvent::Accessed`] follows.
+    pub fn access(&mut self, now: Duration, wanted: Vec<Accessing>) -> Result<RequestId, ClientError> {
+        let request = self.take_request_id()?;
+        self.enqueue(now, Box::new(Access::new(request, wanted)))?;
         Ok(request)
     }
 
@@ -238,8 +295,8 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         invoke
     }
 
-    fn enqueue(&mut self, now: Duration, read: Read) -> Result<(), ClientError> {
-        self.queue.push_back(read);
+    fn enqueue(&mut self, now: Duration, task: Box<dyn Task>) -> Result<(), ClientError> {
+        self.queue.push_back(task);
         match self.state {
             State::Associated { negotiated, work: Work::None } => {
                 self.start_next(now, negotiated)?;
@@ -310,6 +367,9 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             (None, _) => self.ignore(Ignored::Empty),
             (Some(acse::AARE), State::Associating(_)) => return self.on_association_response(now, &apdu),
             (Some(acse::RLRE), State::Releasing(_)) => self.close(now, None),
+            (Some(tag::GENERAL_BLOCK_TRANSFER), State::Associated { .. }) => {
+                return self.on_block(now, &apdu, BlockProtection::Whole);
+            }
             (_, state) => match self.protection.unprotect(state.purpose(), apdu) {
                 Ok(apdu) => return self.on_service(now, apdu),
                 Err(error) => self.ignore(Ignored::Protection(error)),
@@ -324,12 +384,17 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             Some(tag::DATA_NOTIFICATION | tag::EVENT_NOTIFICATION | tag::INFORMATION_REPORT) => {
                 self.event(ClientEvent::Notification(apdu));
             }
-            Some(tag::GET_RESPONSE) => return self.on_get_response(now, &apdu),
-            Some(tag::ACTION_RESPONSE) => return self.on_action_response(now, &apdu),
+            Some(tag::ACTION_RESPONSE) if matches!(self.state, State::Proving { .. }) => {
+                return self.on_proof_response(now, &apdu);
+            }
+            Some(tag @ (tag::GET_RESPONSE | tag::SET_RESPONSE | tag::ACTION_RESPONSE | tag::ACCESS_RESPONSE)) => {
+                return self.on_response(now, tag, &apdu);
+            }
+            Some(tag::GENERAL_BLOCK_TRANSFER) => return self.on_block(now, &apdu, BlockProtection::Each),
             Some(tag::EXCEPTION_RESPONSE) => match ExceptionResponse::decode(&apdu) {
                 Ok(exception) => {
                     let refusal = ClientError::exception(exception);
-                    return self.on_refusal(now, refusal, &ReadError::Exception(exception));
+                    return self.on_refusal(now, refusal, &RequestError::Exception(exception));
                 }
                 Err(error) => self.close(now, Some(ClientError::Malformed(error))),
             },
@@ -340,7 +405,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                         diagnostic: Diagnostic::NULL,
                         service_error: Some(error),
                     };
-                    return self.on_refusal(now, refusal, &ReadError::ServiceError(error));
+                    return self.on_refusal(now, refusal, &RequestError::ServiceError(error));
                 }
                 Err(error) => self.close(now, Some(ClientError::Malformed(error))),
             },
@@ -350,18 +415,23 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     }
 
     /// An error that names no request: it is meant for the one on its way.
-    fn on_refusal(&mut self, now: Duration, association: ClientError, reading: &ReadError) -> Result<(), ClientError> {
+    fn on_refusal(
+        &mut self,
+        now: Duration,
+        association: ClientError,
+        request: &RequestError,
+    ) -> Result<(), ClientError> {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Associating(_) | State::Proving { .. } => self.close(now, Some(association)),
             State::Releasing(_) => self.close(now, None),
-            State::Associated { work: Work::Reading { .. }, .. }
+            State::Associated { work: Work::Busy { .. }, .. }
                 if association.is_of_ciphering() && self.protection.ciphers() =>
             {
                 self.close(now, Some(association));
             }
-            State::Associated { negotiated, work: Work::Reading { mut read, exchange, .. } } => {
-                read.refuse(&exchange, reading);
-                self.queue.push_front(read);
+            State::Associated { negotiated, work: Work::Busy { mut task, .. } } => {
+                task.refuse(request);
+                self.queue.push_front(task);
                 return self.start_next(now, negotiated);
             }
             other => {
@@ -372,38 +442,30 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         Ok(())
     }
 
-    fn on_get_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
-        let State::Associated { work: Work::Reading { read, exchange, apdu: sent, patience }, negotiated } =
-            &mut self.state
-        else {
-            self.ignore(Ignored::Tag(tag::GET_RESPONSE));
-            return Ok(());
-        };
-        let response = match GetResponse::decode(apdu) {
-            Ok(response) => response,
-            Err(error) => {
-                self.close(now, Some(ClientError::Malformed(error)));
+    fn on_response(&mut self, now: Duration, tag: u8, apdu: &[u8]) -> Result<(), ClientError> {
+        let step = match &mut self.state {
+            State::Associated { negotiated, work: Work::Busy { task, .. } } if task.response_tag() == tag => {
+                let terms = terms(negotiated, &self.config, self.protection.overhead());
+                task.answer(apdu, &terms).map(|step| (step, *negotiated))
+            }
+            _ => {
+                self.ignore(Ignored::Tag(tag));
                 return Ok(());
             }
         };
-        let (expected, found) = (exchange.invoke().id(), response.invoke().id());
-        if found != expected {
-            self.ignore(Ignored::InvokeId { expected, found });
-            return Ok(());
-        }
-        match read.answer(exchange, response, &self.config) {
-            Ok(Step::Next(block)) => {
-                *sent = GetRequest::Next { invoke: exchange.invoke(), block }.encode();
-                *patience = Patience { deadline: now + self.config.response_timeout, sent: 1 };
-                let next = sent.clone();
+        match step {
+            Ok((Step::Send(next), _)) => {
+                let renewed = self.patience(now, 1);
+                if let State::Associated { work: Work::Busy { apdu, patience, .. }, .. } = &mut self.state {
+                    (*apdu, *patience) = (next.clone(), renewed);
+                }
                 self.transmit_service(now, next)
             }
-            Ok(Step::DuplicateBlock(number)) => {
-                self.ignore(Ignored::DuplicateBlock(number));
+            Ok((Step::Ignored(what), _)) => {
+                self.ignore(what);
                 Ok(())
             }
-            Ok(Step::Answered) => {
-                let negotiated = *negotiated;
+            Ok((Step::Answered, negotiated)) => {
                 self.requeue();
                 self.start_next(now, negotiated)
             }
@@ -417,25 +479,25 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     /// Puts the request on its way back to the front of the queue: it may have more to ask.
     fn requeue(&mut self) {
         if let State::Associated { work, .. } = &mut self.state
-            && let Work::Reading { read, .. } = std::mem::replace(work, Work::None)
+            && let Work::Busy { task, .. } = std::mem::replace(work, Work::None)
         {
-            self.queue.push_front(read);
+            self.queue.push_front(task);
         }
     }
 
-    /// Associated and nothing on its way: sends the next GET, or the release, or rests.
+    /// Associated and nothing on its way: sends the next request, or the release, or rests.
     fn start_next(&mut self, now: Duration, negotiated: Negotiated) -> Result<(), ClientError> {
         self.state = State::Associated { negotiated, work: Work::None };
-        while let Some(mut read) = self.queue.pop_front() {
+        while let Some(mut task) = self.queue.pop_front() {
             let invoke = InvokeId::confirmed(self.next_invoke);
-            let overhead = self.protection.overhead();
-            let Some((exchange, apdu)) = read.next_exchange(invoke, &negotiated, &self.config, overhead) else {
-                self.event(read.finish());
+            let terms = terms(&negotiated, &self.config, self.protection.overhead());
+            let Some(apdu) = task.begin(invoke, &terms) else {
+                self.event(task.finish());
                 continue;
             };
             self.take_invoke_id();
             let patience = self.patience(now, 1);
-            let work = Work::Reading { read, exchange, apdu: apdu.clone(), patience };
+            let work = Work::Busy { task, apdu: apdu.clone(), patience };
             self.state = State::Associated { negotiated, work };
             return self.transmit_service(now, apdu);
         }
@@ -453,7 +515,15 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
 
     fn out_of_patience(&mut self, now: Duration) -> Result<(), ClientError> {
         let stage = self.stage();
-        let (Some(sent), attempts) = (self.sent(), self.config.attempts.max(1)) else { return Ok(()) };
+        let attempts = match &self.state {
+            State::Associated { work: Work::Busy { task, .. }, .. }
+                if !task.is_repeatable() && !self.blocks.is_under_way() =>
+            {
+                1
+            }
+            _ => self.config.attempts.max(1),
+        };
+        let Some(sent) = self.sent() else { return Ok(()) };
         if matches!(self.state, State::Releasing(_)) {
             // Whether the meter agrees or not, the client leaves.
             self.close(now, None);
@@ -474,17 +544,16 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 *patience = renewed;
                 self.send_proof(now)
             }
-            State::Associated { work: Work::Reading { apdu, patience, .. }, .. } => {
+            State::Associated { work: Work::Busy { apdu, patience, .. }, .. } => {
                 *patience = renewed;
+                if self.blocks.is_under_way() {
+                    return self.repeat_blocks(now);
+                }
                 let apdu = apdu.clone();
                 self.transmit_service(now, apdu)
             }
             _ => Ok(()),
         }
-    }
-
-    fn transmit_service(&mut self, now: Duration, apdu: Vec<u8>) -> Result<(), ClientError> {
-        self.transmit_protected(now, Purpose::Service, apdu)
     }
 
     fn transmit_protected(&mut self, now: Duration, purpose: Purpose, apdu: Vec<u8>) -> Result<(), ClientError> {
@@ -528,7 +597,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             State::Associating(patience)
             | State::Proving { patience, .. }
             | State::Releasing(patience)
-            | State::Associated { work: Work::Reading { patience, .. }, .. } => Some(*patience),
+            | State::Associated { work: Work::Busy { patience, .. }, .. } => Some(*patience),
             _ => None,
         }
     }
@@ -545,7 +614,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         match &self.state {
             State::Idle | State::Clearing | State::Connecting => Stage::Connecting,
             State::Associating(_) | State::Proving { .. } => Stage::Associating,
-            State::Associated { work: Work::Reading { .. }, .. } => Stage::Reading,
+            State::Associated { work: Work::Busy { .. }, .. } => Stage::Reading,
             State::Associated { work: Work::None, .. } => Stage::Waiting,
             State::Releasing(_) | State::Closing(_) | State::Ended => Stage::Releasing,
         }
@@ -558,6 +627,15 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     fn ignore(&mut self, what: Ignored) {
         self.event(ClientEvent::Ignored(what));
     }
+}
+
+/// What requests keep to: what was agreed, and what protection leaves of the longest APDU.
+fn terms<'a>(negotiated: &Negotiated, config: &'a ClientConfig, protection_overhead: usize) -> Terms<'a> {
+    let pdu_size = match usize::from(negotiated.server_max_receive_pdu_size) {
+        0 => usize::MAX,
+        size => size.saturating_sub(protection_overhead),
+    };
+    Terms { conformance: negotiated.conformance, pdu_size, config }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Authentication, ClientConfig, ClientError, ClientEvent, ClientSession, Ignored, Negotiated, State};
-use crate::dlms::apdu::{ActionRequest, ActionResponse, ActionResult, CosemMethod, InvokeId, tag};
+use crate::dlms::apdu::{ActionRequest, ActionResponse, ActionResult, ApduError, CosemMethod, InvokeId, tag};
 use crate::dlms::data::Data;
 use crate::dlms::security::{Challenge, HighLevel, Protection, ProtectionError, Purpose};
 use crate::dlms::value::DataValue;
@@ -30,14 +30,14 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         }
     }
 
-    pub(super) fn on_action_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
+    pub(super) fn on_proof_response(&mut self, now: Duration, apdu: &[u8]) -> Result<(), ClientError> {
         let State::Proving { proof, .. } = &self.state else {
             self.ignore(Ignored::Tag(tag::ACTION_RESPONSE));
             return Ok(());
         };
         let checked = match ActionResponse::decode(apdu) {
-            Ok(response) if response.invoke.id() != proof.invoke.id() => {
-                let (expected, found) = (proof.invoke.id(), response.invoke.id());
+            Ok(response) if response.invoke().id() != proof.invoke.id() => {
+                let (expected, found) = (proof.invoke.id(), response.invoke().id());
                 self.ignore(Ignored::InvokeId { expected, found });
                 return Ok(());
             }
@@ -64,7 +64,7 @@ impl Proof {
         let proof = how.prove(protection, ours.octets(), self.theirs.octets())?;
         let parameters = DataValue::OctetString(proof).to_vec();
         let parameters = Some(&parameters[..]);
-        Ok(ActionRequest { invoke: self.invoke, method: CosemMethod::REPLY_TO_HLS, parameters }.encode())
+        Ok(ActionRequest::Normal { invoke: self.invoke, method: CosemMethod::REPLY_TO_HLS, parameters }.encode())
     }
 
     /// Whether the meter took our proof, and has proved itself.
@@ -74,12 +74,15 @@ impl Proof {
         config: &ClientConfig,
         protection: &impl Protection,
     ) -> Result<(), ClientError> {
-        if response.result != ActionResult::SUCCESS {
-            return Err(ClientError::ProofRefused(response.result));
+        let ActionResponse::Normal { outcome, .. } = response else {
+            return Err(ClientError::Malformed(ApduError::Malformed { what: "ACTION response choice", offset: 1 }));
+        };
+        if outcome.result != ActionResult::SUCCESS {
+            return Err(ClientError::ProofRefused(outcome.result));
         }
         let unproven = |source| ClientError::Unproven { source };
         let (how, ours) = high_level(config).ok_or(unproven(ProtectionError::Proof))?;
-        match response.returned.map(|returned| returned.map(Data::from_bytes)) {
+        match outcome.returned.map(|returned| returned.map(Data::from_bytes)) {
             Some(Ok(Ok(Data::OctetString(proof)))) => {
                 how.verify(protection, ours.octets(), self.theirs.octets(), proof).map_err(unproven)
             }

@@ -2,12 +2,14 @@
 
 use crate::bytes::Reader;
 use crate::dlms::apdu::{
-    ApduError, AttributeReference, CosemAttribute, GetRequest, GetResponse, InvokeId, read_results,
+    ApduError, AttributeReference, CosemAttribute, GetRequest, GetResponse, InvokeId, read_results, tag,
 };
 use crate::dlms::axdr::{self, skip_value};
 use crate::dlms::conformance::Conformance;
 
-use super::{ClientConfig, ClientError, ClientEvent, Negotiated, ReadError, RequestId, Value};
+use super::blocks::Assembly;
+use super::task::{Step, Task, Terms, other_invocation};
+use super::{ClientConfig, ClientError, ClientEvent, RequestError, RequestId, Target, Value};
 
 /// One attribute to read and, where only a part of it is wanted, the access selector and its encoded parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +23,7 @@ impl Selected {
         Self { attribute, selection: None }
     }
 
-    fn reference(&self) -> AttributeReference<'_> {
+    pub(super) fn reference(&self) -> AttributeReference<'_> {
         AttributeReference { attribute: self.attribute, selection: self.selection.as_deref() }
     }
 }
@@ -32,32 +34,21 @@ pub(super) struct Read {
     /// Whether the answer is a list, even of one.
     list: bool,
     wanted: Vec<Selected>,
-    results: Vec<Option<Result<Value, ReadError>>>,
+    results: Vec<Option<Result<Value, RequestError>>>,
     /// The meter could not answer a list: ask for each attribute alone.
     one_by_one: bool,
     /// Octets of the values so far.
     bytes: usize,
+    exchange: Option<Exchange>,
 }
 
 /// One GET and the blocks that follow it.
 #[derive(Debug)]
-pub(super) struct Exchange {
+struct Exchange {
     invoke: InvokeId,
     /// Which of the wanted attributes this GET asks for.
     asked: Vec<usize>,
-    assembled: Vec<u8>,
-    blocks: u32,
-    last_block: Option<u32>,
-}
-
-/// What to do after an answer.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Acknowledge this block and wait for the next.
-    Next(u32),
-    /// The GET is answered.
-    Answered,
-    DuplicateBlock(u32),
+    assembly: Assembly,
 }
 
 impl Read {
@@ -67,24 +58,127 @@ impl Read {
 
     pub(super) fn list(request: RequestId, wanted: Vec<Selected>) -> Self {
         let results = wanted.iter().map(|_| None).collect();
-        Self { request, list: true, wanted, results, one_by_one: false, bytes: 0 }
+        Self { request, list: true, wanted, results, one_by_one: false, bytes: 0, exchange: None }
     }
 
-    /// The next GET of this request, as large as was negotiated. `None` when everything is answered.
-    pub(super) fn next_exchange(
+    /// Settles what the association does not allow to ask.
+    fn refuse_what_cannot_be_asked(&mut self, conformance: Conformance, limit: usize) {
+        for (wanted, result) in self.wanted.iter().zip(&mut self.results) {
+            let size = GetRequest::NORMAL_OVERHEAD + wanted.reference().encoded_len();
+            let error = if !conformance.contains(Conformance::GET) {
+                RequestError::NotNegotiated(Conformance::GET)
+            } else if wanted.selection.is_some() && !conformance.contains(Conformance::SELECTIVE_ACCESS) {
+                RequestError::NotNegotiated(Conformance::SELECTIVE_ACCESS)
+            } else if size > limit {
+                RequestError::RequestTooLong { size, limit }
+            } else {
+                continue;
+            };
+            result.get_or_insert(Err(error));
+        }
+    }
+
+    /// Takes the answer to `exchange`.
+    fn answered(
         &mut self,
-        invoke: InvokeId,
-        negotiated: &Negotiated,
+        exchange: &mut Exchange,
+        response: GetResponse<'_>,
         config: &ClientConfig,
-        protection_overhead: usize,
-    ) -> Option<(Exchange, Vec<u8>)> {
-        let limit = match usize::from(negotiated.server_max_receive_pdu_size) {
-            0 => usize::MAX,
-            size => size.saturating_sub(protection_overhead),
-        };
-        self.refuse_what_cannot_be_asked(negotiated.conformance, limit);
-        let lists = negotiated.conformance.contains(Conformance::MULTIPLE_REFERENCES) && !self.one_by_one;
-        let length_max = if lists { config.list_length_max.clamp(1, LIST_LENGTH_CEILING) } else { 1 };
+    ) -> Result<Step, ClientError> {
+        match response {
+            GetResponse::Normal { result: Err(refused), .. } | GetResponse::Block { result: Err(refused), .. } => {
+                self.refuse_exchange(exchange, &RequestError::Refused(refused));
+            }
+            GetResponse::Block { last, number, result: Ok(data), .. } => {
+                let target = self.target(exchange);
+                self.check_size(exchange, data.len(), config)?;
+                if let Some(step) = exchange.assembly.take(number, data, target, config)? {
+                    return Ok(step);
+                }
+                if !last {
+                    return Ok(Step::Send(GetRequest::Next { invoke: exchange.invoke, block: number }.encode()));
+                }
+                let assembled = std::mem::take(&mut exchange.assembly.octets);
+                match exchange.asked.as_slice() {
+                    &[index] => self.settle_value(index, assembled),
+                    _ => self.settle_list(exchange, &assembled),
+                }
+            }
+            GetResponse::Normal { result: Ok(_), .. } | GetResponse::WithList { .. }
+                if exchange.assembly.is_begun() =>
+            {
+                return Err(ClientError::Malformed(ApduError::Malformed { what: "block transfer", offset: 1 }));
+            }
+            GetResponse::Normal { result: Ok(data), .. } => match exchange.asked.as_slice() {
+                &[index] => self.settle_value(index, data.to_vec()),
+                // One value for several attributes: nobody can say whose it is.
+                _ => self.one_by_one = true,
+            },
+            GetResponse::WithList { results, .. } => self.settle_list(exchange, results),
+        }
+        self.check_size(exchange, 0, config)?;
+        Ok(Step::Answered)
+    }
+
+    /// The meter refused the GET as a whole. A list is then asked for one by one, which tells what it minded.
+    fn refuse_exchange(&mut self, exchange: &Exchange, error: &RequestError) {
+        match exchange.asked.as_slice() {
+            &[index] => self.settle(index, Err(error.clone())),
+            _ => self.one_by_one = true,
+        }
+    }
+
+    fn check_size(&self, exchange: &Exchange, more: usize, config: &ClientConfig) -> Result<(), ClientError> {
+        let limit = config.limits.value_bytes_max;
+        if self.bytes + exchange.assembly.octets.len() + more > limit {
+            return Err(ClientError::ValueTooLong { target: self.target(exchange), limit });
+        }
+        Ok(())
+    }
+
+    /// What an error names: the first attribute that was asked for.
+    fn target(&self, exchange: &Exchange) -> Target {
+        let first = exchange.asked.first().and_then(|&index| self.wanted.get(index));
+        first.expect("an exchange asks for at least one wanted attribute").attribute.into()
+    }
+
+    fn settle_value(&mut self, index: usize, data: Vec<u8>) {
+        self.settle(index, one_value(data));
+    }
+
+    fn settle_list(&mut self, exchange: &Exchange, results: &[u8]) {
+        match (exchange.asked.as_slice(), read_results(results, exchange.asked.len())) {
+            (asked, Ok((results, surplus))) => {
+                for (position, (&index, result)) in asked.iter().zip(results).enumerate() {
+                    let surplus = if position + 1 == asked.len() { surplus } else { 0 };
+                    let value = result.map(|data| Value { data: data.to_vec(), surplus });
+                    self.settle(index, value.map_err(RequestError::Refused));
+                }
+            }
+            (&[index], Err(error)) => self.settle(index, Err(RequestError::Unreadable(error))),
+            // One value that cannot be read hides those behind it; asked for alone, only it is lost.
+            (_, Err(_)) => self.one_by_one = true,
+        }
+    }
+
+    fn settle(&mut self, index: usize, result: Result<Value, RequestError>) {
+        self.bytes += result.as_ref().map_or(0, |value| value.data.len());
+        if let Some(slot) = self.results.get_mut(index) {
+            *slot = Some(result);
+        }
+    }
+}
+
+impl Task for Read {
+    fn response_tag(&self) -> u8 {
+        tag::GET_RESPONSE
+    }
+
+    fn begin(&mut self, invoke: InvokeId, terms: &Terms<'_>) -> Option<Vec<u8>> {
+        let limit = terms.request_max(None);
+        self.refuse_what_cannot_be_asked(terms.conformance, limit);
+        let lists = terms.conformance.contains(Conformance::MULTIPLE_REFERENCES) && !self.one_by_one;
+        let length_max = if lists { terms.config.list_length_max.clamp(1, LIST_LENGTH_CEILING) } else { 1 };
         let mut size = GetRequest::LIST_OVERHEAD;
         let mut asked = Vec::new();
         for (index, wanted) in self.wanted.iter().enumerate() {
@@ -103,150 +197,34 @@ impl Read {
             &[reference] => GetRequest::Normal { invoke, reference }.encode(),
             _ => GetRequest::WithList { invoke, references }.encode(),
         };
-        Some((Exchange { invoke, asked, assembled: Vec::new(), blocks: 0, last_block: None }, apdu))
+        self.exchange = Some(Exchange { invoke, asked, assembly: Assembly::default() });
+        Some(apdu)
     }
 
-    /// Settles what the association does not allow to ask.
-    fn refuse_what_cannot_be_asked(&mut self, conformance: Conformance, limit: usize) {
-        for (wanted, result) in self.wanted.iter().zip(&mut self.results) {
-            let size = GetRequest::NORMAL_OVERHEAD + wanted.reference().encoded_len();
-            let error = if !conformance.contains(Conformance::GET) {
-                ReadError::NotNegotiated(Conformance::GET)
-            } else if wanted.selection.is_some() && !conformance.contains(Conformance::SELECTIVE_ACCESS) {
-                ReadError::NotNegotiated(Conformance::SELECTIVE_ACCESS)
-            } else if size > limit {
-                ReadError::RequestTooLong { size, limit }
-            } else {
-                continue;
-            };
-            result.get_or_insert(Err(error));
-        }
-    }
-
-    /// Takes the answer to `exchange`.
-    pub(super) fn answer(
-        &mut self,
-        exchange: &mut Exchange,
-        response: GetResponse<'_>,
-        config: &ClientConfig,
-    ) -> Result<Step, ClientError> {
-        match response {
-            GetResponse::Normal { result: Err(refused), .. } | GetResponse::Block { result: Err(refused), .. } => {
-                self.refuse(exchange, &ReadError::Refused(refused));
-            }
-            GetResponse::Block { last, number, result: Ok(data), .. } => {
-                if let Some(step) = self.take_block(exchange, last, number, data, config)? {
-                    return Ok(step);
-                }
-                let assembled = std::mem::take(&mut exchange.assembled);
-                match exchange.asked.as_slice() {
-                    &[index] => self.settle_value(index, assembled),
-                    _ => self.settle_list(exchange, &assembled),
-                }
-            }
-            GetResponse::Normal { result: Ok(_), .. } | GetResponse::WithList { .. } if exchange.blocks > 0 => {
-                return Err(ClientError::Malformed(ApduError::Malformed { what: "block transfer", offset: 1 }));
-            }
-            GetResponse::Normal { result: Ok(data), .. } => match exchange.asked.as_slice() {
-                &[index] => self.settle_value(index, data.to_vec()),
-                // One value for several attributes: nobody can say whose it is.
-                _ => self.one_by_one = true,
-            },
-            GetResponse::WithList { results, .. } => self.settle_list(exchange, results),
-        }
-        self.check_size(exchange, 0, config)?;
-        Ok(Step::Answered)
-    }
-
-    /// The meter refused the GET as a whole. A list is then asked for one by one, which tells what it minded.
-    pub(super) fn refuse(&mut self, exchange: &Exchange, error: &ReadError) {
-        match exchange.asked.as_slice() {
-            &[index] => self.settle(index, Err(error.clone())),
-            _ => self.one_by_one = true,
-        }
-    }
-
-    /// Appends a block. `None` when it was the last one.
-    fn take_block(
-        &mut self,
-        exchange: &mut Exchange,
-        last: bool,
-        number: u32,
-        data: &[u8],
-        config: &ClientConfig,
-    ) -> Result<Option<Step>, ClientError> {
-        let attribute = self.attribute(exchange);
-        if exchange.last_block == Some(number) {
-            return Ok(Some(Step::DuplicateBlock(number)));
-        }
-        let expected = match exchange.last_block {
-            Some(previous) => previous.wrapping_add(1),
-            None if config.quirks.blocks_from_zero && number == 0 => 0,
-            None => 1,
+    fn answer(&mut self, apdu: &[u8], terms: &Terms<'_>) -> Result<Step, ClientError> {
+        let response = GetResponse::decode(apdu).map_err(ClientError::Malformed)?;
+        let mut exchange = self.exchange.take().expect("an answer is awaited");
+        let step = match other_invocation(exchange.invoke, response.invoke()) {
+            Some(step) => step,
+            None => self.answered(&mut exchange, response, terms.config)?,
         };
-        if number != expected {
-            return Err(ClientError::BlockOrder { attribute, expected, found: number });
+        if step != Step::Answered {
+            self.exchange = Some(exchange);
         }
-        if exchange.blocks >= config.limits.blocks_max {
-            return Err(ClientError::EndlessBlocks { attribute, limit: config.limits.blocks_max });
-        }
-        self.check_size(exchange, data.len(), config)?;
-        exchange.assembled.extend_from_slice(data);
-        exchange.blocks += 1;
-        exchange.last_block = Some(number);
-        Ok(if last { None } else { Some(Step::Next(number)) })
+        Ok(step)
     }
 
-    fn check_size(&self, exchange: &Exchange, more: usize, config: &ClientConfig) -> Result<(), ClientError> {
-        let limit = config.limits.value_bytes_max;
-        if self.bytes + exchange.assembled.len() + more > limit {
-            return Err(ClientError::ValueTooLong { attribute: self.attribute(exchange), limit });
-        }
-        Ok(())
-    }
-
-    /// What an error names: the first attribute that was asked for.
-    fn attribute(&self, exchange: &Exchange) -> CosemAttribute {
-        let first = exchange.asked.first().and_then(|&index| self.wanted.get(index));
-        first.expect("an exchange asks for at least one wanted attribute").attribute
-    }
-
-    fn settle_value(&mut self, index: usize, mut data: Vec<u8>) {
-        let result = match skip_value(&mut Reader::new(&data), axdr::Limits::DEFAULT).map(<[u8]>::len) {
-            Ok(used) => {
-                let surplus = data.len() - used;
-                data.truncate(used);
-                Ok(Value { data, surplus })
-            }
-            Err(error) => Err(ReadError::Unreadable(error.into())),
-        };
-        self.settle(index, result);
-    }
-
-    fn settle_list(&mut self, exchange: &Exchange, results: &[u8]) {
-        match (exchange.asked.as_slice(), read_results(results, exchange.asked.len())) {
-            (asked, Ok((results, surplus))) => {
-                for (position, (&index, result)) in asked.iter().zip(results).enumerate() {
-                    let surplus = if position + 1 == asked.len() { surplus } else { 0 };
-                    let value = result.map(|data| Value { data: data.to_vec(), surplus });
-                    self.settle(index, value.map_err(ReadError::Refused));
-                }
-            }
-            (&[index], Err(error)) => self.settle(index, Err(ReadError::Unreadable(error))),
-            // One value that cannot be read hides those behind it; asked for alone, only it is lost.
-            (_, Err(_)) => self.one_by_one = true,
+    fn refuse(&mut self, error: &RequestError) {
+        if let Some(exchange) = self.exchange.take() {
+            self.refuse_exchange(&exchange, error);
         }
     }
 
-    fn settle(&mut self, index: usize, result: Result<Value, ReadError>) {
-        self.bytes += result.as_ref().map_or(0, |value| value.data.len());
-        if let Some(slot) = self.results.get_mut(index) {
-            *slot = Some(result);
-        }
+    fn is_repeatable(&self) -> bool {
+        true
     }
 
-    /// The answer to the owner, once [`Self::next_exchange`] has nothing left to ask.
-    pub(super) fn finish(self) -> ClientEvent {
+    fn finish(self: Box<Self>) -> ClientEvent {
         let request = self.request;
         let mut results = self.results.into_iter().map(|result| result.expect("everything was asked for"));
         if self.list {
@@ -259,11 +237,17 @@ impl Read {
     }
 }
 
-impl Exchange {
-    pub(super) fn invoke(&self) -> InvokeId {
-        self.invoke
+/// The value at the front of `data`; octets behind it are counted and dropped.
+pub(super) fn one_value(mut data: Vec<u8>) -> Result<Value, RequestError> {
+    match skip_value(&mut Reader::new(&data), axdr::Limits::DEFAULT).map(<[u8]>::len) {
+        Ok(used) => {
+            let surplus = data.len() - used;
+            data.truncate(used);
+            Ok(Value { data, surplus })
+        }
+        Err(error) => Err(RequestError::Unreadable(error.into())),
     }
 }
 
 /// The count of a list stays one octet, which [`GetRequest::LIST_OVERHEAD`] relies on.
-const LIST_LENGTH_CEILING: usize = 127;
+pub(super) const LIST_LENGTH_CEILING: usize = 127;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::dlms::acse::Password;
-use crate::dlms::apdu::{DataAccessResult, ExceptionService, ExceptionState, write_results};
+use crate::dlms::apdu::{DataAccessResult, ExceptionService, ExceptionState, GetResponse, write_results};
 use crate::dlms::conformance::Conformance;
 use crate::dlms::pair::{APDU, CLOCK, Dice, DummyLink, ENERGY, FAREWELL, SERIAL};
 use crate::dlms::security::{Challenge, HighLevel, ProtectionError};
@@ -320,7 +320,7 @@ fn duplicate_blocks_are_taken_once() {
         _ => vec![block(request, true, 3, &VALUE[3..])],
     });
     // The second copy of block 1 behind block 2 is out of order, not a repetition of the last one.
-    assert_eq!(result, Err(ClientError::BlockOrder { attribute: ENERGY, expected: 3, found: 1 }));
+    assert_eq!(result, Err(ClientError::BlockOrder { target: ENERGY.into(), expected: 3, found: 1 }));
     assert_eq!(bench.events[1], ClientEvent::Ignored(Ignored::DuplicateBlock(1)));
 
     let (bench, result) = Bench::read(ClientConfig::default(), |request| match request[1] {
@@ -335,12 +335,12 @@ fn duplicate_blocks_are_taken_once() {
 #[test]
 fn a_block_that_is_skipped_or_begins_elsewhere_ends_the_session() {
     let (_, result) = Bench::read(ClientConfig::default(), |request| vec![block(request, false, 2, &VALUE)]);
-    assert_eq!(result, Err(ClientError::BlockOrder { attribute: ENERGY, expected: 1, found: 2 }));
+    assert_eq!(result, Err(ClientError::BlockOrder { target: ENERGY.into(), expected: 1, found: 2 }));
     let (_, result) = Bench::read(ClientConfig::default(), |request| match request[1] {
         1 => vec![block(request, false, 1, &VALUE)],
         _ => vec![block(request, false, 3, &VALUE)],
     });
-    assert_eq!(result, Err(ClientError::BlockOrder { attribute: ENERGY, expected: 2, found: 3 }));
+    assert_eq!(result, Err(ClientError::BlockOrder { target: ENERGY.into(), expected: 2, found: 3 }));
 }
 
 #[test]
@@ -382,12 +382,12 @@ fn endless_blocks_end_with_an_error_of_their_own() {
         }
     };
     let (bench, result) = Bench::read(ClientConfig::default(), endless(&[]));
-    assert_eq!(result, Err(ClientError::EndlessBlocks { attribute: ENERGY, limit: Limits::BLOCKS_MAX }));
+    assert_eq!(result, Err(ClientError::EndlessBlocks { target: ENERGY.into(), limit: Limits::BLOCKS_MAX }));
     assert_eq!(bench.sent.len(), 2 + Limits::BLOCKS_MAX as usize);
 
     let limits = Limits { value_bytes_max: 10_000, ..Limits::default() };
     let (bench, result) = Bench::read(ClientConfig { limits, ..ClientConfig::default() }, endless(&[0x5a; 3_000]));
-    assert_eq!(result, Err(ClientError::ValueTooLong { attribute: ENERGY, limit: 10_000 }));
+    assert_eq!(result, Err(ClientError::ValueTooLong { target: ENERGY.into(), limit: 10_000 }));
     assert_eq!(bench.sent.len(), 5);
 }
 
@@ -398,7 +398,7 @@ fn the_size_limit_counts_all_values_of_a_list() {
     bench.session.get_list(bench.now, vec![Selected::whole(ENERGY); 10]).unwrap();
     let value = [&[0x09, 0x82, 0x07, 0xd0][..], &[0; 2_000]].concat();
     let result = bench.run(&mut |apdu| if apdu[0] == 0x60 { vec![hex(AARE)] } else { vec![normal(apdu, &value)] });
-    assert_eq!(result, Err(ClientError::ValueTooLong { attribute: ENERGY, limit: 5_000 }));
+    assert_eq!(result, Err(ClientError::ValueTooLong { target: ENERGY.into(), limit: 5_000 }));
 }
 
 /// An AARE that grants multiple references too.

@@ -227,3 +227,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_confirmed_push_is_confirmed_by_its_number() {
+    let mut apdu = Vec::new();
+    encode_data_notification(0x4000_0007, None, &DataValue::Unsigned(1), &mut apdu);
+    let push = decode_data_notification(&apdu).unwrap();
+    assert!(push.is_confirmed());
+    let mut confirm = Vec::new();
+    encode_data_notification_confirm(push.long_invoke_id_and_priority, None, &mut confirm);
+    assert_eq!(confirm, [0x10, 0x40, 0, 0, 7, 0]);
+    assert_eq!(decode_data_notification_confirm(&confirm), Ok((0x4000_0007, None)));
+    let mut dated = Vec::new();
+    encode_data_notification_confirm(7, Some(DateTime([7; 12])), &mut dated);
+    assert_eq!(decode_data_notification_confirm(&dated), Ok((7, Some(DateTime([7; 12])))));
+    assert_eq!(decode_data_notification_confirm(&apdu), Err(NotificationError::Tag { tag: 0x0f }));
+    assert_eq!(
+        decode_data_notification_confirm(&[0x10, 0, 0, 0, 0, 5]),
+        Err(NotificationError::DateTime { length: 5 })
+    );
+    encode_data_notification(7, None, &DataValue::Null, &mut apdu);
+    assert!(!decode_data_notification(&apdu[8..]).unwrap().is_confirmed());
+}
+
+#[test]
+fn an_event_notification_names_its_attribute() {
+    let attribute = CosemAttribute::new(1, ObisCode::new(0, 0, 97, 98, 0, 255), 2);
+    for time in [None, Some(DateTime([1; 12]))] {
+        let mut apdu = Vec::new();
+        encode_event_notification(time, attribute, &DataValue::Unsigned(5), &mut apdu);
+        let expected = EventNotification { time, attribute, value: Data::Unsigned(5), surplus: &[] };
+        assert_eq!(decode_event_notification(&apdu), Ok(expected));
+        for len in 0..apdu.len() {
+            assert!(decode_event_notification(&apdu[..len]).is_err(), "{len}");
+        }
+    }
+    assert_eq!(decode_event_notification(&[0x0f]), Err(NotificationError::Tag { tag: 0x0f }));
+    assert_eq!(decode_event_notification(&[0xc2, 2]), Err(NotificationError::Flag { flag: 2 }));
+    assert_eq!(decode_event_notification(&[0xc2, 1, 4]), Err(NotificationError::DateTime { length: 4 }));
+}

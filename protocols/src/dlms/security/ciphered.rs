@@ -226,7 +226,8 @@ impl Ciphered {
         if envelope.service.is_some_and(|service| service != inner) || is_ciphered(inner) {
             return Err(ProtectionError::Mismatch { outer: envelope.tag, inner });
         }
-        let answers = matches!(inner, tag::GET_RESPONSE | tag::SET_RESPONSE | tag::ACTION_RESPONSE);
+        let answers =
+            matches!(inner, tag::GET_RESPONSE | tag::SET_RESPONSE | tag::ACTION_RESPONSE | tag::ACCESS_RESPONSE);
         match self.association.request {
             Some(request) if self.side == Side::Client && answers && request.keys != keys => {
                 Err(ProtectionError::KeySet { found: keys.name() })
@@ -270,12 +271,8 @@ impl Protection for Ciphered {
     }
 
     fn overhead(&self) -> usize {
-        match self.side {
-            _ if !self.association.ciphered => 0,
-            Side::Client => self.form(Purpose::Service).wrapper.overhead(),
-            // Whatever wrapper the next request will have.
-            Side::Server => Wrapper::General(Scope::Global).overhead(),
-        }
+        // Not every service has a wrapper of its own, and of a server nobody knows which one the next request will have.
+        if self.association.ciphered { Wrapper::General(Scope::Global).overhead() } else { 0 }
     }
 
     fn ciphers(&self) -> bool {

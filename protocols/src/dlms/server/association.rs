@@ -9,8 +9,9 @@ use crate::dlms::acse::{
     Secret,
 };
 use crate::dlms::apdu::{
-    ActionRequest, ActionResponse, ActionResult, ConfirmedServiceError, CosemMethod, DLMS_VERSION, ExceptionResponse,
-    ExceptionService, ExceptionState, GetResponse, InitiateRequest, InitiateResponse, VAA_NAME_LOGICAL_NAME,
+    ActionOutcome, ActionRequest, ActionResponse, ActionResult, ConfirmedServiceError, CosemMethod, DLMS_VERSION,
+    ExceptionResponse, ExceptionService, ExceptionState, GetResponse, InitiateRequest, InitiateResponse,
+    VAA_NAME_LOGICAL_NAME,
 };
 use crate::dlms::conformance::{Conformance, ConformanceForm};
 use crate::dlms::data::Data;
@@ -233,19 +234,22 @@ impl<P: Protection> ServerSession<P> {
     }
 
     /// Pass 3, and our answer, pass 4. A wrong proof ends the association, once that is said.
-    pub(super) fn reply_to_challenge(&mut self, apdu: &[u8], role: ClientRole) -> Result<Vec<u8>, Exception> {
+    pub(super) fn reply_to_challenge(
+        &mut self,
+        request: &ActionRequest<'_>,
+        role: ClientRole,
+    ) -> Result<Vec<u8>, Exception> {
         let refused = |service| Err((ExceptionState::ServiceNotAllowed, service));
         let Some(pending) = &mut self.pending else { return refused(ExceptionService::ServiceNotSupported) };
-        let request = match ActionRequest::decode(apdu) {
-            Ok(request) if request.method == CosemMethod::REPLY_TO_HLS => request,
-            _ if pending.is_proven => return refused(ExceptionService::ServiceNotSupported),
-            _ => return refused(ExceptionService::OperationNotPossible),
+        let &ActionRequest::Normal { invoke, method: CosemMethod::REPLY_TO_HLS, parameters } = request else {
+            return refused(ExceptionService::OperationNotPossible);
         };
         let respond = |result, returned: Option<&[u8]>| {
-            ActionResponse { invoke: request.invoke, result, returned: returned.map(Ok) }.encode()
+            let outcome = ActionOutcome { result, returned: returned.map(Ok) };
+            ActionResponse::Normal { invoke, outcome }.encode()
         };
         let (how, ours, theirs) = (&pending.client.how, pending.ours.octets(), pending.theirs.octets());
-        let verified = match request.parameters.map(Data::from_bytes) {
+        let verified = match parameters.map(Data::from_bytes) {
             Some(Ok(Data::OctetString(proof))) => how.verify(&self.protection, ours, theirs, proof),
             _ => Err(ProtectionError::Proof),
         };

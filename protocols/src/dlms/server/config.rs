@@ -39,15 +39,25 @@ pub struct ServerConfig {
     pub conformance: Conformance,
     /// The longest APDU that this server takes; 0 is no limit.
     pub max_receive_pdu_size: u16,
+    /// Where general block transfer is agreed on: how many blocks this server sends, and has sent to it, before they are acknowledged;
+    /// from 1 to 63. More than 1 is for links that carry several APDUs one after the other: the wrapper, not HDLC.
+    pub block_window: u8,
     pub quirks: Quirks,
 }
 
 impl ServerConfig {
-    /// The services that this server has.
+    /// The services of a meter that is only read.
     pub const CONFORMANCE: Conformance = Conformance::GET
         .with(Conformance::BLOCK_TRANSFER_WITH_GET)
         .with(Conformance::MULTIPLE_REFERENCES)
         .with(Conformance::SELECTIVE_ACCESS);
+    /// The same with all that changes something in it, as far as its objects let themselves be changed.
+    pub const CONFORMANCE_WITH_COMMANDS: Conformance = Self::CONFORMANCE
+        .with(Conformance::SET)
+        .with(Conformance::BLOCK_TRANSFER_WITH_SET)
+        .with(Conformance::ACTION)
+        .with(Conformance::BLOCK_TRANSFER_WITH_ACTION)
+        .with(Conformance::ACCESS);
     /// What many meters say.
     pub const MAX_RECEIVE_PDU_SIZE: u16 = 1_024;
 }
@@ -61,6 +71,7 @@ impl Default for ServerConfig {
             high_level: Vec::new(),
             conformance: Self::CONFORMANCE,
             max_receive_pdu_size: Self::MAX_RECEIVE_PDU_SIZE,
+            block_window: 1,
             quirks: Quirks::default(),
         }
     }

@@ -60,14 +60,17 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
                     self.event(ServerEvent::Disconnected);
                 }
                 LinkOutput::Apdu(apdu) => {
-                    let answer = self.session.answer(&apdu, objects);
+                    let mut answer = self.session.answer(&apdu, objects);
                     if let Some(event) = self.session.take_event() {
                         self.event(event);
                     }
-                    match answer.map(|answer| self.link.send(now, &answer)) {
-                        // Not ready: the APDU came without a link (HDLC UI), and nobody expects an answer.
-                        None | Some(Ok(()) | Err(LinkError::NotReady)) => {}
-                        Some(Err(error)) => return Err(error),
+                    while let Some(leaving) = answer {
+                        match self.link.send(now, &leaving) {
+                            Ok(()) => answer = self.session.take_more(),
+                            // The APDU came without a link (HDLC UI), and nobody expects an answer.
+                            Err(LinkError::NotReady) => break,
+                            Err(error) => return Err(error),
+                        }
                     }
                 }
                 LinkOutput::WaitUntil(deadline) => {
@@ -76,6 +79,13 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
                 }
             }
         }
+    }
+
+    /// Sends an APDU that nobody asked for to the client of the association, if there is one and the link can carry it now.
+    pub fn notify(&mut self, now: Duration, apdu: Vec<u8>, objects: &mut dyn ObjectServer) -> Result<(), LinkError> {
+        let Some(apdu) = self.session.notify(apdu) else { return Err(LinkError::NotReady) };
+        self.link.send(now, &apdu)?;
+        self.pump(now, objects)
     }
 
     pub fn poll(&mut self) -> ServerOutput {

@@ -1,24 +1,35 @@
-//! The server session: answers the APDUs of one client at a time, as a meter does.
+//! The server session: answers the APDUs of one client at a time, as a meter does. What it lets its client do besides reading is for
+//! [`ServerConfig::conformance`] and [`ObjectServer`] to say.
 //!
 //! [`ServerSession`] turns a request APDU into the answer; [`ServerConnection`] drives it over a [`crate::link::Link`].
 //! The objects themselves are behind [`ObjectServer`].
 
+mod access;
+mod action;
 mod association;
 mod config;
 mod connection;
+mod general_blocks;
+mod get;
+mod reception;
+mod set;
 mod transfer;
 
 pub use config::{ClientRole, HighLevelClient, Quirks, ServerConfig};
 pub use connection::{ServerConnection, ServerOutput};
 
+use std::collections::VecDeque;
+
 use super::acse::{self, Diagnostic};
 use super::apdu::{
-    AttributeReference, CosemAttribute, DataAccessResult, ExceptionResponse, ExceptionService, ExceptionState,
-    GetRequest, GetResponse, InvokeId, tag, write_results,
+    ActionRequest, ActionResult, CosemAttribute, CosemMethod, DataAccessResult, ExceptionResponse, ExceptionService,
+    ExceptionState, tag,
 };
+use super::block_transfer::{BlockProtection, BlockTransfer};
 use super::conformance::Conformance;
 use super::security::{Challenge, Plain, Protection, ProtectionError, Purpose};
 use association::Pending;
+use reception::Reception;
 use transfer::Transfer;
 
 /// The objects of a logical device.
@@ -30,6 +41,30 @@ pub trait ObjectServer {
     fn permits(&self, client: ClientRole, attribute: CosemAttribute) -> bool {
         let _ = (client, attribute);
         true
+    }
+
+    /// Gives an attribute, or with a selection a part of it, one encoded value. Who may is for the objects to say: a meter that does
+    /// not say it is only read.
+    fn write(
+        &mut self,
+        client: ClientRole,
+        attribute: CosemAttribute,
+        selection: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), DataAccessResult> {
+        let _ = (client, attribute, selection, value);
+        Err(DataAccessResult::ReadWriteDenied)
+    }
+
+    /// Carries out a method with its encoded parameters; returns one encoded value, if any.
+    fn invoke(
+        &mut self,
+        client: ClientRole,
+        method: CosemMethod,
+        parameters: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, ActionResult> {
+        let _ = (client, method, parameters);
+        Err(ActionResult::READ_WRITE_DENIED)
     }
 }
 
@@ -49,6 +84,8 @@ pub enum ServerEvent {
 
 /// Octets of all values in one answer: a list may name the same load profile hundreds of times.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Octets of one request in blocks: an image comes in blocks of its own, everything else is far shorter.
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// The longest answer to a client that sets no limit: what the length field of the wrapper can say.
 const UNLIMITED_PDU_SIZE: usize = 65_535;
 
@@ -58,6 +95,23 @@ struct Association {
     conformance: Conformance,
     /// The longest APDU before protection.
     pdu_size: usize,
+}
+
+impl Association {
+    /// The longest answer of a service that has blocks of its own where `own_blocks` is agreed on. Below them there may be general ones.
+    fn answer_max(self, own_blocks: Option<Conformance>) -> usize {
+        let has_own = own_blocks.is_some_and(|own| self.conformance.contains(own));
+        let general = self.conformance.contains(Conformance::GENERAL_BLOCK_TRANSFER);
+        if general && !has_own { usize::MAX } else { self.pdu_size }
+    }
+
+    fn has_lists(self) -> Result<(), Exception> {
+        if self.conformance.contains(Conformance::MULTIPLE_REFERENCES) {
+            Ok(())
+        } else {
+            Err((ExceptionState::ServiceNotAllowed, ExceptionService::ServiceNotSupported))
+        }
+    }
 }
 
 /// The two halves of an ExceptionResponse.
@@ -73,7 +127,13 @@ pub struct ServerSession<P = Plain> {
     is_ending: bool,
     /// For the next client that is to prove itself.
     challenge: Option<Challenge>,
+    /// A long answer on its way.
     transfer: Option<Transfer>,
+    /// A long request on its way.
+    reception: Option<Reception>,
+    blocks: BlockTransfer,
+    /// What else is to leave.
+    more: VecDeque<Vec<u8>>,
     event: Option<ServerEvent>,
 }
 
@@ -87,6 +147,8 @@ impl ServerSession {
 impl<P: Protection> ServerSession<P> {
     pub fn with_protection(config: ServerConfig, protection: P) -> Self {
         Self {
+            blocks: BlockTransfer::new(config.block_window, REQUEST_BYTES_MAX),
+            more: VecDeque::new(),
             config,
             protection,
             association: None,
@@ -94,6 +156,7 @@ impl<P: Protection> ServerSession<P> {
             is_ending: false,
             challenge: None,
             transfer: None,
+            reception: None,
             event: None,
         }
     }
@@ -123,7 +186,8 @@ impl<P: Protection> ServerSession<P> {
         self.association = None;
         self.pending = None;
         self.is_ending = false;
-        self.transfer = None;
+        self.end_transfers();
+        self.blocks.end();
         self.protection.end();
     }
 
@@ -137,21 +201,69 @@ impl<P: Protection> ServerSession<P> {
         self.association.filter(|_| self.pending.as_ref().is_none_or(|pending| pending.is_proven))
     }
 
+    /// What an APDU that nobody asked for becomes on its way to the client: a notification of [`super::notification`]. `None` without
+    /// an association.
+    pub fn notify(&mut self, apdu: Vec<u8>) -> Option<Vec<u8>> {
+        self.served()?;
+        Some(self.protected(apdu))
+    }
+
+    /// What else is to leave after the last answer, in this order.
+    pub fn take_more(&mut self) -> Option<Vec<u8>> {
+        self.more.pop_front()
+    }
+
     /// What the last answer meant for the association, if anything.
     pub fn take_event(&mut self) -> Option<ServerEvent> {
         self.event.take()
     }
 
-    /// Answers one APDU. `None` where silence is the answer.
+    /// Answers one APDU. `None` where silence is the answer. Where general block transfer is agreed on, [`Self::take_more`] may follow.
     pub fn answer(&mut self, apdu: &[u8], objects: &mut dyn ObjectServer) -> Option<Vec<u8>> {
+        self.more.clear();
         match *apdu.first()? {
             acse::AARQ => Some(self.associate(apdu)),
             acse::RLRQ => self.release(apdu),
-            _ => match self.serve(apdu, objects) {
-                Ok(answer) => Some(self.protected(answer)),
-                // Never ciphered: it may say that there is no common key.
-                Err((state, service)) => Some(ExceptionResponse::new(state, service).encode()),
-            },
+            tag::GENERAL_BLOCK_TRANSFER if self.has_general_blocks() => {
+                self.answer_block(apdu, BlockProtection::Whole, objects)
+            }
+            _ => {
+                let size_max = usize::from(self.config.max_receive_pdu_size);
+                if size_max > 0 && apdu.len() > size_max {
+                    return Some(exception((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong)));
+                }
+                self.answer_protected(apdu, false, objects)
+            }
+        }
+    }
+
+    fn answer_protected(
+        &mut self,
+        apdu: &[u8],
+        came_in_blocks: bool,
+        objects: &mut dyn ObjectServer,
+    ) -> Option<Vec<u8>> {
+        let is_proving = self.association.is_some() && self.served().is_none();
+        let purpose = if is_proving { Purpose::Proof } else { Purpose::Service };
+        match self.protection.unprotect(purpose, apdu.to_vec()) {
+            Ok(apdu) if apdu.first() == Some(&tag::GENERAL_BLOCK_TRANSFER) && self.has_general_blocks() => {
+                self.answer_block(&apdu, BlockProtection::Each, objects)
+            }
+            Ok(apdu) => {
+                if !came_in_blocks {
+                    self.blocks.end();
+                }
+                self.answer_plain(&apdu, objects)
+            }
+            Err(error) => Some(exception(exception_of(&error))),
+        }
+    }
+
+    fn answer_plain(&mut self, apdu: &[u8], objects: &mut dyn ObjectServer) -> Option<Vec<u8>> {
+        match self.serve(apdu, objects) {
+            Ok(answer) => self.leave(answer),
+            // Never ciphered: it may say that there is no common key.
+            Err(refused) => Some(exception(refused)),
         }
     }
 
@@ -162,133 +274,63 @@ impl<P: Protection> ServerSession<P> {
         }
         protected.unwrap_or_else(|_| {
             self.event = Some(ServerEvent::Unprotected);
-            ExceptionResponse::new(ExceptionState::ServiceNotAllowed, ExceptionService::OtherReason).encode()
+            exception((ExceptionState::ServiceNotAllowed, ExceptionService::OtherReason))
         })
     }
 
     fn serve(&mut self, apdu: &[u8], objects: &mut dyn ObjectServer) -> Result<Vec<u8>, Exception> {
-        let size_max = usize::from(self.config.max_receive_pdu_size);
-        if size_max > 0 && apdu.len() > size_max {
-            return Err((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong));
-        }
         let is_proving = self.association.is_some() && self.served().is_none();
-        let purpose = if is_proving { Purpose::Proof } else { Purpose::Service };
-        let apdu = self.protection.unprotect(purpose, apdu.to_vec()).map_err(|error| exception_of(&error))?;
-        if let (Some(tag::ACTION_REQUEST), Some(association), Some(_)) =
-            (apdu.first().copied(), self.association, &self.pending)
+        let action =
+            if let Some(&tag::ACTION_REQUEST) = apdu.first() { ActionRequest::decode(apdu).ok() } else { None };
+        let replies = matches!(action, Some(ActionRequest::Normal { method: CosemMethod::REPLY_TO_HLS, .. }));
+        if let (Some(association), Some(_), Some(request), true) =
+            (self.association, &self.pending, &action, is_proving || replies)
         {
-            return self.reply_to_challenge(&apdu, association.role);
+            return self.reply_to_challenge(request, association.role);
         }
+        let not_allowed = |service| Err((ExceptionState::ServiceNotAllowed, service));
         match (apdu.first().copied(), self.served()) {
-            (Some(tag::GET_REQUEST), Some(association)) => match GetRequest::decode(&apdu) {
-                Ok(request) => self.get(association, &request, objects),
-                Err(_) => Err((ExceptionState::ServiceNotAllowed, ExceptionService::OtherReason)),
-            },
+            (Some(tag::GET_REQUEST), Some(association)) => self.get(association, apdu, objects),
+            (Some(tag::SET_REQUEST), Some(association)) if self.has(association, Conformance::SET) => {
+                self.set(association, apdu, objects)
+            }
+            (Some(tag::ACTION_REQUEST), Some(association)) if self.has(association, Conformance::ACTION) => {
+                match action {
+                    Some(request) => self.action(association, &request, objects),
+                    None => not_allowed(ExceptionService::OtherReason),
+                }
+            }
+            (Some(tag::ACCESS_REQUEST), Some(association)) if self.has(association, Conformance::ACCESS) => {
+                self.access(association, apdu, objects)
+            }
             (Some(tag::GET_REQUEST | tag::SET_REQUEST | tag::ACTION_REQUEST | tag::ACCESS_REQUEST), None) => {
-                Err((ExceptionState::ServiceNotAllowed, ExceptionService::OperationNotPossible))
+                not_allowed(ExceptionService::OperationNotPossible)
             }
             (Some(tag::SET_REQUEST | tag::ACTION_REQUEST | tag::ACCESS_REQUEST), Some(_)) => {
-                Err((ExceptionState::ServiceNotAllowed, ExceptionService::ServiceNotSupported))
+                not_allowed(ExceptionService::ServiceNotSupported)
             }
             _ => Err((ExceptionState::ServiceUnknown, ExceptionService::ServiceNotSupported)),
         }
     }
 
-    fn get(
-        &mut self,
-        association: Association,
-        request: &GetRequest<'_>,
-        objects: &mut dyn ObjectServer,
-    ) -> Result<Vec<u8>, Exception> {
-        match request {
-            GetRequest::Next { invoke, block } => Ok(self.next_block(*invoke, *block)),
-            GetRequest::Normal { invoke, reference } => {
-                self.transfer = None;
-                Ok(match self.read(association, reference, objects) {
-                    Ok(data) if data.len() + GetResponse::NORMAL_OVERHEAD <= association.pdu_size => {
-                        GetResponse::Normal { invoke: *invoke, result: Ok(&data) }.encode()
-                    }
-                    Ok(data) if association.conformance.contains(Conformance::BLOCK_TRANSFER_WITH_GET) => {
-                        self.first_block(association, *invoke, data)
-                    }
-                    Ok(_) => {
-                        let result = Err(DataAccessResult::OtherReason);
-                        GetResponse::Normal { invoke: *invoke, result }.encode()
-                    }
-                    Err(refused) => GetResponse::Normal { invoke: *invoke, result: Err(refused) }.encode(),
-                })
-            }
-            GetRequest::WithList { invoke, references } => {
-                self.transfer = None;
-                if !association.conformance.contains(Conformance::MULTIPLE_REFERENCES) {
-                    return Err((ExceptionState::ServiceNotAllowed, ExceptionService::ServiceNotSupported));
-                }
-                let results = write_results(&self.read_list(association, references, objects));
-                if results.len() + GetResponse::LIST_OVERHEAD <= association.pdu_size {
-                    Ok(GetResponse::WithList { invoke: *invoke, results: &results }.encode())
-                } else if association.conformance.contains(Conformance::BLOCK_TRANSFER_WITH_GET) {
-                    Ok(self.first_block(association, *invoke, results))
-                } else {
-                    Err((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong))
-                }
-            }
-        }
+    /// Whether a service was agreed on, and not only for proofs.
+    fn has(&self, association: Association, service: Conformance) -> bool {
+        (association.conformance & self.config.conformance).contains(service)
     }
 
-    fn read_list(
-        &self,
-        association: Association,
-        references: &[AttributeReference<'_>],
-        objects: &mut dyn ObjectServer,
-    ) -> Vec<Result<Vec<u8>, DataAccessResult>> {
-        let mut bytes = 0;
-        let mut results = Vec::with_capacity(references.len());
-        for reference in references {
-            results.push(if bytes > ANSWER_BYTES_MAX {
-                Err(DataAccessResult::OtherReason)
-            } else {
-                self.read(association, reference, objects)
-            });
-            bytes += results.last().map_or(0, |result| result.as_ref().map_or(0, Vec::len));
-        }
-        results
+    fn end_transfers(&mut self) {
+        self.transfer = None;
+        self.reception = None;
     }
 
-    fn read(
-        &self,
-        association: Association,
-        reference: &AttributeReference<'_>,
-        objects: &mut dyn ObjectServer,
-    ) -> Result<Vec<u8>, DataAccessResult> {
-        if !objects.permits(association.role, reference.attribute) {
-            return Err(DataAccessResult::ReadWriteDenied);
-        }
-        if reference.selection.is_some() && !association.conformance.contains(Conformance::SELECTIVE_ACCESS) {
-            return Err(DataAccessResult::OtherReason);
-        }
-        let mut data = objects.read(reference.attribute, reference.selection)?;
-        if self.config.quirks.values_twice {
-            data.extend_from_within(..);
-        }
-        Ok(data)
+    fn has_general_blocks(&self) -> bool {
+        let general = Conformance::GENERAL_BLOCK_TRANSFER;
+        self.served().is_some_and(|association| association.conformance.contains(general))
     }
+}
 
-    fn first_block(&mut self, association: Association, invoke: InvokeId, data: Vec<u8>) -> Vec<u8> {
-        let first_number = u32::from(!self.config.quirks.blocks_from_zero);
-        let block_size = association.pdu_size.saturating_sub(GetResponse::BLOCK_OVERHEAD);
-        self.transfer.insert(Transfer::new(invoke, data, block_size, first_number)).first()
-    }
-
-    fn next_block(&mut self, invoke: InvokeId, number: u32) -> Vec<u8> {
-        let next = match &mut self.transfer {
-            Some(transfer) => transfer.next(invoke, number),
-            None => Err(DataAccessResult::NoLongGetInProgress),
-        };
-        next.unwrap_or_else(|refused| {
-            self.transfer = None;
-            GetResponse::Block { invoke, last: true, number, result: Err(refused) }.encode()
-        })
-    }
+fn exception((state, service): Exception) -> Vec<u8> {
+    ExceptionResponse::new(state, service).encode()
 }
 
 /// How a client is told that its APDU was not accepted.

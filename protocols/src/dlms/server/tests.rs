@@ -4,7 +4,7 @@ use super::*;
 use crate::dlms::acse::{
     ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Mechanism, Password, Secret,
 };
-use crate::dlms::apdu::ConfirmedServiceError;
+use crate::dlms::apdu::{AttributeReference, ConfirmedServiceError, GetRequest, InvokeId};
 use crate::dlms::pair::{ENERGY, Objects, PROFILE};
 use proptest::prelude::*;
 

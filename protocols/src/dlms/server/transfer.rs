@@ -1,9 +1,17 @@
 //! A long answer on its way, block by block.
 
-use crate::dlms::apdu::{DataAccessResult, GetResponse, InvokeId};
+use crate::dlms::apdu::{ActionResponse, DataAccessResult, DataBlock, GetResponse, InvokeId};
+
+/// Whose answer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    Get,
+    Action,
+}
 
 #[derive(Debug)]
 pub(super) struct Transfer {
+    service: Service,
     invoke: InvokeId,
     data: Vec<u8>,
     block_size: usize,
@@ -14,8 +22,8 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// `block_size` is at least one octet.
-    pub(super) fn new(invoke: InvokeId, data: Vec<u8>, block_size: usize, first_number: u32) -> Self {
-        Self { invoke, data, block_size: block_size.max(1), first_number, sent: 0 }
+    pub(super) fn new(service: Service, invoke: InvokeId, data: Vec<u8>, block_size: usize, first_number: u32) -> Self {
+        Self { service, invoke, data, block_size: block_size.max(1), first_number, sent: 0 }
     }
 
     pub(super) fn first(&mut self) -> Vec<u8> {
@@ -23,10 +31,15 @@ impl Transfer {
         self.block(0)
     }
 
-    /// Answers a GET-Request-Next that acknowledges block `acknowledged`. A client that did not get our answer repeats its
+    /// Answers a request of `service` for the block behind `acknowledged`. A client that did not get our answer repeats its
     /// request: then the same block is sent once more. An error ends the transfer.
-    pub(super) fn next(&mut self, invoke: InvokeId, acknowledged: u32) -> Result<Vec<u8>, DataAccessResult> {
-        if invoke.id() != self.invoke.id() {
+    pub(super) fn next(
+        &mut self,
+        service: Service,
+        invoke: InvokeId,
+        acknowledged: u32,
+    ) -> Result<Vec<u8>, DataAccessResult> {
+        if (service, invoke.id()) != (self.service, self.invoke.id()) {
             return Err(DataAccessResult::NoLongGetInProgress);
         }
         let acknowledged = acknowledged.checked_sub(self.first_number);
@@ -51,13 +64,11 @@ impl Transfer {
             Some((data, more)) => (data, more.is_empty()),
             None => (rest, true),
         };
-        GetResponse::Block {
-            invoke: self.invoke,
-            last,
-            number: self.first_number.wrapping_add(index),
-            result: Ok(data),
+        let (invoke, number) = (self.invoke, self.first_number.wrapping_add(index));
+        match self.service {
+            Service::Get => GetResponse::Block { invoke, last, number, result: Ok(data) }.encode(),
+            Service::Action => ActionResponse::Block { invoke, block: DataBlock { last, number, data } }.encode(),
         }
-        .encode()
     }
 }
 
@@ -75,22 +86,22 @@ mod tests {
     #[test]
     fn blocks_follow_one_another_and_the_last_is_marked() {
         let invoke = InvokeId::confirmed(1);
-        let mut transfer = Transfer::new(invoke, (0..10).collect(), 5, 1);
+        let mut transfer = Transfer::new(Service::Get, invoke, (0..10).collect(), 5, 1);
         assert_eq!(numbers(&transfer.first()), (false, 1, vec![0, 1, 2, 3, 4]));
-        assert_eq!(numbers(&transfer.next(invoke, 1).unwrap()), (true, 2, vec![5, 6, 7, 8, 9]));
-        assert_eq!(numbers(&transfer.next(invoke, 1).unwrap()), (true, 2, vec![5, 6, 7, 8, 9]));
-        assert_eq!(transfer.next(invoke, 2), Err(DataAccessResult::DataBlockNumberInvalid));
+        assert_eq!(numbers(&transfer.next(Service::Get, invoke, 1).unwrap()), (true, 2, vec![5, 6, 7, 8, 9]));
+        assert_eq!(numbers(&transfer.next(Service::Get, invoke, 1).unwrap()), (true, 2, vec![5, 6, 7, 8, 9]));
+        assert_eq!(transfer.next(Service::Get, invoke, 2), Err(DataAccessResult::DataBlockNumberInvalid));
     }
 
     #[test]
     fn another_block_or_another_invocation_is_refused() {
         let invoke = InvokeId::confirmed(1);
-        let mut transfer = Transfer::new(invoke, vec![0; 100], 10, 0);
+        let mut transfer = Transfer::new(Service::Get, invoke, vec![0; 100], 10, 0);
         assert_eq!(numbers(&transfer.first()).1, 0);
-        assert_eq!(transfer.next(InvokeId::confirmed(2), 0), Err(DataAccessResult::NoLongGetInProgress));
+        assert_eq!(transfer.next(Service::Get, InvokeId::confirmed(2), 0), Err(DataAccessResult::NoLongGetInProgress));
         for wrong in [1, 7, u32::MAX] {
-            assert_eq!(transfer.next(invoke, wrong), Err(DataAccessResult::DataBlockNumberInvalid));
+            assert_eq!(transfer.next(Service::Get, invoke, wrong), Err(DataAccessResult::DataBlockNumberInvalid));
         }
-        assert_eq!(numbers(&transfer.next(invoke, 0).unwrap()).1, 1);
+        assert_eq!(numbers(&transfer.next(Service::Get, invoke, 0).unwrap()).1, 1);
     }
 }

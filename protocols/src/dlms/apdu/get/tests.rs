@@ -1,4 +1,6 @@
 use super::*;
+use crate::dlms::apdu::CosemAttribute;
+use crate::metering::ObisCode;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

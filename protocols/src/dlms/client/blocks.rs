@@ -1,0 +1,85 @@
+//! Long values in blocks: those of an answer put together, those of a request cut.
+
+use super::{ClientConfig, ClientError, Ignored, Step, Target};
+use crate::dlms::apdu::DataBlock;
+
+/// What has arrived of a long answer.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    pub(super) octets: Vec<u8>,
+    blocks: u32,
+    last: Option<u32>,
+}
+
+impl Assembly {
+    pub(super) const fn is_begun(&self) -> bool {
+        self.blocks > 0
+    }
+
+    /// Appends a block of an answer that is about `target`. A repetition of the block before is told apart and changes nothing.
+    pub(super) fn take(
+        &mut self,
+        number: u32,
+        data: &[u8],
+        target: Target,
+        config: &ClientConfig,
+    ) -> Result<Option<Step>, ClientError> {
+        if self.last == Some(number) {
+            return Ok(Some(Step::Ignored(Ignored::DuplicateBlock(number))));
+        }
+        let expected = match self.last {
+            Some(previous) => previous.wrapping_add(1),
+            None if config.quirks.blocks_from_zero && number == 0 => 0,
+            None => 1,
+        };
+        if number != expected {
+            return Err(ClientError::BlockOrder { target, expected, found: number });
+        }
+        if self.blocks >= config.limits.blocks_max {
+            return Err(ClientError::EndlessBlocks { target, limit: config.limits.blocks_max });
+        }
+        self.octets.extend_from_slice(data);
+        self.blocks += 1;
+        self.last = Some(number);
+        Ok(None)
+    }
+}
+
+/// What has still to leave of a long request.
+#[derive(Debug)]
+pub(super) struct Upload {
+    octets: Vec<u8>,
+    sent: usize,
+    number: u32,
+}
+
+impl Upload {
+    pub(super) const fn new(octets: Vec<u8>) -> Self {
+        Self { octets, sent: 0, number: 0 }
+    }
+
+    /// Whether the last block has left.
+    pub(super) const fn is_done(&self) -> bool {
+        self.sent == self.octets.len()
+    }
+
+    /// The next block, in an APDU that takes `room` octets of data; at least one.
+    pub(super) fn next(&mut self, room: usize) -> DataBlock<'_> {
+        let rest = self.octets.get(self.sent..).unwrap_or_default();
+        let data = rest.get(..room.max(1)).unwrap_or(rest);
+        self.sent += data.len();
+        self.number += 1;
+        DataBlock { last: self.is_done(), number: self.number, data }
+    }
+
+    /// Whether the meter acknowledges the block that left last.
+    pub(super) fn check(&self, acknowledged: u32, target: Target) -> Result<Option<Step>, ClientError> {
+        match self.number {
+            expected if expected == acknowledged => Ok(None),
+            expected if expected == acknowledged.wrapping_add(1) => {
+                Ok(Some(Step::Ignored(Ignored::DuplicateBlock(acknowledged))))
+            }
+            expected => Err(ClientError::BlockOrder { target, expected, found: acknowledged }),
+        }
+    }
+}

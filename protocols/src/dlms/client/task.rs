@@ -1,0 +1,69 @@
+//! What all requests of a client have in common: they become APDUs one at a time, and each answer says how to go on.
+
+use std::fmt;
+
+use super::{ClientConfig, ClientError, ClientEvent, Ignored, RequestError};
+use crate::dlms::apdu::InvokeId;
+use crate::dlms::conformance::Conformance;
+
+/// What an exchange has to keep to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) conformance: Conformance,
+    /// The longest APDU that the meter takes, before it is protected.
+    pub(super) pdu_size: usize,
+    pub(super) config: &'a ClientConfig,
+}
+
+impl Terms<'_> {
+    /// The longest request of a service that has blocks of its own where `own_blocks` is agreed on. Below them there may be general ones.
+    pub(super) const fn request_max(&self, own_blocks: Option<Conformance>) -> usize {
+        let has_own = match own_blocks {
+            Some(own) => self.conformance.contains(own),
+            None => false,
+        };
+        if !has_own && self.conformance.contains(Conformance::GENERAL_BLOCK_TRANSFER) {
+            usize::MAX
+        } else {
+            self.pdu_size
+        }
+    }
+}
+
+/// What to do after an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The exchange goes on with this APDU.
+    Send(Vec<u8>),
+    /// The exchange is over.
+    Answered,
+    /// The exchange is where it was.
+    Ignored(Ignored),
+}
+
+/// One request of the owner.
+pub(super) trait Task: fmt::Debug + Send {
+    /// The APDU that can answer.
+    fn response_tag(&self) -> u8;
+
+    /// The first APDU of the next exchange, as large as was negotiated. `None` when everything is answered.
+    fn begin(&mut self, invoke: InvokeId, terms: &Terms<'_>) -> Option<Vec<u8>>;
+
+    /// Takes an APDU with the tag of an answer.
+    fn answer(&mut self, apdu: &[u8], terms: &Terms<'_>) -> Result<Step, ClientError>;
+
+    /// The meter refused the exchange as a whole.
+    fn refuse(&mut self, error: &RequestError);
+
+    /// Whether the APDU on its way can be sent again without doing something twice.
+    fn is_repeatable(&self) -> bool;
+
+    /// The answer to the owner, once [`Self::begin`] has nothing left to ask.
+    fn finish(self: Box<Self>) -> ClientEvent;
+}
+
+/// Whether an answer is one to another invocation. The other bits may differ.
+pub(super) fn other_invocation(asked: InvokeId, answered: InvokeId) -> Option<Step> {
+    let (expected, found) = (asked.id(), answered.id());
+    (expected != found).then_some(Step::Ignored(Ignored::InvokeId { expected, found }))
+}
