@@ -186,7 +186,7 @@ impl<'a> Gathered<'a> {
     fn by_code(&mut self, data: &Data<'a>) {
         let Some(elements) = data.elements() else { return };
         let mut code = None;
-        for element in elements.iter() {
+        for element in elements {
             match (code.take(), element) {
                 (Some(code), data) if data.elements().is_none() => self.value(code, data),
                 (_, Data::Structure(_)) if ScalerUnit::decode(&element).is_ok() => {

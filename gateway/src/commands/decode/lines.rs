@@ -66,7 +66,7 @@ pub(super) fn ciphered_p1(octets: &[u8], settings: &DecodeSettings) -> Vec<Said>
                 offset += skip;
             }
             p1::CipheredScan::Block { apdu } => {
-                let opened = seals.iter_mut().map(|seal| seal.open(apdu)).reduce(|first, next| first.or(next));
+                let opened = seals.iter_mut().map(|seal| seal.open(apdu)).reduce(Result::or);
                 match opened {
                     Some(Ok(opened)) => {
                         let content = identification.join(opened.apdu);

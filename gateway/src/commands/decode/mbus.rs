@@ -103,7 +103,12 @@ fn readout(telegrams: &[Telegram], offset: usize, settings: &DecodeSettings) -> 
     match decoded {
         Ok(Readout { meter, readings, problems, .. }) => {
             let readings = readings.iter().map(|reading| Said::reading(&meter, reading));
-            readings.chain(problems.iter().map(|problem| Said::error(problem, offset))).collect()
+            let mut said: Vec<Said> =
+                readings.chain(problems.iter().map(|problem| Said::error(problem, offset))).collect();
+            if said.is_empty() {
+                said.push(Said::error(&"the telegram tells no number", offset));
+            }
+            said
         }
         Err(error @ ReadoutError::NoIdentity) => vec![Said::nameless(&error, offset)],
         Err(error) => vec![Said::error(&with_source(&error), offset)],
