@@ -15,11 +15,11 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext
 use rdkafka::error::KafkaError as DriverError;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::bell::{self, Bell};
 use super::client::{ASK_TIMEOUT, Context, config, is_fenced, unavailable};
 use super::settings::{KafkaSettings, Names};
 use crate::log::{ArchiveAssignment, ArchivedEnds, Cut, LogError, Ownership};
 
-const POLL: Duration = Duration::from_millis(100);
 /// A group that has just been left by somebody who was killed answers after that one's session.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -35,6 +35,7 @@ pub(super) struct Archive {
 
 struct Joined {
     consumer: Arc<Consumer>,
+    bell: Bell,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -124,20 +125,21 @@ impl Archive {
         if let Some(joined) = &*joined {
             return Ok(Arc::clone(&joined.consumer));
         }
-        let consumer: Consumer = group_config(&self.settings, &self.names)
+        let mut consumer: Consumer = group_config(&self.settings, &self.names)
             .create_with_context(Member::default())
             .map_err(|error| unavailable(&error))?;
+        let (bell, rung) = bell::hang(&mut consumer);
         consumer.subscribe(&[&self.names.readings]).map_err(|error| unavailable(&error))?;
         let consumer = Arc::new(consumer);
         let polled = Arc::clone(&consumer);
         let thread = std::thread::Builder::new().name("kafka-archive".to_owned()).spawn(move || {
             while !polled.context().state().stopped {
                 // Paused: nothing comes but what concerns the group.
-                drop(polled.poll(POLL));
+                drop(rung.poll(&polled));
             }
         });
         let thread = Some(thread.map_err(|error| LogError::Unavailable(error.to_string()))?);
-        *joined = Some(Joined { consumer: Arc::clone(&consumer), thread });
+        *joined = Some(Joined { consumer: Arc::clone(&consumer), bell, thread });
         Ok(consumer)
     }
 
@@ -148,11 +150,12 @@ impl Archive {
 
     /// Leaves the group. What was held is fenced.
     pub(super) fn leave(&self) -> Option<JoinHandle<()>> {
-        let Joined { consumer, thread } = self.joined().take()?;
+        let Joined { consumer, bell, thread } = self.joined().take()?;
         let mut state = consumer.context().state();
         state.stopped = true;
         state.held.clear();
         drop(state);
+        bell.ring();
         thread
     }
 

@@ -18,12 +18,12 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::Notify;
 
 use super::Shared;
+use super::bell::{self, Bell, Rung};
 use super::client::{ASK_TIMEOUT, Context, config, unavailable};
 use super::holdings::Membership;
 use super::records::{decode_ledger, decode_ref};
 use crate::log::{LogError, RefConsumer, RefEvent, Uplinked};
 
-const POLL: Duration = Duration::from_millis(100);
 /// Records that wait to be asked for, and their bytes: then partitions are paused. What is on its way comes on top.
 const RECORDS_ENOUGH: usize = 512;
 const BYTES_ENOUGH: usize = 4 << 20;
@@ -42,6 +42,8 @@ pub(super) struct Member {
     /// Consent was given, or the end was asked for.
     told: Condvar,
     consumer: OnceLock<Weak<Consumer>>,
+    /// Wakes the thread.
+    bell: OnceLock<Bell>,
 }
 
 #[derive(Default)]
@@ -95,6 +97,10 @@ impl State {
         Some(event)
     }
 
+    fn is_full(&self) -> bool {
+        self.records >= RECORDS_ENOUGH || self.bytes >= BYTES_ENOUGH
+    }
+
     fn retain(&mut self, keep: impl FnMut(&Event) -> bool) {
         self.events.retain(keep);
         let weights = self.events.iter().map(Event::weight);
@@ -105,6 +111,13 @@ impl State {
 impl Member {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is something to do for the thread.
+    fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
     }
 
     fn push(&self, state: &mut State, event: Event) {
@@ -207,6 +220,7 @@ pub(super) fn join(log: &Arc<Shared>) -> Result<RefMember, LogError> {
         events: Notify::new(),
         told: Condvar::new(),
         consumer: OnceLock::new(),
+        bell: OnceLock::new(),
     };
     let mut config = config(&log.settings);
     config
@@ -222,19 +236,21 @@ pub(super) fn join(log: &Arc<Shared>) -> Result<RefMember, LogError> {
         .set("queued.min.messages", "1000")
         // As shipped, a second goes by before more is fetched once the queue was full.
         .set("fetch.queue.backoff.ms", "10");
-    let consumer: Consumer = config.create_with_context(member()).map_err(|error| unavailable(&error))?;
+    let mut consumer: Consumer = config.create_with_context(member()).map_err(|error| unavailable(&error))?;
+    let (bell, rung) = bell::hang(&mut consumer);
     consumer.subscribe(&[&log.names.refs]).map_err(|error| unavailable(&error))?;
     let consumer = Arc::new(consumer);
     let member = Arc::clone(consumer.context());
     member.consumer.set(Arc::downgrade(&consumer)).ok();
+    member.bell.set(bell).ok();
     let thread = std::thread::Builder::new().name("kafka-refs".to_owned());
-    let thread = thread.spawn(move || run(consumer)).map_err(|error| LogError::Unavailable(error.to_string()))?;
+    let thread = thread.spawn(move || run(consumer, rung)).map_err(|error| LogError::Unavailable(error.to_string()))?;
     Ok(RefMember { log: Arc::clone(log), member, thread: Some(thread) })
 }
 
 /// Until the member is dropped. Ends by leaving the group.
-#[expect(clippy::needless_pass_by_value, reason = "the consumer ends with its thread")]
-fn run(consumer: Arc<Consumer>) {
+#[expect(clippy::needless_pass_by_value, reason = "consumer and bell end with their thread")]
+fn run(consumer: Arc<Consumer>, rung: Rung) {
     let member = Arc::clone(consumer.context());
     loop {
         let (to_load, full) = {
@@ -242,7 +258,7 @@ fn run(consumer: Arc<Consumer>) {
             if state.stopped {
                 break;
             }
-            (state.to_load.clone(), state.records >= RECORDS_ENOUGH || state.bytes >= BYTES_ENOUGH)
+            (state.to_load.clone(), state.is_full())
         };
         for partition in to_load {
             if let Err(error) = load(&consumer, &member, partition) {
@@ -256,7 +272,7 @@ fn run(consumer: Arc<Consumer>) {
             }
         }
         hold_back(&consumer, &member, full);
-        match consumer.poll(POLL) {
+        match rung.poll(&consumer) {
             Some(Ok(message)) => take(&member, &message),
             // librdkafka tries again by itself; what it cannot get over it says when asked for something.
             Some(Err(error)) => tracing::debug!(sink = "log", %error, "no refs"),
@@ -361,7 +377,11 @@ impl RefConsumer for RefMember {
             let arrived = self.member.events.notified();
             {
                 let mut state = self.member.state();
-                match state.pop() {
+                let popped = state.pop();
+                if state.paused && !state.is_full() {
+                    self.member.ring();
+                }
+                match popped {
                     Some(Event::Failed(error)) => return Err(error),
                     Some(Event::Ref(event)) => {
                         if let RefEvent::Revoked { partition } = event {
@@ -389,6 +409,8 @@ impl RefConsumer for RefMember {
             self.log.holdings.give_up(partition, self.member.number);
             state.to_load.insert(partition);
         }
+        drop(state);
+        self.member.ring();
         Ok(())
     }
 }
@@ -397,6 +419,7 @@ impl Drop for RefMember {
     fn drop(&mut self) {
         self.member.state().stopped = true;
         self.member.told.notify_all();
+        self.member.ring();
         self.log.holdings.give_up_all(self.member.number);
         // The thread leaves the group by itself: whoever drops a member does not wait for a broker.
         self.log.leaving.lock().unwrap_or_else(PoisonError::into_inner).extend(self.thread.take());

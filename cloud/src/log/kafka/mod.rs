@@ -13,6 +13,7 @@
 
 mod appender;
 mod archive;
+mod bell;
 mod client;
 mod committer;
 mod consumer;
