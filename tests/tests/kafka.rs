@@ -16,9 +16,7 @@ use cloud::clock::SystemClock;
 use cloud::config::LogKeep;
 use cloud::log::conformance::{self, LogSubject, Logs};
 use cloud::log::kafka::{KafkaLog, KafkaSection, KafkaSettings};
-use cloud::log::{
-    AppliedBatch, EventLog, LogError, Ownership, PartitionCommit, RefConsumer, RefEvent, Topic, Uplinked,
-};
+use cloud::log::{AppliedBatch, EventLog, LogError, PartitionCommit, RefConsumer, RefEvent, Topic, Uplinked};
 use cloud::store::ReadingStore;
 use cloud::store::conformance::{StoreSubject, Stores};
 use cloud::store::embedded::EmbeddedStore;
@@ -29,6 +27,8 @@ use tests::services::{Kafka, if_to_be_had};
 
 /// Kafka's number of an error that a transaction does not survive.
 const GROUP_AUTHORIZATION_FAILED: i16 = 30;
+/// Kafka's number of what fences a producer.
+const INVALID_PRODUCER_EPOCH: i16 = 47;
 const T0: UtcMillis = UtcMillis(1_795_400_000_000);
 
 struct AtKafka {
@@ -147,6 +147,7 @@ async fn the_suite_of_logs_and_faults_of_the_protocol() {
     conformance::run_all(&AtKafka { bootstrap: bootstrap.clone(), made: AtomicU32::new(0) }, &InMemory).await;
     answers_are_lost_and_late(&proxy, &bootstrap).await;
     an_outcome_that_stays_unknown_is_doubtful(&proxy, &bootstrap).await;
+    a_fenced_producer_is_counted_and_replaced(&proxy, &bootstrap).await;
     a_new_owner_waits_for_markers_that_are_held_back(&proxy, &bootstrap).await;
 }
 
@@ -189,13 +190,9 @@ async fn an_abort_that_was_answered_and_not_done_is_done_again() {
     let folder = tempfile::tempdir().unwrap();
     let Some((_kafka, proxy)) = start(folder.path()).await else { return };
     let log = open(&settings(&proxy.address().to_string(), "unmarked.".to_owned())).await;
-    let home = GatewayId::new("gw-1").unwrap();
-    log.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
-    let mut consumer = log.consume_refs().await.unwrap();
-    let (held, _) = record(&mut *consumer).await;
-    let applied = AppliedBatch { batch: Arc::new(batch_of_one(&home)), sealed_effective: T0 };
-    let ledger = vec![(home, b"once".to_vec())];
-    let commit = PartitionCommit { ownership: held, position: 1, ledger, batches: vec![applied] };
+    let (_consumer, mut commit) = one_to_commit(&log).await;
+    let partition = commit.ownership.partition;
+    commit.batches.push(AppliedBatch { batch: Arc::new(batch_of_one(&commit.ledger[0].0)), sealed_effective: T0 });
     let once = |ask, fault| Rule { ask, after: 0, count: 1, fault };
     let refused = once(Ask::AddOffsetsToTxn, KafkaFault::Answered(GROUP_AUTHORIZATION_FAILED));
     proxy.set([refused, once(Ask::WriteTxnMarkers, KafkaFault::Claimed)]);
@@ -212,7 +209,7 @@ async fn an_abort_that_was_answered_and_not_done_is_done_again() {
     proxy.set([]);
     log.commit(vec![commit], T0).await.unwrap();
     let (books, readings) = (log.ends(Topic::Books).await.unwrap(), log.ends(Topic::Readings).await.unwrap());
-    let books = log.read_books(held.partition, 0, books[held.partition as usize], 10).await.unwrap();
+    let books = log.read_books(partition, 0, books[partition as usize], 10).await.unwrap();
     assert_eq!(books.len(), 1, "{books:?}");
     let mut found = 0;
     for (partition, end) in (0..).zip(readings) {
@@ -247,16 +244,8 @@ fn batch_of_one(home: &GatewayId) -> Batch {
 /// The transaction is applied, and its answer lost for longer than anybody waits: the caller must not believe either.
 async fn an_outcome_that_stays_unknown_is_doubtful(proxy: &KafkaProxy, bootstrap: &str) {
     let log = open(&settings(bootstrap, "doubt.".to_owned())).await;
-    let home = GatewayId::new("gw-1").unwrap();
-    log.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
-    let mut consumer = log.consume_refs().await.unwrap();
-    let (held, _) = record(&mut *consumer).await;
-    let commit = PartitionCommit {
-        ownership: held,
-        position: 1,
-        ledger: vec![(home.clone(), b"once".to_vec())],
-        batches: Vec::new(),
-    };
+    let (mut consumer, commit) = one_to_commit(&log).await;
+    let held = commit.ownership;
     proxy.set([Rule { ask: Ask::EndTxn, after: 0, count: u32::MAX, fault: KafkaFault::Lost }]);
     let answer = log.commit(vec![commit.clone()], T0).await;
     assert!(matches!(answer, Err(LogError::Doubtful(_))), "{answer:?}");
@@ -269,34 +258,45 @@ async fn an_outcome_that_stays_unknown_is_doubtful(proxy: &KafkaProxy, bootstrap
             break (ledger, position);
         }
     };
-    assert_eq!((ledger, position), (vec![(home, b"once".to_vec())], 1), "it was applied, and is known now");
+    assert_eq!((ledger, position), (commit.ledger.clone(), 1), "it was applied, and is known now");
     let again = log.commit(vec![commit], T0).await;
     assert!(matches!(again, Err(LogError::Fenced { .. })), "{again:?}");
+}
+
+/// Kafka says that another producer has taken the place of ours: that is counted, and the next one commits.
+///
+/// Control, seen: count nothing (`committer.rs`, `note`).
+async fn a_fenced_producer_is_counted_and_replaced(proxy: &KafkaProxy, bootstrap: &str) {
+    let log = open(&settings(bootstrap, "fenced.".to_owned())).await;
+    let (_consumer, commit) = one_to_commit(&log).await;
+    let fault = KafkaFault::Answered(INVALID_PRODUCER_EPOCH);
+    proxy.set([Rule { ask: Ask::AddOffsetsToTxn, after: 0, count: 1, fault }]);
+    let answer = log.commit(vec![commit.clone()], T0).await;
+    assert!(matches!(answer, Err(LogError::Doubtful(_))), "{answer:?}");
+    assert_eq!((proxy.hits(), log.producers_fenced()), (1, 1));
+    proxy.set([]);
+    log.commit(vec![commit], T0).await.unwrap();
 }
 
 /// The commit is decided, but neither ledger nor position show it yet: who takes over then must wait, or would do it again.
 async fn a_new_owner_waits_for_markers_that_are_held_back(proxy: &KafkaProxy, bootstrap: &str) {
     let settings = settings(bootstrap, "markers.".to_owned());
     let (old, new) = (open(&settings).await, open(&settings).await);
-    let home = GatewayId::new("gw-1").unwrap();
-    old.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
-    let mut consumer = old.consume_refs().await.unwrap();
-    let (held, _) = record(&mut *consumer).await;
+    let (consumer, commit) = one_to_commit(&old).await;
     proxy.set([Rule {
         ask: Ask::WriteTxnMarkers,
         after: 0,
         count: 8,
         fault: KafkaFault::Held(Duration::from_secs(4)),
     }]);
-    let ledger = vec![(home.clone(), b"once".to_vec())];
-    old.commit(vec![PartitionCommit { ownership: held, position: 1, ledger, batches: Vec::new() }], T0).await.unwrap();
+    old.commit(vec![commit.clone()], T0).await.unwrap();
     drop(consumer);
     let mut consumer = new.consume_refs().await.unwrap();
     loop {
         if let RefEvent::Assigned { ownership, ledger, position } = consumer.next().await.unwrap()
-            && ownership.partition == held.partition
+            && ownership.partition == commit.ownership.partition
         {
-            assert_eq!((ledger, position), (vec![(home, b"once".to_vec())], 1));
+            assert_eq!((ledger, position), (commit.ledger, 1));
             break;
         }
     }
@@ -304,16 +304,21 @@ async fn a_new_owner_waits_for_markers_that_are_held_back(proxy: &KafkaProxy, bo
     proxy.set([]);
 }
 
-/// The first record, and by which holding it came.
-async fn record(consumer: &mut dyn RefConsumer) -> (Ownership, u64) {
+/// Who consumes, and the commit of the first ref: a ledger record and the position behind it.
+async fn one_to_commit(log: &KafkaLog) -> (Box<dyn RefConsumer>, PartitionCommit) {
+    let home = GatewayId::new("gw-1").unwrap();
+    log.append_ref(&home, Uplinked::Ref(vec![1]), T0).await.unwrap();
+    let mut consumer = log.consume_refs().await.unwrap();
     let mut held = BTreeMap::new();
-    loop {
+    let ownership = loop {
         match consumer.next().await.unwrap() {
             RefEvent::Assigned { ownership, .. } => {
                 held.insert(ownership.partition, ownership);
             }
-            RefEvent::Record { partition, offset, .. } => return (held[&partition], offset),
+            RefEvent::Record { partition, .. } => break held[&partition],
             RefEvent::Revoked { .. } => {}
         }
-    }
+    };
+    let ledger = vec![(home, b"once".to_vec())];
+    (consumer, PartitionCommit { ownership, position: 1, ledger, batches: Vec::new() })
 }
