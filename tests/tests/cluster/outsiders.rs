@@ -35,28 +35,41 @@ pub(crate) fn find_the_same(
     deaf: &[Deaf],
 ) -> Result<Vec<(&'static str, u64)>> {
     let bucket = cluster.s3.bucket().join(name);
-    let mut found = Vec::new();
-    let mut compare_with = |reader: Option<Reader>| {
-        let Some(mut reader) = reader else { return Ok(()) };
-        let comparison = compare(truth, &read(&mut reader)?, deaf);
-        ensure!(comparison.is_clean(), "{}: {comparison:?}", reader.name);
-        found.push((reader.name, comparison.captured));
-        anyhow::Ok(())
-    };
     let topic = format!("{name}.readings");
     let (brokers, registry) = (cluster.kafka.bootstrap(), cluster.registry.url());
-    compare_with(in_python("deploy/examples/read_readings.py", &[&brokers, &registry, &topic]))?;
-    compare_with(in_java(cluster, &topic)?)?;
     let port = cluster.cassandra.address(0).port().to_string();
-    compare_with(in_python("tests/tests/cluster/read_store.py", &[&port, name]))?;
-    for compacted in [false, true] {
-        if compacted {
-            compact(stage, &bucket)?;
-        }
+    let of_archive = || {
         let keys = files(stage, &bucket)?.display().to_string();
-        compare_with(in_python("tests/tests/cluster/read_archive.py", &[&bucket.display().to_string(), &keys]))?;
-    }
+        anyhow::Ok(in_python("tests/tests/cluster/read_archive.py", &[&bucket.display().to_string(), &keys]))
+    };
+    let before = [
+        in_python("deploy/examples/read_readings.py", &[&brokers, &registry, &topic]),
+        in_java(cluster, &topic)?,
+        in_python("tests/tests/cluster/read_store.py", &[&port, name]),
+        of_archive()?,
+    ];
+    let mut found = compare_all(before, truth, deaf)?;
+    compact(stage, &bucket)?;
+    found.extend(compare_all([of_archive()?], truth, deaf)?);
     Ok(found)
+}
+
+/// All at the same time: each takes a minute or more.
+fn compare_all<const N: usize>(
+    readers: [Option<Reader>; N],
+    truth: &Truth,
+    deaf: &[Deaf],
+) -> Result<Vec<(&'static str, u64)>> {
+    let compare_with = |mut reader: Reader| {
+        let comparison = compare(truth, &read(&mut reader)?, deaf);
+        ensure!(comparison.is_clean(), "{}: {comparison:?}", reader.name);
+        Ok((reader.name, comparison.captured))
+    };
+    std::thread::scope(|scope| {
+        let readers = readers.into_iter().flatten();
+        let at_work: Vec<_> = readers.map(|reader| scope.spawn(move || compare_with(reader))).collect();
+        at_work.into_iter().map(|one| one.join().map_err(|_| anyhow::anyhow!("a comparison panicked"))?).collect()
+    })
 }
 
 fn in_repository(path: &str) -> PathBuf {
