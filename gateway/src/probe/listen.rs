@@ -1,7 +1,5 @@
 //! Who talks without being asked.
 
-use protocols::hdlc::control::Control;
-use protocols::hdlc::frame::{Scan, scan};
 use protocols::metering::UtcMillis;
 
 use super::{Probe, ProbeError, Rate, Section, checked};
@@ -19,9 +17,6 @@ pub(super) const RATES: [Rate; 6] = [
     Rate::new(2_400, 8, Parity::Even),
     Rate::new(2_400, 8, Parity::None),
 ];
-/// More without a telegram is noise.
-const PENDING_OCTETS_MAX: usize = 64 * 1024;
-
 /// What may be heard, and who understands it.
 struct Candidate {
     section: Section,
@@ -40,10 +35,9 @@ impl Candidate {
 impl Probe<'_> {
     pub(super) async fn listen(&mut self, rate: Option<Rate>) -> Result<Option<Section>, ProbeError> {
         let mut candidates = self.candidates(rate);
-        let rate = rate.unwrap_or(RATES[0]);
-        let mut link = self.open(rate).await?;
+        let mut link = self.open(rate.unwrap_or(RATES[0])).await?;
         let until = self.until(self.times.listen);
-        let (clock, mut octets, mut frames) = (SystemClock::new(), [0; 2048], Frames::default());
+        let (clock, mut octets) = (SystemClock::new(), [0; 2048]);
         // A link that is lost has nothing more to say: what is tried next opens it anew.
         while let Ok(Ok(count)) = tokio::time::timeout_at(until, link.receive(&mut octets)).await {
             let received = &octets[..count];
@@ -52,12 +46,6 @@ impl Probe<'_> {
                     return Ok(Some(with_identity(candidate.section.clone(), &telegram)));
                 }
             }
-            frames.hear(received);
-        }
-        if frames.has_pushes {
-            let heard = format!("pushes of DLMS in HDLC frames were heard at {rate}, which no port takes yet");
-            self.tell(&heard);
-            self.heard.push(heard);
         }
         let refused =
             candidates.into_iter().filter_map(|it| it.refused.map(|(trouble, text)| (trouble, text, it.section)));
@@ -68,16 +56,20 @@ impl Probe<'_> {
 
     fn candidates(&self, rate: Option<Rate>) -> Vec<Candidate> {
         let port = |protocol: &str| Section::port(self.target, rate.unwrap_or(RATES[0]), protocol);
+        let dlms = || ["hdlc", "mbus"].map(|framing| port("dlms").with("framing", framing));
         let sections = match rate {
-            None => vec![port("p1"), port("sml"), port("d0"), port("d0").with("masked_parity", true)],
+            None => {
+                let masked = port("d0").with("masked_parity", true);
+                [vec![port("p1"), port("sml"), port("d0"), masked], dlms().to_vec()].concat()
+            }
             Some(Rate { baud: 115_200, .. }) => vec![port("p1")],
             // P1 first: what it refuses for want of a name may be D0, whose names are others.
             Some(Rate { data_bits: 7, baud: 9_600, .. }) => {
                 vec![port("p1").with("accept_invalid_crc", true), port("d0")]
             }
             Some(Rate { data_bits: 7, .. }) => vec![port("d0")],
-            Some(Rate { baud: 9_600, .. }) => vec![port("sml")],
-            Some(_) => Vec::new(),
+            Some(Rate { baud: 9_600, .. }) => [vec![port("sml")], dlms().to_vec()].concat(),
+            Some(_) => dlms().to_vec(),
         };
         sections.into_iter().map(Candidate::new).collect()
     }
@@ -103,33 +95,5 @@ fn with_identity(section: Section, telegram: &Telegram) -> Section {
     match telegram.parts.iter().find(|part| part.is_main) {
         Some(part) => section.with("serial", part.meter.as_str()),
         None => section,
-    }
-}
-
-/// Pushes of DLMS in HDLC frames.
-#[derive(Default)]
-struct Frames {
-    octets: Vec<u8>,
-    has_pushes: bool,
-}
-
-impl Frames {
-    fn hear(&mut self, octets: &[u8]) {
-        self.octets.extend_from_slice(octets);
-        let mut done = 0;
-        loop {
-            match scan(&self.octets[done..]) {
-                Scan::NeedMore => break,
-                Scan::Garbage { skip, .. } => done += skip,
-                Scan::Frame { frame, used } => {
-                    self.has_pushes |= frame.control() == Some(Control::Ui);
-                    done += used;
-                }
-            }
-        }
-        self.octets.drain(..done);
-        if self.octets.len() > PENDING_OCTETS_MAX {
-            self.octets.clear();
-        }
     }
 }

@@ -95,10 +95,10 @@ pub enum ProbeError {
     #[error("{0}")]
     Open(#[source] OpenError),
     #[error(
-        "nothing that can be read was found on {target}{heard}\nhint: is the cable right, the optical head in its place, and the meter's \
+        "nothing that can be read was found on {target}\nhint: is the cable right, the optical head in its place, and the meter's \
          port switched on? An address that is not usual has to be known"
     )]
-    Nothing { target: String, heard: String },
+    Nothing { target: String },
     #[error(
         "nothing was found on {target} within {budget_s} s; not tried, or not to its end: {left}\nhint: a greater --budget tries the rest"
     )]
@@ -144,8 +144,6 @@ struct Probe<'p> {
     times: Times,
     deadline: Instant,
     progress: &'p mut (dyn Write + Send),
-    /// What was heard that no section can be written for.
-    heard: Vec<String>,
 }
 
 /// A way to find something, by its name for people.
@@ -193,7 +191,7 @@ async fn probe_in(
     budget: Duration,
     progress: &mut (dyn Write + Send),
 ) -> Result<String, ProbeError> {
-    let mut probe = Probe { target, times, deadline: Instant::now() + budget, progress, heard: Vec::new() };
+    let mut probe = Probe { target, times, deadline: Instant::now() + budget, progress };
     let steps = steps(target);
     for (place, step) in steps.iter().enumerate() {
         probe.tell(&step.to_string());
@@ -216,8 +214,7 @@ async fn probe_in(
             return Err(ProbeError::Budget { target, budget_s, left: left.join(", ") });
         }
     }
-    let heard: Vec<String> = probe.heard.into_iter().map(|heard| format!("; {heard}")).collect();
-    Err(ProbeError::Nothing { target: target.to_string(), heard: heard.concat() })
+    Err(ProbeError::Nothing { target: target.to_string() })
 }
 
 impl Probe<'_> {

@@ -1,6 +1,8 @@
 use std::sync::Mutex;
 
-use protocols::hdlc::HdlcAddress;
+use protocols::dlms::notification::encode_data_notification;
+use protocols::dlms::value::DataValue;
+use protocols::hdlc::{HdlcAddress, push_frames};
 use protocols::metering::UtcMillis;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -205,42 +207,32 @@ async fn a_meter_that_is_called_is_found_behind_a_device_server_that_leaves_pari
 /// Control, seen to fail: what is heard told as another protocol.
 #[tokio::test]
 async fn what_is_pushed_is_heard_before_anything_is_asked() {
-    let (target, accepting) = endpoint(|mut stream| async move {
-        let telegram = crate::push::tests::telegram(UtcMillis(T0.0), UtcMillis(T0.0), "");
-        while stream.write_all(&telegram).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
-    let (section, said) = found(&target).await;
-    let section = section.unwrap();
-    assert!(
-        section.starts_with("[[port]]\nname = \"port-1\"\nprotocol = \"p1\"\n")
-            && section.contains("serial = \"SIM0001\""),
-        "{section}"
-    );
-    assert_eq!((taken(&section).ports.len(), &*said), (1, "listening\n"));
-    accepting.abort();
-}
-
-#[tokio::test]
-async fn what_is_not_found_and_not_tried_is_said() {
-    let (target, accepting) = endpoint(|stream| async move {
-        drop(stream);
-    })
-    .await;
-    let error = found(&target).await.0.unwrap_err().to_string();
-    assert!(error.starts_with(&format!("nothing that can be read was found on {target}\nhint: ")), "{error}");
-    let error = probe_in(&target, QUICK, Duration::ZERO, &mut Vec::new()).await.unwrap_err().to_string();
-    assert!(
-        error.contains("within 0 s; not tried, or not to its end: listening, DLMS in the wrapper, a call by"),
-        "{error}"
-    );
-    accepting.abort();
-    let absent = Target::Serial("/dev/no-such-port".into());
-    let error = found(&absent).await.0.unwrap_err();
-    assert!(
-        matches!(error, ProbeError::Open(_)) && error.to_string().starts_with("there is no /dev/no-such-port"),
-        "{error}"
-    );
+    let telegram = crate::push::tests::telegram(UtcMillis(T0.0), UtcMillis(T0.0), "");
+    let names =
+        |name: &str| vec![DataValue::OctetString(vec![0, 0, 96, 1, 0, 255]), DataValue::OctetString(name.into())];
+    let energy = [DataValue::OctetString(vec![1, 0, 1, 8, 0, 255]), DataValue::DoubleLongUnsigned(7)];
+    let unit = DataValue::Structure(vec![DataValue::Integer(0), DataValue::Enum(30)]);
+    let energy = DataValue::Structure([energy.to_vec(), vec![unit]].concat());
+    let body = DataValue::Structure(vec![DataValue::Structure(names("SIM0001")), energy]);
+    let mut apdu = Vec::new();
+    encode_data_notification(1, None, &body, &mut apdu);
+    let (to, from) = (HdlcAddress::one(16).unwrap(), HdlcAddress::one(1).unwrap());
+    let frames = push_frames(to, from, &apdu, 512);
+    for (octets, settings) in [(telegram, "protocol = \"p1\"\n"), (frames, "protocol = \"dlms\"\n")] {
+        let (target, accepting) = endpoint(move |mut stream| {
+            let octets = octets.clone();
+            async move {
+                while stream.write_all(&octets).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+        .await;
+        let (section, said) = found(&target).await;
+        let section = section.unwrap();
+        let start = format!("[[port]]\nname = \"port-1\"\n{settings}");
+        assert!(section.starts_with(&start) && section.contains("serial = \"SIM0001\""), "{section}");
+        assert_eq!((taken(&section).ports.len(), &*said), (1, "listening\n"));
+        accepting.abort();
+    }
 }
