@@ -116,7 +116,7 @@ pub async fn read(checked: &Checked, name: &str, options: &ReadOptions, out: &mu
     let answer = answer.await;
     match &answer {
         // What was read is printed, however the meter takes its leave.
-        Ok(()) => drop(talk.release().await),
+        Ok(_) => drop(talk.release().await),
         Err(_) => talk.hang_up().await,
     }
     let answer = conclude(&mut talk, &meter, counters, &Metrics::default(), &mut memory, answer).await;
