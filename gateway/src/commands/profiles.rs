@@ -47,7 +47,6 @@ mod tests {
             listed.contains("iskraemeco-am550     dlms-hdlc     [[meter]]  likely AM550, by DLMS (Iskraemeco: AM550, MT382, ME382)\n"),
             "{listed}"
         );
-        assert!(listed.contains("; not usable: pushes of DLMS"), "{listed}");
         assert_eq!(printed(None, Some("dsmr-5")), include_str!("../../profiles/dsmr-5.toml"));
         let error = profiles(None, Some("dsmr5"), &mut Vec::new()).unwrap_err().to_string();
         assert_eq!(error, "profiles: there is no profile \"dsmr5\"\nhint: did you mean \"dsmr-5\"?");
@@ -56,11 +55,14 @@ mod tests {
     #[test]
     fn those_of_the_folder_in_the_settings_are_listed_too() {
         let folder = tempfile::tempdir().unwrap();
-        let text = "[profile]\ntitle = \"Ours\"\nmakers = [\"We\"]\ncertainty = \"sure\"\n[port]\nprotocol = \"d0\"\n";
-        std::fs::write(folder.path().join("ours.toml"), text).unwrap();
+        let about = "[profile]\ntitle = \"Ours\"\nmakers = [\"We\"]\ncertainty = \"sure\"\n";
+        let port = "[port]\nprotocol = \"d0\"\n";
+        std::fs::write(folder.path().join("ours.toml"), format!("{about}{port}")).unwrap();
+        std::fs::write(folder.path().join("not.toml"), format!("{about}refuse = \"it sings\"\n{port}")).unwrap();
         let config = folder.path().join("gateway.conf");
         std::fs::write(&config, format!("[gateway]\nid = \"gw\"\nprofiles_dir = {:?}\n", folder.path())).unwrap();
         let listed = printed(Some(&config), None);
         assert!(listed.contains("ours                 d0            [[port]]   sure   Ours (We)\n"), "{listed}");
+        assert!(listed.contains("; not usable: it sings"), "{listed}");
     }
 }

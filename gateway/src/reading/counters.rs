@@ -7,9 +7,11 @@
 //! known nothing is said under the key.
 //!
 //! Nobody vouches for what a client without security is told. Too low a counter changes nothing as long as the outbox or the time knows
-//! better; a high one is believed up to [`BELIEVED_MAX`], so that nobody can use up a key by lying. What is left open: by time alone (`counter_from_meter`
-//! is off), an outbox that is lost while more counters were used than seconds have passed since its first start; with neither outbox nor time, a
-//! liar in the meter's place.
+//! better; a high one is believed up to [`BELIEVED_MAX`], so that nobody can use up a key by lying.
+//!
+//! What is left open, all of it only where the outbox was lost or restored: counters that the meter has not heard since it accepted one, as
+//! far as the time has not passed them; with `counter_from_meter` off, more counters than seconds since the first start; without the
+//! time, a liar in the meter's place.
 //!
 //! Those of meters rise, too: what they have used is in memory at once and in the outbox at the end of each conversation. A gateway
 //! that is killed forgets those of the conversation under way: what was recorded of it could be sent again, until the meter's first
@@ -35,8 +37,6 @@ use crate::trust::ClockTrust;
 
 /// One commit for so many APDUs. A start, or a failed conversation, loses as many at most: of 4 billion.
 pub(super) const RANGE: u32 = 1_024;
-/// The most of ours that a meter may not have heard since it accepted one: a conversation that fails uses a handful.
-const UNHEARD: u32 = 1_024;
 /// Three quarters of all counters.
 const BELIEVED_MAX: u32 = 0xc000_0000;
 /// 2020-01-01, in seconds.
@@ -195,7 +195,7 @@ impl Counters<'_> {
     ) -> Result<u32, SessionError> {
         let by_meter = match (expected.flatten(), &cipher.counter) {
             (Some(expected), _) => Some(expected),
-            (None, Some(object)) => read_counter(talk, meter, object).await?.map(behind),
+            (None, Some(object)) => read_counter(talk, meter, object).await?.map(|accepted| accepted.saturating_add(1)),
             (None, None) => None,
         };
         floor(by_meter, self.trust.now().and_then(seconds))
@@ -208,11 +208,6 @@ fn floor(by_meter: Option<u32>, by_time: Option<u32>) -> Result<u32, SessionErro
         Some(told) => Err(SessionError::CounterBeyondBelief { told }),
         None => by_meter.into_iter().chain(by_time).max().ok_or(SessionError::CounterUnknown),
     }
-}
-
-/// Behind all that a meter may not have heard since it accepted this one.
-const fn behind(accepted: u32) -> u32 {
-    accepted.saturating_add(1 + UNHEARD)
 }
 
 /// Of us, under the key of the meter, where there is one.
@@ -292,9 +287,9 @@ mod tests {
         outbox: Outbox,
         copy: Option<u32>,
         own: Option<Counter>,
-        /// The last that the meter accepted, and how many it has not heard since.
+        /// The last that the meter accepted, and whether it has heard all since.
         accepted: u32,
-        unheard: u32,
+        has_heard: bool,
         used: HashSet<u32>,
     }
 
@@ -310,7 +305,7 @@ mod tests {
         fn next(&mut self) -> u32 {
             let own = self.own.take().filter(|own| !own.is_low());
             let mut own = own.unwrap_or_else(|| {
-                let floor = floor(Some(behind(self.accepted)), None).unwrap();
+                let floor = floor(Some(self.accepted + 1), None).unwrap();
                 let reserved = self.outbox.transaction(|outbox| outbox.reserve_counters(ID, floor, RANGE));
                 let range = reserved.unwrap();
                 Counter::reserved(range.start, range.end)
@@ -324,13 +319,10 @@ mod tests {
             match step {
                 Step::Send { count, heard } => {
                     for _ in 0..count {
-                        if !heard && self.unheard >= UNHEARD {
-                            return;
-                        }
                         let next = self.next();
                         assert!(self.used.insert(next), "{next} twice");
-                        (self.accepted, self.unheard) =
-                            if heard { (next, 0) } else { (self.accepted, self.unheard + 1) };
+                        self.accepted = if heard { next } else { self.accepted };
+                        self.has_heard = heard;
                     }
                 }
                 Step::Fail => self.own = None,
@@ -339,6 +331,8 @@ mod tests {
                     let outbox = std::mem::replace(&mut self.outbox, fresh(None));
                     self.outbox = outbox.reopen(Box::new(|| 1)).unwrap().0;
                 }
+                // What a meter has not heard only the outbox knows.
+                Step::LoseOutbox | Step::RestoreOutbox if !self.has_heard => {}
                 Step::LoseOutbox => (self.own, self.outbox) = (None, fresh(None)),
                 Step::CopyOutbox => self.copy = self.outbox.counter(&ID).unwrap(),
                 Step::RestoreOutbox => (self.own, self.outbox) = (None, fresh(self.copy)),
@@ -349,11 +343,11 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Controls, seen to fail: nothing unheard; what is reserved is not noted; the meter is not asked.
+        /// Controls, seen to fail: what is reserved is not noted; the meter is not asked.
         #[test]
         fn no_counter_is_used_twice_whatever_becomes_of_the_outbox(steps in vec(step(), 1..40)) {
             let (outbox, used) = (fresh(None), HashSet::new());
-            let mut life = Life { outbox, copy: None, own: None, accepted: 0, unheard: 0, used };
+            let mut life = Life { outbox, copy: None, own: None, accepted: 0, has_heard: true, used };
             steps.into_iter().for_each(|step| life.take(step));
         }
     }

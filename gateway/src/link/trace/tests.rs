@@ -126,7 +126,7 @@ fn a_password_is_seen_neither_whole_nor_in_parts_nor_in_an_echo() {
 fn proofs_keys_and_tags_are_hidden() {
     let proof: Vec<u8> = (0xa0..0xb1).collect();
     let parameters = [&[9, 17], &proof[..]].concat();
-    let action = ActionRequest {
+    let action = ActionRequest::Normal {
         invoke: InvokeId::confirmed(1),
         method: CosemMethod::REPLY_TO_HLS,
         parameters: Some(&parameters),
