@@ -265,7 +265,7 @@ async fn an_outcome_that_stays_unknown_is_doubtful(proxy: &KafkaProxy, bootstrap
 
 /// Kafka says that another producer has taken the place of ours: that is counted, and the next one commits.
 ///
-/// Control, seen: count nothing (`committer.rs`, `note`).
+/// Control: count nothing (`committer.rs`, `note`).
 async fn a_fenced_producer_is_counted_and_replaced(proxy: &KafkaProxy, bootstrap: &str) {
     let log = open(&settings(bootstrap, "fenced.".to_owned())).await;
     let (_consumer, commit) = one_to_commit(&log).await;
