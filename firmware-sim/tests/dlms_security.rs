@@ -71,17 +71,13 @@ fn connect(place: &LinePlace) -> TcpStream {
 }
 
 fn link(place: &LinePlace, client: u16) -> Box<dyn Link> {
-    match place.wport {
-        Some(wport) => {
-            let config = WrapperConfig { response_timeout_ms: 1_000, ..WrapperConfig::new(client, wport) };
-            Box::new(WrapperClient::new(config))
-        }
-        None => {
-            let address = HdlcAddress::two(1, place.hdlc_address.unwrap()).unwrap();
-            let client = ClientAddress::new(u8::try_from(client).unwrap()).unwrap();
-            Box::new(HdlcClient::new(HdlcConfig::new(client, address)))
-        }
+    if let Some(wport) = place.wport {
+        let config = WrapperConfig { response_timeout_ms: 1_000, ..WrapperConfig::new(client, wport) };
+        return Box::new(WrapperClient::new(config));
     }
+    let address = HdlcAddress::two(1, place.hdlc_address.unwrap()).unwrap();
+    let client = ClientAddress::new(u8::try_from(client).unwrap()).unwrap();
+    Box::new(HdlcClient::new(HdlcConfig::new(client, address)))
 }
 
 type Reader = Client<TcpStream, Box<dyn Link>, Ciphered>;
@@ -97,19 +93,19 @@ fn secured(protocol: &str, rest: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_mechanism_and_suite_lets_in_who_knows_and_nobody_else() {
-    let mut text = "history_days = 0.2\n".to_owned();
+    let mut sections = vec!["history_days = 0.2\n".to_owned()];
     for protocol in ["dlms-tcp", "dlms-hdlc"] {
         for suite in 0..3 {
             for authentication in ["low", "manufacturer", "md5", "sha1", "gmac", "sha256", "ecdsa"] {
                 if suite > 0 || authentication != "ecdsa" {
-                    text += &format!(
+                    sections.push(format!(
                         "[[meters]]\nprotocol = {protocol:?}\nsecurity = {{ authentication = {authentication:?}, suite = {suite} }}\n"
-                    );
+                    ));
                 }
             }
         }
     }
-    let fleet = start(&text).await;
+    let fleet = start(&sections.concat()).await;
     let places = places(&fleet);
     assert_eq!(places.len(), 40);
     tokio::task::spawn_blocking(move || {

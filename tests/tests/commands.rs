@@ -321,7 +321,7 @@ async fn an_outbox_that_is_not_ours_is_named_with_what_to_do() {
     let (another, newer, damaged) = (
         "the outbox belongs to gateway other-gateway, this is demo-gateway\n\
          hint: set [gateway] id back, or give this gateway a data_dir of its own\n",
-        "the outbox was written by a newer version (99 instead of 1)\n\
+        "the outbox was written by a newer version (99 instead of 2)\n\
          hint: run the newer version again; an older one cannot read its outbox\n",
         "the outbox is damaged: file is not a database\n\
          hint: start the gateway: it sets the file aside and saves what can be read\n",

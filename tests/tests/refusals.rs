@@ -37,7 +37,7 @@ async fn an_outbox_of_a_newer_version_is_refused() {
     let outbox = Connection::open(path_in(&stage.gateway_folder())).unwrap();
     outbox.pragma_update(None, "user_version", 99).unwrap();
     drop(outbox);
-    let words = "the outbox was written by a newer version (99 instead of 1)\n\
+    let words = "the outbox was written by a newer version (99 instead of 2)\n\
                  hint: run the newer version again; an older one cannot read its outbox";
     assert_refused(&stage, words);
 }
@@ -58,7 +58,7 @@ async fn the_outbox_of_a_newer_gateway_that_was_killed_is_refused_with_its_wal()
         std::fs::copy(alive.join(name), stage.gateway_folder().join(name)).unwrap();
     }
     assert!(std::fs::metadata(alive.join("outbox.db-wal")).unwrap().len() > 0);
-    let words = "the outbox was written by a newer version (99 instead of 1)\n\
+    let words = "the outbox was written by a newer version (99 instead of 2)\n\
                  hint: run the newer version again; an older one cannot read its outbox";
     assert_refused(&stage, words);
 }

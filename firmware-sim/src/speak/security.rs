@@ -261,5 +261,9 @@ fn octets(seed: u64, which: u64, count: usize) -> Vec<u8> {
 }
 
 fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    octets
+        .iter()
+        .flat_map(|octet| [octet >> 4, octet & 0xf])
+        .filter_map(|half| char::from_digit(half.into(), 16))
+        .collect()
 }

@@ -99,7 +99,10 @@ impl PartialEq for SecuritySettings {
 
 impl fmt::Debug for SecuritySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SecuritySettings").field("proof", &self.proof).field("cipher", &self.cipher).finish()
+        f.debug_struct("SecuritySettings")
+            .field("proof", &self.proof)
+            .field("cipher", &self.cipher)
+            .finish_non_exhaustive()
     }
 }
 
@@ -402,7 +405,12 @@ impl Examined<'_> {
 }
 
 fn hex(title: SystemTitle) -> String {
-    title.0.iter().map(|octet| format!("{octet:02x}")).collect()
+    title
+        .0
+        .iter()
+        .flat_map(|octet| [octet >> 4, octet & 0xf])
+        .filter_map(|half| char::from_digit(half.into(), 16))
+        .collect()
 }
 
 #[cfg(test)]

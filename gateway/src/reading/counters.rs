@@ -138,6 +138,7 @@ impl CounterMemory {
 
 impl Counters<'_> {
     /// `expected` is what the meter has asked for: a counter, or just a greater one.
+    #[expect(clippy::option_option, reason = "nothing asked for, something greater, and this counter are three things")]
     async fn prepare(
         self,
         talk: &mut Talk<'_>,
@@ -186,6 +187,7 @@ impl Counters<'_> {
     }
 
     /// Where a range begins at the earliest, whatever the outbox says.
+    #[expect(clippy::option_option, reason = "as for `prepare`")]
     async fn floor(
         self,
         talk: &mut Talk<'_>,
@@ -262,7 +264,7 @@ mod tests {
 
     const ID: CounterId = CounterId { key: [7; 16], title: SystemTitle(*b"XMP\x01\x02\x03\x04\x05") };
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, Copy)]
     enum Step {
         Send { count: u16, heard: bool },
         Fail,
@@ -348,7 +350,9 @@ mod tests {
         fn no_counter_is_used_twice_whatever_becomes_of_the_outbox(steps in vec(step(), 1..40)) {
             let (outbox, used) = (fresh(None), HashSet::new());
             let mut life = Life { outbox, copy: None, own: None, accepted: 0, has_heard: true, used };
-            steps.into_iter().for_each(|step| life.take(step));
+            for step in steps {
+                life.take(step);
+            }
         }
     }
 

@@ -68,6 +68,7 @@ pub struct StatusBits {
 
 impl StatusBits {
     /// As IDIS package 2 has them.
+    #[expect(clippy::indexing_slicing, reason = "a constant: the compiler sees whether there are enough")]
     pub const AMR: Self = {
         let mut meanings = [Quality::GOOD; 32];
         let mut bit = 0;

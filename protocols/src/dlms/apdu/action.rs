@@ -164,7 +164,9 @@ impl<'a> ActionRequest<'a> {
         let begin = |choice, invoke: &InvokeId| vec![tag::ACTION_REQUEST, choice, invoke.0];
         let listed = |out: &mut Vec<u8>, methods: &[CosemMethod]| {
             write_length(out, methods.len());
-            methods.iter().for_each(|method| method.encode(out));
+            for method in methods {
+                method.encode(out);
+            }
         };
         match self {
             Self::Normal { invoke, method, parameters } => {
@@ -315,7 +317,9 @@ pub fn read_outcomes(bytes: &[u8], expected: usize) -> Result<(Vec<ActionOutcome
 pub fn write_outcomes(outcomes: &[ActionOutcome<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     write_length(&mut out, outcomes.len());
-    outcomes.iter().for_each(|outcome| outcome.encode(&mut out));
+    for outcome in outcomes {
+        outcome.encode(&mut out);
+    }
     out
 }
 

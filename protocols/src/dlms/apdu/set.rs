@@ -92,7 +92,9 @@ impl<'a> SetRequest<'a> {
         let begin = |choice, invoke: &InvokeId| vec![tag::SET_REQUEST, choice, invoke.0];
         let listed = |out: &mut Vec<u8>, references: &[AttributeReference<'_>]| {
             write_length(out, references.len());
-            references.iter().for_each(|reference| reference.encode(out));
+            for reference in references {
+                reference.encode(out);
+            }
         };
         match self {
             Self::Normal { invoke, reference, value } => {
@@ -220,7 +222,9 @@ pub fn read_values(bytes: &[u8], expected: usize) -> Result<Vec<&[u8]>, ApduErro
 /// Appends count and values of a list.
 pub(crate) fn write_values(out: &mut Vec<u8>, values: &[&[u8]]) {
     write_length(out, values.len());
-    values.iter().for_each(|value| out.extend(*value));
+    for value in values {
+        out.extend(*value);
+    }
 }
 
 /// A count and so many elements. Grows with what was read, not with what was promised.

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn blocks_are_taken_once_and_in_order() {
-        let block = |number, last, data| DataBlock { number, last, data };
+        let block = |number, last, data| DataBlock { last, number, data };
         let mut reception = reception();
         assert_eq!(reception.take(INVOKE, block(1, false, &[1, 2])), Ok(false));
         assert_eq!(reception.take(INVOKE, block(1, false, &[1, 2])), Ok(false));

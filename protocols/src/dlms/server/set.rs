@@ -36,11 +36,11 @@ impl<P: Protection> ServerSession<P> {
                 Ok(SetResponse::WithList { invoke, results }.encode())
             }
             SetRequest::FirstBlock { invoke, reference, block } => {
-                self.receive_set(association, invoke, vec![reference], false, block, objects)
+                self.receive_set(association, invoke, &[reference], false, block, objects)
             }
             SetRequest::ListAndFirstBlock { invoke, references, block } => {
                 association.has_lists()?;
-                self.receive_set(association, invoke, references, true, block, objects)
+                self.receive_set(association, invoke, &references, true, block, objects)
             }
             SetRequest::Block { invoke, block } => Ok(self.next_set_block(association, invoke, block, objects)),
         }
@@ -50,7 +50,7 @@ impl<P: Protection> ServerSession<P> {
         &mut self,
         association: Association,
         invoke: InvokeId,
-        references: Vec<AttributeReference<'_>>,
+        references: &[AttributeReference<'_>],
         list: bool,
         block: DataBlock<'_>,
         objects: &mut dyn ObjectServer,
