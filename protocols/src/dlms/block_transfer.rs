@@ -38,10 +38,13 @@ pub enum BlockTransferError {
     /// Blocks in blocks.
     #[error("an APDU in blocks holds another block")]
     Nested,
-    /// More than 65,535 blocks.
-    #[error("an APDU of {octets} octets does not fit into blocks of {room}")]
+    /// See [`BLOCKS_MAX`].
+    #[error("an APDU of {octets} octets does not fit into {BLOCKS_MAX} blocks of {room}")]
     TooManyBlocks { octets: usize, room: usize },
 }
+
+/// The number behind the last still fits its field.
+const BLOCKS_MAX: usize = u16::MAX as usize - 1;
 
 /// An APDU on its way to the peer.
 #[derive(Debug)]
@@ -78,8 +81,10 @@ pub(super) struct Taken {
 /// One exchange of APDUs in pieces, as both sides see it.
 #[derive(Debug)]
 pub(super) struct BlockTransfer {
-    /// Blocks that we take, and send at most, before they are acknowledged.
+    /// Blocks that we take before they are acknowledged.
     window: u8,
+    /// Blocks that we send at most before they are.
+    send_window: u8,
     /// Blocks that the peer takes, as far as it has said.
     peer_window: u8,
     octets_max: usize,
@@ -96,9 +101,10 @@ pub(super) struct BlockTransfer {
 }
 
 impl BlockTransfer {
-    pub(super) fn new(window: u8, octets_max: usize) -> Self {
+    pub(super) fn new([window, send_window]: [u8; 2], octets_max: usize) -> Self {
         Self {
             window: window.clamp(1, GeneralBlock::WINDOW_MAX),
+            send_window: send_window.clamp(1, GeneralBlock::WINDOW_MAX),
             peer_window: 1,
             octets_max,
             sending: None,
@@ -144,7 +150,7 @@ impl BlockTransfer {
         form: BlockProtection,
     ) -> Result<Vec<Vec<u8>>, BlockTransferError> {
         let room = room.max(1);
-        if octets.len().div_ceil(room) > usize::from(u16::MAX) {
+        if octets.len().div_ceil(room) > BLOCKS_MAX {
             return Err(BlockTransferError::TooManyBlocks { octets: octets.len(), room });
         }
         self.form = form;
@@ -153,12 +159,17 @@ impl BlockTransfer {
         Ok(self.burst())
     }
 
+    /// The last block that may leave without another acknowledgement.
+    fn open_until(&self) -> u16 {
+        let window = u16::from(self.send_window.min(self.peer_window));
+        self.sending.as_ref().map_or(0, |sending| sending.blocks().min(sending.acknowledged.saturating_add(window)))
+    }
+
     /// The blocks that the peer takes now.
     fn burst(&mut self) -> Vec<Vec<u8>> {
+        let until = self.open_until();
         let Some(sending) = &mut self.sending else { return Vec::new() };
         let blocks = sending.blocks();
-        let window = self.window.min(self.peer_window.max(1));
-        let until = blocks.min(sending.acknowledged.saturating_add(u16::from(window)));
         let from = sending.sent + 1;
         sending.sent = sending.sent.max(until);
         self.number = self.number.max(sending.sent);
@@ -182,7 +193,14 @@ impl BlockTransfer {
             self.forget_received();
         }
         if block.data.is_empty() && self.sending.is_some() {
+            // Nobody makes what has still to leave, leave in another form.
+            if form != self.form {
+                return Ok(Taken::default());
+            }
             return self.acknowledged(block.acknowledged).map(|send| Taken { send, apdu: None });
+        }
+        if self.is_complete {
+            return Ok(self.out_of_order(&block));
         }
         // What has not been asked to its end cannot be answered: a late repetition of the answer before.
         if self.sending.as_ref().is_some_and(|sending| sending.sent < sending.blocks()) {
@@ -191,18 +209,17 @@ impl BlockTransfer {
         if self.last_received > 0 && self.form != form {
             return Err(BlockTransferError::Mixed);
         }
-        self.form = form;
         if self.last_received.checked_add(1) != Some(block.number) {
             return Ok(self.out_of_order(&block));
         }
         if self.received.len() + block.data.len() > self.octets_max {
             return Err(BlockTransferError::TooLong { limit: self.octets_max });
         }
-        // Whoever answers has got all that was asked.
-        self.sending = None;
+        // Whoever answers has got all that was asked, and says in which form.
+        (self.sending, self.form) = (None, form);
         self.received.extend_from_slice(block.data);
         self.last_received = block.number;
-        self.unacknowledged += 1;
+        self.unacknowledged = self.unacknowledged.saturating_add(1);
         if block.last {
             self.is_complete = true;
             let apdu = std::mem::take(&mut self.received);
@@ -249,10 +266,12 @@ impl BlockTransfer {
 
     /// What was sent last and not acknowledged, once more.
     pub(super) fn repeat(&mut self) -> Vec<Vec<u8>> {
+        let until = self.open_until();
         if let Some(sending) = &mut self.sending {
             let blocks = sending.blocks();
             // The last block asks how far the peer has come; the first would begin anew what may have been done.
-            sending.sent = if sending.sent == blocks && blocks > 1 { blocks - 1 } else { sending.acknowledged };
+            let asks = sending.sent == blocks && until == blocks && blocks > 1;
+            sending.sent = if asks { blocks - 1 } else { sending.acknowledged };
             return self.burst();
         }
         if self.is_receiving() && !self.is_complete { vec![self.acknowledgement()] } else { Vec::new() }

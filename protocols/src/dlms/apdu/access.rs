@@ -13,11 +13,17 @@ pub struct LongInvokeId(pub u32);
 
 impl LongInvokeId {
     const CONFIRMED: u32 = 0x4000_0000;
+    const BREAK_ON_ERROR: u32 = 0x2000_0000;
     const ID: u32 = 0x00ff_ffff;
 
     /// A confirmed request of normal priority, which goes on behind what is refused.
     pub const fn confirmed(id: u32) -> Self {
         Self(id & Self::ID | Self::CONFIRMED)
+    }
+
+    /// Whether nothing is to be done behind what is refused (IEC 62056-5-3, processing option).
+    pub const fn breaks_on_error(self) -> bool {
+        self.0 & Self::BREAK_ON_ERROR != 0
     }
 
     /// The number alone.
@@ -41,6 +47,11 @@ const GET_WITH_SELECTION: u8 = 4;
 const SET_WITH_SELECTION: u8 = 5;
 
 impl<'a> AccessSpecification<'a> {
+    /// Whether it is about a part of an attribute.
+    pub const fn is_selective(&self) -> bool {
+        matches!(self, Self::Get(reference) | Self::Set(reference) if reference.selection.is_some())
+    }
+
     pub fn encoded_len(&self) -> usize {
         match self {
             // Its choice in the place of the flag for selective access.
@@ -97,6 +108,13 @@ pub enum AccessResult {
 }
 
 impl AccessResult {
+    pub fn is_success(self) -> bool {
+        match self {
+            Self::Get(result) | Self::Set(result) => result == DataAccessResult::Success,
+            Self::Action(result) => result == ActionResult::SUCCESS,
+        }
+    }
+
     fn decode(reader: &mut Reader<'_>) -> Result<Self, ApduError> {
         let offset = reader.offset();
         let (choice, result) = (reader.u8()?, reader.u8()?);

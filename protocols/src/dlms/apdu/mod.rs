@@ -51,6 +51,9 @@ pub mod tag {
     pub const GENERAL_BLOCK_TRANSFER: u8 = 0xe0;
 }
 
+/// The longest APDU for a peer that sets no limit: what the length field of the wrapper can say.
+pub(crate) const UNLIMITED_PDU_SIZE: usize = 65_535;
+
 /// Why bytes are not the APDU that was looked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -7,7 +7,7 @@ use crate::dlms::apdu::{
 use crate::dlms::axdr;
 use crate::dlms::conformance::Conformance;
 
-use super::read::LIST_LENGTH_CEILING;
+use super::task::LIST_LENGTH_CEILING;
 use super::task::{Step, Task, Terms};
 use super::{
     Assignment, ClientError, ClientEvent, Ignored, Invocation, Invoked, RequestError, RequestId, Selected, Value,
@@ -97,6 +97,10 @@ impl Task for Access {
             }
             if !terms.conformance.contains(Conformance::ACCESS) {
                 *result = Some(Err(RequestError::NotNegotiated(Conformance::ACCESS)));
+            } else if wanted.specification().is_selective()
+                && !terms.conformance.contains(Conformance::SELECTIVE_ACCESS)
+            {
+                *result = Some(Err(RequestError::NotNegotiated(Conformance::SELECTIVE_ACCESS)));
             } else if AccessRequest::OVERHEAD + octets > limit {
                 *result = Some(Err(RequestError::RequestTooLong { size: AccessRequest::OVERHEAD + octets, limit }));
             } else if size + octets > limit || asked.len() >= LIST_LENGTH_CEILING {

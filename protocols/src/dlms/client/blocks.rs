@@ -1,7 +1,9 @@
 //! Long values in blocks: those of an answer put together, those of a request cut.
 
+use std::fmt;
+
 use super::{ClientConfig, ClientError, Ignored, Step, Target};
-use crate::dlms::apdu::DataBlock;
+use crate::dlms::apdu::{ApduError, DataBlock};
 
 /// What has arrived of a long answer.
 #[derive(Debug, Default)]
@@ -45,12 +47,26 @@ impl Assembly {
     }
 }
 
+/// Octets in front of the data of a block in a request that has nothing else.
+const BLOCK_OVERHEAD: usize = 3 + DataBlock::OVERHEAD;
+
+/// An answer that the blocks before it leave no place for.
+pub(super) const fn out_of_place() -> ClientError {
+    ClientError::Malformed(ApduError::Malformed { what: "block transfer", offset: 1 })
+}
+
 /// What has still to leave of a long request.
-#[derive(Debug)]
 pub(super) struct Upload {
     octets: Vec<u8>,
     sent: usize,
     number: u32,
+}
+
+/// Without the octets: they may be a key.
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").field("sent", &self.sent).field("number", &self.number).finish_non_exhaustive()
+    }
 }
 
 impl Upload {
@@ -72,12 +88,19 @@ impl Upload {
         DataBlock { last: self.is_done(), number: self.number, data }
     }
 
-    /// Whether the meter acknowledges the block that left last.
-    pub(super) fn check(&self, acknowledged: u32, target: Target) -> Result<Option<Step>, ClientError> {
+    /// The block behind the one that the meter acknowledges, in a request of at most `request_max` octets that has nothing else.
+    pub(super) fn after(
+        &mut self,
+        acknowledged: u32,
+        target: Target,
+        request_max: usize,
+    ) -> Result<Result<DataBlock<'_>, Step>, ClientError> {
         match self.number {
-            expected if expected == acknowledged => Ok(None),
+            // Nothing is behind the last.
+            expected if expected == acknowledged && self.is_done() => Err(out_of_place()),
+            expected if expected == acknowledged => Ok(Ok(self.next(request_max.saturating_sub(BLOCK_OVERHEAD)))),
             expected if expected == acknowledged.wrapping_add(1) => {
-                Ok(Some(Step::Ignored(Ignored::DuplicateBlock(acknowledged))))
+                Ok(Err(Step::Ignored(Ignored::DuplicateBlock(acknowledged))))
             }
             expected => Err(ClientError::BlockOrder { target, expected, found: acknowledged }),
         }

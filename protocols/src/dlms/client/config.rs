@@ -34,9 +34,9 @@ pub struct ClientConfig {
     pub attempts: u8,
     /// References in one GET, SET or ACTION with list. A longer list is split.
     pub list_length_max: usize,
-    /// Where general block transfer is agreed on: how many blocks this client sends, and has sent to it, before they are acknowledged;
-    /// from 1 to 63. More than 1 is for links that carry several APDUs one after the other: the wrapper, not HDLC. Every request then
-    /// goes in blocks, which tells the meter.
+    /// Where general block transfer is agreed on: how many blocks of an answer the meter sends before they are acknowledged; from
+    /// 1 to 63. More than 1 is for links that carry several APDUs one after the other: the wrapper, not HDLC. Every request then goes
+    /// in blocks, which tells the meter; its own are acknowledged one by one.
     pub block_window: u8,
     pub block_protection: BlockProtection,
     pub limits: Limits,

@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::{ClientError, ClientSession, Ignored, State, Work};
-use crate::dlms::apdu::{GeneralBlock, tag};
+use crate::dlms::apdu::{GeneralBlock, UNLIMITED_PDU_SIZE, tag};
 use crate::dlms::block_transfer::{BlockProtection, Taken};
 use crate::dlms::conformance::Conformance;
 use crate::dlms::security::{Protection, Purpose};
 use crate::link::Link;
-
-/// What the length field of the wrapper can say.
-const UNLIMITED_PDU_SIZE: usize = 65_535;
 
 impl<L: Link, P: Protection> ClientSession<L, P> {
     /// Sends a request: whole if it may be, else in blocks.

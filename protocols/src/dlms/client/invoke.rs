@@ -1,21 +1,30 @@
 //! One request to invoke methods: how it becomes ACTIONs, with blocks in both directions, and what comes of them.
 
+use std::fmt;
+
 use crate::dlms::apdu::{
-    ActionOutcome, ActionRequest, ActionResponse, ActionResult, ApduError, CosemMethod, DataBlock, InvokeId,
-    read_outcomes, tag, write_values,
+    ActionOutcome, ActionRequest, ActionResponse, ActionResult, ApduError, CosemMethod, DataAccessResult, DataBlock,
+    InvokeId, read_outcomes, tag, write_values,
 };
 use crate::dlms::conformance::Conformance;
 
-use super::blocks::{Assembly, Upload};
-use super::read::{LIST_LENGTH_CEILING, one_value};
-use super::task::{Step, Task, Terms, other_invocation};
+use super::blocks::{Assembly, Upload, out_of_place};
+use super::read::one_value;
+use super::task::{LIST_OVERHEAD, Step, Task, Terms, other_invocation};
 use super::{ClientConfig, ClientError, ClientEvent, RequestError, RequestId, Target, Value};
 
 /// One method and its encoded parameters, where it takes some.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Invocation {
     pub method: CosemMethod,
     pub parameters: Option<Vec<u8>>,
+}
+
+/// Without the parameters: they may be a key.
+impl fmt::Debug for Invocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation").field("method", &self.method).finish_non_exhaustive()
+    }
 }
 
 impl Invocation {
@@ -53,10 +62,6 @@ struct Exchange {
 
 /// What lets long parameters go in blocks of ACTION.
 const BLOCKS: Option<Conformance> = Some(Conformance::BLOCK_TRANSFER_WITH_ACTION);
-/// Octets in front of the methods of a list of up to 127, and the count of its parameters.
-const LIST_OVERHEAD: usize = 5;
-/// Octets in front of the block of a request that has nothing else.
-const BLOCK_OVERHEAD: usize = 3 + DataBlock::OVERHEAD;
 
 impl Invoke {
     pub(super) fn new(request: RequestId, wanted: Vec<Invocation>) -> Self {
@@ -82,26 +87,12 @@ impl Invoke {
         }
     }
 
-    /// Which methods the next ACTION invokes: of a list as many as fit, or as their names leave room for a block.
+    /// Which methods the next ACTION invokes.
     fn choose(&self, terms: &Terms<'_>) -> Vec<usize> {
-        let lists = terms.conformance.contains(Conformance::MULTIPLE_REFERENCES);
-        let length_max = if lists { terms.config.list_length_max.clamp(1, LIST_LENGTH_CEILING) } else { 1 };
-        let in_blocks = terms.conformance.contains(Conformance::BLOCK_TRANSFER_WITH_ACTION);
-        let (mut names, mut values, mut asked) = (LIST_OVERHEAD, 0, Vec::new());
-        for (index, (wanted, result)) in self.wanted.iter().zip(&self.results).enumerate() {
-            if result.is_some() {
-                continue;
-            }
-            names += CosemMethod::ENCODED_LEN;
-            values += wanted.listed().len();
-            let fits = names + values <= terms.request_max(BLOCKS)
-                || (in_blocks && names + DataBlock::OVERHEAD < terms.request_max(BLOCKS));
-            if asked.len() >= length_max || (!asked.is_empty() && !fits) {
-                break;
-            }
-            asked.push(index);
-        }
-        asked
+        let size = |wanted: &Invocation| (CosemMethod::ENCODED_LEN, wanted.listed().len());
+        let wanted = self.wanted.iter().zip(&self.results);
+        let sizes = wanted.map(|(wanted, result)| result.is_none().then(|| size(wanted)));
+        terms.choose(Conformance::BLOCK_TRANSFER_WITH_ACTION, sizes)
     }
 
     fn answered(
@@ -111,27 +102,29 @@ impl Invoke {
         terms: &Terms<'_>,
     ) -> Result<Step, ClientError> {
         let target = self.target(exchange);
-        let malformed = ClientError::Malformed(ApduError::Malformed { what: "block transfer", offset: 1 });
         if let ActionResponse::Next { number, .. } = response {
-            let upload = exchange.upload.as_mut().ok_or(malformed.clone())?;
-            if let Some(step) = upload.check(number, target)? {
-                return Ok(step);
-            }
-            if upload.is_done() {
-                return Err(malformed);
-            }
-            let block = upload.next(terms.request_max(BLOCKS).saturating_sub(BLOCK_OVERHEAD));
+            let upload = exchange.upload.as_mut().ok_or(out_of_place())?;
+            let block = match upload.after(number, target, terms.request_max(BLOCKS))? {
+                Ok(block) => block,
+                Err(step) => return Ok(step),
+            };
             return Ok(Step::Send(ActionRequest::Block { invoke: exchange.invoke, block }.encode()));
         }
         if let ActionResponse::Normal { outcome, .. } = response
             && outcome.result != ActionResult::SUCCESS
         {
-            self.settle_all(exchange, &RequestError::MethodRefused(outcome.result));
+            let error = if exchange.assembly.is_begun() {
+                // It was carried out: what it returned does not come whole.
+                RequestError::NothingReturned(DataAccessResult::OtherReason)
+            } else {
+                RequestError::MethodRefused(outcome.result)
+            };
+            self.settle_all(exchange, &error);
             return Ok(Step::Answered);
         }
         // Nobody can have understood the half of the parameters.
         if exchange.upload.as_ref().is_some_and(|upload| !upload.is_done()) {
-            return Err(malformed);
+            return Err(out_of_place());
         }
         match response {
             ActionResponse::Block { block, .. } => {
@@ -149,7 +142,7 @@ impl Invoke {
                     _ => self.settle_list(exchange, &assembled),
                 }
             }
-            _ if exchange.assembly.is_begun() => return Err(malformed),
+            _ if exchange.assembly.is_begun() => return Err(out_of_place()),
             ActionResponse::Normal { outcome, .. } => match exchange.asked.as_slice() {
                 &[index] => self.settle(index, returned(&outcome)),
                 // One outcome for several methods: nobody can say whose it is.
@@ -159,7 +152,7 @@ impl Invoke {
                 }
             },
             ActionResponse::WithList { outcomes, .. } => self.settle_list(exchange, outcomes),
-            ActionResponse::Next { .. } => return Err(malformed),
+            ActionResponse::Next { .. } => return Err(out_of_place()),
         }
         self.check_size(exchange, 0, terms.config)?;
         Ok(Step::Answered)

@@ -37,7 +37,9 @@ use std::time::Duration;
 use crate::link::{Link, LinkError, LinkInput, LinkOutput};
 
 use super::acse::{self, AssociationResult, Diagnostic, Release};
-use super::apdu::{ConfirmedServiceError, CosemAttribute, CosemMethod, ExceptionResponse, InvokeId, tag};
+use super::apdu::{
+    ConfirmedServiceError, CosemAttribute, CosemMethod, ExceptionResponse, InvokeId, UNLIMITED_PDU_SIZE, tag,
+};
 use super::block_transfer::{BlockProtection, BlockTransfer};
 use super::security::{Plain, Protection, Purpose};
 use access::Access;
@@ -124,7 +126,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         Self {
             link,
             protection,
-            blocks: BlockTransfer::new(config.block_window, config.limits.value_bytes_max),
+            blocks: BlockTransfer::new([config.block_window, 1], config.limits.value_bytes_max),
             config,
             state: State::Idle,
             queue: VecDeque::new(),
@@ -632,9 +634,10 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
 /// What requests keep to: what was agreed, and what protection leaves of the longest APDU.
 fn terms<'a>(negotiated: &Negotiated, config: &'a ClientConfig, protection_overhead: usize) -> Terms<'a> {
     let pdu_size = match usize::from(negotiated.server_max_receive_pdu_size) {
-        0 => usize::MAX,
-        size => size.saturating_sub(protection_overhead),
+        0 => UNLIMITED_PDU_SIZE,
+        size => size,
     };
+    let pdu_size = pdu_size.saturating_sub(protection_overhead);
     Terms { conformance: negotiated.conformance, pdu_size, config }
 }
 

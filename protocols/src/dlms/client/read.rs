@@ -8,7 +8,7 @@ use crate::dlms::axdr::{self, skip_value};
 use crate::dlms::conformance::Conformance;
 
 use super::blocks::Assembly;
-use super::task::{Step, Task, Terms, other_invocation};
+use super::task::{LIST_LENGTH_CEILING, Step, Task, Terms, other_invocation};
 use super::{ClientConfig, ClientError, ClientEvent, RequestError, RequestId, Target, Value};
 
 /// One attribute to read and, where only a part of it is wanted, the access selector and its encoded parameters.
@@ -248,6 +248,3 @@ pub(super) fn one_value(mut data: Vec<u8>) -> Result<Value, RequestError> {
         Err(error) => Err(RequestError::Unreadable(error.into())),
     }
 }
-
-/// The count of a list stays one octet, which [`GetRequest::LIST_OVERHEAD`] relies on.
-pub(super) const LIST_LENGTH_CEILING: usize = 127;

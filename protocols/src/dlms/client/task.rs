@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{ClientConfig, ClientError, ClientEvent, Ignored, RequestError};
-use crate::dlms::apdu::InvokeId;
+use crate::dlms::apdu::{DataBlock, InvokeId};
 use crate::dlms::conformance::Conformance;
 
 /// What an exchange has to keep to.
@@ -28,7 +28,36 @@ impl Terms<'_> {
             self.pdu_size
         }
     }
+
+    /// Which of what is wanted the next request names: of a list as many as fit, or as their names leave room for a block where
+    /// `own_blocks` is agreed on. `sizes` are those of each one's name and value, `None` of what is settled.
+    pub(super) fn choose(
+        &self,
+        own_blocks: Conformance,
+        sizes: impl Iterator<Item = Option<(usize, usize)>>,
+    ) -> Vec<usize> {
+        let lists = self.conformance.contains(Conformance::MULTIPLE_REFERENCES);
+        let length_max = if lists { self.config.list_length_max.clamp(1, LIST_LENGTH_CEILING) } else { 1 };
+        let (in_blocks, max) = (self.conformance.contains(own_blocks), self.request_max(Some(own_blocks)));
+        let (mut names, mut values, mut asked) = (LIST_OVERHEAD, 0, Vec::new());
+        for (index, size) in sizes.enumerate() {
+            let Some((name, value)) = size else { continue };
+            names += name;
+            values += value;
+            let fits = names + values <= max || (in_blocks && names + DataBlock::OVERHEAD < max);
+            if asked.len() >= length_max || (!asked.is_empty() && !fits) {
+                break;
+            }
+            asked.push(index);
+        }
+        asked
+    }
 }
+
+/// The count of a list stays one octet, which the overheads rely on.
+pub(super) const LIST_LENGTH_CEILING: usize = 127;
+/// Octets in front of the names of a list of what is written or invoked, and the count of its values.
+pub(super) const LIST_OVERHEAD: usize = 5;
 
 /// What to do after an answer.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,20 +1,29 @@
 //! One request to write: how it becomes SETs, whole or in blocks, and what their answers say.
 
+use std::fmt;
+
 use crate::dlms::apdu::{
     ApduError, AttributeReference, DataAccessResult, DataBlock, InvokeId, SetRequest, SetResponse, tag, write_values,
 };
 use crate::dlms::conformance::Conformance;
 
-use super::blocks::Upload;
-use super::read::{LIST_LENGTH_CEILING, Selected};
-use super::task::{Step, Task, Terms, other_invocation};
+use super::blocks::{Upload, out_of_place};
+use super::read::Selected;
+use super::task::{LIST_OVERHEAD, Step, Task, Terms, other_invocation};
 use super::{ClientError, ClientEvent, RequestError, RequestId, Target};
 
 /// One attribute, or a part of it, and the encoded value that it is to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Assignment {
     pub target: Selected,
     pub value: Vec<u8>,
+}
+
+/// Without the value: it may be a password.
+impl fmt::Debug for Assignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Assignment").field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 impl Assignment {
@@ -43,10 +52,6 @@ struct Exchange {
 
 /// What lets long values go in blocks of SET.
 const BLOCKS: Option<Conformance> = Some(Conformance::BLOCK_TRANSFER_WITH_SET);
-/// Octets in front of the references of a list of up to 127, and the count of its values.
-const LIST_OVERHEAD: usize = 5;
-/// Octets in front of the block of a request that has nothing else.
-const BLOCK_OVERHEAD: usize = 3 + DataBlock::OVERHEAD;
 
 impl Write {
     pub(super) fn new(request: RequestId, wanted: Vec<Assignment>) -> Self {
@@ -74,26 +79,12 @@ impl Write {
         }
     }
 
-    /// Which attributes the next SET writes: of a list as many as fit, or as their names leave room for a block.
+    /// Which attributes the next SET writes.
     fn choose(&self, terms: &Terms<'_>) -> Vec<usize> {
-        let lists = terms.conformance.contains(Conformance::MULTIPLE_REFERENCES);
-        let length_max = if lists { terms.config.list_length_max.clamp(1, LIST_LENGTH_CEILING) } else { 1 };
-        let in_blocks = terms.conformance.contains(Conformance::BLOCK_TRANSFER_WITH_SET);
-        let (mut names, mut values, mut asked) = (LIST_OVERHEAD, 0, Vec::new());
-        for (index, (wanted, result)) in self.wanted.iter().zip(&self.results).enumerate() {
-            if result.is_some() {
-                continue;
-            }
-            names += wanted.reference().encoded_len();
-            values += wanted.value.len();
-            let fits = names + values <= terms.request_max(BLOCKS)
-                || (in_blocks && names + DataBlock::OVERHEAD < terms.request_max(BLOCKS));
-            if asked.len() >= length_max || (!asked.is_empty() && !fits) {
-                break;
-            }
-            asked.push(index);
-        }
-        asked
+        let size = |wanted: &Assignment| (wanted.reference().encoded_len(), wanted.value.len());
+        let wanted = self.wanted.iter().zip(&self.results);
+        let sizes = wanted.map(|(wanted, result)| result.is_none().then(|| size(wanted)));
+        terms.choose(Conformance::BLOCK_TRANSFER_WITH_SET, sizes)
     }
 
     fn answered(
@@ -102,18 +93,14 @@ impl Write {
         response: SetResponse,
         terms: &Terms<'_>,
     ) -> Result<Step, ClientError> {
-        let malformed = ClientError::Malformed(ApduError::Malformed { what: "block transfer", offset: 1 });
         let results = match response {
             SetResponse::Block { number, .. } => {
                 let target = self.target(exchange);
-                let upload = exchange.upload.as_mut().ok_or(malformed.clone())?;
-                if let Some(step) = upload.check(number, target)? {
-                    return Ok(step);
-                }
-                if upload.is_done() {
-                    return Err(malformed);
-                }
-                let block = upload.next(terms.request_max(BLOCKS).saturating_sub(BLOCK_OVERHEAD));
+                let upload = exchange.upload.as_mut().ok_or(out_of_place())?;
+                let block = match upload.after(number, target, terms.request_max(BLOCKS))? {
+                    Ok(block) => block,
+                    Err(step) => return Ok(step),
+                };
                 return Ok(Step::Send(SetRequest::Block { invoke: exchange.invoke, block }.encode()));
             }
             SetResponse::Normal { result, .. } | SetResponse::LastBlock { result, .. } => match result {
@@ -127,7 +114,7 @@ impl Write {
         };
         // Nobody can have understood the half of a value.
         if exchange.upload.as_ref().is_some_and(|upload| !upload.is_done()) {
-            return Err(malformed);
+            return Err(out_of_place());
         }
         if results.len() != exchange.asked.len() {
             let count = ApduError::Count { expected: exchange.asked.len(), found: results.len() };

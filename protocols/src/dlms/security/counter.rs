@@ -78,30 +78,42 @@ impl KeySet {
 ///
 /// To be kept across sessions, or what was recorded of one can be replayed into the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReceivedCounters(Vec<(KeySet, SystemTitle, u32)>);
+pub struct ReceivedCounters {
+    greatest: Vec<(KeySet, SystemTitle, u32)>,
+    /// How many of them the owner knew before.
+    known: usize,
+}
 
 impl ReceivedCounters {
-    /// A meter has a handful of clients. Only who has the key is remembered.
+    /// A meter has a handful of clients. Only who has the key is remembered; whom the owner knew does not count.
     pub const PEERS_MAX: usize = 64;
 
+    /// What was kept from before, one for each key set and title.
+    pub fn known(counters: impl IntoIterator<Item = (KeySet, SystemTitle, u32)>) -> Self {
+        let greatest: Vec<_> = counters.into_iter().collect();
+        let known = greatest.len();
+        Self { greatest, known }
+    }
+
     pub fn greatest(&self, keys: KeySet, peer: SystemTitle) -> Option<u32> {
-        self.0.iter().find(|(set, title, _)| (*set, *title) == (keys, peer)).map(|(.., counter)| *counter)
+        self.iter().find(|(set, title, _)| (*set, *title) == (keys, peer)).map(|(.., counter)| counter)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (KeySet, SystemTitle, u32)> + '_ {
-        self.0.iter().copied()
+        self.greatest.iter().copied()
     }
 
     /// From now on only greater ones are accepted.
     pub fn remember(&mut self, keys: KeySet, peer: SystemTitle, counter: u32) -> Result<(), ProtectionError> {
-        if let Some((.., greatest)) = self.0.iter_mut().find(|(set, title, _)| (*set, *title) == (keys, peer)) {
+        let of_peer = self.greatest.iter_mut().find(|(set, title, _)| (*set, *title) == (keys, peer));
+        if let Some((.., greatest)) = of_peer {
             *greatest = counter.max(*greatest);
             return Ok(());
         }
-        if self.0.len() >= Self::PEERS_MAX {
+        if self.greatest.len() >= self.known + Self::PEERS_MAX {
             return Err(ProtectionError::TooManyPeers { limit: Self::PEERS_MAX });
         }
-        self.0.push((keys, peer, counter));
+        self.greatest.push((keys, peer, counter));
         Ok(())
     }
 

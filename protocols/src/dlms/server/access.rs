@@ -21,11 +21,14 @@ impl<P: Protection> ServerSession<P> {
         let not_allowed = |service| (ExceptionState::ServiceNotAllowed, service);
         let request = AccessRequest::decode(apdu).map_err(|_| not_allowed(ExceptionService::OtherReason))?;
         self.end_transfers();
-        let (mut bytes, mut values, mut results) = (0, Vec::new(), Vec::new());
+        let (mut bytes, mut values, mut results) = (0, Vec::new(), Vec::<AccessResult>::new());
+        let breaks_on_error = request.invoke.breaks_on_error();
         for (specification, &data) in request.specifications.iter().zip(&request.data) {
-            let is_full = bytes > ANSWER_BYTES_MAX;
+            let is_over = breaks_on_error && results.last().is_some_and(|result| !result.is_success());
+            let is_full = is_over || bytes > ANSWER_BYTES_MAX;
             let (value, result) = match specification {
                 AccessSpecification::Get(_) if is_full => (None, AccessResult::Get(DataAccessResult::OtherReason)),
+                AccessSpecification::Set(_) if is_over => (None, AccessResult::Set(DataAccessResult::OtherReason)),
                 AccessSpecification::Get(reference) => match self.read(association, reference, objects) {
                     Ok(value) => (Some(value), AccessResult::Get(DataAccessResult::Success)),
                     Err(refused) => (None, AccessResult::Get(refused)),

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::config::HighLevelClient;
-use super::{Association, ClientRole, Exception, ServerEvent, ServerSession, UNLIMITED_PDU_SIZE};
+use super::{Association, ClientRole, Exception, ServerEvent, ServerSession};
 use crate::dlms::acse::{
     ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Diagnostic, Mechanism, Release,
     Secret,
@@ -11,7 +11,7 @@ use crate::dlms::acse::{
 use crate::dlms::apdu::{
     ActionOutcome, ActionRequest, ActionResponse, ActionResult, ConfirmedServiceError, CosemMethod, DLMS_VERSION,
     ExceptionResponse, ExceptionService, ExceptionState, GetResponse, InitiateRequest, InitiateResponse,
-    VAA_NAME_LOGICAL_NAME,
+    UNLIMITED_PDU_SIZE, VAA_NAME_LOGICAL_NAME,
 };
 use crate::dlms::conformance::{Conformance, ConformanceForm};
 use crate::dlms::data::Data;

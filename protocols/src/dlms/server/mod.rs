@@ -86,8 +86,6 @@ pub enum ServerEvent {
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Octets of one request in blocks: an image comes in blocks of its own, everything else is far shorter.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
-/// The longest answer to a client that sets no limit: what the length field of the wrapper can say.
-const UNLIMITED_PDU_SIZE: usize = 65_535;
 
 #[derive(Debug, Clone, Copy)]
 struct Association {
@@ -147,7 +145,7 @@ impl ServerSession {
 impl<P: Protection> ServerSession<P> {
     pub fn with_protection(config: ServerConfig, protection: P) -> Self {
         Self {
-            blocks: BlockTransfer::new(config.block_window, REQUEST_BYTES_MAX),
+            blocks: BlockTransfer::new([config.block_window; 2], REQUEST_BYTES_MAX),
             more: VecDeque::new(),
             config,
             protection,
@@ -187,7 +185,8 @@ impl<P: Protection> ServerSession<P> {
         self.pending = None;
         self.is_ending = false;
         self.end_transfers();
-        self.blocks.end();
+        // With it what the client has said of its window.
+        self.blocks = BlockTransfer::new([self.config.block_window; 2], REQUEST_BYTES_MAX);
         self.protection.end();
     }
 
@@ -202,10 +201,9 @@ impl<P: Protection> ServerSession<P> {
     }
 
     /// What an APDU that nobody asked for becomes on its way to the client: a notification of [`super::notification`]. `None` without
-    /// an association.
+    /// an association, or where the client takes no APDU of this length.
     pub fn notify(&mut self, apdu: Vec<u8>) -> Option<Vec<u8>> {
-        self.served()?;
-        Some(self.protected(apdu))
+        (apdu.len() <= self.served()?.pdu_size).then(|| self.protected(apdu))
     }
 
     /// What else is to leave after the last answer, in this order.

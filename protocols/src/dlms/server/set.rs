@@ -31,6 +31,7 @@ impl<P: Protection> ServerSession<P> {
             }
             SetRequest::WithList { invoke, references, values } => {
                 association.has_lists()?;
+                has_room(association, references.len(), SET_LIST_OVERHEAD)?;
                 let items = references.iter().zip(values);
                 let results = items.map(|(reference, value)| write(association, reference, value, objects)).collect();
                 Ok(SetResponse::WithList { invoke, results }.encode())
@@ -40,6 +41,7 @@ impl<P: Protection> ServerSession<P> {
             }
             SetRequest::ListAndFirstBlock { invoke, references, block } => {
                 association.has_lists()?;
+                has_room(association, references.len(), SET_LAST_LIST_BLOCK_OVERHEAD)?;
                 self.receive_set(association, invoke, &references, true, block, objects)
             }
             SetRequest::Block { invoke, block } => Ok(self.next_set_block(association, invoke, block, objects)),
@@ -98,6 +100,18 @@ impl<P: Protection> ServerSession<P> {
         }
         refused(results.next().unwrap_or(DataAccessResult::OtherReason))
     }
+}
+
+/// Octets of the answer to a list, and of that behind the last block of one, beside its results.
+const SET_LIST_OVERHEAD: usize = 4;
+const SET_LAST_LIST_BLOCK_OVERHEAD: usize = 8;
+
+/// Nothing is written whose results could not be told.
+fn has_room(association: Association, results: usize, overhead: usize) -> Result<(), Exception> {
+    if results + overhead <= association.answer_max(None) {
+        return Ok(());
+    }
+    Err((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong))
 }
 
 fn one(octets: &[u8]) -> Result<&[u8], ApduError> {
