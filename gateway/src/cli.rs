@@ -46,13 +46,13 @@ pub enum Command {
         options: ReadOptions,
     },
     /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls and asks as a client
-    /// without a password, and writes nothing to a meter. What it does stands on standard error. Exit code 1 when nothing is found.
+    /// without a password, and writes nothing to a meter; M-Bus is not asked. What it does stands on standard error. Exit code 1 when nothing is found.
     Probe {
         /// A serial port, like /dev/ttyUSB0, or HOST[:PORT] of a meter or of a serial device server.
         #[arg(value_name = "PORT|HOST[:PORT]")]
         target: String,
         /// Seconds after which it gives up, and says what it has not tried.
-        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
         budget: u64,
     },
     /// Lists the profiles of families of meters that sections may name, or prints one.

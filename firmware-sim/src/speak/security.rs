@@ -220,7 +220,7 @@ impl MeterSecurity {
     pub fn tamper(&self, wpdu: &mut Vec<u8>) {
         let Some((header, apdu)) = wpdu.split_first_chunk_mut::<HEADER_OCTETS>() else { return };
         let (Some(tag), mut ledger) = (apdu.first(), self.ledger()) else { return };
-        if !matches!(tag, 0xc8..=0xdd) {
+        if !matches!(tag, 0xc8..=0xd7 | 0xdb..=0xdd) {
             return;
         }
         if ledger.faults.strikes(Fault::WrongTag)

@@ -21,7 +21,8 @@ pub use input::read_input;
 
 use crate::config::metering::PushKeys;
 use crate::config::ports::dlms_key;
-use crate::push::seal::Seal;
+use crate::push::Refusal;
+use crate::push::seal::{Opened, Seal};
 
 /// What the octets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,15 +58,30 @@ pub struct DecodeSettings {
 }
 
 impl DecodeSettings {
-    /// How pushes are protected.
-    fn seal(&self) -> Seal {
+    /// Whether the keys go together, and with the protocol.
+    fn check(&self, protocol: DecodeProtocol) -> anyhow::Result<()> {
+        let Some(key) = &self.key else { return Ok(()) };
+        if matches!(protocol, DecodeProtocol::Sml | DecodeProtocol::Iec62056_21) {
+            anyhow::bail!("--key is for what is encrypted, and this protocol is not\nhint: leave it out");
+        }
+        if protocol == DecodeProtocol::Wmbus && key.bits() != 128 {
+            anyhow::bail!("the key of M-Bus has {} bits\nhint: 32 hexadecimal digits", key.bits());
+        }
+        if self.authentication_key.as_ref().is_some_and(|other| other.bits() != key.bits()) {
+            anyhow::bail!("--key and --auth-key are of different lengths\nhint: 32 hexadecimal digits each, or 64");
+        }
+        Ok(())
+    }
+
+    /// Takes the protection off one push. Each has a seal of its own: what was recorded may be there twice, and in any order.
+    fn open(&self, apdu: &[u8], authentication: Option<&Key>) -> Result<Opened, Refusal> {
         let keys = self.key.clone().map(|encryption| PushKeys {
             encryption,
-            accept_unauthenticated: self.authentication_key.is_none(),
-            authentication: self.authentication_key.clone(),
+            accept_unauthenticated: authentication.is_none(),
+            authentication: authentication.cloned(),
             sender: None,
         });
-        Seal::new(keys.as_ref())
+        Seal::new(keys.as_ref()).open(apdu)
     }
 
     /// Of a meter on M-Bus.
@@ -134,12 +150,13 @@ pub fn decode(
     settings: &DecodeSettings,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
+    settings.check(protocol)?;
     let said = match protocol {
         DecodeProtocol::P1 if settings.key.is_some() => lines::ciphered_p1(&octets, settings),
         DecodeProtocol::P1 => lines::p1(octets, settings),
         DecodeProtocol::Sml => lines::sml(&octets, settings),
         DecodeProtocol::Iec62056_21 => lines::iec62056_21(octets, settings),
-        DecodeProtocol::Dlms => push::Pushes::new(settings).notification(&octets, 0),
+        DecodeProtocol::Dlms => push::notification(&octets, 0, settings),
         DecodeProtocol::Hdlc => push::frames(&octets, settings),
         DecodeProtocol::Mbus => mbus::frames(&octets, settings),
         DecodeProtocol::Wmbus => mbus::wireless(&octets, settings),

@@ -138,13 +138,18 @@ async fn open(
     if !options.trace {
         return Ok(link);
     }
-    let framing = match meter.addressing {
+    let framing = framing(&meter.addressing);
+    Ok(Box::new(TraceLink::new(link, framing, clock.clone(), Box::new(std::io::stderr()))))
+}
+
+/// By which a trace finds what it must not show.
+const fn framing(addressing: &Addressing) -> Framing {
+    match addressing {
         Addressing::Wrapper { .. } => Framing::Wrapper,
         Addressing::Hdlc { .. } => Framing::Hdlc,
         Addressing::Iec62056_21(_) => Framing::Iec62056_21,
         Addressing::Mbus(_) => Framing::Mbus,
-    };
-    Ok(Box::new(TraceLink::new(link, framing, clock.clone(), Box::new(std::io::stderr()))))
+    }
 }
 
 /// The outbox that knows which invocation counters are used, and the lock on it.

@@ -226,9 +226,11 @@ impl Outbox {
     ) -> Result<(Self, OpenReport), OpenError> {
         super::salvage::put_into_place(path).map_err(OpenError::SetAside)?;
         let connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
-        judge(&connection, &settings.gateway)?;
-        connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
-        connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        if judge(&connection, &settings.gateway)? == 0 {
+            // Of a file with tables the second writes a page each time, and a full disk has none.
+            connection.pragma_update(None, "page_size", PAGE_BYTES as i64)?;
+            connection.pragma_update(None, "auto_vacuum", "incremental")?;
+        }
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;

@@ -40,41 +40,50 @@ impl Probe<'_> {
         let rate = rate.unwrap_or(RATES[0]);
         let mut link = self.open(rate).await?;
         let patience = self.times.frame + Duration::from_micros(11_000_000 / u64::from(rate.baud)) * FRAME_OCTETS;
+        let mut refused = None;
         for client in CLIENTS {
             let client = ClientAddress::new(client).expect("the clients fit an octet");
             for server in SERVERS {
                 let server = server.expect("the servers fit their forms");
                 let found = self.connect(&mut *link, client, server, patience).await;
-                if let Some(address) = found {
+                let Some((address, is_let_in)) = found else { continue };
+                let section = section(self, rate, client, address);
+                if is_let_in {
                     drop(link);
-                    let section = section(self, rate, client, address);
                     return Ok(Some(self.introduced(section, rate).await?));
                 }
+                // Another client may be let in.
+                refused.get_or_insert(section);
+                break;
             }
         }
-        Ok(None)
+        drop(link);
+        match refused {
+            Some(section) => Ok(Some(self.introduced(section, rate).await?)),
+            None => Ok(None),
+        }
     }
 
-    /// The address under which a meter answers an SNRM; it is told to forget it at once.
+    /// The address under which a meter answers an SNRM, and whether it lets the client in; it is told to forget it at once.
     async fn connect(
         &self,
         link: &mut dyn ByteLink,
         client: ClientAddress,
         server: HdlcAddress,
         patience: Duration,
-    ) -> Option<HdlcAddress> {
+    ) -> Option<(HdlcAddress, bool)> {
         let until = self.until(patience);
         link.clear_input().ok()?;
         link.send(&command(client, server, Control::Snrm)).await.ok()?;
         let (mut heard, mut octets) = (Vec::new(), [0; 256]);
         while let Ok(Ok(count)) = tokio::time::timeout_at(until, link.receive(&mut octets)).await {
             heard.extend_from_slice(&octets[..count]);
-            if let Some(address) = answers(&heard, client) {
+            if let Some((address, is_let_in)) = answers(&heard, client) {
                 // A meter that does not hear it drops the link after a while.
                 drop(link.send(&command(client, address, Control::Disc)).await);
                 let quiet = self.until(patience);
                 while tokio::time::timeout_at(quiet, link.receive(&mut octets)).await.is_ok_and(|more| more.is_ok()) {}
-                return Some(address);
+                return Some((address, is_let_in));
             }
         }
         None
@@ -89,16 +98,20 @@ fn command(client: ClientAddress, server: HdlcAddress, control: Control) -> Vec<
     octets
 }
 
-/// Who answers this client: an echo of the question is addressed to the server.
-fn answers(mut heard: &[u8], client: ClientAddress) -> Option<HdlcAddress> {
+/// Who answers this client, and whether by UA: an echo of the question is addressed to the server.
+fn answers(mut heard: &[u8], client: ClientAddress) -> Option<(HdlcAddress, bool)> {
     loop {
         match scan(heard) {
             Scan::NeedMore => return None,
             Scan::Garbage { skip, .. } => heard = &heard[skip..],
             Scan::Frame { frame, used } => {
-                let is_answer = matches!(frame.control(), Some(Control::Ua | Control::Dm | Control::Frmr));
-                if is_answer && frame.destination.client() == Some(client) {
-                    return Some(frame.source);
+                let is_let_in = match frame.control() {
+                    Some(Control::Ua) => Some(true),
+                    Some(Control::Dm | Control::Frmr) => Some(false),
+                    _ => None,
+                };
+                if let Some(is_let_in) = is_let_in.filter(|_| frame.destination.client() == Some(client)) {
+                    return Some((frame.source, is_let_in));
                 }
                 heard = &heard[used..];
             }

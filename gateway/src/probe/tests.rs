@@ -137,6 +137,9 @@ async fn a_meter_that_wants_a_password_is_found_and_sent_none() {
     let heard = heard.lock().unwrap().clone();
     let aarqs: Vec<_> = heard.windows(2).filter(|pair| pair[0] == 0x60).collect();
     assert!(!aarqs.is_empty() && !heard.contains(&0xac), "{heard:02x?}");
+    for client in [16, 1, 32] {
+        assert!(heard.windows(6).any(|header| header == [0, 1, 0, client, 0, 1]), "client {client} was not tried");
+    }
     accepting.abort();
 }
 

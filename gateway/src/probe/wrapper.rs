@@ -15,6 +15,7 @@ const NONE: Rate = Rate::new(9_600, 8, Parity::None);
 
 impl Probe<'_> {
     pub(super) async fn wrapper(&mut self) -> Result<Option<Section>, ProbeError> {
+        let mut refused = None;
         for client in CLIENTS {
             let section =
                 Section::meter(self.target, NONE, "dlms-wrapper").with("client", i64::from(client)).with("server", 1);
@@ -25,11 +26,16 @@ impl Probe<'_> {
             talk.hang_up().await;
             drop(link);
             match associated {
-                Err(error) if !error.is_refusal() => {}
-                _ => return Ok(Some(self.introduced(section, NONE).await?)),
+                Ok(()) => return Ok(Some(self.introduced(section, NONE).await?)),
+                // Another client may be let in.
+                Err(error) if error.is_refusal() => drop(refused.get_or_insert(section)),
+                Err(_) => {}
             }
         }
-        Ok(None)
+        match refused {
+            Some(section) => Ok(Some(self.introduced(section, NONE).await?)),
+            None => Ok(None),
+        }
     }
 
     /// The section with what its meter says of itself, or why it says nothing.

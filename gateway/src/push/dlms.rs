@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use protocols::dlms::notification::decode_data_notification;
+use protocols::dlms::security::SystemTitle;
 use protocols::hdlc::UiReassembler;
 use protocols::hdlc::frame::{FrameError, Scan, scan};
 use protocols::mbus::{self, Quirks, Reassembler, Scanner};
@@ -62,6 +63,8 @@ impl Hearing for DlmsHearing {
     }
 
     fn clear(&mut self) {
+        // Another meter may be there now.
+        self.notifications.named = None;
         match &mut self.frames {
             Frames::Hdlc { buffer, reassembler } => {
                 buffer.clear();
@@ -115,6 +118,7 @@ impl Frames {
             Self::Mbus { scanner, reassembler } => {
                 if is_late {
                     scanner.clear();
+                    reassembler.clear();
                 }
                 scanner.feed(octets);
                 while let Some(next) = scanner.next_frame() {
@@ -164,8 +168,8 @@ pub(super) struct Notifications {
     seal: Seal,
     rules: Rules,
     expected: Option<MeterId>,
-    /// Who has named himself last: short lists name nobody.
-    named: Option<MeterId>,
+    /// Who has named himself last, and his system title: short lists name nobody.
+    named: Option<(Option<SystemTitle>, MeterId)>,
 }
 
 impl Notifications {
@@ -191,11 +195,14 @@ impl Notifications {
         if said.readings.is_empty() && said.texts.is_empty() {
             return refused(Trouble::Empty, "the push names no value by its code".to_owned());
         }
-        self.named = said.meter.clone().or_else(|| self.named.take());
+        if let Some(meter) = said.meter.clone() {
+            self.named = Some((opened.sender, meter));
+        }
+        let named = self.named.as_ref().filter(|(sender, _)| *sender == opened.sender).map(|(_, meter)| meter.clone());
         // Whoever has the keys is the meter that its title says, where nothing else does.
         let titled =
             opened.sender.and_then(|title| MeterId::new(&title.0.map(|octet| format!("{octet:02X}")).concat()).ok());
-        match self.named.clone().or_else(|| self.expected.clone()).or(titled) {
+        match named.or_else(|| self.expected.clone()).or(titled) {
             Some(meter) => Found::Telegram(telegram(said, meter, received_at)),
             None => refused(Trouble::NoIdentity, "the push names no meter".to_owned()),
         }

@@ -24,7 +24,11 @@ impl<'l> Bus<'l> {
         self.master.read(self.wire.now(), settings.target)?;
         let mut answered = None;
         loop {
-            self.wire.check_time()?;
+            match self.wire.check_time() {
+                // It is told already: only the farewell is missing.
+                Err(_) if answered.is_some() => break,
+                in_time => in_time?,
+            }
             match self.master.poll() {
                 Output::Send(octets) => self.wire.send(&octets).await?,
                 Output::Event(MasterEvent::Answered(answer)) => answered = Some(Ok(answer)),

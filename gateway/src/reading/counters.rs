@@ -97,7 +97,12 @@ pub async fn conclude<T>(
     outcome: Result<T, SessionError>,
 ) -> Result<T, SessionError> {
     let outcome = outcome.map_err(|error| match (error, talk.not_accepted.take()) {
-        (SessionError::Talk(then), Some(why)) => SessionError::NotAccepted { why, then },
+        // What else is known says more.
+        (SessionError::Talk(then), Some(why))
+            if !then.is_wrong_password() && !matches!(then, TalkError::Counters(_)) =>
+        {
+            SessionError::NotAccepted { why, then }
+        }
         (error, _) => error,
     });
     let is_of_protection = outcome.as_ref().is_err_and(|error| error.protection_error().is_some());
@@ -173,17 +178,14 @@ impl Counters<'_> {
 
     /// What the outbox knows of those whom a meter's key is known to.
     async fn received(self, cipher: &CipherSettings) -> Result<ReceivedCounters, SessionError> {
-        let mut received = ReceivedCounters::default();
         let (ours, peer) = (cipher.config.title, cipher.config.peer);
-        let Some(key) = cipher.config.keys.unicast.as_ref().map(Key::fingerprint) else { return Ok(received) };
+        let Some(key) = cipher.config.keys.unicast.as_ref().map(Key::fingerprint) else {
+            return Ok(ReceivedCounters::default());
+        };
         let known = within_store_timeout(self.outbox.run(0, move |outbox| outbox.counters(key))).await?;
-        for (title, next) in known.into_iter().filter(|(title, next)| *title != ours && *next > 0) {
-            if peer.is_none_or(|peer| peer == title) {
-                let remembered = received.remember(KeySet::GlobalUnicast, title, next - 1);
-                remembered.map_err(|error| TalkError::Secured(ClientError::Protection(error)))?;
-            }
-        }
-        Ok(received)
+        let of_meters = known.into_iter().filter(|(title, next)| *title != ours && *next > 0);
+        let of_peer = of_meters.filter(|(title, _)| peer.is_none_or(|peer| peer == *title));
+        Ok(ReceivedCounters::known(of_peer.map(|(title, next)| (KeySet::GlobalUnicast, title, next - 1))))
     }
 
     /// Where a range begins at the earliest, whatever the outbox says.

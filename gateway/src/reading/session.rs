@@ -241,6 +241,8 @@ impl<T> Session<'_, T> {
         let epoch = self.parts.outbox.cursors_epoch();
         if std::mem::replace(&mut self.memory.cursors_epoch, epoch) != epoch {
             self.memory.profiles.iter_mut().for_each(|profile| profile.cursor = OnDisk::Unknown);
+            // What read-outs have told may be among what is gone.
+            self.memory.read_out = None;
         }
         let is_unknown = |place: usize| matches!(self.memory.profiles[place].cursor, OnDisk::Unknown);
         let unknown: Vec<(usize, String)> = self

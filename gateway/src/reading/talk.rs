@@ -319,7 +319,10 @@ impl<'l> Talk<'l> {
                     self.protection_errors += 1;
                     self.not_accepted = Some(error);
                 }
-                ClientOutput::Event(event) => return Ok(event),
+                ClientOutput::Event(event) => {
+                    self.not_accepted = None;
+                    return Ok(event);
+                }
                 ClientOutput::WaitUntil(at) => {
                     if let Some(failure) = self.failure.take() {
                         let is_secured = self.session.protection().is_some();

@@ -1,5 +1,6 @@
 //! P1, SML and IEC 62056-21.
 
+use protocols::dlms::security::Key;
 use protocols::iec62056_21::{self, DataBlock, PushScan, scan_push};
 use protocols::metering::Quality;
 use protocols::{p1, sml};
@@ -49,10 +50,12 @@ fn p1_said(telegram: &p1::Telegram<'_>, offset: usize, quality: Quality, setting
 
 /// Without a key of authentication, that of Luxembourg is tried first.
 pub(super) fn ciphered_p1(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
-    let luxembourg = p1::AUTHENTICATION_KEY.into();
-    let public = DecodeSettings { authentication_key: Some(luxembourg), ..settings.clone() };
-    let mut seals = if settings.authentication_key.is_some() { vec![] } else { vec![public.seal()] };
-    seals.push(settings.seal());
+    let luxembourg = Key::from(p1::AUTHENTICATION_KEY);
+    let is_likely = settings.authentication_key.is_none() && settings.key.as_ref().is_some_and(|key| key.bits() == 128);
+    let open = |apdu: &[u8]| match settings.open(apdu, Some(&luxembourg).filter(|_| is_likely)) {
+        Err(_) => settings.open(apdu, settings.authentication_key.as_ref()),
+        opened => opened,
+    };
     let (mut said, mut offset, mut identification) = (Vec::new(), 0, p1::Identification::default());
     loop {
         match p1::scan_ciphered(&octets[offset..]) {
@@ -65,25 +68,21 @@ pub(super) fn ciphered_p1(octets: &[u8], settings: &DecodeSettings) -> Vec<Said>
                 identification.take(&octets[offset..offset + skip]);
                 offset += skip;
             }
-            p1::CipheredScan::Block { apdu } => {
-                let opened = seals.iter_mut().map(|seal| seal.open(apdu)).reduce(Result::or);
-                match opened {
-                    Some(Ok(opened)) => {
-                        let content = identification.join(opened.apdu);
-                        match p1::Telegram::parse(&content) {
-                            Ok(telegram) => said.extend(p1_said(&telegram, offset, opened.quality, settings)),
-                            Err(error) => said.push(Said::error(&error, offset)),
-                        }
-                        identification.clear();
-                        offset += apdu.len();
+            p1::CipheredScan::Block { apdu } => match open(apdu) {
+                Ok(opened) => {
+                    let content = identification.join(opened.apdu);
+                    match p1::Telegram::parse(&content) {
+                        Ok(telegram) => said.extend(p1_said(&telegram, offset, opened.quality, settings)),
+                        Err(error) => said.push(Said::error(&error, offset)),
                     }
-                    Some(Err(refusal)) => {
-                        said.push(Said::error(&refusal.text, offset));
-                        offset += 1;
-                    }
-                    None => return said,
+                    identification.clear();
+                    offset += apdu.len();
                 }
-            }
+                Err(refusal) => {
+                    said.push(Said::error(&refusal.text, offset));
+                    offset += 1;
+                }
+            },
         }
     }
 }

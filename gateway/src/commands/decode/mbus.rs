@@ -5,13 +5,13 @@ use protocols::mbus::{
     WirelessFrame, control, scan,
 };
 
-use super::push::Pushes;
+use super::push::notification;
 use super::{DecodeSettings, Said};
 
 /// The telegrams of slaves, those that belong together as one answer, and what they push by DLMS.
 pub(super) fn frames(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
     let key = settings.mbus_key();
-    let (mut pushes, mut reassembler) = (Pushes::new(settings), Reassembler::default());
+    let mut reassembler = Reassembler::default();
     let (mut said, mut offset, mut begun, mut answer) = (Vec::new(), 0, None, Vec::new());
     loop {
         match scan(&octets[offset..], Quirks::default()) {
@@ -27,7 +27,7 @@ pub(super) fn frames(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
                 let from = *begun.get_or_insert(offset);
                 match reassembler.take(frame) {
                     Ok(Some(whole)) => {
-                        said.extend(pushes.notification(&whole.apdu, from));
+                        said.extend(notification(&whole.apdu, from, settings));
                         begun = None;
                     }
                     Ok(None) => {}
@@ -76,7 +76,8 @@ fn answered(
     let mut said = if is_other { readings(answer, settings) } else { Vec::new() };
     answer.push((offset, telegram));
     let only = std::slice::from_ref(&answer[answer.len() - 1].1);
-    let follows = Readout::decode(only, &Settings::default(), settings.received_at);
+    let named = Settings { alias: settings.meter.clone(), ..Settings::default() };
+    let follows = Readout::decode(only, &named, settings.received_at);
     if !follows.is_ok_and(|readout| readout.more_records_follow) {
         said.extend(readings(answer, settings));
     }

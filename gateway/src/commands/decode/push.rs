@@ -8,13 +8,12 @@ use protocols::hdlc::frame::{Scan, scan};
 
 use super::{DecodeSettings, Said};
 use crate::push::notification::{Rules, read};
-use crate::push::seal::Seal;
 
 /// Of any push that was seen; a list of a hundred values stays below 4 KiB.
 const APDU_OCTETS_MAX: usize = 64 * 1024;
+
 /// The notifications in a stream of frames.
 pub(super) fn frames(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
-    let mut pushes = Pushes::new(settings);
     let mut reassembler = UiReassembler::new(APDU_OCTETS_MAX, Duration::ZERO);
     let (mut said, mut offset, mut begin) = (Vec::new(), 0, None);
     loop {
@@ -28,7 +27,7 @@ pub(super) fn frames(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
                 let from = *begin.get_or_insert(offset);
                 let is_last = !frame.segmented;
                 match reassembler.accept(Duration::ZERO, &frame) {
-                    Some(apdu) => said.extend(pushes.notification(&apdu, from)),
+                    Some(apdu) => said.extend(notification(&apdu, from, settings)),
                     None if is_last => said.push(Said::error(&"a frame without a whole push", from)),
                     None => {}
                 }
@@ -48,37 +47,27 @@ pub(super) fn frames(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
     said
 }
 
-/// Takes APDUs one after the other.
-pub(super) struct Pushes<'s> {
-    settings: &'s DecodeSettings,
-    seal: Seal,
-}
-
-impl<'s> Pushes<'s> {
-    pub(super) fn new(settings: &'s DecodeSettings) -> Self {
-        Self { settings, seal: settings.seal() }
+/// One APDU, which begins at this offset of the input.
+pub(super) fn notification(apdu: &[u8], offset: usize, settings: &DecodeSettings) -> Vec<Said> {
+    let opened = match settings.open(apdu, settings.authentication_key.as_ref()) {
+        Ok(opened) => opened,
+        Err(refusal) => return vec![Said::error(&refusal.text, offset)],
+    };
+    let notification = match decode_data_notification(&opened.apdu) {
+        Ok(notification) => notification,
+        Err(error) => return vec![Said::error(&error, offset)],
+    };
+    let read = read(&notification, &Rules::default(), settings.received_at, opened.quality);
+    let meter = read.meter.or_else(|| settings.meter.clone());
+    let mut said: Vec<Said> = read.readings.iter().map(|reading| Said::of(meter.as_ref(), reading)).collect();
+    if said.is_empty() {
+        said.push(Said::error(&"the push names no value by its OBIS code", offset));
     }
-
-    /// One APDU, which begins at this offset of the input.
-    pub(super) fn notification(&mut self, apdu: &[u8], offset: usize) -> Vec<Said> {
-        let opened = match self.seal.open(apdu) {
-            Ok(opened) => opened,
-            Err(refusal) => return vec![Said::error(&refusal.text, offset)],
-        };
-        let notification = match decode_data_notification(&opened.apdu) {
-            Ok(notification) => notification,
-            Err(error) => return vec![Said::error(&error, offset)],
-        };
-        let read = read(&notification, &Rules::default(), self.settings.received_at, opened.quality);
-        let meter = read.meter.or_else(|| self.settings.meter.clone());
-        let mut said: Vec<Said> = read.readings.iter().map(|reading| Said::of(meter.as_ref(), reading)).collect();
-        if said.is_empty() {
-            said.push(Said::error(&"the push names no value by its OBIS code", offset));
-        }
-        if !notification.surplus.is_empty() {
-            let error = format!("{} octets after the body", notification.surplus.len());
-            said.push(Said::error(&error, offset + apdu.len().saturating_sub(notification.surplus.len())));
-        }
-        said
+    if !notification.surplus.is_empty() {
+        let error = format!("{} octets after the body", notification.surplus.len());
+        // Of what was encrypted the whole has a place in the input, and no part of it.
+        let from = if opened.sender.is_some() { apdu.len() } else { notification.surplus.len() };
+        said.push(Said::error(&error, offset + apdu.len().saturating_sub(from)));
     }
+    said
 }

@@ -146,7 +146,7 @@ const CLASSES: &[(u16, &str, &[&str])] = &[
 ];
 
 /// Attributes that hold passwords or keys: never asked for.
-const SECRETS: [(u16, i8); 7] = [(15, 7), (19, 7), (19, 8), (19, 9), (44, 5), (46, 4), (115, 5)];
+const SECRETS: [(u16, i8); 8] = [(15, 7), (19, 7), (19, 8), (19, 9), (44, 5), (45, 3), (46, 4), (115, 2)];
 
 pub(super) fn class_name(class_id: u16) -> Option<&'static str> {
     CLASSES.iter().find(|(class, ..)| *class == class_id).map(|(_, name, _)| *name)

@@ -121,6 +121,23 @@ async fn a_load_profile_is_shown_between_two_instants() {
     assert!(error.contains("\"yesterday\" is no instant"), "{error}");
 }
 
+/// In another framing secrets would not be found.
+#[test]
+fn a_trace_knows_what_a_meter_speaks() {
+    for (settings, expected) in [
+        ("protocol = \"dlms-wrapper\"", Framing::Wrapper),
+        ("protocol = \"dlms-hdlc\"", Framing::Hdlc),
+        ("protocol = \"iec62056-21\"", Framing::Iec62056_21),
+        ("protocol = \"mbus\"\naddress = \"5\"", Framing::Mbus),
+    ] {
+        let text = format!(
+            "[gateway]\nid = \"gw\"\n[[line]]\nname = \"l\"\ntcp = \"a:1\"\n[[meter]]\nname = \"m\"\nline = \"l\"\n{settings}\n"
+        );
+        let checked = Config::parse(&text, Path::new("gateway.toml")).and_then(Config::check).unwrap();
+        assert_eq!(framing(&checked.lines[0].meters[0].addressing), expected);
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_read_is_told_with_a_hint() {
     let mut out = Vec::new();

@@ -29,6 +29,8 @@ pub(super) fn json(data: &Data<'_>) -> serde_json::Value {
         Data::Float32(float) => Value::String(float.to_string()),
         Data::Float64(float) => Value::String(float.to_string()),
         Data::Enum(number) => Value::from(*number),
+        Data::Long64Unsigned(number) => Value::from(*number),
+        Data::Utf8String(text) => Value::String(String::from_utf8_lossy(text).into_owned()),
         Data::Array(elements) | Data::Structure(elements) | Data::CompactArray(elements) => {
             Value::Array(elements.iter().map(|element| json(&element)).collect())
         }
@@ -77,10 +79,11 @@ mod tests {
     #[test]
     fn values_are_shown_exactly() {
         for (value, expected) in [
-            (DataValue::Long64Unsigned(u64::MAX), "Long64Unsigned(18446744073709551615)"),
+            (DataValue::Long64Unsigned(u64::MAX), "18446744073709551615"),
             (DataValue::Long64(i64::MIN), "-9223372036854775808"),
             (DataValue::Float32(0.1), "0.1"),
             (DataValue::OctetString(b"KFM17".to_vec()), "KFM17"),
+            (DataValue::Utf8String("Zähler".into()), "Zähler"),
             (DataValue::OctetString(vec![1, 0, 99, 1, 0, 255]), "1-0:99.1.0"),
             (DataValue::OctetString(vec![0, 0xff]), "00ff"),
             (

@@ -214,7 +214,7 @@ fn check_status(at: &str, section: &mut MeterSection) -> Result<Option<Arc<Statu
     if section.status_bits.is_empty() && section.status_columns.is_empty() {
         return Ok(None);
     }
-    if section.protocol == MeterProtocol::Iec62056_21 {
+    if !matches!(section.protocol, MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc) {
         return Err(value(at, "status_bits and status_columns are settings of DLMS", "remove them"));
     }
     let mut bits = StatusBits::AMR;

@@ -5,6 +5,8 @@ use std::ops::Range;
 /// Of IEC 62056-5-3 and its ACSE.
 const AARQ: u8 = 0x60;
 const AARE: u8 = 0x61;
+const RLRQ: u8 = 0x62;
+const RLRE: u8 = 0x63;
 const CALLING_AUTHENTICATION: u8 = 0xac;
 const RESPONDING_AUTHENTICATION: u8 = 0xaa;
 const USER_INFORMATION: u8 = 0xbe;
@@ -16,6 +18,8 @@ const SET_REQUEST: u8 = 0xc1;
 const ACTIONS: [u8; 2] = [0xc3, 0xc7];
 const ACCESS_REQUEST: u8 = 0xd9;
 const GENERAL_BLOCK_TRANSFER: u8 = 0xe0;
+/// A bit of the security control.
+const ENCRYPTED: u8 = 0x20;
 /// Of authenticated APDUs, at their end.
 const TAG_OCTETS: usize = 12;
 
@@ -51,14 +55,32 @@ const fn is_ciphered(tag: u8) -> bool {
     matches!(tag, 0x21..=0x38 | 0x41..=0x58 | 0xc8..=0xd7 | 0xdb..=0xdd | 0xdf)
 }
 
+/// Whether what is inside cannot be read, as the security control says; of one that is only authenticated all is hidden, since a proof
+/// or a key may be inside.
+fn is_encrypted(apdu: &[u8]) -> bool {
+    let behind_length = |at: usize| match apdu.get(at)? {
+        0..=0x7f => Some(at + 1),
+        longer => Some(at + 1 + usize::from(longer & 0x7f)),
+    };
+    let control = match apdu.first() {
+        // The system title stands in front.
+        Some(0xdb | 0xdc) => apdu.get(1).and_then(|title| behind_length(2 + usize::from(*title))),
+        // What else stands in front is of any length.
+        Some(0xdd | 0xdf) => None,
+        _ => behind_length(1),
+    };
+    control.and_then(|at| apdu.get(at)).is_some_and(|control| control & ENCRYPTED != 0)
+}
+
 /// Of an APDU that goes on in other frames, what is hidden of each of them.
 pub(super) fn hidden(apdu: &[u8], goes_on: bool) -> Hidden {
     match apdu {
-        [AARQ | AARE, ..] if !goes_on => Hidden::Places(of_association(apdu)),
-        [tag, ..] if is_ciphered(*tag) => Hidden::Tail,
+        [AARQ | AARE | RLRQ | RLRE, ..] if !goes_on => Hidden::Places(of_association(apdu)),
+        [tag, ..] if is_ciphered(*tag) && is_encrypted(apdu) => Hidden::Tail,
+        [tag, ..] if is_ciphered(*tag) => Hidden::From(1),
         [tag, ..] if ACTIONS.contains(tag) || SHORT_NAME_WRITES.contains(tag) => Hidden::From(1),
         [SHORT_NAME_READ, _, PARAMETERIZED_ACCESS, ..] => Hidden::From(2),
-        [AARQ | AARE | SET_REQUEST | ACCESS_REQUEST | GENERAL_BLOCK_TRANSFER, ..] => Hidden::From(1),
+        [AARQ | AARE | RLRQ | RLRE | SET_REQUEST | ACCESS_REQUEST | GENERAL_BLOCK_TRANSFER, ..] => Hidden::From(1),
         _ => Hidden::Nothing,
     }
     .in_each_frame(goes_on)

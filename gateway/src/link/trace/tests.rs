@@ -139,6 +139,10 @@ fn proofs_keys_and_tags_are_hidden() {
     for (apdu, secret) in [
         (action.encode(), &proof),
         (ciphered, &tag),
+        // Only authenticated: the proof can be read.
+        ([&[0xcb, 39, 0x10, 0, 0, 0, 1, 0xc3, 1][..], &proof, &tag, &[0, 0, 0]].concat(), &proof),
+        ([&[0xdb, 3, 1, 2, 3, 36, 0x10, 0, 0, 0, 1, 0xc3, 1][..], &proof, &tag].concat(), &proof),
+        ([&[0x63, 2 + initiate.len() as u8, 0xbe, initiate.len() as u8][..], &initiate].concat(), &tag),
         (aarq(&initiate), &tag),
         (aarq(&dedicated), &proof),
         ([&[0x05, 0x01, 0x04, 0xfa, 0x00, 0x01, 9, 17], &proof[..]].concat(), &proof),
