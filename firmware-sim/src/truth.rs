@@ -6,6 +6,7 @@
 //! | `value`, `unit`, `quality` | what the meter delivers: the exact decimal as text, the DLMS symbol, names joined by a bar |
 //! | `protocol` | by which it can be had |
 //! | `pushed_at` | for pushed readings: wall clock ms when the push had finished; absent for profile entries |
+//! | `stamped_by` | `reader`: the meter states no time with this value, so that whoever reads it stamps it, and `captured_at` is what the meter's clock showed; otherwise absent |
 //!
 //! A profile entry is written when it is complete, a pushed reading when its push has finished. Lines are handed to the
 //! system before anything else happens, so that a test can read them while the simulator runs.
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use protocols::metering::{MeterId, TelegramReading};
+use protocols::metering::{MeterId, StampedBy, TelegramReading};
 use serde::Serialize;
 use tracing::error;
 
@@ -36,7 +37,12 @@ pub struct TruthLine {
     pub protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pushed_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stamped_by: Option<&'static str>,
 }
+
+/// What [`TruthLine::stamped_by`] says of values without a time of the meter.
+pub const STAMPED_BY_READER: &str = "reader";
 
 impl TruthLine {
     pub fn captured(meter: &MeterId, protocol: &'static str, reading: &CapturedReading) -> Self {
@@ -52,6 +58,7 @@ impl TruthLine {
             quality: reading.quality.to_string(),
             protocol,
             pushed_at: None,
+            stamped_by: None,
         }
     }
 
@@ -68,6 +75,7 @@ impl TruthLine {
             quality: reading.quality.to_string(),
             protocol,
             pushed_at: None,
+            stamped_by: (reading.stamped_by == StampedBy::Gateway).then_some(STAMPED_BY_READER),
         }
     }
 }

@@ -22,7 +22,8 @@ pub fn truth_of(lines: &[TruthLine]) -> BTreeMap<Identity, Captured> {
             u64::from(line.nth),
         );
         let value = format!("{} {}", line.value, line.unit);
-        (identity, Captured { value, pushed_at: line.pushed_at, kept_by_a_broker: line.protocol == "cad" })
+        let (kept_by_a_broker, reader_stamps) = (line.protocol == "cad", line.stamped_by.is_some());
+        (identity, Captured { value, pushed_at: line.pushed_at, kept_by_a_broker, reader_stamps })
     };
     lines.iter().map(entry).collect()
 }
@@ -33,10 +34,8 @@ pub fn everything_is_in(
     truth: &BTreeMap<Identity, Captured>,
     deaf: &[Deaf],
 ) -> anyhow::Result<Comparison> {
-    let known = sink.iter().filter(|(identity, _)| truth.contains_key(*identity));
-    let known = known.map(|(identity, value)| (identity.clone(), value.clone())).collect();
-    let comparison = compare(truth, &known, deaf);
-    ensure!(comparison.is_clean(), "{name}: {comparison:?}");
+    let comparison = compare(truth, sink, deaf);
+    ensure!((comparison.lost, comparison.different) == (0, 0), "{name}: {comparison:?}");
     Ok(comparison)
 }
 
@@ -45,8 +44,8 @@ pub fn nothing_is_invented(
     (name, sink): &(&'static str, Sink),
     truth: &BTreeMap<Identity, Captured>,
 ) -> anyhow::Result<()> {
-    let invented = sink.keys().find(|identity| !truth.contains_key(*identity));
-    ensure!(invented.is_none(), "{name} holds {invented:?}, which nobody captured");
+    let Comparison { invented, examples, .. } = compare(truth, sink, &[]);
+    ensure!(invented == 0, "{name} holds {invented} that nobody captured: {examples:?}");
     Ok(())
 }
 

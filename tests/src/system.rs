@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use demo::meters::meter_toml;
+use demo::meters::{EACH, LOAD_PROFILE, each, meter_toml};
 use demo::sinks::{self, Sink};
 use demo::stage::{Binaries, Stage, http_body};
 use demo::verdict::{Captured, Comparison, Identity, compare, read_truth};
@@ -18,9 +18,6 @@ const STEP: Duration = Duration::from_millis(300);
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Whatever a test does: by then it is there, or something is wrong.
 pub const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(60);
-/// A profile of quarter-hours with a register and an interval, and no other profile: all that such a meter captures is read.
-const PROFILE: &str = "profile = { capture_period_s = 900, columns = [\"import-register\", \"import-interval\"], \
-                       daily_depth_entries = 0, monthly_depth_entries = 0 }\n";
 pub const READS: &str = "[[meter.read]]\nsource = \"profile\"\nprofile = \"1-0:99.1.0\"\nevery_s = 1\n\
                          kinds = { \"1-0:1.29.0\" = \"interval\" }\n";
 
@@ -57,10 +54,9 @@ impl Fleet {
         Self { endpoints: places.iter().map(|&place| self.endpoints[place].clone()).collect(), ..self.clone() }
     }
 
-    /// The gateway's sections for all of them.
+    /// The gateway's sections for all of them; the line `rs485` of those on HDLC is not among them.
     pub fn toml(&self) -> anyhow::Result<String> {
-        let sections = self.endpoints.iter().map(|endpoint| meter_toml(endpoint, &self.password, READS));
-        sections.collect::<Option<Vec<_>>>().map(|all| all.concat()).context("no endpoint")
+        self.endpoints.iter().map(|endpoint| meter_toml(endpoint, &self.password, READS)).collect()
     }
 }
 
@@ -112,7 +108,7 @@ fn start_over_tcp(
     std::fs::write(&password, "reader")?;
     let meters = format!(
         "[[meters]]\ncount = {count}\nfirst_number = {first_number}\nlisten = \"127.0.0.1:0\"\n\
-         {kind}password_file = \"{password}\"\n{PROFILE}"
+         {kind}password_file = \"{password}\"\n{LOAD_PROFILE}"
     );
     let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
     let endpoints = (0..count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
@@ -127,7 +123,7 @@ pub fn start_serial(stage: &mut Stage, first_number: u32, count: usize, settings
     let last_number = first_number as usize + count;
     let meters = format!(
         "[[meters]]\ncount = {count}\nfirst_number = {first_number}\nprotocol = \"dlms-hdlc\"\nline = \"pty\"\npath = \"{line}\"\n\
-         password_file = \"{password}\"\n{PROFILE}\
+         password_file = \"{password}\"\n{LOAD_PROFILE}\
          [[meters]]\ncount = 1\nfirst_number = {last_number}\nprotocol = \"p1\"\nline = \"pty\"\npath = \"{port}\"\ndsmr = \"5.0\"\n\
          gas = true\n"
     );
@@ -147,13 +143,20 @@ pub fn start_p1_over_tcp(stage: &mut Stage, number: u32) -> anyhow::Result<Fleet
     Ok(Fleet { truth, endpoints, password: String::new() })
 }
 
-/// The gateway's sections for the line and the port of [`start_serial`].
+/// One meter of each protocol and protection that the simulator has, but CAD and plain DLMS.
+pub fn start_each(stage: &mut Stage, first_number: u32, settings: &str) -> anyhow::Result<Fleet> {
+    let password = stage.folder().join("meter-password").display().to_string();
+    std::fs::write(&password, "reader")?;
+    let meters = each(stage.folder(), &password, LOAD_PROFILE);
+    let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
+    let endpoints = (0..EACH).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
+    Ok(Fleet { truth, endpoints, password })
+}
+
+/// The gateway's section for the line of [`start_serial`].
 pub fn serial_toml(stage: &Stage) -> String {
-    let [line, port] = serial_paths(stage);
-    format!(
-        "[[line]]\nname = \"rs485\"\nserial = \"{line}\"\n\
-         [[port]]\nname = \"p1\"\nserial_port = \"{port}\"\nevery_s = 1\nregisters_every_s = 1\nclock_check = \"off\"\n"
-    )
+    let [line, _] = serial_paths(stage);
+    format!("[[line]]\nname = \"rs485\"\nserial = \"{line}\"\n")
 }
 
 fn serial_paths(stage: &Stage) -> [String; 2] {

@@ -1,12 +1,13 @@
 //! Are readings lost or doubled when gateway and cloud are killed, again and again, under load and on a bad line?
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use demo::sinks;
 use demo::stage::Stage;
 use demo::verdict::{compare, read_truth};
 use tests::random::Random;
-use tests::system::{CATCH_UP_TIMEOUT, binaries, serial_toml, start_dlms, start_serial, until};
+use tests::system::{CATCH_UP_TIMEOUT, binaries, serial_toml, start_dlms, start_each, start_serial, until};
 
 /// One test run of the published figures: 100 kills of the gateway, 50 of the cloud.
 const GATEWAY_KILLS: u64 = 100;
@@ -32,8 +33,10 @@ async fn gateway_and_cloud_are_killed_under_load() {
     let profiles = "speed = 600.0\nhistory_days = 0.5";
     let tcp = start_dlms(&mut stage, 1_001, 8, profiles).unwrap();
     let serial = start_serial(&mut stage, 2_001, 4, profiles).unwrap();
+    let each = start_each(&mut stage, 3_001, profiles).unwrap();
     let feed = format!("[[feed]]\nname = \"cad\"\nport = {}\n", stage.broker_port());
-    stage.meters_toml = [feed, serial_toml(&stage), tcp.toml().unwrap(), serial.toml().unwrap()].concat();
+    stage.meters_toml =
+        [feed, serial_toml(&stage), tcp.toml().unwrap(), serial.toml().unwrap(), each.toml().unwrap()].concat();
     stage.start_cloud().unwrap();
     stage.start_gateway().unwrap();
     let (truth, broker) = (stage.truth(), format!("127.0.0.1:{}", stage.broker_port()));
@@ -69,6 +72,7 @@ async fn gateway_and_cloud_are_killed_under_load() {
         let mut all = read_truth(&truth)?;
         all.extend(tcp.captured()?);
         all.extend(serial.captured()?);
+        all.extend(each.captured()?);
         anyhow::Ok(all)
     };
     let is_there = async || {
@@ -96,6 +100,12 @@ async fn gateway_and_cloud_are_killed_under_load() {
         assert_eq!(audit[name], sink.len(), "{name}: {audit}");
     }
     assert!(tcp.captured().unwrap().len() > 1_000 && serial.captured().unwrap().len() > 500, "too few profiles");
+    let each = each.captured().unwrap();
+    let meters: BTreeSet<_> =
+        sinks::read_all(&stage.cloud_folder()).await.unwrap()[0].1.keys().map(|(meter, ..)| meter.clone()).collect();
+    for meter in each.keys().map(|(meter, ..)| meter) {
+        assert!(meters.contains(meter), "nothing of {meter} arrived");
+    }
     assert_eq!((&audit["lost"], &audit["doubled"], &audit["pending"]), (&0.into(), &0.into(), &0.into()), "{audit}");
 }
 

@@ -81,9 +81,8 @@ fn of_the_line(fleet: &Fleet) -> Truth {
 }
 
 fn line_alone(stage: &Stage, fleet: &Fleet) -> String {
-    let serial = serial_toml(stage);
-    let line = serial.split("[[port]]").next().unwrap();
-    format!("{line}{}", fleet.toml().unwrap())
+    let on_it = fleet.endpoints.iter().filter(|endpoint| endpoint["protocol"] == "dlms-hdlc").cloned().collect();
+    serial_toml(stage) + &Fleet { endpoints: on_it, ..fleet.clone() }.toml().unwrap()
 }
 
 /// Negative controls: take a port that is not there for any other error (`SerialMedium::open`); leave the metric out of

@@ -1,39 +1,135 @@
-//! What a gateway's settings say of the simulator's meters.
+//! What a gateway's settings say of the simulator's meters, and a fleet of those that there is one of each.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::Context as _;
 use serde_json::Value;
 
 /// The rate at which meters of IEC 62056-21 are called: as fast as an optical head can be. As shipped it is 300.
-pub const CALLED_BAUD: u32 = 9600;
-/// A meter of IEC 62056-21 has one load profile.
+const CALLED_BAUD: u32 = 9600;
+const MBUS_BAUD: u32 = 9600;
+/// A load profile with a register and an interval, and no other: all that such a meter captures is read.
+pub const LOAD_PROFILE: &str = "profile = { capture_period_s = 900, columns = [\"import-register\", \"import-interval\"], \
+                                daily_depth_entries = 0, monthly_depth_entries = 0 }\n";
 const CALLED_READS: &str =
     "[[meter.read]]\nsource = \"profile\"\nevery_s = 3\nkinds = { \"1-0:1.29.0\" = \"interval\" }\n";
+const POLLED_READS: &str = "[[meter.read]]\nsource = \"readout\"\nevery_s = 3\n";
 
-/// The gateway's sections for one meter that is asked, from the simulator's line on it; nothing for those that push. A meter on HDLC
-/// belongs to the line `rs485`, one of IEC 62056-21 to `loop`; `reads` are the `[[meter.read]]` sections of DLMS.
-pub fn meter_toml(endpoint: &Value, password: &str, reads: &str) -> Option<String> {
-    let meter = endpoint["meter"].as_str()?;
+/// Meters of [`each`].
+pub const EACH: usize = 8;
+/// For people.
+pub const EACH_NAMES: &str =
+    "one of SML, D0, IEC 62056-21, DLMS with high level security, DLMS pushes and P1, both ciphered, and two of M-Bus";
+
+/// The simulator's groups of one meter for each protocol and protection; each on a pty in `folder`, the secured one behind TCP and
+/// with this `profile`.
+pub fn each(folder: &Path, password: &str, profile: &str) -> String {
+    let pty = |name: &str| format!("line = \"pty\"\npath = \"{}\"\n", folder.join(name).display());
+    let groups = [
+        format!("protocol = \"sml\"\n{}", pty("sml")),
+        // A reader stamps by arrival: two within a second would be thinned out.
+        format!("protocol = \"d0\"\ninterval_ms = 3000\n{}", pty("d0")),
+        format!(
+            "protocol = \"iec62056-21\"\ninitial_baud = {CALLED_BAUD}\nbaud = 19200\npassword_file = \"{password}\"\n{}{LOAD_PROFILE}",
+            pty("loop")
+        ),
+        format!("protocol = \"dlms-tcp\"\n{profile}[meters.security]\n"),
+        format!("protocol = \"dlms-push\"\nframing = \"mbus\"\nencrypted = true\n{}", pty("push")),
+        format!("protocol = \"p1\"\nencrypted = true\n{}", pty("ciphered")),
+        format!("protocol = \"mbus\"\nmedium = \"heat\"\nencrypted = true\nbaud = {MBUS_BAUD}\n{}", pty("heat")),
+        format!("protocol = \"mbus\"\nmedium = \"water\"\nbaud = {MBUS_BAUD}\n{}", pty("water")),
+    ];
+    groups.map(|group| format!("[[meters]]\ncount = 1\n{group}")).concat()
+}
+
+/// The gateway's sections for one meter that is not a CAD, from the simulator's line on it. A meter on HDLC belongs to the line `rs485`,
+/// which is somebody else's to write; others have a line or port of their own. `reads` are the `[[meter.read]]` sections of DLMS. Keys
+/// go into files beside the password.
+pub fn meter_toml(endpoint: &Value, password: &str, reads: &str) -> anyhow::Result<String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let missing = || format!("no endpoint: {endpoint}");
+    let meter = text(&endpoint["meter"]).with_context(missing)?;
     let name = meter.replace(':', "-");
-    let client = || Some(format!("client = {}\n", endpoint["client"].as_u64()?));
-    let (line, protocol, place, reads) = match endpoint["protocol"].as_str()? {
+    let folder = Path::new(password).parent().unwrap_or(Path::new(""));
+    let key = |setting: &str, key: &Value| match key.as_str() {
+        Some(digits) => key_file(folder, &name, setting, digits),
+        None => Ok(String::new()),
+    };
+    let medium = |of_serial: &str| match (text(&endpoint["address"]), text(&endpoint["path"])) {
+        (Some(address), _) => Ok(format!("tcp = \"{address}\"\n")),
+        (None, Some(path)) => Ok(format!("{of_serial} = \"{path}\"\n")),
+        (None, None) => Err(anyhow::anyhow!(missing())),
+    };
+    let number = |key: &str| endpoint[key].as_u64().with_context(missing);
+    let line = |settings: &str| anyhow::Ok(format!("[[line]]\nname = \"{name}\"\n{}{settings}", medium("serial")?));
+    let section = |line: String, protocol: &str, place: &str, serial: &str, reads: &str| {
+        format!(
+            "{line}[[meter]]\nname = \"{name}\"\nserial = \"{serial}\"\nprotocol = \"{protocol}\"\n{place}clock_check = \"off\"\n{reads}"
+        )
+    };
+    let port = |protocol: &str, settings: &str| {
+        let medium = medium("serial_port")?;
+        anyhow::Ok(format!(
+            "[[port]]\nname = \"{name}\"\nprotocol = \"{protocol}\"\n{medium}{settings}every_s = 1\nregisters_every_s = 1\n\
+             clock_check = \"off\"\n"
+        ))
+    };
+    let own_keys = || {
+        let encryption = key("encryption_key_file", &endpoint["encryption_key"])?;
+        anyhow::Ok(encryption + &key("authentication_key_file", &endpoint["authentication_key"])?)
+    };
+    match endpoint["protocol"].as_str().with_context(missing)? {
         "dlms-tcp" => {
-            let line = format!("[[line]]\nname = \"{name}\"\ntcp = \"{}\"\n", endpoint["address"].as_str()?);
-            let place = format!("line = \"{name}\"\n{}server = {}\n", client()?, endpoint["wport"].as_u64()?);
-            (line, "dlms-wrapper", place, reads)
+            let security = &endpoint["security"];
+            let proof = if security.is_null() {
+                format!("password_file = \"{password}\"\n")
+            } else {
+                let text = |key: &str| security[key].as_str().with_context(missing);
+                format!(
+                    "authentication = \"{}\"\nmeter_title = \"{}\"\n{}{}",
+                    text("authentication")?,
+                    text("meter_title")?,
+                    key("encryption_key_file", &security["encryption_key"])?,
+                    key("authentication_key_file", &security["authentication_key"])?,
+                )
+            };
+            let (client, server) = (number("client")?, number("wport")?);
+            let place = format!("line = \"{name}\"\nclient = {client}\nserver = {server}\n{proof}");
+            Ok(section(line("")?, "dlms-wrapper", &place, &meter, reads))
         }
         "dlms-hdlc" => {
-            let (server, physical) = (endpoint["logical_device"].as_u64()?, endpoint["hdlc_address"].as_u64()?);
-            let place = format!("line = \"rs485\"\n{}server = {server}\nphysical = {physical}\n", client()?);
-            (String::new(), "dlms-hdlc", place, reads)
+            let (client, server, physical) = (number("client")?, number("logical_device")?, number("hdlc_address")?);
+            let place = format!(
+                "line = \"rs485\"\nclient = {client}\nserver = {server}\nphysical = {physical}\npassword_file = \"{password}\"\n"
+            );
+            Ok(section(String::new(), "dlms-hdlc", &place, &meter, reads))
         }
         "iec62056-21" => {
-            let address = endpoint["device_address"].as_str()?;
-            let place = format!("line = \"loop\"\naddress = \"{address}\"\ninitial_baud = {CALLED_BAUD}\n");
-            (String::new(), "iec62056-21", place, CALLED_READS)
+            let address = text(&endpoint["device_address"]).with_context(missing)?;
+            let place = format!(
+                "line = \"{name}\"\naddress = \"{address}\"\ninitial_baud = {CALLED_BAUD}\npassword_file = \"{password}\"\n"
+            );
+            Ok(section(line("")?, "iec62056-21", &place, &meter, CALLED_READS))
         }
-        _ => return Some(String::new()),
-    };
-    Some(format!(
-        "{line}[[meter]]\nname = \"{name}\"\nserial = \"{meter}\"\nprotocol = \"{protocol}\"\n{place}\
-         password_file = \"{password}\"\nclock_check = \"off\"\n{reads}"
-    ))
+        "mbus" => {
+            let (address, serial) = (number("primary_address")?, text(&endpoint["identity"]).with_context(missing)?);
+            let place = format!("line = \"{name}\"\naddress = \"{address}\"\n{}", own_keys()?);
+            let line = line(&format!("baud = {}\nparity = \"even\"\n", number("baud")?))?;
+            Ok(section(line, "mbus", &place, &serial, POLLED_READS))
+        }
+        "dlms-push" => port("dlms", &format!("framing = \"mbus\"\n{}", own_keys()?)),
+        protocol @ ("p1" | "sml" | "d0") => port(protocol, &own_keys()?),
+        _ => Ok(String::new()),
+    }
+}
+
+/// Writes a key where nobody else reads it, and answers the setting that names it.
+fn key_file(folder: &Path, meter: &str, setting: &str, digits: &str) -> anyhow::Result<String> {
+    let path = folder.join(format!("{meter}.{setting}"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    file.write_all(digits.as_bytes())?;
+    Ok(format!("{setting} = \"{}\"\n", path.display()))
 }

@@ -1,15 +1,17 @@
 //! What a meter on M-Bus has: a register and some momentary values of its medium, and what the register showed at the ends of months.
 //!
 //! Electricity is that of the virtual meter. The others count by the hour, a function of seed and hour alone as long as the hours are
-//! asked for in order: little at night, heat and gas by the season. A frozen value belongs to the truth once it was told; a reader
-//! finds it for a year.
+//! asked for in order: little at night, heat and gas by the season. What was told belongs to the truth, a frozen value once; a reader
+//! finds it for a year, and stamps present values himself.
 
 use std::collections::VecDeque;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use protocols::mbus::{Builder, Civil, Key, SecondaryAddress, SlaveData, maker_code, medium};
-use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, Quantity, TelegramReading, Unit, UtcMillis};
+use protocols::metering::{
+    Code, Kind, MeterId, ObisCode, Quality, Quantity, StampedBy, TelegramReading, Unit, UtcMillis,
+};
 
 use crate::clock::Zone;
 use crate::meter::VirtualMeter;
@@ -220,16 +222,16 @@ impl Model {
         (now, frozen)
     }
 
-    fn write_truth(&mut self, frozen: &[TelegramReading]) {
+    fn write_truth(&mut self, now: Vec<TelegramReading>, frozen: Vec<TelegramReading>) {
         let id = self.meter_id();
+        let newest = frozen.iter().map(|reading| reading.captured_at).fold(self.told, UtcMillis::max);
+        let news = frozen.into_iter().filter(|reading| reading.captured_at > self.told);
         // A reader makes the instant of a date.
-        let told = |reading: &TelegramReading| {
-            let reading = TelegramReading { quality: Quality::LABEL_DERIVED, ..reading.clone() };
-            TruthLine::pushed(&id, Protocol::Mbus.name(), &reading)
-        };
-        let news = frozen.iter().filter(|reading| reading.captured_at > self.told);
-        self.truth.write(&news.map(told).collect::<Vec<_>>());
-        self.told = frozen.iter().map(|reading| reading.captured_at).fold(self.told, UtcMillis::max);
+        let news = news.map(|reading| TelegramReading { quality: Quality::LABEL_DERIVED, ..reading });
+        let now = now.into_iter().map(|reading| TelegramReading { stamped_by: StampedBy::Gateway, ..reading });
+        let told = now.chain(news).map(|reading| TruthLine::pushed(&id, Protocol::Mbus.name(), &reading));
+        self.truth.write(&told.collect::<Vec<_>>());
+        self.told = newest;
     }
 }
 
@@ -252,7 +254,7 @@ impl SlaveData for Model {
             builder = builder.storage_date(storage, *date).expect("two octets");
             builder = builder.reading(reading, storage).expect("a value that this medium has");
         }
-        self.write_truth(&frozen.into_iter().map(|(reading, _)| reading).collect::<Vec<_>>());
+        self.write_truth(now, frozen.into_iter().map(|(reading, _)| reading).collect());
         match &self.key {
             Some(key) => builder.finish_enciphered(key),
             None => builder.finish(),

@@ -83,6 +83,7 @@ fn publication(n: u32) -> Publication {
         quality: "good".to_owned(),
         protocol: "cad",
         pushed_at: None,
+        stamped_by: None,
     };
     Publication { meter_index: 0, topic: "a/b".into(), payload: n.to_string().into_bytes(), truth: vec![line] }
 }
