@@ -54,6 +54,16 @@ pub trait Link {
     fn connect(&mut self, now: Duration);
     /// Queues one APDU. A client sends one and waits for the answer; a server answers one.
     fn send(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError>;
+    /// Queues one APDU that is not answered. When it has been carried, [`Self::is_ready`] says so.
+    fn send_unconfirmed(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
+        self.send(now, apdu)
+    }
+    /// Whether the link could carry an APDU now.
+    fn is_ready(&self) -> bool {
+        true
+    }
+    /// Of a server: nothing answers the last APDU, which has arrived all the same.
+    fn acknowledge(&mut self, _now: Duration) {}
     /// Starts an orderly end; [`LinkOutput::Disconnected`] follows, by time-out at the latest.
     fn disconnect(&mut self, now: Duration);
     fn handle(&mut self, now: Duration, input: LinkInput<'_>) -> Result<(), LinkError>;
@@ -73,6 +83,18 @@ impl<L: Link + ?Sized> Link for Box<L> {
 
     fn send(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
         (**self).send(now, apdu)
+    }
+
+    fn send_unconfirmed(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
+        (**self).send_unconfirmed(now, apdu)
+    }
+
+    fn is_ready(&self) -> bool {
+        (**self).is_ready()
+    }
+
+    fn acknowledge(&mut self, now: Duration) {
+        (**self).acknowledge(now);
     }
 
     fn disconnect(&mut self, now: Duration) {

@@ -213,13 +213,21 @@ impl Link for WrapperClient {
     }
 
     fn send(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
-        // The deadline stands as long as an answer is due.
-        if !self.stream.is_up || self.stream.deadline.is_some() {
-            return Err(LinkError::NotReady);
-        }
-        self.stream.write(self.config.client_wport, self.config.server_wport, apdu)?;
+        self.send_unconfirmed(now, apdu)?;
         self.stream.deadline = Some(now + self.response_timeout());
         Ok(())
+    }
+
+    fn send_unconfirmed(&mut self, _now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
+        if !self.is_ready() {
+            return Err(LinkError::NotReady);
+        }
+        self.stream.write(self.config.client_wport, self.config.server_wport, apdu)
+    }
+
+    fn is_ready(&self) -> bool {
+        // The deadline stands as long as an answer is due.
+        self.stream.is_up && self.stream.deadline.is_none()
     }
 
     fn disconnect(&mut self, _now: Duration) {

@@ -1,8 +1,8 @@
 //! DLMS: the application layer of IEC 62056-5-3 and the data that it carries.
 //!
 //! [`client`] and [`server`] are the two sessions; both build on [`acse`] (the association), [`apdu`] (the services),
-//! [`conformance`] (what was agreed), [`block_transfer`] (APDUs in pieces) and [`security`] (how APDUs are protected). What a service
-//! carries is read with [`axdr`], [`data`] and [`datetime`].
+//! [`conformance`] (what was agreed), [`short_names`] (how older meters name their objects), [`block_transfer`] (APDUs in pieces)
+//! and [`security`] (how APDUs are protected). What a service carries is read with [`axdr`], [`data`] and [`datetime`].
 //!
 //! | service | client | server |
 //! | --- | --- | --- |
@@ -12,7 +12,9 @@
 //! | General-Block-Transfer | [`client::ClientConfig::block_window`] | [`server::ServerConfig::block_window`] |
 //! | General-Block-Transfer of pushes | [`block_transfer::BlockAssembler`] | |
 //! | ACCESS | `access` | the three of [`server::ObjectServer`] |
-//! | DataNotification, EventNotification | [`client::ClientEvent::Notification`] | [`server::ServerConnection::notify`] |
+//! | Read, Write | the same, with [`client::ClientConfig::referencing`] | the same, with [`server::ServerConfig::referencing`] |
+//! | UnconfirmedWrite, unconfirmed SET and ACTION | `set_unconfirmed`, `invoke_unconfirmed` | the last two |
+//! | DataNotification, EventNotification, InformationReport | [`client::ClientEvent::Notification`] | [`server::ServerConnection::notify`] |
 //! | what they hold, and the confirmation of DataNotification | [`notification`] | [`notification`] |
 //!
 //! A service is used where both sides propose it ([`client::ClientConfig::proposed`], [`server::ServerConfig::conformance`]).
@@ -28,6 +30,7 @@ pub mod datetime;
 pub mod notification;
 pub mod security;
 pub mod server;
+pub mod short_names;
 pub mod value;
 
 #[cfg(test)]
@@ -42,3 +45,7 @@ mod command_tests;
 mod pair;
 #[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod short_name_tests;
+#[cfg(test)]
+mod unconfirmed_tests;

@@ -7,6 +7,7 @@ use super::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use super::client::{ClientError, ClientEvent, ClientOutput, ClientSession};
 use super::security::{Plain, Protection};
 use super::server::{ClientRole, ObjectServer, ServerConnection, ServerEvent, ServerOutput};
+use super::short_names::ShortNames;
 use crate::link::{Link, LinkError, LinkInput, LinkOutput};
 use crate::metering::ObisCode;
 
@@ -84,6 +85,13 @@ impl ObjectServer for Objects {
         }
         self.invoked.push((method, parameters.map(<[u8]>::to_vec)));
         Ok(if method == ECHO { parameters.map(<[u8]>::to_vec) } else { None })
+    }
+
+    fn short_names(&self) -> ShortNames {
+        let attributes = [SERIAL, ENERGY, CLOCK, PROFILE, PRIVATE].map(|object| (object.class_id, object.obis));
+        let others = [ECHO, DISCONNECT].map(|object| (object.class_id, object.obis));
+        let all = attributes.into_iter().chain(others);
+        ShortNames::assign(all.map(|(class_id, obis)| (class_id, 0, obis, 10)))
     }
 }
 

@@ -95,6 +95,17 @@ impl HdlcClient {
         matches!(self.state, State::Idle | State::Polling | State::Busy)
     }
 
+    fn load(&mut self, now: Duration, apdu: &[u8], awaits_apdu: bool) -> Result<(), LinkError> {
+        if !self.is_ready() {
+            return Err(LinkError::NotReady);
+        }
+        self.outgoing.load(LLC_COMMAND, apdu);
+        self.awaits_apdu = awaits_apdu;
+        self.patience = Patience::default();
+        // During a keep-alive it is the server's turn; the APDU goes out when that ends.
+        if self.state == State::Polling { Ok(()) } else { self.pass_turn(now, false) }
+    }
+
     fn take_frames(&mut self, now: Duration) -> Result<(), LinkError> {
         let mut incoming = mem::take(&mut self.incoming);
         let mut result = Ok(());
@@ -369,16 +380,17 @@ impl Link for HdlcClient {
     }
 
     fn send(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
+        self.load(now, apdu, true)
+    }
+
+    fn send_unconfirmed(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
+        self.load(now, apdu, false)
+    }
+
+    fn is_ready(&self) -> bool {
         // While the server only thinks about an APDU that it has, another may follow: not every APDU is answered.
         let is_free = self.outgoing.is_finished() && (!self.awaits_apdu || self.state == State::Busy);
-        if !self.is_connected() || !is_free {
-            return Err(LinkError::NotReady);
-        }
-        self.outgoing.load(LLC_COMMAND, apdu);
-        self.awaits_apdu = true;
-        self.patience = Patience::default();
-        // During a keep-alive it is the server's turn; the APDU goes out when that ends.
-        if self.state == State::Polling { Ok(()) } else { self.pass_turn(now, false) }
+        self.is_connected() && is_free
     }
 
     fn disconnect(&mut self, now: Duration) {

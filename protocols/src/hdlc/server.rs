@@ -271,6 +271,13 @@ impl Link for HdlcServer {
         Ok(())
     }
 
+    /// At once if the client polled, else with its next poll.
+    fn acknowledge(&mut self, _now: Duration) {
+        if self.session.as_ref().is_some_and(|session| session.is_polled) {
+            self.answer();
+        }
+    }
+
     /// A server cannot say that it leaves: the client's next frame is answered with DM.
     fn disconnect(&mut self, _now: Duration) {
         self.drop_session();

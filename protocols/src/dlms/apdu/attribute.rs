@@ -6,7 +6,7 @@ use crate::bytes::Reader;
 use crate::dlms::axdr::{self, skip_value};
 use crate::metering::ObisCode;
 
-use super::ApduError;
+use super::{ApduError, CosemMethod};
 
 /// One attribute of one COSEM object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,6 +79,34 @@ impl<'a> AttributeReference<'a> {
                 out.extend_from_slice(selection);
             }
             None => out.push(0),
+        }
+    }
+}
+
+/// What a request is about: what errors name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Attribute(CosemAttribute),
+    Method(CosemMethod),
+}
+
+impl From<CosemAttribute> for Target {
+    fn from(attribute: CosemAttribute) -> Self {
+        Self::Attribute(attribute)
+    }
+}
+
+impl From<CosemMethod> for Target {
+    fn from(method: CosemMethod) -> Self {
+        Self::Method(method)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attribute(attribute) => attribute.fmt(f),
+            Self::Method(method) => method.fmt(f),
         }
     }
 }

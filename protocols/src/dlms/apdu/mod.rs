@@ -7,25 +7,33 @@ mod block;
 mod exception;
 mod general_block;
 mod get;
+mod information_report;
 mod initiate;
+mod read;
 mod result;
 mod service_error;
 mod set;
+mod variable;
+mod write;
 
 pub use access::{AccessRequest, AccessResponse, AccessResult, AccessSpecification, LongInvokeId};
 pub use action::{
     ActionOutcome, ActionRequest, ActionResponse, ActionResult, CosemMethod, read_outcomes, write_outcomes,
 };
-pub use attribute::{AttributeReference, CosemAttribute};
+pub use attribute::{AttributeReference, CosemAttribute, Target};
 pub use block::DataBlock;
 pub use exception::{ExceptionResponse, ExceptionService, ExceptionState};
 pub use general_block::GeneralBlock;
 pub use get::{GetRequest, GetResponse, GetResult, read_results, write_results};
+pub use information_report::InformationReport;
 pub use initiate::{DLMS_VERSION, InitiateRequest, InitiateResponse, VAA_NAME_LOGICAL_NAME, VAA_NAME_SHORT_NAME};
+pub use read::{ReadRequest, ReadResponse, ReadResult};
 pub use result::DataAccessResult;
 pub use service_error::ConfirmedServiceError;
 pub(crate) use set::write_values;
 pub use set::{SetRequest, SetResponse, read_values};
+pub use variable::{ReadBlock, VariableAccess};
+pub use write::{WriteRequest, WriteResponse, WriteResult};
 
 use crate::bytes::Truncated;
 
@@ -34,9 +42,14 @@ use super::axdr::AxdrError;
 /// The first octet of each APDU; those of ACSE are in [`super::acse`].
 pub mod tag {
     pub const INITIATE_REQUEST: u8 = 0x01;
+    pub const READ_REQUEST: u8 = 0x05;
+    pub const WRITE_REQUEST: u8 = 0x06;
     pub const INITIATE_RESPONSE: u8 = 0x08;
+    pub const READ_RESPONSE: u8 = 0x0c;
+    pub const WRITE_RESPONSE: u8 = 0x0d;
     pub const CONFIRMED_SERVICE_ERROR: u8 = 0x0e;
     pub const DATA_NOTIFICATION: u8 = 0x0f;
+    pub const UNCONFIRMED_WRITE_REQUEST: u8 = 0x16;
     pub const INFORMATION_REPORT: u8 = 0x18;
     pub const GET_REQUEST: u8 = 0xc0;
     pub const SET_REQUEST: u8 = 0xc1;
@@ -83,6 +96,15 @@ impl InvokeId {
     /// A confirmed request of normal priority; ids wrap at 16.
     pub const fn confirmed(id: u8) -> Self {
         Self(id & Self::ID | Self::CONFIRMED)
+    }
+
+    /// A request that is not answered.
+    pub const fn unconfirmed(id: u8) -> Self {
+        Self(id & Self::ID)
+    }
+
+    pub const fn is_confirmed(self) -> bool {
+        self.0 & Self::CONFIRMED != 0
     }
 
     /// The number alone: some meters change the other bits in their answer.

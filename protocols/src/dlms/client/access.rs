@@ -2,7 +2,7 @@
 
 use crate::dlms::apdu::{
     AccessRequest, AccessResponse, AccessResult, AccessSpecification, ActionResult, ApduError, DataAccessResult,
-    InvokeId, LongInvokeId, tag,
+    InvokeId, LongInvokeId, Target, tag,
 };
 use crate::dlms::axdr;
 use crate::dlms::conformance::Conformance;
@@ -21,7 +21,7 @@ pub enum Accessing {
     Action(Invocation),
 }
 
-const NULL: &[u8] = &[axdr::tag::NULL];
+pub(super) const NULL: &[u8] = &[axdr::tag::NULL];
 
 impl Accessing {
     fn specification(&self) -> AccessSpecification<'_> {
@@ -32,7 +32,16 @@ impl Accessing {
         }
     }
 
-    fn data(&self) -> &[u8] {
+    /// What an error names.
+    pub(super) fn target(&self) -> Target {
+        match self {
+            Self::Get(wanted) => wanted.attribute.into(),
+            Self::Set(wanted) => wanted.target.attribute.into(),
+            Self::Action(wanted) => wanted.method.into(),
+        }
+    }
+
+    pub(super) fn data(&self) -> &[u8] {
         match self {
             Self::Get(_) => NULL,
             Self::Set(wanted) => &wanted.value,

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use super::proof::{Proof, high_level};
-use super::{Authentication, ClientConfig, ClientError, ClientEvent, ClientSession, Negotiated, State};
+use super::{Authentication, ClientConfig, ClientError, ClientEvent, ClientSession, Negotiated, PreEstablished, State};
 use crate::dlms::acse::{
-    AcseError, ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Diagnostic, Mechanism,
-    Secret,
+    AcseError, AssociationRequest, AssociationResponse, AssociationResult, Diagnostic, Mechanism, Secret,
 };
-use crate::dlms::apdu::{ConfirmedServiceError, DLMS_VERSION, InitiateRequest, InitiateResponse};
+use crate::dlms::apdu::{
+    ConfirmedServiceError, DLMS_VERSION, InitiateRequest, InitiateResponse, VAA_NAME_LOGICAL_NAME, VAA_NAME_SHORT_NAME,
+};
 use crate::dlms::conformance::{Conformance, ConformanceForm};
 use crate::dlms::security::{Challenge, Level, Protection, ProtectionError, Purpose};
+use crate::dlms::short_names::Referencing;
 use crate::link::Link;
 
 /// What an AARE grants; with a challenge, only to who answers it.
@@ -23,6 +25,19 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     pub(super) fn send_association_request(&mut self, now: Duration) -> Result<(), ClientError> {
         match request(&self.config, &mut self.protection) {
             Ok(apdu) => self.transmit(now, &apdu),
+            Err(error) => {
+                self.close(now, Some(ClientError::Protection(error)));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn enter_pre_established(&mut self, now: Duration, pre: PreEstablished) -> Result<(), ClientError> {
+        match known(pre, &self.config, &mut self.protection) {
+            Ok(negotiated) => {
+                self.event(ClientEvent::Associated(negotiated));
+                self.start_next(now, negotiated)
+            }
             Err(error) => {
                 self.close(now, Some(ClientError::Protection(error)));
                 Ok(())
@@ -50,6 +65,29 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     }
 }
 
+/// What holds in an association that is there without being asked for.
+fn known(
+    known: PreEstablished,
+    config: &ClientConfig,
+    protection: &mut impl Protection,
+) -> Result<Negotiated, ProtectionError> {
+    protection.begin(protection.ciphers(), Level::NONE)?;
+    protection.meet(None)?;
+    let offered = config.referencing.services(known.conformance) | protection.conformance();
+    let negotiated = Negotiated {
+        conformance: (config.referencing.services(config.proposed) | protection.conformance()) & offered,
+        server_max_receive_pdu_size: known.server_max_receive_pdu_size,
+        version: DLMS_VERSION,
+        quality_of_service: None,
+        vaa_name: match config.referencing {
+            Referencing::LogicalNames => VAA_NAME_LOGICAL_NAME,
+            Referencing::ShortNames => VAA_NAME_SHORT_NAME,
+        },
+    };
+    protection.agreed(negotiated.conformance);
+    Ok(negotiated)
+}
+
 /// The AARQ that asks for what `config` says.
 fn request(config: &ClientConfig, protection: &mut impl Protection) -> Result<Vec<u8>, ProtectionError> {
     let ciphered = protection.ciphers();
@@ -73,7 +111,7 @@ fn request(config: &ClientConfig, protection: &mut impl Protection) -> Result<Ve
     let title = protection.title();
     let request = AssociationRequest {
         version_1: true,
-        context: if ciphered { ApplicationContext::LogicalNameCiphered } else { ApplicationContext::LogicalName },
+        context: config.referencing.context(ciphered),
         calling_ap_title: title.as_ref().map(|title| &title.0[..]),
         calling_user_id: config.user_id,
         mechanism,
@@ -83,10 +121,10 @@ fn request(config: &ClientConfig, protection: &mut impl Protection) -> Result<Ve
     Ok(request.encode())
 }
 
-/// Proofs are an ACTION.
+/// Proofs are an ACTION, or what does its work.
 fn proposed(config: &ClientConfig, protection: &impl Protection) -> Conformance {
     let proofs = if high_level(config).is_some() { Conformance::ACTION } else { Conformance::NONE };
-    config.proposed | protection.conformance() | proofs
+    config.referencing.services(config.proposed | proofs) | protection.conformance()
 }
 
 /// What the AARE in `apdu` grants.

@@ -6,6 +6,7 @@ use crate::dlms::acse::Password;
 use crate::dlms::block_transfer::BlockProtection;
 use crate::dlms::conformance::Conformance;
 use crate::dlms::security::{Challenge, HighLevel};
+use crate::dlms::short_names::Referencing;
 
 /// How the client proves who it is.
 #[derive(Debug, Clone, Default)]
@@ -24,13 +25,18 @@ pub struct ClientConfig {
     pub authentication: Authentication,
     /// The user of this client, where a server tells users apart.
     pub user_id: Option<u8>,
+    /// Named as the services of logical names are, whatever the referencing: [`Conformance::GET`] is Read where names are short.
     pub proposed: Conformance,
+    /// With short names, the object list is read before the first request.
+    pub referencing: Referencing,
+    /// There is an association without being asked for: neither AARQ nor RLRQ is sent, and nobody proves anything.
+    pub pre_established: Option<PreEstablished>,
     /// The longest APDU that this client takes; 0 is no limit.
     pub max_receive_pdu_size: u16,
     /// Counted from each request. Has to be longer than the link below needs for all its repetitions.
     pub response_timeout: Duration,
     /// How often a request is sent at most. More than once only over links that lose APDUs (the wrapper over UDP): HDLC
-    /// repeats by itself, and TCP loses nothing but the connection.
+    /// repeats by itself, and TCP loses nothing but the connection. Never with short names: nothing tells which request an answer is to.
     pub attempts: u8,
     /// References in one GET, SET or ACTION with list. A longer list is split.
     pub list_length_max: usize,
@@ -71,6 +77,8 @@ impl Default for ClientConfig {
             authentication: Authentication::None,
             user_id: None,
             proposed: Self::PROPOSED,
+            referencing: Referencing::default(),
+            pre_established: None,
             max_receive_pdu_size: Self::MAX_RECEIVE_PDU_SIZE,
             response_timeout: Self::RESPONSE_TIMEOUT,
             attempts: 1,
@@ -79,6 +87,29 @@ impl Default for ClientConfig {
             block_protection: BlockProtection::default(),
             limits: Limits::default(),
             quirks: Quirks::default(),
+        }
+    }
+}
+
+/// What else an AARE would have said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreEstablished {
+    /// What the meter offers, named as [`ClientConfig::proposed`] is; used is what is proposed of it.
+    pub conformance: Conformance,
+    /// The longest APDU that the meter takes; 0 is no limit.
+    pub server_max_receive_pdu_size: u16,
+}
+
+impl PreEstablished {
+    /// A list of some registers fits it, and meters take no less.
+    pub const SERVER_MAX_RECEIVE_PDU_SIZE: u16 = 128;
+}
+
+impl Default for PreEstablished {
+    fn default() -> Self {
+        Self {
+            conformance: ClientConfig::PROPOSED_WITH_COMMANDS,
+            server_max_receive_pdu_size: Self::SERVER_MAX_RECEIVE_PDU_SIZE,
         }
     }
 }

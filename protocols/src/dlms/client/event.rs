@@ -1,13 +1,15 @@
 //! What a client session reports: values, refusals, and why it ended.
 
+use std::sync::Arc;
+
 use crate::dlms::acse::{AcseError, AssociationResult, Diagnostic};
 use crate::dlms::apdu::{
-    ActionResult, ApduError, ConfirmedServiceError, CosemAttribute, CosemMethod, DataAccessResult, ExceptionResponse,
-    ExceptionService,
+    ActionResult, ApduError, ConfirmedServiceError, DataAccessResult, ExceptionResponse, ExceptionService, Target,
 };
 use crate::dlms::block_transfer::BlockTransferError;
 use crate::dlms::conformance::Conformance;
 use crate::dlms::security::ProtectionError;
+use crate::dlms::short_names::ShortNames;
 use crate::link::LinkError;
 
 use super::Invoked;
@@ -69,6 +71,13 @@ pub enum ClientEvent {
         request: RequestId,
         results: Vec<Invoked>,
     },
+    /// A request that nobody answers has left, or why it has not.
+    Sent {
+        request: RequestId,
+        result: Result<(), RequestError>,
+    },
+    /// What the object list of a meter says that is referenced by short names, read before its first request.
+    ShortNames(Result<Arc<ShortNames>, RequestError>),
     /// An unsolicited APDU (DataNotification, EventNotification, InformationReport), whole.
     Notification(Vec<u8>),
     /// An APDU that answers nothing that was asked. The session goes on.
@@ -84,7 +93,7 @@ pub type ReadError = RequestError;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The meter answered: not there, not allowed, not now.
+    /// The meter answered: not there, not allowed, not now. Of short names: its object list does not have it.
     #[error("meter refused: {0}")]
     Refused(DataAccessResult),
     /// The method was not carried out.
@@ -108,34 +117,6 @@ pub enum RequestError {
     /// The meter does not take requests of this length; nothing was sent.
     #[error("request of {size} octets, meter takes {limit}")]
     RequestTooLong { size: usize, limit: usize },
-}
-
-/// What a request is about: what errors name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    Attribute(CosemAttribute),
-    Method(CosemMethod),
-}
-
-impl From<CosemAttribute> for Target {
-    fn from(attribute: CosemAttribute) -> Self {
-        Self::Attribute(attribute)
-    }
-}
-
-impl From<CosemMethod> for Target {
-    fn from(method: CosemMethod) -> Self {
-        Self::Method(method)
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Attribute(attribute) => attribute.fmt(f),
-            Self::Method(method) => method.fmt(f),
-        }
-    }
 }
 
 /// Why an APDU was passed over.

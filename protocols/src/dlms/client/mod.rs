@@ -19,14 +19,17 @@ mod general_blocks;
 mod invoke;
 mod proof;
 mod read;
+mod requests;
 mod task;
+mod unconfirmed;
+mod variables;
 mod write;
 
+pub use super::apdu::Target;
+pub use super::short_names::{Referencing, ShortNames};
 pub use access::Accessing;
-pub use config::{Authentication, ClientConfig, Limits, Quirks};
-pub use event::{
-    ClientError, ClientEvent, Ignored, Negotiated, ReadError, RequestError, RequestId, Stage, Target, Value,
-};
+pub use config::{Authentication, ClientConfig, Limits, PreEstablished, Quirks};
+pub use event::{ClientError, ClientEvent, Ignored, Negotiated, ReadError, RequestError, RequestId, Stage, Value};
 pub use invoke::{Invocation, Invoked};
 pub use read::Selected;
 pub use write::Assignment;
@@ -37,17 +40,11 @@ use std::time::Duration;
 use crate::link::{Link, LinkError, LinkInput, LinkOutput};
 
 use super::acse::{self, AssociationResult, Diagnostic, Release};
-use super::apdu::{
-    ConfirmedServiceError, CosemAttribute, CosemMethod, ExceptionResponse, InvokeId, UNLIMITED_PDU_SIZE, tag,
-};
+use super::apdu::{ConfirmedServiceError, ExceptionResponse, InvokeId, UNLIMITED_PDU_SIZE, tag};
 use super::block_transfer::{BlockProtection, BlockTransfer};
 use super::security::{Plain, Protection, Purpose};
-use access::Access;
-use invoke::Invoke;
 use proof::Proof;
-use read::Read;
-use task::{Step, Task, Terms};
-use write::Write;
+use task::{Names, Step, Task, Terms};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientOutput {
@@ -106,7 +103,12 @@ pub struct ClientSession<L, P = Plain> {
     config: ClientConfig,
     state: State,
     queue: VecDeque<Box<dyn Task>>,
+    names: Names,
+    /// The object list is still to be asked for.
+    names_wanted: bool,
     release_wanted: bool,
+    /// Something left that nobody answers: what follows waits until the link has carried it.
+    waits_for_link: bool,
     next_request: u32,
     next_invoke: u8,
     blocks: BlockTransfer,
@@ -127,10 +129,13 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             link,
             protection,
             blocks: BlockTransfer::new([config.block_window, 1], config.limits.value_bytes_max),
+            names: None,
+            names_wanted: config.referencing == Referencing::ShortNames,
             config,
             state: State::Idle,
             queue: VecDeque::new(),
             release_wanted: false,
+            waits_for_link: false,
             next_request: 1,
             next_invoke: 1,
             outputs: VecDeque::new(),
@@ -154,61 +159,6 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             State::Closing(_) | State::Ended => Err(ClientError::Ended),
             _ => Ok(()),
         }
-    }
-
-    /// Asks for one attribute, or with an access selector and its encoded parameters for a part of it.
-    pub fn get(
-        &mut self,
-        now: Duration,
-        attribute: CosemAttribute,
-        selection: Option<Vec<u8>>,
-    ) -> Result<RequestId, ClientError> {
-        let request = self.take_request_id()?;
-        self.enqueue(now, Box::new(Read::single(request, Selected { attribute, selection })))?;
-        Ok(request)
-    }
-
-    /// Asks for several attributes, in as few GETs as the association allows.
-    pub fn get_list(&mut self, now: Duration, wanted: Vec<Selected>) -> Result<RequestId, ClientError> {
-        let request = self.take_request_id()?;
-        self.enqueue(now, Box::new(Read::list(request, wanted)))?;
-        Ok(request)
-    }
-
-    /// Writes one encoded value. [`ClientEvent::Written`] follows.
-    pub fn set(&mut self, now: Duration, attribute: CosemAttribute, value: Vec<u8>) -> Result<RequestId, ClientError> {
-        self.set_list(now, vec![Assignment { target: Selected::whole(attribute), value }])
-    }
-
-    /// Writes several attributes or parts of them, in as few SETs as the association allows, each value in blocks if it must be.
-    pub fn set_list(&mut self, now: Duration, wanted: Vec<Assignment>) -> Result<RequestId, ClientError> {
-        let request = self.take_request_id()?;
-        self.enqueue(now, Box::new(Write::new(request, wanted)))?;
-        Ok(request)
-    }
-
-    /// Invokes a method with its encoded parameters. [`ClientEvent::Invoked`] follows.
-    pub fn invoke(
-        &mut self,
-        now: Duration,
-        method: CosemMethod,
-        parameters: Option<Vec<u8>>,
-    ) -> Result<RequestId, ClientError> {
-        self.invoke_list(now, vec![Invocation { method, parameters }])
-    }
-
-    /// Invokes several methods, in as few ACTIONs as the association allows. One that is refused does not keep back those behind it.
-    pub fn invoke_list(&mut self, now: Duration, wanted: Vec<Invocation>) -> Result<RequestId, ClientError> {
-        let request = self.take_request_id()?;
-        self.enqueue(now, Box::new(Invoke::new(request, wanted)))?;
-        Ok(request)
-    }
-
-    /// Reads, writes and invokes in one exchange, or in as few as the meter's APDUs take. [`ClientEvent::Accessed`] follows.
-    pub fn access(&mut self, now: Duration, wanted: Vec<Accessing>) -> Result<RequestId, ClientError> {
-        let request = self.take_request_id()?;
-        self.enqueue(now, Box::new(Access::new(request, wanted)))?;
-        Ok(request)
     }
 
     /// Releases the association and closes the link once everything queued is answered. [`ClientEvent::Released`] follows.
@@ -316,6 +266,12 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 LinkOutput::Connected => self.on_connected(now)?,
                 LinkOutput::Apdu(apdu) => self.on_apdu(now, apdu)?,
                 LinkOutput::Disconnected => self.on_disconnected(now)?,
+                LinkOutput::WaitUntil(_) if self.waits_for_link && self.link.is_ready() => {
+                    self.waits_for_link = false;
+                    if let State::Associated { negotiated, work: Work::None } = self.state {
+                        self.start_next(now, negotiated)?;
+                    }
+                }
                 LinkOutput::WaitUntil(deadline) => {
                     self.link_deadline = deadline.filter(|_| !matches!(self.state, State::Ended));
                     return Ok(());
@@ -327,6 +283,9 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     fn on_connected(&mut self, now: Duration) -> Result<(), ClientError> {
         if !matches!(self.state, State::Connecting) {
             return Ok(());
+        }
+        if let Some(pre_established) = self.config.pre_established {
+            return self.enter_pre_established(now, pre_established);
         }
         let patience = self.patience(now, 1);
         self.state = State::Associating(patience);
@@ -386,10 +345,17 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             Some(tag::DATA_NOTIFICATION | tag::EVENT_NOTIFICATION | tag::INFORMATION_REPORT) => {
                 self.event(ClientEvent::Notification(apdu));
             }
-            Some(tag::ACTION_RESPONSE) if matches!(self.state, State::Proving { .. }) => {
+            Some(tag::ACTION_RESPONSE | tag::READ_RESPONSE) if matches!(self.state, State::Proving { .. }) => {
                 return self.on_proof_response(now, &apdu);
             }
-            Some(tag @ (tag::GET_RESPONSE | tag::SET_RESPONSE | tag::ACTION_RESPONSE | tag::ACCESS_RESPONSE)) => {
+            Some(
+                tag @ (tag::GET_RESPONSE
+                | tag::SET_RESPONSE
+                | tag::ACTION_RESPONSE
+                | tag::ACCESS_RESPONSE
+                | tag::READ_RESPONSE
+                | tag::WRITE_RESPONSE),
+            ) => {
                 return self.on_response(now, tag, &apdu);
             }
             Some(tag::GENERAL_BLOCK_TRANSFER) => return self.on_block(now, &apdu, BlockProtection::Each),
@@ -447,7 +413,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     fn on_response(&mut self, now: Duration, tag: u8, apdu: &[u8]) -> Result<(), ClientError> {
         let step = match &mut self.state {
             State::Associated { negotiated, work: Work::Busy { task, .. } } if task.response_tag() == tag => {
-                let terms = terms(negotiated, &self.config, self.protection.overhead());
+                let terms = terms(negotiated, &self.config, &self.names, self.protection.overhead());
                 task.answer(apdu, &terms).map(|step| (step, *negotiated))
             }
             _ => {
@@ -490,13 +456,29 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     /// Associated and nothing on its way: sends the next request, or the release, or rests.
     fn start_next(&mut self, now: Duration, negotiated: Negotiated) -> Result<(), ClientError> {
         self.state = State::Associated { negotiated, work: Work::None };
+        if self.waits_for_link {
+            return Ok(());
+        }
+        self.read_names_first();
         while let Some(mut task) = self.queue.pop_front() {
             let invoke = InvokeId::confirmed(self.next_invoke);
-            let terms = terms(&negotiated, &self.config, self.protection.overhead());
+            let terms = terms(&negotiated, &self.config, &self.names, self.protection.overhead());
             let Some(apdu) = task.begin(invoke, &terms) else {
-                self.event(task.finish());
+                let answer = task.finish();
+                if let ClientEvent::ShortNames(names) = &answer {
+                    self.names = Some(names.clone());
+                }
+                self.event(answer);
                 continue;
             };
+            if !task.is_confirmed() {
+                self.queue.push_front(task);
+                self.transmit_unconfirmed(now, apdu)?;
+                if self.waits_for_link || !matches!(self.state, State::Associated { .. }) {
+                    return Ok(());
+                }
+                continue;
+            }
             self.take_invoke_id();
             let patience = self.patience(now, 1);
             let work = Work::Busy { task, apdu: apdu.clone(), patience };
@@ -506,7 +488,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
         if !self.release_wanted {
             return Ok(());
         }
-        if self.config.quirks.no_release {
+        if self.config.quirks.no_release || self.config.pre_established.is_some() {
             self.close(now, None);
             return Ok(());
         }
@@ -632,13 +614,18 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
 }
 
 /// What requests keep to: what was agreed, and what protection leaves of the longest APDU.
-fn terms<'a>(negotiated: &Negotiated, config: &'a ClientConfig, protection_overhead: usize) -> Terms<'a> {
+fn terms<'a>(
+    negotiated: &Negotiated,
+    config: &'a ClientConfig,
+    names: &'a Names,
+    protection_overhead: usize,
+) -> Terms<'a> {
     let pdu_size = match usize::from(negotiated.server_max_receive_pdu_size) {
         0 => UNLIMITED_PDU_SIZE,
         size => size,
     };
     let pdu_size = pdu_size.saturating_sub(protection_overhead);
-    Terms { conformance: negotiated.conformance, pdu_size, config }
+    Terms { conformance: negotiated.conformance, pdu_size, config, names }
 }
 
 #[cfg(test)]

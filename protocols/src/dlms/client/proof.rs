@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use super::{Authentication, ClientConfig, ClientError, ClientEvent, ClientSession, Ignored, Negotiated, State};
-use crate::dlms::apdu::{ActionRequest, ActionResponse, ActionResult, ApduError, CosemMethod, InvokeId, tag};
+use crate::dlms::apdu::{
+    ActionRequest, ActionResponse, ActionResult, ApduError, CosemMethod, InvokeId, ReadRequest, ReadResponse,
+    ReadResult, VariableAccess, tag,
+};
 use crate::dlms::data::Data;
 use crate::dlms::security::{Challenge, HighLevel, Protection, ProtectionError, Purpose};
+use crate::dlms::short_names::{METHOD_SELECTOR, Referencing, ShortNames};
 use crate::dlms::value::DataValue;
 use crate::link::Link;
 
@@ -35,13 +39,14 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             self.ignore(Ignored::Tag(tag::ACTION_RESPONSE));
             return Ok(());
         };
-        let checked = match ActionResponse::decode(apdu) {
-            Ok(response) if response.invoke().id() != proof.invoke.id() => {
-                let (expected, found) = (proof.invoke.id(), response.invoke().id());
-                self.ignore(Ignored::InvokeId { expected, found });
-                return Ok(());
-            }
-            Ok(response) => proof.check(&response, &self.config, &self.protection).map(|()| proof.negotiated),
+        let invoke = ActionResponse::decode(apdu).map_or(proof.invoke, |response| response.invoke());
+        if invoke.id() != proof.invoke.id() {
+            let (expected, found) = (proof.invoke.id(), invoke.id());
+            self.ignore(Ignored::InvokeId { expected, found });
+            return Ok(());
+        }
+        let checked = match reply(self.config.referencing, apdu) {
+            Ok(reply) => proof.check(reply, &self.config, &self.protection).map(|()| proof.negotiated),
             Err(error) => Err(ClientError::Malformed(error)),
         };
         match checked {
@@ -63,31 +68,49 @@ impl Proof {
         let (how, ours) = high_level(config).ok_or(ProtectionError::Proof)?;
         let proof = how.prove(protection, ours.octets(), self.theirs.octets())?;
         let parameters = DataValue::OctetString(proof).to_vec();
-        let parameters = Some(&parameters[..]);
-        Ok(ActionRequest::Normal { invoke: self.invoke, method: CosemMethod::REPLY_TO_HLS, parameters }.encode())
+        Ok(match config.referencing {
+            Referencing::LogicalNames => {
+                let (method, parameters) = (CosemMethod::REPLY_TO_HLS, Some(&parameters[..]));
+                ActionRequest::Normal { invoke: self.invoke, method, parameters }.encode()
+            }
+            Referencing::ShortNames => {
+                let (name, selector, parameter) = (ShortNames::REPLY_TO_HLS, METHOD_SELECTOR, &parameters[..]);
+                ReadRequest { variables: vec![VariableAccess::Parameterized { name, selector, parameter }] }.encode()
+            }
+        })
     }
 
     /// Whether the meter took our proof, and has proved itself.
-    fn check(
-        &self,
-        response: &ActionResponse<'_>,
-        config: &ClientConfig,
-        protection: &impl Protection,
-    ) -> Result<(), ClientError> {
-        let ActionResponse::Normal { outcome, .. } = response else {
-            return Err(ClientError::Malformed(ApduError::Malformed { what: "ACTION response choice", offset: 1 }));
-        };
-        if outcome.result != ActionResult::SUCCESS {
-            return Err(ClientError::ProofRefused(outcome.result));
-        }
+    fn check(&self, reply: Reply<'_>, config: &ClientConfig, protection: &impl Protection) -> Result<(), ClientError> {
+        let returned = reply.map_err(ClientError::ProofRefused)?;
         let unproven = |source| ClientError::Unproven { source };
         let (how, ours) = high_level(config).ok_or(unproven(ProtectionError::Proof))?;
-        match outcome.returned.map(|returned| returned.map(Data::from_bytes)) {
-            Some(Ok(Ok(Data::OctetString(proof)))) => {
+        match returned.map(Data::from_bytes) {
+            Some(Ok(Data::OctetString(proof))) => {
                 how.verify(protection, ours.octets(), self.theirs.octets(), proof).map_err(unproven)
             }
             _ => Err(unproven(ProtectionError::Proof)),
         }
+    }
+}
+
+/// What the meter says to our proof: its own, or why it does not take ours.
+type Reply<'a> = Result<Option<&'a [u8]>, ActionResult>;
+
+fn reply(referencing: Referencing, apdu: &[u8]) -> Result<Reply<'_>, ApduError> {
+    match referencing {
+        Referencing::LogicalNames => match ActionResponse::decode(apdu)? {
+            ActionResponse::Normal { outcome, .. } if outcome.result == ActionResult::SUCCESS => {
+                Ok(Ok(outcome.returned.and_then(Result::ok)))
+            }
+            ActionResponse::Normal { outcome, .. } => Ok(Err(outcome.result)),
+            _ => Err(ApduError::Malformed { what: "ACTION response choice", offset: 1 }),
+        },
+        Referencing::ShortNames => match ReadResponse::decode(apdu)?.results()?.0.as_slice() {
+            &[ReadResult::Data(proof)] => Ok(Ok(Some(proof))),
+            &[ReadResult::Error(refused)] => Ok(Err(ActionResult(refused.octet()))),
+            _ => Err(ApduError::Malformed { what: "Read result", offset: 1 }),
+        },
     }
 }
 

@@ -1,10 +1,15 @@
 //! What all requests of a client have in common: they become APDUs one at a time, and each answer says how to go on.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::{ClientConfig, ClientError, ClientEvent, Ignored, RequestError};
 use crate::dlms::apdu::{DataBlock, InvokeId};
 use crate::dlms::conformance::Conformance;
+use crate::dlms::short_names::ShortNames;
+
+/// What is known of short names; nothing before the object list was read.
+pub(super) type Names = Option<Result<Arc<ShortNames>, RequestError>>;
 
 /// What an exchange has to keep to.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +18,7 @@ pub(super) struct Terms<'a> {
     /// The longest APDU that the meter takes, before it is protected.
     pub(super) pdu_size: usize,
     pub(super) config: &'a ClientConfig,
+    pub(super) names: &'a Names,
 }
 
 impl Terms<'_> {
@@ -86,6 +92,11 @@ pub(super) trait Task: fmt::Debug + Send {
 
     /// Whether the APDU on its way can be sent again without doing something twice.
     fn is_repeatable(&self) -> bool;
+
+    /// Whether the meter answers at all.
+    fn is_confirmed(&self) -> bool {
+        true
+    }
 
     /// The answer to the owner, once [`Self::begin`] has nothing left to ask.
     fn finish(self: Box<Self>) -> ClientEvent;

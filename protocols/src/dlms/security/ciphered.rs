@@ -226,8 +226,15 @@ impl Ciphered {
         if envelope.service.is_some_and(|service| service != inner) || is_ciphered(inner) {
             return Err(ProtectionError::Mismatch { outer: envelope.tag, inner });
         }
-        let answers =
-            matches!(inner, tag::GET_RESPONSE | tag::SET_RESPONSE | tag::ACTION_RESPONSE | tag::ACCESS_RESPONSE);
+        let answers = matches!(
+            inner,
+            tag::GET_RESPONSE
+                | tag::SET_RESPONSE
+                | tag::ACTION_RESPONSE
+                | tag::ACCESS_RESPONSE
+                | tag::READ_RESPONSE
+                | tag::WRITE_RESPONSE
+        );
         match self.association.request {
             Some(request) if self.side == Side::Client && answers && request.keys != keys => {
                 Err(ProtectionError::KeySet { found: keys.name() })

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::config::HighLevelClient;
-use super::{Association, ClientRole, Exception, ServerEvent, ServerSession};
+use super::{Association, ClientRole, Exception, PreEstablishedClient, ServerEvent, ServerSession};
 use crate::dlms::acse::{
     ApplicationContext, AssociationRequest, AssociationResponse, AssociationResult, Diagnostic, Mechanism, Release,
     Secret,
@@ -11,11 +11,12 @@ use crate::dlms::acse::{
 use crate::dlms::apdu::{
     ActionOutcome, ActionRequest, ActionResponse, ActionResult, ConfirmedServiceError, CosemMethod, DLMS_VERSION,
     ExceptionResponse, ExceptionService, ExceptionState, GetResponse, InitiateRequest, InitiateResponse,
-    UNLIMITED_PDU_SIZE, VAA_NAME_LOGICAL_NAME,
+    UNLIMITED_PDU_SIZE, VAA_NAME_LOGICAL_NAME, VAA_NAME_SHORT_NAME,
 };
 use crate::dlms::conformance::{Conformance, ConformanceForm};
 use crate::dlms::data::Data;
 use crate::dlms::security::{Challenge, Level, Protection, ProtectionError, Purpose};
+use crate::dlms::short_names::Referencing;
 use crate::dlms::value::DataValue;
 
 /// A client that has to prove itself.
@@ -65,10 +66,8 @@ impl<P: Protection> ServerSession<P> {
         self.reset();
         let request = AssociationRequest::decode(apdu);
         let context = match &request {
-            Ok(AssociationRequest { context: ApplicationContext::LogicalNameCiphered, .. }) => {
-                ApplicationContext::LogicalNameCiphered
-            }
-            _ => ApplicationContext::LogicalName,
+            Ok(AssociationRequest { context, .. }) if *context == self.config.referencing.context(true) => *context,
+            _ => self.config.referencing.context(false),
         };
         let decided = match request {
             Ok(request) => self.negotiate(&request),
@@ -80,7 +79,7 @@ impl<P: Protection> ServerSession<P> {
                 self.accept(context, admission, &user_information)
             }
             Err(rejection) => {
-                self.protection.end();
+                self.reset();
                 self.reject(context, rejection)
             }
         }
@@ -131,11 +130,10 @@ impl<P: Protection> ServerSession<P> {
         if !request.version_1 {
             return Err(Diagnostic::NO_COMMON_ACSE_VERSION.into());
         }
-        let ciphered = match request.context {
-            ApplicationContext::LogicalName => false,
-            ApplicationContext::LogicalNameCiphered => true,
-            _ => return Err(Diagnostic::APPLICATION_CONTEXT_NOT_SUPPORTED.into()),
-        };
+        let ciphered = request.context == self.config.referencing.context(true);
+        if request.context != self.config.referencing.context(ciphered) {
+            return Err(Diagnostic::APPLICATION_CONTEXT_NOT_SUPPORTED.into());
+        }
         let admission = self.admit(request)?;
         if !ciphered && admission.minimum != Level::NONE {
             return Err(Diagnostic::APPLICATION_CONTEXT_NOT_SUPPORTED.into());
@@ -168,14 +166,13 @@ impl<P: Protection> ServerSession<P> {
             return Err(ConfirmedServiceError::DLMS_VERSION_TOO_LOW.into());
         }
         let proofs = if admission.pending.is_some() { Conformance::ACTION } else { Conformance::NONE };
-        let conformance = initiate.conformance & (self.config.conformance | self.protection.conformance() | proofs);
-        if !conformance.contains(Conformance::GET) {
+        let referencing = self.config.referencing;
+        let offered = referencing.services(self.config.conformance | proofs) | self.protection.conformance();
+        let conformance = initiate.conformance & offered;
+        if !referencing.rights(conformance).contains(Conformance::GET) {
             return Err(ConfirmedServiceError::INCOMPATIBLE_CONFORMANCE.into());
         }
-        let pdu_size = match usize::from(initiate.client_max_receive_pdu_size) {
-            0 => UNLIMITED_PDU_SIZE,
-            size => size,
-        };
+        let pdu_size = pdu_size(initiate.client_max_receive_pdu_size);
         // A block has to hold at least one octet of data.
         let Some(pdu_size) =
             pdu_size.checked_sub(self.protection.overhead()).filter(|size| *size > GetResponse::BLOCK_OVERHEAD)
@@ -188,14 +185,32 @@ impl<P: Protection> ServerSession<P> {
             conformance,
             form: ConformanceForm::short_tag(self.config.quirks.short_conformance_tag),
             server_max_receive_pdu_size: self.config.max_receive_pdu_size,
-            vaa_name: VAA_NAME_LOGICAL_NAME,
+            vaa_name: match referencing {
+                Referencing::LogicalNames => VAA_NAME_LOGICAL_NAME,
+                Referencing::ShortNames => VAA_NAME_SHORT_NAME,
+            },
         };
         let response = self.protection.protect(Purpose::Initiate, response.encode());
         let response = response.map_err(|_| Diagnostic::NO_REASON_GIVEN)?;
         if let Some(Secret(key)) = initiate.dedicated_key {
             self.protection.agree_on_key(key).map_err(|_| Diagnostic::NO_REASON_GIVEN)?;
         }
+        let conformance = referencing.rights(conformance);
         Ok((Association { role: admission.role, conformance, pdu_size }, response))
+    }
+
+    /// The association that nobody asks for, where there is one. It is ciphered where there are keys.
+    pub(super) fn pre_establish(&mut self) {
+        let Some(PreEstablishedClient { role, max_receive_pdu_size }) = self.config.pre_established else { return };
+        let ciphered = self.protection.ciphers();
+        if self.protection.begin(ciphered, Level::NONE).and_then(|()| self.protection.meet(None)).is_err() {
+            return;
+        }
+        let referencing = self.config.referencing;
+        let conformance = referencing.services(self.config.conformance) | self.protection.conformance();
+        self.protection.agreed(conformance);
+        let pdu_size = pdu_size(max_receive_pdu_size).saturating_sub(self.protection.overhead());
+        self.association = Some(Association { role, conformance: referencing.rights(conformance), pdu_size });
     }
 
     fn admit(&mut self, request: &AssociationRequest<'_>) -> Result<Admission, Rejection> {
@@ -233,23 +248,24 @@ impl<P: Protection> ServerSession<P> {
         Ok(Admission { role, minimum, mechanism: Some(mechanism), pending })
     }
 
-    /// Pass 3, and our answer, pass 4. A wrong proof ends the association, once that is said.
-    pub(super) fn reply_to_challenge(
-        &mut self,
-        request: &ActionRequest<'_>,
-        role: ClientRole,
-    ) -> Result<Vec<u8>, Exception> {
-        let refused = |service| Err((ExceptionState::ServiceNotAllowed, service));
-        let Some(pending) = &mut self.pending else { return refused(ExceptionService::ServiceNotSupported) };
+    /// Pass 3 by ACTION, and our answer to it.
+    pub(super) fn reply_to_challenge(&mut self, request: &ActionRequest<'_>) -> Result<Vec<u8>, Exception> {
         let &ActionRequest::Normal { invoke, method: CosemMethod::REPLY_TO_HLS, parameters } = request else {
-            return refused(ExceptionService::OperationNotPossible);
+            return Err((ExceptionState::ServiceNotAllowed, ExceptionService::OperationNotPossible));
         };
-        let respond = |result, returned: Option<&[u8]>| {
-            let outcome = ActionOutcome { result, returned: returned.map(Ok) };
-            ActionResponse::Normal { invoke, outcome }.encode()
+        let proof = self.prove(parameters);
+        let outcome = match &proof {
+            Some(proof) => ActionOutcome { result: ActionResult::SUCCESS, returned: Some(Ok(proof)) },
+            None => ActionOutcome { result: ActionResult::READ_WRITE_DENIED, returned: None },
         };
+        Ok(ActionResponse::Normal { invoke, outcome }.encode())
+    }
+
+    /// Pass 3, and our answer, pass 4, as an encoded value. A wrong proof ends the association, once that is said.
+    pub(super) fn prove(&mut self, offered: Option<&[u8]>) -> Option<Vec<u8>> {
+        let (pending, role) = (self.pending.as_mut()?, self.association?.role);
         let (how, ours, theirs) = (&pending.client.how, pending.ours.octets(), pending.theirs.octets());
-        let verified = match parameters.map(Data::from_bytes) {
+        let verified = match offered.map(Data::from_bytes) {
             Some(Ok(Data::OctetString(proof))) => how.verify(&self.protection, ours, theirs, proof),
             _ => Err(ProtectionError::Proof),
         };
@@ -257,12 +273,12 @@ impl<P: Protection> ServerSession<P> {
         let Ok(proof) = proof else {
             self.event = Some(ServerEvent::Rejected(Diagnostic::AUTHENTICATION_FAILURE));
             self.is_ending = true;
-            return Ok(respond(ActionResult::READ_WRITE_DENIED, None));
+            return None;
         };
         if !std::mem::replace(&mut pending.is_proven, true) {
             self.event = Some(ServerEvent::Associated(role));
         }
-        Ok(respond(ActionResult::SUCCESS, Some(&DataValue::OctetString(proof).to_vec())))
+        Some(DataValue::OctetString(proof).to_vec())
     }
 
     pub(super) fn release(&mut self, apdu: &[u8]) -> Option<Vec<u8>> {
@@ -270,6 +286,13 @@ impl<P: Protection> ServerSession<P> {
         self.reset();
         self.event = Some(ServerEvent::Released);
         (!self.config.quirks.ignores_release).then(|| Release::NORMAL.encode_response())
+    }
+}
+
+fn pdu_size(said: u16) -> usize {
+    match usize::from(said) {
+        0 => UNLIMITED_PDU_SIZE,
+        size => size,
     }
 }
 

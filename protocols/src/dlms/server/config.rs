@@ -3,6 +3,7 @@
 use crate::dlms::acse::Password;
 use crate::dlms::conformance::Conformance;
 use crate::dlms::security::{HighLevel, Level, SystemTitle};
+use crate::dlms::short_names::Referencing;
 
 /// Who a client turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,6 +27,14 @@ pub struct HighLevelClient {
     pub minimum: Level,
 }
 
+/// Who a client is that asks for no association.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreEstablishedClient {
+    pub role: ClientRole,
+    /// The longest APDU that it takes; 0 is no limit.
+    pub max_receive_pdu_size: u16,
+}
+
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// Whether clients without a password are let in.
@@ -36,7 +45,12 @@ pub struct ServerConfig {
     pub reader_minimum: Level,
     /// The first that fits an AARQ is meant.
     pub high_level: Vec<HighLevelClient>,
+    /// Named as the services of logical names are, whatever the referencing: [`Conformance::GET`] is Read where names are short.
     pub conformance: Conformance,
+    /// The only one that is understood.
+    pub referencing: Referencing,
+    /// There is an association from the start, for who asks for none.
+    pub pre_established: Option<PreEstablishedClient>,
     /// The longest APDU that this server takes; 0 is no limit.
     pub max_receive_pdu_size: u16,
     /// Where general block transfer is agreed on: how many blocks this server sends, and has sent to it, before they are acknowledged;
@@ -70,6 +84,8 @@ impl Default for ServerConfig {
             reader_minimum: Level::NONE,
             high_level: Vec::new(),
             conformance: Self::CONFORMANCE,
+            referencing: Referencing::default(),
+            pre_established: None,
             max_receive_pdu_size: Self::MAX_RECEIVE_PDU_SIZE,
             block_window: 1,
             quirks: Quirks::default(),

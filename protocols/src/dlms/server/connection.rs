@@ -64,6 +64,9 @@ impl<L: Link, P: Protection> ServerConnection<L, P> {
                     if let Some(event) = self.session.take_event() {
                         self.event(event);
                     }
+                    if self.session.was_unconfirmed() {
+                        self.link.acknowledge(now);
+                    }
                     while let Some(leaving) = answer {
                         match self.link.send(now, &leaving) {
                             Ok(()) => answer = self.session.take_more(),

@@ -14,16 +14,19 @@ mod get;
 mod reception;
 mod set;
 mod transfer;
+mod variables;
 
-pub use config::{ClientRole, HighLevelClient, Quirks, ServerConfig};
+pub use super::short_names::{Referencing, ShortNames};
+pub use config::{ClientRole, HighLevelClient, PreEstablishedClient, Quirks, ServerConfig};
 pub use connection::{ServerConnection, ServerOutput};
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::acse::{self, Diagnostic};
 use super::apdu::{
     ActionRequest, ActionResult, CosemAttribute, CosemMethod, DataAccessResult, ExceptionResponse, ExceptionService,
-    ExceptionState, tag,
+    ExceptionState, InvokeId, tag,
 };
 use super::block_transfer::{BlockProtection, BlockTransfer};
 use super::conformance::Conformance;
@@ -65,6 +68,12 @@ pub trait ObjectServer {
     ) -> Result<Option<Vec<u8>>, ActionResult> {
         let _ = (client, method, parameters);
         Err(ActionResult::READ_WRITE_DENIED)
+    }
+
+    /// What the objects are called by clients with short names; asked once for each association. The class 12 of that itself is not for
+    /// the objects to serve.
+    fn short_names(&self) -> ShortNames {
+        ShortNames::default()
     }
 }
 
@@ -129,10 +138,14 @@ pub struct ServerSession<P = Plain> {
     transfer: Option<Transfer>,
     /// A long request on its way.
     reception: Option<Reception>,
+    /// Of the association, once somebody has used one.
+    names: Option<Arc<ShortNames>>,
     blocks: BlockTransfer,
     /// What else is to leave.
     more: VecDeque<Vec<u8>>,
     event: Option<ServerEvent>,
+    /// The last APDU wanted no answer.
+    is_unconfirmed: bool,
 }
 
 impl ServerSession {
@@ -144,7 +157,8 @@ impl ServerSession {
 
 impl<P: Protection> ServerSession<P> {
     pub fn with_protection(config: ServerConfig, protection: P) -> Self {
-        Self {
+        let mut session = Self {
+            names: None,
             blocks: BlockTransfer::new([config.block_window; 2], REQUEST_BYTES_MAX),
             more: VecDeque::new(),
             config,
@@ -156,7 +170,10 @@ impl<P: Protection> ServerSession<P> {
             transfer: None,
             reception: None,
             event: None,
-        }
+            is_unconfirmed: false,
+        };
+        session.pre_establish();
+        session
     }
 
     /// The challenge for the next client of high level security. Each is used once; without one such a client is sent away for now.
@@ -179,15 +196,17 @@ impl<P: Protection> ServerSession<P> {
         &mut self.protection
     }
 
-    /// Forgets the association: the link to the client is gone.
+    /// Forgets the association, but for one that is there from the start: the link to the client is gone.
     pub fn reset(&mut self) {
         self.association = None;
         self.pending = None;
         self.is_ending = false;
+        self.names = None;
         self.end_transfers();
         // With it what the client has said of its window.
         self.blocks = BlockTransfer::new([self.config.block_window; 2], REQUEST_BYTES_MAX);
         self.protection.end();
+        self.pre_establish();
     }
 
     /// Who is associated, and has proved it where proof is asked for.
@@ -211,6 +230,11 @@ impl<P: Protection> ServerSession<P> {
         self.more.pop_front()
     }
 
+    /// Whether the last APDU was one that nobody answers, and not one that is met with silence.
+    pub fn was_unconfirmed(&self) -> bool {
+        self.is_unconfirmed
+    }
+
     /// What the last answer meant for the association, if anything.
     pub fn take_event(&mut self) -> Option<ServerEvent> {
         self.event.take()
@@ -219,6 +243,7 @@ impl<P: Protection> ServerSession<P> {
     /// Answers one APDU. `None` where silence is the answer. Where general block transfer is agreed on, [`Self::take_more`] may follow.
     pub fn answer(&mut self, apdu: &[u8], objects: &mut dyn ObjectServer) -> Option<Vec<u8>> {
         self.more.clear();
+        self.is_unconfirmed = false;
         match *apdu.first()? {
             acse::AARQ => Some(self.associate(apdu)),
             acse::RLRQ => self.release(apdu),
@@ -259,6 +284,13 @@ impl<P: Protection> ServerSession<P> {
 
     fn answer_plain(&mut self, apdu: &[u8], objects: &mut dyn ObjectServer) -> Option<Vec<u8>> {
         match self.serve(apdu, objects) {
+            _ if !is_confirmed(apdu) => {
+                self.is_unconfirmed = true;
+                if self.is_ending {
+                    self.reset();
+                }
+                None
+            }
             Ok(answer) => self.leave(answer),
             // Never ciphered: it may say that there is no common key.
             Err(refused) => Some(exception(refused)),
@@ -277,14 +309,17 @@ impl<P: Protection> ServerSession<P> {
     }
 
     fn serve(&mut self, apdu: &[u8], objects: &mut dyn ObjectServer) -> Result<Vec<u8>, Exception> {
+        if self.config.referencing == Referencing::ShortNames {
+            return self.serve_variables(apdu, objects);
+        }
         let is_proving = self.association.is_some() && self.served().is_none();
         let action =
             if let Some(&tag::ACTION_REQUEST) = apdu.first() { ActionRequest::decode(apdu).ok() } else { None };
         let replies = matches!(action, Some(ActionRequest::Normal { method: CosemMethod::REPLY_TO_HLS, .. }));
-        if let (Some(association), Some(_), Some(request), true) =
+        if let (Some(_), Some(_), Some(request), true) =
             (self.association, &self.pending, &action, is_proving || replies)
         {
-            return self.reply_to_challenge(request, association.role);
+            return self.reply_to_challenge(request);
         }
         let not_allowed = |service| Err((ExceptionState::ServiceNotAllowed, service));
         match (apdu.first().copied(), self.served()) {
@@ -324,6 +359,15 @@ impl<P: Protection> ServerSession<P> {
     fn has_general_blocks(&self) -> bool {
         let general = Conformance::GENERAL_BLOCK_TRANSFER;
         self.served().is_some_and(|association| association.conformance.contains(general))
+    }
+}
+
+/// Whether the client waits for an answer.
+fn is_confirmed(apdu: &[u8]) -> bool {
+    match apdu {
+        [tag::UNCONFIRMED_WRITE_REQUEST, ..] => false,
+        [tag::SET_REQUEST | tag::ACTION_REQUEST, _, invoke, ..] => InvokeId(*invoke).is_confirmed(),
+        _ => true,
     }
 }
 

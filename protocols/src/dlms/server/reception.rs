@@ -4,12 +4,21 @@ use super::REQUEST_BYTES_MAX;
 use crate::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult, DataBlock, InvokeId};
 
 /// What the request is about.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// To be written: with their selections.
-    Attributes { wanted: Vec<(CosemAttribute, Option<Vec<u8>>)>, list: bool },
+    Attributes {
+        wanted: Vec<(CosemAttribute, Option<Vec<u8>>)>,
+        list: bool,
+    },
     /// To be invoked.
-    Methods { wanted: Vec<CosemMethod>, list: bool },
+    Methods {
+        wanted: Vec<CosemMethod>,
+        list: bool,
+    },
+    /// By short names: all of it is in the blocks.
+    Read,
+    Write,
 }
 
 #[derive(Debug)]

@@ -1,12 +1,16 @@
 //! A long answer on its way, block by block.
 
-use crate::dlms::apdu::{ActionResponse, DataAccessResult, DataBlock, GetResponse, InvokeId};
+use crate::dlms::apdu::{
+    ActionResponse, DataAccessResult, DataBlock, GetResponse, InvokeId, ReadBlock, ReadResponse, ReadResult,
+};
 
 /// Whose answer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
     Get,
     Action,
+    /// By short names, which have no invoke ids.
+    Read,
 }
 
 #[derive(Debug)]
@@ -67,6 +71,11 @@ impl Transfer {
         let (invoke, number) = (self.invoke, self.first_number.wrapping_add(index));
         match self.service {
             Service::Get => GetResponse::Block { invoke, last, number, result: Ok(data) }.encode(),
+            Service::Read => {
+                // Begun only where all blocks have numbers.
+                let number = u16::try_from(number).unwrap_or(u16::MAX);
+                ReadResponse::encode(&[ReadResult::Block(ReadBlock { last, number, data })])
+            }
             Service::Action => ActionResponse::Block { invoke, block: DataBlock { last, number, data } }.encode(),
         }
     }
