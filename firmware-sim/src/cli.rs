@@ -33,7 +33,7 @@ pub enum Command {
 }
 
 /// Options that describe meters: a fleet file does that too, and one description is enough.
-const GROUP_OPTIONS: [&str; 25] = [
+const GROUP_OPTIONS: [&str; 26] = [
     "meters",
     "protocol",
     "source",
@@ -49,6 +49,7 @@ const GROUP_OPTIONS: [&str; 25] = [
     "initial_baud",
     "pace",
     "meters_per_line",
+    "referencing",
     "password_file",
     "medium",
     "encrypted",
@@ -132,6 +133,9 @@ pub struct GroupArgs {
     /// Meters that share a line [default: all on HDLC, iec62056-21 and mbus, else 1].
     #[arg(long, value_name = "N")]
     pub meters_per_line: Option<u32>,
+    /// How clients name the objects of dlms-tcp and dlms-hdlc: ln, sn.
+    #[arg(long, default_value = "ln")]
+    pub referencing: String,
     /// The password of client 1, or of programming mode; without, each meter has its own, which is printed.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -223,6 +227,7 @@ impl GroupArgs {
             initial_baud: self.initial_baud,
             pace: self.pace,
             meters_per_line: self.meters_per_line,
+            referencing: self.referencing.clone(),
             password_file: self.password_file.clone(),
             medium: self.medium.clone(),
             encrypted: self.encrypted,

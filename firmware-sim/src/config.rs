@@ -118,6 +118,8 @@ pub struct MeterSection {
     pub meters_per_line: Option<u32>,
     /// Physical address of the first meter of a line; logical device 1 is read.
     pub hdlc_address_first: u16,
+    /// DLMS that is read: how clients name objects: `ln` by logical names, `sn` by short names.
+    pub referencing: String,
     /// The longest information field of a frame, each way.
     pub hdlc_information_octets_max: u16,
     /// The password of client 1, or of programming mode; without, each meter has its own, which is printed at the start.
@@ -237,6 +239,7 @@ impl Default for MeterSection {
             pace: false,
             meters_per_line: None,
             hdlc_address_first: 16,
+            referencing: "ln".to_owned(),
             hdlc_information_octets_max: 128,
             password_file: None,
             medium: "water".to_owned(),

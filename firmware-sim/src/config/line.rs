@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use protocols::dlms::security::{Key, Level, SecuritySuite};
+use protocols::dlms::server::Referencing;
 use protocols::iec62056_21::Baud;
 
 use super::check::password;
@@ -37,6 +38,7 @@ pub struct LineSettings {
     pub speed: Option<LineSpeed>,
     pub meters_per_line: u32,
     pub hdlc_address_first: u16,
+    pub referencing: Referencing,
     pub hdlc_information_octets_max: u16,
     /// Of the reader; drawn from the seed when none is set.
     pub password: Option<(PathBuf, Secret)>,
@@ -114,6 +116,7 @@ impl MeterSection {
             },
             meters_per_line,
             hdlc_address_first: address_first,
+            referencing: self.referencing(protocol)?,
             hdlc_information_octets_max: octets,
             password: self.password()?,
             security: self.security(protocol)?,
@@ -241,6 +244,15 @@ impl MeterSection {
             }
         }
         Ok(MbusSettings { medium, baud, primary_first })
+    }
+
+    fn referencing(&self, protocol: Protocol) -> Result<Referencing, ConfigError> {
+        match self.referencing.as_str() {
+            "ln" => Ok(Referencing::LogicalNames),
+            "sn" if matches!(protocol, Protocol::DlmsTcp | Protocol::DlmsHdlc) => Ok(Referencing::ShortNames),
+            "sn" => Err(ConfigError::plain("referencing goes with protocols dlms-tcp and dlms-hdlc")),
+            other => Err(unknown("referencing", other, ["ln", "sn"]).into()),
+        }
     }
 
     fn framing(&self, protocol: Protocol) -> Result<Framing, ConfigError> {

@@ -222,11 +222,16 @@ fn meters_of_m_bus_and_encrypted_pushes_are_read_or_refused_with_a_hint() {
         ("protocol = \"mbus\"\nbaud = 1000", "one of 300, 600, 1200"),
         ("protocol = \"mbus\"\ncount = 251", "or primary_address_first = 0"),
         ("protocol = \"dlms-push\"\nframing = \"hdlcc\"", "did you mean \"hdlc\"?"),
+        ("protocol = \"dlms-tcp\"\nreferencing = \"sm\"", "did you mean \"sn\"?"),
         ("protocol = \"mbus\"\nencryption_key_file = \"/x\"", "set encrypted = true"),
     ] {
         assert!(hint(&format!("[[meters]]\n{text}")).contains(expected), "{text}");
     }
-    for refused in ["protocol = \"sml\"\nencrypted = true", "protocol = \"mbus\"\nfaults = { line-noise = 0.1 }"] {
+    for refused in [
+        "protocol = \"sml\"\nencrypted = true",
+        "protocol = \"mbus\"\nfaults = { line-noise = 0.1 }",
+        "protocol = \"sml\"\nreferencing = \"sn\"",
+    ] {
         assert!(check(&format!("[[meters]]\n{refused}")).is_err(), "{refused}");
     }
 }

@@ -13,7 +13,8 @@ use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::conformance::Conformance;
 use protocols::dlms::security::Ciphered;
 use protocols::dlms::server::{
-    ClientRole, ObjectServer, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession,
+    ClientRole, ObjectServer, Referencing, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession,
+    ShortNames,
 };
 use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcConfig, HdlcServer};
 use protocols::link::{Link, LinkError, LinkInput};
@@ -67,6 +68,13 @@ impl LineMeter {
         Self { station, address, server, security: None, silent_counter_error: quirks.silent_counter_error }
     }
 
+    /// The same meter, whose objects clients name so.
+    #[must_use]
+    pub fn referenced_by(mut self, referencing: Referencing) -> Self {
+        self.server.referencing = referencing;
+        self
+    }
+
     /// The same meter, whose clients have to prove themselves and to cipher.
     #[must_use]
     pub fn secured(mut self, security: MeterSecurity) -> Self {
@@ -109,6 +117,11 @@ impl ObjectServer for MeterObjects {
     fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
         let (role, counter) = (self.role.get(), self.security.as_ref().map(|security| security.counter()));
         self.station.now(|meter| objects::read(meter, role, attribute, selection, counter))
+    }
+
+    fn short_names(&self) -> ShortNames {
+        let counter = self.security.as_ref().map(|security| security.counter());
+        self.station.now(|meter| objects::short_names(meter, counter))
     }
 }
 

@@ -298,7 +298,7 @@ fn dlms_meter(
         DlmsAddress::Wport(wport)
     };
     let password = password(settings, seed, &mut place);
-    let meter = LineMeter::new(station, address, &password, group.quirks);
+    let meter = LineMeter::new(station, address, &password, group.quirks).referenced_by(settings.referencing);
     let Some(security) = settings.security else { return (meter, place) };
     let (security, told) = MeterSecurity::new(security, meter.station.id(), seed, &password, group.faults);
     place.security = Some(told);

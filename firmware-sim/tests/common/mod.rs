@@ -103,7 +103,7 @@ impl<S: Read + Write, L: Link, P: Protection> Client<S, L, P> {
         loop {
             match self.session.poll() {
                 ClientOutput::Send(octets) => self.stream.write_all(&octets).unwrap(),
-                ClientOutput::Event(ClientEvent::Ignored(_)) => {}
+                ClientOutput::Event(ClientEvent::Ignored(_) | ClientEvent::ShortNames(_)) => {}
                 ClientOutput::Event(event) => return Ok(event),
                 ClientOutput::WaitUntil(_) => {
                     let mut buffer = [0; 4096];

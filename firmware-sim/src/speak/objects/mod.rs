@@ -11,6 +11,8 @@
 //! | 0-0:96.11.0, 0-0:99.98.0 | 1, 7 | newest event code and the event log |
 //! | 0-0:43.1.0 | 1 | invocation counter, of meters with security: the greatest that a client has used |
 //! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
+//!
+//! With short names the association is of class 12, which the server itself has.
 
 mod buffer;
 
@@ -24,7 +26,7 @@ use protocols::cosem::register::{Register, ScalerUnit};
 use protocols::cosem::{InterfaceClass, LOGICAL_NAME};
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::datetime::{ClockStatus, Date, DateTime, Time};
-use protocols::dlms::server::ClientRole;
+use protocols::dlms::server::{ClientRole, ShortNames};
 use protocols::dlms::value::DataValue;
 use protocols::metering::{ObisCode, Quantity, Unit, UtcMillis};
 
@@ -88,6 +90,15 @@ fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
     all.push(Object::Profile(EventLog::OBIS));
     all.extend(counter.map(Object::InvocationCounter));
     all
+}
+
+/// What the objects are called by clients with short names: the same as long as nobody sets the meter up anew.
+pub fn short_names(meter: &VirtualMeter, counter: Option<u32>) -> ShortNames {
+    let named = objects(meter, counter).into_iter().filter(|object| *object != Object::Association);
+    ShortNames::assign(named.map(|object| {
+        let (class_id, version, attributes) = object.class();
+        (class_id, version, object.obis(), attributes.unsigned_abs())
+    }))
 }
 
 /// What one attribute says, or a part of it. `counter` is the invocation counter, of a meter that has one.
