@@ -1,6 +1,6 @@
 use protocols::dlms::apdu::{
-    ActionRequest, ActionResponse, AttributeReference, ConfirmedServiceError, ExceptionResponse, GeneralBlock, GetRequest, GetResponse, InitiateRequest,
-    InitiateResponse, SetRequest, SetResponse, read_outcomes, read_results, read_values, write_outcomes, write_results,
+    ActionRequest, ActionResponse, AttributeReference, ConfirmedServiceError, ExceptionResponse, GeneralBlock, GetRequest, GetResponse, InformationReport, InitiateRequest,
+    InitiateResponse, ReadRequest, ReadResponse, SetRequest, SetResponse, WriteRequest, WriteResponse, read_outcomes, read_results, read_values, write_outcomes, write_results,
 };
 
 /// What can be read of an APDU is written so that it reads the same.
@@ -32,6 +32,27 @@ pub(crate) fn target(data: &[u8]) {
         if let ActionResponse::WithList { outcomes, .. } = response {
             outcome_list(outcomes);
         }
+    }
+    if let Ok(request) = ReadRequest::decode(data) {
+        assert_eq!(ReadRequest::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(Ok((results, surplus))) = ReadResponse::decode(data).map(|response| response.results()) {
+        let again = ReadResponse::encode(&results);
+        // Counts and lengths may have been written longer than they must be.
+        assert!(again.len() + surplus <= data.len());
+        assert_eq!(ReadResponse::decode(&again).map(|response| response.results()), Ok(Ok((results, 0))));
+    }
+    if let Ok(request) = WriteRequest::decode(data) {
+        assert_eq!(WriteRequest::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(request) = WriteRequest::decode_unconfirmed(data) {
+        assert_eq!(WriteRequest::decode_unconfirmed(&request.encode_unconfirmed()), Ok(request));
+    }
+    if let Ok(response) = WriteResponse::decode(data) {
+        assert_eq!(WriteResponse::decode(&response.encode()), Ok(response));
+    }
+    if let Ok(report) = InformationReport::decode(data) {
+        assert_eq!(InformationReport::decode(&report.encode()), Ok(report));
     }
     if let Ok(block) = GeneralBlock::decode(data) {
         assert_eq!(GeneralBlock::decode(&block.encode()), Ok(block));

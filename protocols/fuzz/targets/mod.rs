@@ -41,6 +41,7 @@ targets! {
     p1,
     profile_rows,
     security,
+    short_names,
     sml,
     uplink_batch,
     uplink_payload,

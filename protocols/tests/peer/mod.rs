@@ -9,7 +9,7 @@ use std::time::Duration;
 use dlms_cosem_rs::axdr::Data as TheirData;
 use dlms_cosem_rs::client as theirs;
 use dlms_cosem_rs::codec::{Encode, Writer};
-use dlms_cosem_rs::cosem::{AttributeAccess, MethodAccess};
+use dlms_cosem_rs::cosem::{AttributeAccess, MethodAccess, ShortName, ShortNameTarget};
 use dlms_cosem_rs::obis::Obis;
 use dlms_cosem_rs::security::{CryptoProvider, RandomSource, RustCryptoProvider};
 use dlms_cosem_rs::server::{ObjectStore, Server, StoreResult};
@@ -22,8 +22,9 @@ use protocols::dlms::client::{ClientError, ClientEvent, ClientOutput, ClientSess
 use protocols::dlms::data::Data;
 use protocols::dlms::security::{Challenge, Protection};
 use protocols::dlms::server::{
-    ClientRole, ObjectServer, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession,
+    ClientRole, ObjectServer, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession, ShortNames,
 };
+use protocols::dlms::short_names::NamedObject;
 use protocols::link::LinkInput;
 use protocols::metering::ObisCode;
 use protocols::wrapper::{WrapperClient, WrapperConfig, WrapperServer};
@@ -38,6 +39,34 @@ pub(crate) const CLOCK: CosemAttribute = CosemAttribute::new(8, ObisCode::new(0,
 pub(crate) const PROFILE: CosemAttribute = CosemAttribute::new(7, ObisCode::new(1, 0, 99, 1, 0, 255), 2);
 pub(crate) const ECHO: CosemMethod = CosemMethod::new(9, ObisCode::new(0, 0, 10, 0, 0, 255), 1);
 pub(crate) const MISSING: CosemAttribute = CosemAttribute::new(3, ObisCode::new(1, 0, 99, 99, 99, 255), 2);
+
+/// Base names of both meters, with how many attributes they have and, by their classes, where the methods are and how many there are.
+pub(crate) const NAMES: [(NamedObject, u8, Option<(u16, u8)>); 5] = [
+    (named(0x0028, 3, ENERGY.obis), 3, Some((0x28, 1))),
+    (named(0x0100, 8, CLOCK.obis), 9, Some((0x60, 6))),
+    (named(0x0200, 7, PROFILE.obis), 8, Some((0x58, 2))),
+    (named(0x0300, 9, ECHO.obis), 2, Some((0x20, 1))),
+    (ShortNames::ASSOCIATION, 3, Some((0x20, 8))),
+];
+const LIST: CosemAttribute = CosemAttribute::new(12, ShortNames::ASSOCIATION.logical_name, 2);
+
+const fn named(base_name: u16, class_id: u16, logical_name: ObisCode) -> NamedObject {
+    NamedObject { base_name, class_id, version: 0, logical_name }
+}
+
+/// The object list of class 12, octet by octet.
+fn object_list() -> Vec<u8> {
+    let mut list = vec![0x01, NAMES.len() as u8];
+    for (NamedObject { base_name, class_id, version, logical_name }, ..) in NAMES {
+        list.extend([0x02, 0x04, 0x10]);
+        list.extend(base_name.to_be_bytes());
+        list.push(0x12);
+        list.extend(class_id.to_be_bytes());
+        list.extend([0x11, version, 0x09, 6]);
+        list.extend(logical_name.0);
+    }
+    list
+}
 
 // The contents of the meter, one function for both servers.
 
@@ -69,6 +98,7 @@ pub(crate) fn contents(attribute: CosemAttribute, range: Option<(&[u8], &[u8])>)
         (CLOCK, None) => Some([&[0x09, 0x0c][..], &quarter(47)].concat()),
         (PROFILE, None) => Some(rows(&quarter(0), &quarter(ROWS - 1))),
         (PROFILE, Some((from, to))) => Some(rows(from, to)),
+        (LIST, None) => Some(object_list()),
         _ => None,
     }
 }
@@ -103,6 +133,10 @@ impl ObjectServer for OurObjects {
         if method == ECHO { Ok(parameters.map(<[u8]>::to_vec)) } else { Err(ActionResult::OBJECT_UNDEFINED) }
     }
 
+    fn short_names(&self) -> ShortNames {
+        ShortNames::new(NAMES.map(|(named, ..)| named))
+    }
+
     fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
         let Some(selection) = selection else {
             return contents(attribute, None).ok_or(DataAccessResult::ObjectUndefined);
@@ -123,6 +157,13 @@ pub(crate) struct TheirObjects {
 }
 
 impl ObjectStore for TheirObjects {
+    fn resolve_short_name(&self, name: u16) -> Option<ShortNameTarget> {
+        NAMES.iter().find_map(|(named, attributes, methods)| {
+            let object = ShortName::new(named.base_name, named.class_id, Obis(named.logical_name.0), *attributes);
+            methods.map_or(object, |(offset, count)| object.with_methods(offset, count)).resolve(name)
+        })
+    }
+
     fn set_attribute(
         &mut self,
         class_id: u16,

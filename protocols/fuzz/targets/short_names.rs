@@ -1,0 +1,13 @@
+use protocols::dlms::server::{Referencing, ShortNames};
+
+use super::dlms_commands::converse;
+
+/// A server or a client as in `dlms_commands`, and an object list, of whose names each means one thing.
+pub(crate) fn target(data: &[u8]) {
+    converse(Referencing::ShortNames, data);
+    let Ok(names) = ShortNames::decode(data) else { return };
+    assert_eq!(ShortNames::decode(&names.object_list(|_| true).to_vec()), Ok(names.clone()));
+    for object in names.objects() {
+        assert!(names.resolve(object.base_name).is_some(), "{object:?}");
+    }
+}
