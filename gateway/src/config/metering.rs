@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocols::dlms::client::Referencing;
 use protocols::dlms::datetime::ClockRules;
 use protocols::dlms::security::{Key, SystemTitle};
 use protocols::hdlc::{ClientAddress, HdlcAddress};
@@ -23,8 +24,8 @@ pub(super) use self::check::{
     PortParameters, check_address, check_lines, check_medium, check_name, check_serial, value,
 };
 pub use self::sections::{
-    LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, PushFraming, QuirksSection,
-    ReadSection, Source, StampFormName, Switch,
+    AssociationName, LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, PushFraming,
+    QuirksSection, ReadSection, ReferencingName, Source, StampFormName, Switch,
 };
 
 /// Where bytes go.
@@ -75,6 +76,8 @@ pub struct MeterSettings {
     pub name: Arc<str>,
     pub protocol: MeterProtocol,
     pub addressing: Addressing,
+    pub referencing: Referencing,
+    pub association: AssociationName,
     pub security: SecuritySettings,
     pub serial: Option<MeterId>,
     pub metering_point: Option<Arc<str>>,

@@ -14,8 +14,9 @@ use protocols::metering::ObisCode;
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
 
+use super::call::refuse_set;
 use super::keys::read_key;
-use super::metering::{Addressing, MeterSection, Switch, check_address, value};
+use super::metering::{Addressing, AssociationName, MeterSection, ReferencingName, Switch, check_address, value};
 use super::{ConfigError, read_secret};
 
 /// By which mechanism client and meter prove who they are.
@@ -178,6 +179,20 @@ pub(super) fn check_security(
         Some(2) => SecuritySuite::Suite2,
         Some(other) => return Err(value(at, format!("security_suite = {other} does not exist"), "0, 1 or 2")),
     };
+    if section.association == AssociationName::PreEstablished {
+        if authentication != Nobody {
+            let hint = "remove authentication and password_file, or set association = \"negotiated\"";
+            return Err(value(at, "in a pre-established association nobody proves anything", hint));
+        }
+        if matches!(section.ciphering, Some(CipheringName::Dedicated | CipheringName::GeneralDedicated)) {
+            let hint = "set ciphering = \"global\" or \"general-global\"";
+            return Err(value(at, "nothing brings a dedicated key to a pre-established association", hint));
+        }
+        if has_keys && section.meter_title.is_none() {
+            let hint = "set meter_title: no answer to an association request tells it";
+            return Err(value(at, "a pre-established association with keys needs the meter's title", hint));
+        }
+    }
     let mut examined = Examined { at, section, authentication, policy, suite, hasher: DefaultHasher::new() };
     let proof = examined.proof()?;
     let cipher = if has_titles { Some(Box::new(examined.cipher()?)) } else { None };
@@ -191,9 +206,12 @@ pub(super) fn check_security(
 /// Refuses, in a section of another protocol, what has a meaning for DLMS only.
 pub(super) fn refuse_security_settings(at: &str, section: &MeterSection) -> Result<(), ConfigError> {
     let hint = "set protocol = \"dlms-hdlc\" or \"dlms-wrapper\", or remove it";
-    if section.authentication.is_some() {
-        return Err(value(at, "authentication is a setting of DLMS", hint));
-    }
+    let set = [
+        ("authentication", section.authentication.is_some()),
+        ("referencing", section.referencing != ReferencingName::default()),
+        ("association", section.association != AssociationName::default()),
+    ];
+    refuse_set(at, &set, "DLMS", hint)?;
     refuse_cipher_settings(at, section, "it is a setting of DLMS", hint)
 }
 
@@ -335,7 +353,10 @@ impl Examined<'_> {
             (Some(_), _) if level == Level::NONE && !is_gmac => {
                 self.refused("there are keys, and security_policy = \"none\" uses none", "remove security_policy")
             }
-            (Some(_), _) if self.authentication == AuthenticationName::None => {
+            (Some(_), _)
+                if self.authentication == AuthenticationName::None
+                    && section.association == AssociationName::Negotiated =>
+            {
                 let hint = "set authentication, mostly \"gmac\", which needs no more than the keys";
                 self.refused("who ciphers has to authenticate himself", hint)
             }

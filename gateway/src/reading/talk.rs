@@ -5,8 +5,8 @@ use std::time::Duration;
 use protocols::dlms::acse::Diagnostic;
 use protocols::dlms::apdu::CosemAttribute;
 use protocols::dlms::client::{
-    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, Ignored, Quirks, ReadError,
-    RequestId, Selected, Value,
+    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, Ignored, PreEstablished,
+    Quirks, ReadError, RequestId, Selected, Value,
 };
 use protocols::dlms::security::{Challenge, Ciphered, ProtectionError};
 use protocols::hdlc::{HdlcClient, HdlcConfig};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::{debug, trace};
 
 use super::counters::reserve;
-use crate::config::metering::{Addressing, MeterSettings};
+use crate::config::metering::{Addressing, AssociationName, MeterSettings};
 use crate::config::security::Proof;
 use crate::link::{ByteLink, LinkLost};
 use crate::outbox::{CounterId, OutboxError, OutboxHandle};
@@ -184,7 +184,8 @@ impl<'l> Talk<'l> {
 
     /// The next association over the same link, of a client without any security.
     pub(super) fn start_public(&mut self, meter: &MeterSettings, addressing: &Addressing) {
-        let config = ClientConfig { authentication: Authentication::None, ..client_config(meter) };
+        let (authentication, pre_established) = (Authentication::None, None);
+        let config = ClientConfig { authentication, pre_established, ..client_config(meter) };
         self.session = session(addressing, self.octet_time_us, config, None);
         (self.reserves, self.failure) = (None, None);
     }
@@ -381,5 +382,7 @@ fn client_config(meter: &MeterSettings) -> ClientConfig {
             Authentication::High { how: how.clone(), challenge }
         }
     };
-    ClientConfig { authentication, quirks, ..ClientConfig::default() }
+    let pre_established = (meter.association == AssociationName::PreEstablished).then(PreEstablished::default);
+    let referencing = meter.referencing;
+    ClientConfig { authentication, quirks, pre_established, referencing, ..ClientConfig::default() }
 }

@@ -16,7 +16,10 @@ use protocols::dlms::acse::Password;
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::data::Data;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
-use protocols::dlms::server::{ObjectServer, ServerConfig, ServerConnection, ServerOutput, ServerSession};
+use protocols::dlms::server::{
+    ClientRole, ObjectServer, PreEstablishedClient, Referencing, ServerConfig, ServerConnection, ServerOutput,
+    ServerSession, ShortNames,
+};
 use protocols::dlms::value::DataValue;
 use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcConfig, HdlcServer};
 use protocols::link::{Link, LinkInput};
@@ -82,6 +85,9 @@ pub(crate) struct MeterBody {
     pub(crate) asked: Vec<Option<Selection>>,
     pub(crate) associations: usize,
     pub(crate) security: Option<BodySecurity>,
+    pub(crate) referencing: Referencing,
+    /// Whoever comes is associated.
+    pub(crate) is_pre_established: bool,
 }
 
 pub(crate) type SharedBody = Arc<Mutex<MeterBody>>;
@@ -104,6 +110,8 @@ impl MeterBody {
             asked: Vec::new(),
             associations: 0,
             security: None,
+            referencing: Referencing::LogicalNames,
+            is_pre_established: false,
         };
         body.capture(body.now().plus_ms(-days * 86_400_000), body.now());
         Arc::new(Mutex::new(body))
@@ -239,6 +247,14 @@ impl ObjectServer for MeterBody {
         };
         Ok(value.to_vec())
     }
+
+    fn short_names(&self) -> ShortNames {
+        let clock = (8, 0, ObisCode::new(0, 0, 1, 0, 0, 255), 9);
+        let log = (7, 1, EVENT_LOG, 8);
+        let listed = object_list().into_iter().filter(|object| object.class_id != AssociationLn::CLASS_ID);
+        let listed = listed.map(|object| (object.class_id, object.version, object.logical_name, 8));
+        ShortNames::assign(listed.chain([clock, log]))
+    }
 }
 
 /// Answers on one connection until it ends.
@@ -328,6 +344,9 @@ async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, Shar
         if let Some(security) = &body.lock().unwrap().security {
             (config, protection) = (security.server.clone(), Some(security.protection()));
         }
+        config.referencing = body.lock().unwrap().referencing;
+        let known = PreEstablishedClient { role: ClientRole::Public, max_receive_pdu_size: 1_024 };
+        config.pre_established = body.lock().unwrap().is_pre_established.then_some(known);
         let mut connection = ServerConnection::new(link, ServerSession::with_protection(config, protection));
         if let Some(security) = &mut body.lock().unwrap().security {
             connection.session_mut().set_challenge(security.challenge());

@@ -1,3 +1,4 @@
+mod referencing;
 pub(crate) mod room;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use protocols::cosem::register::ScalerUnit;
 use protocols::dlms::apdu::CosemAttribute;
 use protocols::dlms::client::{ReadError, Value};
 use protocols::dlms::data::Data;
+use protocols::dlms::short_names::ASSOCIATION_CLASS_ID;
 use protocols::metering::Unit;
 
 use super::blue_book::{attribute_name, attributes, class_name, is_secret, obis_name};
@@ -80,7 +81,7 @@ async fn read(talk: &mut Talk<'_>, object: &ListedObject, version: u8) -> Result
     for (attribute, may_read) in all.into_iter().filter(|(attribute, _)| *attribute != 1).take(ATTRIBUTES_MAX) {
         let reason = match (*class_id, attribute) {
             (class_id, attribute) if is_secret(class_id, attribute) => Some("not asked: it is a secret"),
-            (AssociationLn::CLASS_ID, OBJECT_LIST) => Some("not asked: it is this list"),
+            (AssociationLn::CLASS_ID | ASSOCIATION_CLASS_ID, OBJECT_LIST) => Some("not asked: it is this list"),
             (ProfileGeneric::CLASS_ID, BUFFER) => Some("not asked: `read --profile` does"),
             _ if !may_read => Some("this client may not read it"),
             _ => None,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocols::dlms::client::Referencing;
 use protocols::dlms::datetime::ClockRules;
 use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, StatusBits};
@@ -12,7 +13,7 @@ use protocols::uplink::GatewayId;
 
 use super::{
     Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
-    Parity, ReadSection, ReadSettings, Source, StatusSettings, Switch,
+    Parity, ReadSection, ReadSettings, ReferencingName, Source, StatusSettings, Switch,
 };
 use crate::config::ConfigError;
 use crate::config::bus::{check_bus, refuse_bus_settings};
@@ -195,6 +196,11 @@ fn check_meter(
         name,
         protocol: section.protocol,
         addressing,
+        referencing: match section.referencing {
+            ReferencingName::LogicalNames => Referencing::LogicalNames,
+            ReferencingName::ShortNames => Referencing::ShortNames,
+        },
+        association: section.association,
         security,
         serial,
         metering_point: section.metering_point.as_deref().map(Arc::from),

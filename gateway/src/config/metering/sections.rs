@@ -95,6 +95,24 @@ pub enum Switch {
     Off,
 }
 
+/// How requests name what a meter's objects have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReferencingName {
+    #[default]
+    LogicalNames,
+    ShortNames,
+}
+
+/// How there comes to be an association.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AssociationName {
+    #[default]
+    Negotiated,
+    PreEstablished,
+}
+
 /// What this meter does differently; see `protocols::dlms::client::Quirks` for where each was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -145,6 +163,11 @@ pub struct MeterSection {
     pub physical: Option<u16>,
     /// HDLC: 1, 2 or 4; by default the shortest that the address fits.
     pub address_octets: Option<u8>,
+    /// DLMS: `logical-names`, or `short-names` of older meters, whose object list is read at the beginning of each session.
+    pub referencing: ReferencingName,
+    /// DLMS: `negotiated`, or `pre-established` where the meter has an association for this client without being asked: nobody proves
+    /// anything, and with keys `meter_title` has to be set.
+    pub association: AssociationName,
     /// A file that holds the password: of low level security, the secret of high level security (`manufacturer`, `md5`, `sha1`,
     /// `sha256`), or of programming mode (P1). Without it, none is sent.
     pub password_file: Option<PathBuf>,
@@ -259,6 +282,8 @@ impl Default for MeterSection {
             server: 1,
             physical: None,
             address_octets: None,
+            referencing: ReferencingName::LogicalNames,
+            association: AssociationName::Negotiated,
             password_file: None,
             authentication: None,
             security_policy: None,

@@ -132,6 +132,31 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
 }
 
 #[test]
+fn a_pre_established_association_has_keys_or_nothing_and_no_proof() {
+    use crate::config::metering::AssociationName;
+    use protocols::dlms::client::Referencing;
+    let secrets = Secrets::new();
+    let known = "association = \"pre-established\"\n";
+    let title = "meter_title = \"4d4d4d0000bc614e\"\n";
+    let meter = secrets.meter(&format!("{known}referencing = \"short-names\"\n")).unwrap();
+    assert_eq!((meter.association, meter.referencing), (AssociationName::PreEstablished, Referencing::ShortNames));
+    let keyed = secrets.meter(&format!("{known}{KEYS}{title}")).unwrap();
+    assert!(matches!(&keyed.security, SecuritySettings { proof: Proof::None, cipher: Some(_), .. }));
+    for (text, expected) in [
+        (format!("{known}{PASSWORD}"), "nobody proves anything"),
+        (format!("{known}{GMAC}{KEYS}{title}"), "nobody proves anything"),
+        (format!("{known}{KEYS}"), "needs the meter's title"),
+        (format!("{known}{KEYS}{title}ciphering = \"dedicated\"\n"), "brings a dedicated key"),
+        (format!("{KEYS}{title}"), "who ciphers has to authenticate"),
+        ("protocol = \"mbus\"\nreferencing = \"short-names\"\n".to_owned(), "referencing is a setting of DLMS"),
+        (format!("protocol = \"iec62056-21\"\n{known}"), "association is a setting of DLMS"),
+    ] {
+        let error = secrets.meter(&text).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
 fn every_mechanism_and_suite_can_be_set() {
     let secrets = Secrets::new();
     let mechanisms = [

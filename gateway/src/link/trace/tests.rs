@@ -146,6 +146,7 @@ fn proofs_keys_and_tags_are_hidden() {
         (aarq(&initiate), &tag),
         (aarq(&dedicated), &proof),
         ([&[0x05, 0x01, 0x04, 0xfa, 0x00, 0x01, 9, 17], &proof[..]].concat(), &proof),
+        ([&[0x0c, 0x01, 0x00, 9, 17], &proof[..]].concat(), &proof),
         ([&[0xe0, 0x80, 0, 1, 0, 0, 17], &proof[..]].concat(), &proof),
     ] {
         for information_max in [128, 20, 14] {
