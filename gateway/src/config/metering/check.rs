@@ -15,9 +15,10 @@ use super::{
     Parity, ReadSection, ReadSettings, Source, StatusSettings, Switch,
 };
 use crate::config::ConfigError;
-use crate::config::bus::{check_bus, refuse_bus_settings};
-use crate::config::call::{check_call, refuse_call_settings, refuse_set};
+use crate::config::bus::check_bus;
+use crate::config::call::check_call;
 use crate::config::distinct::{Addresses, Media, Taken};
+use crate::config::foreign::{refuse_of_line, refuse_of_meter};
 use crate::config::profiles::place;
 use crate::config::security::{SecuritySettings, check_security};
 
@@ -84,9 +85,13 @@ pub(in crate::config) fn check_lines(
         }
         plans[place].meters.push(Arc::new(meter));
     }
-    if let Some(idle) = plans.iter().find(|plan| plan.meters.is_empty()) {
-        let at = format!("line {:?}", idle.line.name);
-        return Err(value(&at, "no meter is on this line", "add a [[meter]] with this line, or remove it"));
+    for (section, plan) in lines.iter().zip(&plans) {
+        let at = format!("line {:?}", section.name);
+        if plan.meters.is_empty() {
+            return Err(value(&at, "no meter is on this line", "add a [[meter]] with this line, or remove it"));
+        }
+        let spoken: Vec<MeterProtocol> = plan.meters.iter().map(|meter| meter.protocol).collect();
+        refuse_of_line(&at, section, &spoken)?;
     }
     Ok(plans)
 }
@@ -159,6 +164,7 @@ fn check_meter(
     gateway: &GatewayId,
 ) -> Result<MeterSettings, ConfigError> {
     let name = check_name(at, &section.name)?;
+    refuse_of_meter(at, section)?;
     let addressing = match section.protocol {
         MeterProtocol::Iec62056_21 => check_call(at, section, line)?,
         MeterProtocol::Mbus => check_bus(at, section, line)?,
@@ -214,9 +220,6 @@ fn check_status(at: &str, section: &mut MeterSection) -> Result<Option<Arc<Statu
     if section.status_bits.is_empty() && section.status_columns.is_empty() {
         return Ok(None);
     }
-    if !matches!(section.protocol, MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc) {
-        return Err(value(at, "status_bits and status_columns are settings of DLMS", "remove them"));
-    }
     let mut bits = StatusBits::AMR;
     for (bit, meaning) in &section.status_bits {
         let parsed = bit.parse().ok().zip(meaning.parse().ok());
@@ -249,19 +252,7 @@ pub(in crate::config) fn check_serial(at: &str, serial: &str) -> Result<MeterId,
 
 pub(in crate::config) fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
     let MeterSection { protocol, client, server, physical, address_octets, .. } = *section;
-    let of_others = [
-        ("address", section.address.is_some()),
-        ("initial_baud", section.initial_baud.is_some()),
-        ("line_quirks", !section.line_quirks.is_empty()),
-    ];
-    refuse_set(at, &of_others, "IEC 62056-21 and M-Bus", "set protocol to one of them, or remove it")?;
-    refuse_call_settings(at, section)?;
-    refuse_bus_settings(at, section)?;
     if protocol == MeterProtocol::DlmsWrapper {
-        if physical.is_some() || address_octets.is_some() {
-            let message = "physical and address_octets are HDLC settings";
-            return Err(value(at, message, "set protocol = \"dlms-hdlc\", or remove them"));
-        }
         return Ok(Addressing::Wrapper { client, server });
     }
     let wrong = |error: &dyn std::fmt::Display| value(at, error.to_string(), "see client, server and physical");

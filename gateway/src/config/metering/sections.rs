@@ -40,7 +40,8 @@ pub struct LineSection {
     pub budget_s: u64,
     /// How long a TCP endpoint may take to answer.
     pub connect_timeout_ms: u64,
-    /// IEC 62056-21 and M-Bus: the line gives back what is sent, as optical heads, two-wire current loops and some level converters do.
+    /// IEC 62056-21 and M-Bus: the line gives back what is sent, as optical heads, two-wire current loops and some level converters do. HDLC
+    /// tells its own frames by itself.
     pub echo: bool,
     /// IEC 62056-21: the port cannot do 7E1, or a serial device server does not: it stays 8N1, and parity is put on and checked here.
     pub masked_parity: bool,
