@@ -77,12 +77,12 @@ impl Hearing for DlmsHearing {
         }
     }
 
-    fn counter(&self) -> Option<PeerCounter> {
-        self.notifications.seal.counter()
+    fn taken(&mut self) -> Vec<PeerCounter> {
+        self.notifications.seal.taken()
     }
 
-    fn resume(&mut self, counter: PeerCounter) {
-        self.notifications.seal.resume(counter);
+    fn resume(&mut self, kept: &[PeerCounter]) {
+        self.notifications.seal.resume(kept);
     }
 
     #[cfg(test)]
