@@ -45,8 +45,9 @@ pub enum Command {
         #[command(flatten)]
         options: ReadOptions,
     },
-    /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls and asks as a client
-    /// without a password, and writes nothing to a meter; M-Bus is not asked. What it does stands on standard error. Exit code 1 when nothing is found.
+    /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls, searches on
+    /// M-Bus, and asks as a client without a password; it writes nothing to a meter. What it does stands on standard error. Exit code 1 when
+    /// nothing is found.
     Probe {
         /// A serial port, like /dev/ttyUSB0, or HOST[:PORT] of a meter or of a serial device server.
         #[arg(value_name = "PORT|HOST[:PORT]")]
