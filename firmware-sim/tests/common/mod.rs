@@ -24,7 +24,7 @@ use protocols::dlms::data::Data;
 use protocols::dlms::datetime::ClockRules;
 use protocols::dlms::security::{Plain, Protection};
 use protocols::link::{Link, LinkInput};
-use protocols::metering::{Code, Kind, ObisCode, Quality};
+use protocols::metering::{Code, Kind, ObisCode, Quality, TelegramReading};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -62,6 +62,20 @@ pub(crate) fn told(line: &Value) -> Told {
         text("value"),
         text("unit"),
         text("quality"),
+    )
+}
+
+/// A reading in the words of the truth.
+pub(crate) fn read_as_told(reading: &TelegramReading) -> Told {
+    (
+        reading.code.to_string(),
+        reading.kind.name().to_owned(),
+        u64::from(reading.period_s),
+        reading.captured_at.to_string(),
+        u64::from(reading.nth),
+        reading.quantity.decimal(),
+        reading.quantity.unit.to_string(),
+        reading.quality.to_string(),
     )
 }
 
