@@ -10,7 +10,7 @@ use demo::meters::meter_toml;
 use demo::sinks::log_records;
 use demo::stage::wall_ms;
 use demo::verdict::read_truth;
-use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, metric, stage, until_logged};
+use tests::system::{CATCH_UP_TIMEOUT, everything_arrives, in_the_log, metric, stage, until};
 
 const BAUD: u32 = 9_600;
 /// Entries that are there at the start.
@@ -60,14 +60,21 @@ async fn every_entry_of_meters_on_a_slow_line_is_read() {
     let meters = (lines * per_line) as usize;
     let at_the_start = read_truth(&truth).unwrap().len();
     assert!(at_the_start >= 2 * meters * (HISTORY as usize - 1), "{at_the_start}");
-    until_logged(&stage, at_the_start).await.unwrap();
+    let logged = async |count: usize, seconds: u32| {
+        let what = format!("{count} readings in the log");
+        until(&what, Duration::from_secs(seconds.into()), async || Ok(in_the_log(&stage).await.len() >= count)).await
+    };
+    logged(at_the_start, 60 + 10 * per_line).await.unwrap();
 
     let busy = async || metric(stage.gateway_address(), "gateway_line_busy_milliseconds_total").await.unwrap();
     let (since, busy_before) = (wall_ms(), busy().await);
     tokio::time::sleep(Duration::from_secs(u64::from(period_s) * u64::from(periods))).await;
     let (took, busy_ms) = (wall_ms() - since, busy().await - busy_before);
     stage.freeze_simulator().unwrap();
-    println!("{}", everything_arrives(&stage, &read_truth(&truth).unwrap()).await.unwrap());
+    let truth = read_truth(&truth).unwrap();
+    // The last may have been captured just behind a read.
+    logged(truth.len(), 120 + period_s).await.unwrap();
+    println!("{}", everything_arrives(&stage, &truth).await.unwrap());
 
     let mut delays: BTreeMap<i64, usize> = BTreeMap::new();
     for record in log_records(&stage.sources().await.unwrap()).await.unwrap() {
