@@ -30,8 +30,19 @@ pub use self::sections::{
 /// Where bytes go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediumSettings {
-    Serial { path: PathBuf, baud: u32, data_bits: u8, parity: Parity, stop_bits: u8 },
-    Tcp { address: String, connect_timeout: Duration },
+    Serial {
+        path: PathBuf,
+        baud: u32,
+        data_bits: u8,
+        parity: Parity,
+        stop_bits: u8,
+        /// The level of RTS while we send, where it switches the direction.
+        rts_on_send: Option<bool>,
+    },
+    Tcp {
+        address: String,
+        connect_timeout: Duration,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

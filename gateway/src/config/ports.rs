@@ -59,6 +59,7 @@ pub(super) fn check_ports(
             parity: *section.parity.get_or_insert(parity),
             stop_bits: section.stop_bits,
             connect_timeout_ms: 5_000,
+            rts_on_send: None,
         };
         if section.masked_parity && (parameters.data_bits, parameters.parity) != (8, Parity::None) {
             let hint = "leave data_bits and parity out, or masked_parity";

@@ -127,7 +127,7 @@ impl Target {
         match self {
             Self::Serial(path) => {
                 let Rate { baud, data_bits, parity } = rate;
-                MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits: 1 }
+                MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits: 1, rts_on_send: None }
             }
             Self::Tcp(address) => MediumSettings::Tcp { address: address.clone(), connect_timeout: CONNECT_TIMEOUT },
         }

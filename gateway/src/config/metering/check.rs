@@ -114,12 +114,13 @@ pub(in crate::config) struct PortParameters {
     pub(in crate::config) parity: Parity,
     pub(in crate::config) stop_bits: u8,
     pub(in crate::config) connect_timeout_ms: u64,
+    pub(in crate::config) rts_on_send: Option<bool>,
 }
 
 impl PortParameters {
     fn of(section: &LineSection) -> Self {
-        let LineSection { baud, data_bits, parity, stop_bits, connect_timeout_ms, .. } = *section;
-        Self { baud, data_bits, parity, stop_bits, connect_timeout_ms }
+        let LineSection { baud, data_bits, parity, stop_bits, connect_timeout_ms, rts_on_send, .. } = *section;
+        Self { baud, data_bits, parity, stop_bits, connect_timeout_ms, rts_on_send }
     }
 }
 
@@ -129,7 +130,7 @@ pub(in crate::config) fn check_medium(
     tcp: Option<&String>,
     port: PortParameters,
 ) -> Result<MediumSettings, ConfigError> {
-    let PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms } = port;
+    let PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms, rts_on_send } = port;
     match (serial, tcp) {
         (Some(path), None) => {
             if !(50..=4_000_000).contains(&baud) || !matches!(data_bits, 7 | 8) || !matches!(stop_bits, 1 | 2) {
@@ -139,7 +140,10 @@ pub(in crate::config) fn check_medium(
                     "data_bits is 7 or 8, stop_bits 1 or 2",
                 ));
             }
-            Ok(MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits })
+            Ok(MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits, rts_on_send })
+        }
+        (None, Some(_)) if rts_on_send.is_some() => {
+            Err(value(at, "rts_on_send is a setting of a serial port", "the device server switches its line itself"))
         }
         (None, Some(address)) => {
             let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));

@@ -34,6 +34,9 @@ pub struct LineSection {
     pub parity: Parity,
     /// Of a serial port: 1 or 2.
     pub stop_bits: u8,
+    /// Of a serial port: the level of RTS while the gateway sends, for RS-485 whose direction RTS switches; while it listens, RTS has the
+    /// other. Without it RTS is left alone, as most adapters want it, which switch by themselves.
+    pub rts_on_send: Option<bool>,
     /// Silence between two meters, so that the line and its converters settle.
     pub gap_ms: u64,
     /// The longest that one meter has the line at a time.
@@ -57,6 +60,7 @@ impl Default for LineSection {
             data_bits: 8,
             parity: Parity::None,
             stop_bits: 1,
+            rts_on_send: None,
             gap_ms: 20,
             budget_s: 120,
             connect_timeout_ms: 5_000,
