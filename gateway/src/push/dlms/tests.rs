@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use protocols::cosem::register::ScalerUnit;
+use protocols::dlms::apdu::GeneralBlock;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
 use protocols::dlms::security::Level;
 use protocols::dlms::value::DataValue;
@@ -84,6 +85,36 @@ fn pushes_come_in_any_pieces_of_either_frame_in_clear_or_not() {
                 assert_eq!(heard, 4, "{framing:?} in pieces of {size}");
             }
         }
+    }
+}
+
+/// Each block in a frame of its own, as Landis+Gyr E450 have it.
+fn in_blocks(apdu: &[u8]) -> Vec<Vec<u8>> {
+    let pieces: Vec<_> = apdu.chunks(30).collect();
+    let block = |(number, data): (u16, &&[u8])| {
+        let last = usize::from(number) == pieces.len();
+        GeneralBlock { last, streaming: true, window: 0, number, acknowledged: 0, data }.encode()
+    };
+    (1..).zip(&pieces).map(block).map(|block| in_hdlc(&block)).collect()
+}
+
+/// Negative control: take a block for a push.
+#[test]
+fn a_push_in_blocks_is_put_together_in_clear_or_not() {
+    let closed = |at, counter| sealed(&apdu(at, Some(b"KFM0001")), Level::AUTHENTICATED_ENCRYPTED, counter);
+    let later = T0.plus_ms(900_000);
+    let plain = [apdu(T0, Some(b"KFM0001")), apdu(later, Some(b"KFM0001"))];
+    for (settings, pushes) in
+        [(dlms(PushFraming::Hdlc), plain), (ciphered(PushFraming::Hdlc), [closed(T0, 1), closed(later, 2)])]
+    {
+        let mut port = port(settings);
+        let [first, second] = pushes.map(|push| in_blocks(&push));
+        assert!(first.len() > 2);
+        assert_eq!(hear(&mut port, first.concat(), T0).0.len(), 2);
+        let torn = [&second[..1], &second[2..]].concat().concat();
+        let heard = port.receive(&mut torn.clone(), later);
+        assert_eq!((heard.telegrams, heard.refused[0].trouble), (0, Trouble::Frame), "{:?}", heard.refused);
+        assert_eq!(port.receive(&mut second.concat(), later).telegrams, 1, "it begins anew with the first");
     }
 }
 
