@@ -1,6 +1,13 @@
 //! Fleets that keep a gateway busy: is every entry of every profile read, how late, and what does it take?
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says what went wrong by panicking, and what it measured"
+)]
+
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use demo::meters::meter_toml;
@@ -118,7 +125,7 @@ async fn every_entry_of_meters_on_slow_lines_is_read() {
     let toml = |stage: &Stage| {
         let mut toml = String::new();
         for line in 0..lines {
-            toml += &format!("[[line]]\nname = \"rs485-{line}\"\nserial = \"{}\"\nbaud = {BAUD}\n", path(line));
+            write!(toml, "[[line]]\nname = \"rs485-{line}\"\nserial = \"{}\"\nbaud = {BAUD}\n", path(line)).unwrap();
             for _ in 0..per_line {
                 let endpoint = stage.simulator_line(CATCH_UP_TIMEOUT).unwrap();
                 let section = meter_toml(&endpoint, &password, &load.reads()).unwrap();

@@ -1,6 +1,8 @@
 //! The system in front of meters that are really there: whatever stands in the settings file that `METERPOST_METER` names, sections of
 //! lines, meters, ports and feeds. Without it, meters of the simulator stand in, so that this runs at all.
 
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
