@@ -148,6 +148,8 @@ pub fn start_each(stage: &mut Stage, first_number: u32, settings: &str) -> anyho
     let password = stage.folder().join("meter-password").display().to_string();
     std::fs::write(&password, "reader")?;
     let meters = each(stage.folder(), &password, LOAD_PROFILE);
+    // Groups number their meters from the one before on.
+    let meters = meters.replacen("[[meters]]\n", &format!("[[meters]]\nfirst_number = {first_number}\n"), 1);
     let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
     let endpoints = (0..EACH).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
     Ok(Fleet { truth, endpoints, password })

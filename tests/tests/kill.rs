@@ -74,7 +74,7 @@ async fn gateway_and_cloud_are_killed_under_load() {
         Ok(sinks.iter().all(|(_, sink)| compare(&all, sink, &stage.deaf).is_clean()))
     };
     // Who is missing is told below.
-    drop(until("everything captured", CATCH_UP_TIMEOUT, is_there).await);
+    drop(until("everything captured", 3 * CATCH_UP_TIMEOUT, is_there).await);
     stage.stop_simulator().unwrap();
     stage.wait_until_forwarded(Duration::from_secs(120)).await.unwrap();
     let audit = stage.audit(Duration::from_secs(60)).await.unwrap();

@@ -14,8 +14,6 @@ const METERS: Rows<MeterProtocol> = {
     &[
         (
             &[
-                "client",
-                "server",
                 "authentication",
                 "security_policy",
                 "security_suite",
@@ -31,6 +29,8 @@ const METERS: Rows<MeterProtocol> = {
                 "counter_client",
                 "status_bits",
                 "status_columns",
+                "client",
+                "server",
             ],
             &[DlmsWrapper, DlmsHdlc],
         ),

@@ -232,11 +232,13 @@ async fn serve_mbus(mut stream: impl AsyncRead + AsyncWrite + Unpin, numbers: &[
     };
     let (mut meters, mut octets): (Vec<_>, _) = (numbers.iter().map(meter).collect(), [0; 256]);
     loop {
-        let mut wake = None;
+        let (mut wake, mut said) = (None, Vec::new());
         for (slave, _) in &mut meters {
             loop {
                 match slave.poll() {
-                    Output::Send(octets) => drop(stream.write_all(&octets).await),
+                    // Who speak at once spoil each other's words.
+                    Output::Send(octets) if said.is_empty() => said = octets,
+                    Output::Send(octets) => said.iter_mut().zip(octets).for_each(|(one, other)| *one &= other),
                     Output::Event(()) => {}
                     Output::WaitUntil(at) => {
                         wake = [wake, at].into_iter().flatten().min();
@@ -245,6 +247,7 @@ async fn serve_mbus(mut stream: impl AsyncRead + AsyncWrite + Unpin, numbers: &[
                 }
             }
         }
+        drop(stream.write_all(&said).await);
         let until = wake.map_or_else(|| Instant::now() + BUDGET, |at| origin + at);
         let received = tokio::time::timeout_at(until, stream.read(&mut octets)).await;
         let input = match &received {
