@@ -128,7 +128,7 @@ fn a_clock_set_forward_closes_the_running_interval_once() {
     );
 }
 
-/// Negative control: leave `is_connected` out of `enter_slot`.
+/// Control, seen to fail: leave `is_connected` out of `enter_slot`.
 #[test]
 fn behind_an_open_breaker_nothing_is_consumed_and_the_profile_goes_on() {
     // At night, when nothing is fed in.

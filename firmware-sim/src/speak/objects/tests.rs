@@ -102,7 +102,7 @@ fn the_event_log_is_a_profile_of_its_own() {
     assert_eq!(part, [1, 1, 2, 1, 0x11, 2], "one row, one column");
 }
 
-/// Negative controls: let the reader write; leave the role out of `listed`.
+/// Control, seen to fail: let the reader write.
 #[test]
 fn only_who_manages_a_meter_changes_it_and_the_list_says_so() {
     use protocols::cosem::disconnect_control::{OUTPUT_STATE, REMOTE_DISCONNECT, REMOTE_RECONNECT};
