@@ -21,7 +21,7 @@ use super::mbus::{BusLine, BusMeter, Model};
 use super::p1::{TelegramFeed, gas_meter_id};
 use super::port::{Feed, PushPort, Schedule};
 use super::seal::{Seal, encryption_key};
-use super::security::MeterSecurity;
+use super::security::{Management, MeterSecurity};
 use super::sml::{SmlFeed, sml_meter_id};
 use super::{LinePlace, Place, Protocol};
 use crate::config::{Group, LineMedium, LineSettings, MbusSettings, PushEvery};
@@ -299,7 +299,11 @@ fn dlms_meter(
     };
     let password = password(settings, seed, &mut place);
     let meter = LineMeter::new(station, address, &password, group.quirks);
-    let Some(security) = settings.security else { return (meter, place) };
+    let Some(security) = settings.security else {
+        let (management, told) = Management::new(seed);
+        place.management_password = Some(told);
+        return (meter.managed(management), place);
+    };
     let (security, told) = MeterSecurity::new(security, meter.station.id(), seed, &password, group.faults);
     place.security = Some(told);
     (meter.secured(security), place)

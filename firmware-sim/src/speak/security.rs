@@ -3,6 +3,7 @@
 //! Client 1 proves itself as the settings say and has to protect what it says. Whoever has the keys may also manage the meter, by
 //! another mechanism and a secret of its own. The public client is let in without any of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocols::dlms::acse::Password;
@@ -72,6 +73,35 @@ pub struct SecurityPlace {
     pub management_password: String,
 }
 
+/// How a meter without any other security is managed: by high level security, as meters ask for it whatever reading takes.
+#[derive(Debug)]
+pub struct Management {
+    seed: u64,
+    challenges: AtomicU64,
+}
+
+impl Management {
+    /// With the secret.
+    pub fn new(seed: u64) -> (Self, String) {
+        (Self { seed, challenges: AtomicU64::new(0) }, management_password(seed))
+    }
+
+    pub fn admit(&self, server: &mut ServerConfig) {
+        let how = HighLevel::Sha1(Password::new(management_password(self.seed)));
+        server.high_level.push(HighLevelClient { role: ClientRole::Manager, how, title: None, minimum: Level::NONE });
+    }
+
+    /// For one connection.
+    pub fn challenge(&self) -> Challenge {
+        let drawn = mix(self.seed, &[0x6d67, self.challenges.fetch_add(1, Ordering::Relaxed)]);
+        Challenge::new(octets(drawn, 6, Challenge::LEN)).expect("16 octets are a challenge")
+    }
+}
+
+fn management_password(seed: u64) -> String {
+    hex(&octets(seed, 5, 8))
+}
+
 /// What outlives a connection.
 #[derive(Debug)]
 struct Ledger {
@@ -134,7 +164,7 @@ impl MeterSecurity {
                 theirs: signing(&client_private).verifying_key(),
             }),
         };
-        let management_password = hex(&octets(seed, 5, 8));
+        let management_password = management_password(seed);
         let (management_authentication, management) = match settings.mechanism {
             Mechanism::Sha256 => ("sha1", HighLevel::Sha1(Password::new(management_password.as_str()))),
             _ => ("sha256", HighLevel::Sha256(Password::new(management_password.as_str()))),

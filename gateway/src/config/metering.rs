@@ -4,6 +4,7 @@
 //! is wrong. Its section says `clock_check = "off"`, and profile cursors move by the meter's clock only.
 
 mod check;
+mod clock_set;
 mod sections;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use super::security::SecuritySettings;
 pub(super) use self::check::{
     PortParameters, check_address, check_lines, check_medium, check_name, check_serial, value,
 };
+pub use self::clock_set::{ClockSetSection, ClockSetSettings};
 pub use self::sections::{
     LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, PushFraming, QuirksSection,
     ReadSection, Source, StampFormName, Switch,
@@ -93,6 +95,10 @@ pub struct MeterSettings {
     pub clock_off_above_s: Option<u32>,
     pub clock_rules: ClockRules,
     pub quirks: QuirksSection,
+    /// `None`: its clock is never set.
+    pub clock_set: Option<Arc<ClockSetSettings>>,
+    /// Its client proposes the services that change something in a meter.
+    pub sends_commands: bool,
     /// `None`: AMR profile statuses, as the standard has them.
     pub status: Option<Arc<StatusSettings>>,
     /// Shared by all meters that are read alike.

@@ -18,7 +18,7 @@ const LOGICAL_DEVICE_NAME: CosemAttribute =
     CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 42, 0, 0, 255), data_object::VALUE);
 const DEVICE_ID: CosemAttribute =
     CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 96, 1, 0, 255), data_object::VALUE);
-const CLOCK: CosemAttribute = CosemAttribute::new(Clock::CLASS_ID, Clock::LOGICAL_NAME, TIME);
+pub(super) const CLOCK: CosemAttribute = CosemAttribute::new(Clock::CLASS_ID, Clock::LOGICAL_NAME, TIME);
 
 /// Who answers, by whose clock.
 #[derive(Debug, Clone)]

@@ -185,7 +185,8 @@ where
             }
             outcome => outcome?,
         }
-        Ok(self.conclude())
+        let clock_trouble = self.plan_clock_set().await?;
+        Ok(self.conclude(clock_trouble))
     }
 
     async fn read(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
@@ -379,7 +380,7 @@ impl<T> Session<'_, T> {
     }
 
     /// Says in the inventory how the meter is.
-    fn conclude(self) -> Visited {
+    fn conclude(self, clock_trouble: Option<String>) -> Visited {
         let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
         let (state, cause) = match expected {
             Some(expected) if self.held_stopped => {
@@ -387,7 +388,10 @@ impl<T> Session<'_, T> {
             }
             Some(expected) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
             None if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
-            None => clock_state(*clock_offset_ms, self.meter.clock_off_above_s),
+            None => clock_trouble.map_or_else(
+                || clock_state(*clock_offset_ms, self.meter.clock_off_above_s),
+                |trouble| (MeterState::ClockOff, trouble),
+            ),
         };
         let read_at = self.stamp.read_at;
         let name = &self.meter.name;

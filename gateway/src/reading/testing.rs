@@ -13,10 +13,10 @@ use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
 use protocols::cosem::register::ScalerUnit;
 use protocols::dlms::acse::Password;
-use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use protocols::dlms::data::Data;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
-use protocols::dlms::server::{ObjectServer, ServerConfig, ServerConnection, ServerOutput, ServerSession};
+use protocols::dlms::server::{ClientRole, ObjectServer, ServerConfig, ServerConnection, ServerOutput, ServerSession};
 use protocols::dlms::value::DataValue;
 use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcConfig, HdlcServer};
 use protocols::link::{Link, LinkInput};
@@ -76,6 +76,12 @@ pub(crate) struct MeterBody {
     pub(crate) refuses_ranges: bool,
     pub(crate) refuses_entries: bool,
     pub(crate) password: Option<&'static str>,
+    /// Who may set the clock and switch the breaker; others are refused. With a password there is a public client beside the reader then.
+    pub(crate) setter: Option<ClientRole>,
+    /// Its breaker is closed.
+    pub(crate) is_connected: bool,
+    /// What the clock showed when it was set, and what it was set to.
+    pub(crate) clock_sets: Vec<(UtcMillis, UtcMillis)>,
     /// So many more answers of the profile have a cell too many in their last row.
     pub(crate) spoiled: usize,
     /// Selections of the profile that were served: for what was asked.
@@ -100,6 +106,9 @@ impl MeterBody {
             refuses_ranges: false,
             refuses_entries: false,
             password: None,
+            setter: None,
+            is_connected: true,
+            clock_sets: Vec::new(),
             spoiled: 0,
             asked: Vec::new(),
             associations: 0,
@@ -211,6 +220,8 @@ impl ObjectServer for MeterBody {
             (1, ObisCode([0, 0, 43, 1, 0, 255]), 2) if self.security.is_some() => {
                 DataValue::DoubleLongUnsigned(self.security.as_ref().map_or(0, BodySecurity::counter))
             }
+            (70, _, 2) => DataValue::Boolean(self.is_connected),
+            (70, _, 3) => DataValue::Enum(u8::from(self.is_connected)),
             (8, _, 2) => DataValue::octets_of(DateTime::from_utc(self.now(), 60, ClockStatus::GOOD)),
             (3, ENERGY, 2) => DataValue::DoubleLongUnsigned(self.energy),
             (3, ENERGY, 3) => watt_hours.encode(),
@@ -238,6 +249,40 @@ impl ObjectServer for MeterBody {
             _ => return Err(DataAccessResult::ObjectUndefined),
         };
         Ok(value.to_vec())
+    }
+
+    fn write(
+        &mut self,
+        client: ClientRole,
+        attribute: CosemAttribute,
+        _: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), DataAccessResult> {
+        if self.setter != Some(client) || attribute != CosemAttribute::new(8, ObisCode::new(0, 0, 1, 0, 0, 255), 2) {
+            return Err(DataAccessResult::ReadWriteDenied);
+        }
+        let time =
+            Data::from_bytes(value).ok().and_then(|data| data.date_time()).ok_or(DataAccessResult::TypeUnmatched)?;
+        let time = time.to_utc(ClockRules::default()).map_err(|_| DataAccessResult::TypeUnmatched)?.utc;
+        self.clock_sets.push((self.now(), time));
+        self.offset_ms = time.since(self.clock.wall());
+        Ok(())
+    }
+
+    fn invoke(
+        &mut self,
+        client: ClientRole,
+        method: CosemMethod,
+        parameters: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, ActionResult> {
+        match (method.class_id, method.method, parameters) {
+            _ if self.setter != Some(client) => Err(ActionResult::READ_WRITE_DENIED),
+            (70, 1 | 2, Some([15, 0])) => {
+                self.is_connected = method.method == 2;
+                Ok(None)
+            }
+            _ => Err(ActionResult::OBJECT_UNDEFINED),
+        }
     }
 }
 
@@ -318,10 +363,14 @@ async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, Shar
     let origin = Instant::now();
     let mut connections = Vec::new();
     for (link, body) in meters {
-        let password = body.lock().unwrap().password;
+        let (password, setter) = {
+            let body = body.lock().unwrap();
+            (body.password, body.setter)
+        };
         let mut config = ServerConfig {
-            public_client: password.is_none(),
+            public_client: password.is_none() || setter.is_some(),
             reader_password: password.map(Password::new),
+            conformance: ServerConfig::CONFORMANCE_WITH_COMMANDS,
             ..ServerConfig::default()
         };
         let mut protection = None;

@@ -10,6 +10,7 @@ use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, StatusBits};
 use protocols::uplink::GatewayId;
 
+use super::clock_set::check_clock_set;
 use super::{
     Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
     Parity, ReadSection, ReadSettings, Source, StatusSettings, Switch,
@@ -169,6 +170,8 @@ fn check_meter(
 ) -> Result<MeterSettings, ConfigError> {
     let name = check_name(at, &section.name)?;
     refuse_of_meter(at, section)?;
+    // Before what is left out is filled in.
+    let as_written = section.clock_set.is_some().then(|| section.clone());
     let addressing = match section.protocol {
         MeterProtocol::Iec62056_21 => check_call(at, section, line)?,
         MeterProtocol::Mbus => check_bus(at, section, line)?,
@@ -201,7 +204,7 @@ fn check_meter(
         }
         reads.push(read);
     }
-    Ok(MeterSettings {
+    let mut meter = MeterSettings {
         name,
         protocol: section.protocol,
         addressing,
@@ -214,9 +217,15 @@ fn check_meter(
             assume_daylight_saving_minutes: section.daylight_saving_minutes,
         },
         quirks: section.quirks,
+        clock_set: None,
+        sends_commands: false,
         status: check_status(at, section)?,
         reads: reads.into(),
-    })
+    };
+    if let Some(section) = as_written {
+        meter.clock_set = Some(Arc::new(check_clock_set(at, section, &meter, gateway)?));
+    }
+    Ok(meter)
 }
 
 /// Bits that are not named are filled in once one is, so that what is printed is what is done.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::clock_set::ClockSetSection;
 use crate::config::security::{AuthenticationName, CipheringName, PolicyName};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -233,6 +234,7 @@ pub struct MeterSection {
     /// `maker_extensions` (on), `season_by_calendar` (off).
     pub line_quirks: BTreeMap<String, bool>,
     pub quirks: QuirksSection,
+    pub clock_set: Option<ClockSetSection>,
     /// What the bits of a status in a profile's entries say, by number, as `{ 6 = "power-failure" }`: `critical-error`, `clock-invalid`,
     /// `not-valid`, `clock-adjusted`, `power-failure`, or `good` for what says nothing against a value. Those that are not named are as
     /// the AMR profile status has them: 0, 1, 2, 5 and 7 in this order.
@@ -298,6 +300,7 @@ impl Default for MeterSection {
             application_reset: None,
             line_quirks: BTreeMap::new(),
             quirks: QuirksSection::default(),
+            clock_set: None,
             status_bits: BTreeMap::new(),
             status_columns: Vec::new(),
             read: Vec::new(),
