@@ -59,9 +59,11 @@ pub fn stamps_are_true(
     truth: &BTreeMap<Identity, Captured>,
 ) -> anyhow::Result<()> {
     let mut told: HashMap<_, Vec<UtcMillis>> = HashMap::new();
-    for ((meter, code, kind, _, captured_at, _), Captured { value, reader_stamps, .. }) in truth {
+    for ((meter, code, kind, _, captured_at, _), Captured { value, reader_stamps, pushed_at, .. }) in truth {
         if *reader_stamps {
-            told.entry((meter, code, kind, value)).or_default().push(captured_at.parse()?);
+            // A push may tell what was so a while ago.
+            let told_at = pushed_at.map_or_else(|| captured_at.parse(), |at| Ok(UtcMillis(at)))?;
+            told.entry((meter, code, kind, value)).or_default().push(told_at);
         }
     }
     for (identity @ (meter, code, kind, _, captured_at, _), value) in sink {

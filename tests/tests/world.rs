@@ -22,6 +22,9 @@ fn seeds() -> (u64, u64) {
 /// one seq more than is applied (60); let rows that are not fresh overtake the backlog (14); forget the day below the head when a
 /// clock was set (1); use one incarnation for ever (60). Over 200 lives: ignore `resend` (5). Not seen, since the rules cover for
 /// each other: that the store takes the later seal, or that a row waits for an unsettled one of its identity, broken alone.
+///
+/// Of the fleets: do not write down which invocation counters are reserved (5 of 14 lives); store each push of a port twice; take a D0 push
+/// whose block check is wrong (both in the life of seed 6, which has D0).
 #[test]
 fn nothing_is_lost_or_doubled_in_any_life() {
     let (first, count) = seeds();
