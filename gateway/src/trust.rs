@@ -19,6 +19,9 @@ const TRUSTED_WITHIN_MS: i64 = 5 * 60_000;
 const SYNCHRONISED_WITHIN_MS: i64 = 2_000;
 /// Two clocks that nobody corrects any more drift apart by a quarter of a second in this time, at the most.
 const SYNCHRONISED_FOR: Duration = Duration::from_secs(3_600);
+/// A receipt that tells the time by so much less than is known was kept back on its way: a broker may do so for hours. More than clocks
+/// drift apart within a day.
+const LATE_MS: i64 = 5_000;
 
 /// A boot whose clock is not trusted (yet): which, and what the system clock says of its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,12 @@ impl ClockTrust {
         if offset_ms.abs() <= TRUSTED_WITHIN_MS { self.origin() } else { self.origin().plus_ms(offset_ms) }
     }
 
+    /// Whether the time that a receipt tells has passed already, or nothing is known yet to tell that by. That the cloud's clock was set back
+    /// shows when it is asked, which it is with each connection.
+    pub fn is_late(&self, cloud: UtcMillis) -> bool {
+        self.now_by_cloud().is_none_or(|now| now.since(cloud) > LATE_MS)
+    }
+
     /// The time to seal by; `None` before the first word from the cloud.
     pub fn now(&self) -> Option<UtcMillis> {
         Some(self.clock.wall().plus_ms(self.correction_ms()?))
@@ -72,7 +81,7 @@ impl ClockTrust {
 
     /// Cloud clock minus ours; `None` before the first word from the cloud.
     pub fn offset_ms(&self) -> Option<i64> {
-        Some(self.word()?.origin.plus_ms(self.uptime_ms()).since(self.clock.wall()))
+        Some(self.now_by_cloud()?.since(self.clock.wall()))
     }
 
     /// Whether other clocks may be set by the system clock: it and the cloud's, which are not set by each other, agree, and the cloud
@@ -81,6 +90,10 @@ impl ClockTrust {
         let now = self.clock.monotonic();
         let is_fresh = self.word().is_some_and(|word| now.saturating_sub(word.heard_at) <= SYNCHRONISED_FOR);
         is_fresh && self.offset_ms().is_some_and(|offset_ms| offset_ms.abs() <= SYNCHRONISED_WITHIN_MS)
+    }
+
+    fn now_by_cloud(&self) -> Option<UtcMillis> {
+        Some(self.word()?.origin.plus_ms(self.uptime_ms()))
     }
 
     /// `None` when stamps of the system clock are good.
@@ -153,6 +166,18 @@ mod tests {
         assert_eq!(trust.on_cloud_time(UtcMillis(2_000)), UtcMillis(900));
         assert_eq!((trust.untrusted(), trust.now()), (None, Some(UtcMillis(1_000))));
     }
+
+    #[test]
+    fn a_receipt_that_was_kept_back_is_late() {
+        let clock = Hands::at(1_000_000, 100);
+        let trust = ClockTrust::new(clock.clone(), 7);
+        assert!(trust.is_late(UtcMillis(1_000_000)), "nothing is known yet");
+        trust.on_cloud_time(UtcMillis(1_000_000));
+        clock.show(1_060_000, 60_100);
+        let late = [1_054_999, 1_055_000, 1_060_000, 1_090_000].map(|cloud| trust.is_late(UtcMillis(cloud)));
+        assert_eq!(late, [true, false, false, false]);
+    }
+
     /// Negative control: keep the offset as it was at the cloud's last word.
     #[test]
     fn a_clock_that_is_set_between_two_words_of_the_cloud_is_not_trusted() {

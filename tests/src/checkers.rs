@@ -49,6 +49,33 @@ pub fn nothing_is_invented(
     Ok(())
 }
 
+/// Values without a time of the meter's have that at which it told them, whatever the gateway's clock shows: meters' clocks that nobody
+/// sets drift by less.
+const STAMPED_WITHIN_MS: i64 = 20_000;
+
+/// What the gateway has stamped, it has stamped with the true time, as far as anybody knows it.
+pub fn stamps_are_true(
+    (name, sink): &(&'static str, Sink),
+    truth: &BTreeMap<Identity, Captured>,
+) -> anyhow::Result<()> {
+    let mut told: HashMap<_, Vec<UtcMillis>> = HashMap::new();
+    for ((meter, code, kind, _, captured_at, _), Captured { value, reader_stamps, pushed_at, .. }) in truth {
+        if *reader_stamps {
+            // A push may tell what was so a while ago.
+            let told_at = pushed_at.map_or_else(|| captured_at.parse(), |at| Ok(UtcMillis(at)))?;
+            told.entry((meter, code, kind, value)).or_default().push(told_at);
+        }
+    }
+    for (identity @ (meter, code, kind, _, captured_at, _), value) in sink {
+        let Some(told) = told.get(&(meter, code, kind, value)) else { continue };
+        // Of some the instant is lost.
+        let Ok(captured_at) = captured_at.parse::<UtcMillis>() else { continue };
+        let is_true = told.iter().any(|told_at| told_at.since(captured_at).abs() <= STAMPED_WITHIN_MS);
+        ensure!(is_true, "{name}: nobody said {identity:?} {value} then");
+    }
+    Ok(())
+}
+
 /// The product's own closing of the books, over the rows themselves.
 pub async fn the_books_close(sources: &AuditSources) -> anyhow::Result<AuditReport> {
     let report = audit(sources, &AuditOptions { full: true, ..AuditOptions::default() }).await?;

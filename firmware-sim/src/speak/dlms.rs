@@ -176,6 +176,11 @@ impl Device {
 
     /// Hears octets, or that time has passed; what it says goes to `out`.
     fn hear(&mut self, now: Duration, octets: Option<&[u8]>, out: &mut Vec<Vec<u8>>) -> Result<(), LinkError> {
+        if let (Some(security), DlmsAddress::Wport(_), Some(octets)) =
+            (&self.meter.security, self.meter.address, octets)
+        {
+            security.overhear(octets);
+        }
         if !self.meter.station.now(|meter| meter.is_powered()) {
             // When power returns, nobody is connected.
             *self = Self::new(self.meter.clone(), now);

@@ -24,6 +24,7 @@ mod readout;
 pub mod seal;
 pub mod security;
 pub mod sml;
+mod wiretap;
 
 use std::str::FromStr;
 
