@@ -3,4 +3,7 @@
 mod cad;
 mod hdlc;
 mod p1;
+mod polled;
+mod ports;
+mod secured;
 mod wrapper;
