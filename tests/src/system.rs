@@ -176,6 +176,19 @@ pub fn start_cad(stage: &mut Stage, first_number: u32, count: usize) -> anyhow::
     Ok(Fleet { truth, endpoints, password: String::new() })
 }
 
+/// Meters of the groups that are written out, `count` in all.
+pub fn start_groups(
+    stage: &mut Stage,
+    first_number: u32,
+    count: usize,
+    settings: &str,
+    groups: &str,
+) -> anyhow::Result<Fleet> {
+    let truth = start_fleet(stage, first_number, &format!("{settings}\n"), groups)?;
+    let endpoints = (0..count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
+    Ok(Fleet { truth, endpoints, password: String::new() })
+}
+
 fn start_fleet(stage: &mut Stage, number: u32, settings: &str, meters: &str) -> anyhow::Result<PathBuf> {
     let truth = stage.folder().join(format!("truth-{number}.jsonl"));
     let config = stage.folder().join(format!("fleet-{number}.toml"));

@@ -6,7 +6,7 @@ use protocols::dlms::block_transfer::BlockAssembler;
 use protocols::dlms::notification::decode_data_notification;
 use protocols::dlms::security::SystemTitle;
 use protocols::hdlc::UiReassembler;
-use protocols::hdlc::frame::{FrameError, Scan, scan};
+use protocols::hdlc::frame::{FLAG, FrameError, Scan, scan};
 use protocols::mbus::{self, Quirks, Reassembler, Scanner};
 use protocols::metering::{Event, MeterId, UtcMillis};
 
@@ -146,13 +146,19 @@ fn hdlc(buffer: &mut Vec<u8>, reassembler: &mut UiReassembler, now: Duration, gi
     loop {
         match scan(&buffer[done..]) {
             Scan::NeedMore if gives_up && done < buffer.len() => done += 1,
-            Scan::NeedMore => break,
+            Scan::NeedMore => {
+                // One flag is enough to open a frame; a port that idles with flags must not fill the memory.
+                let flags = buffer[done..].iter().take_while(|&&octet| octet == FLAG).count();
+                done += flags.saturating_sub(1);
+                break;
+            }
             Scan::Garbage { skip, error } => {
                 done += skip;
                 heard.push(if is_noise(error) { Heard::Noise } else { Heard::Spoilt(error.to_string()) });
             }
             Scan::Frame { frame, used } => {
                 heard.extend(reassembler.accept(now, &frame).map(Heard::Apdu));
+                heard.extend(reassembler.take_dropped().map(|why| Heard::Spoilt(why.to_string())));
                 done += used;
             }
         }

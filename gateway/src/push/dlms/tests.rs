@@ -188,11 +188,30 @@ fn whoever_named_himself_last_is_who_speaks() {
     assert!(readings.len() == 2 && readings.iter().all(|reading| reading.series.meter.as_str() == "KFM0001"));
 }
 
+/// Negative control: say nothing of what the reassembler drops.
+#[test]
+fn a_push_that_never_ends_is_told() {
+    let (to, from) = (HdlcAddress::one(16).unwrap(), HdlcAddress::one(1).unwrap());
+    // Without the last frame, which alone says that it is.
+    let mut endless = push_frames(to, from, &vec![0x0f; 2 * APDU_OCTETS_MAX], 2_000);
+    endless.truncate(endless.len() - 1_000);
+    let mut port = port(dlms(PushFraming::Hdlc));
+    let heard = port.receive(&mut endless, T0);
+    let first = &heard.refused[0];
+    assert_eq!((first.trouble, &*first.text), (Trouble::Frame, "a push did not end within 65536 octets"));
+    assert_eq!(port.silent().0, Trouble::Frame);
+}
+
+/// Negative control: keep all flags.
 #[test]
 fn endless_noise_takes_no_memory() {
     for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
         let mut hearing = DlmsHearing::new(&dlms(framing), framing, Rules::default());
         for noise in [0x7e_u8, 0x68, 0xa7, 0x00, 0xff] {
+            for _ in 0..200 {
+                hearing.hear(&mut [noise; 1024], T0);
+                assert!(hearing.pending() < 8 * 1024, "{} octets kept of {noise:02x}", hearing.pending());
+            }
             for _ in 0..200 {
                 hearing.hear(&mut [noise; 1024], T0);
                 hearing.hear(&mut [0x7e, 0xa7, 0xff, 0x68, 0xff, 0xff, 0x68], T0);
