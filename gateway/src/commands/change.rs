@@ -319,13 +319,11 @@ impl Site {
         let outcome = async {
             associate(&mut talk, &client, parts.counters(), memory).await?;
             let who = introduce(&mut talk, &client, &parts.clock).await?;
-            match who.expected {
-                Some(expected) => Ok::<_, SessionError>(Err((who.meter, expected))),
-                None => {
-                    let done = what(&mut talk, &who.meter).await?;
-                    Ok(Ok((who.meter, done)))
-                }
+            if let Some(expected) = who.expected {
+                return Ok::<_, SessionError>(Err((who.meter, expected)));
             }
+            let done = what(&mut talk, &who.meter).await?;
+            Ok(Ok((who.meter, done)))
         };
         let outcome = outcome.await;
         match &outcome {

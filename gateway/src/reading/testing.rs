@@ -358,25 +358,28 @@ pub(crate) async fn serve_hdlc(stream: DuplexStream, meters: Vec<(HdlcAddress, S
     serve(stream, meters.into_iter().map(link).collect(), Vec::new()).await;
 }
 
+impl MeterBody {
+    /// Whom it lets in, and how it protects what it says.
+    fn admits(&self) -> (ServerConfig, Option<Box<protocols::dlms::security::Ciphered>>) {
+        if let Some(security) = &self.security {
+            return (security.server.clone(), Some(security.protection()));
+        }
+        let config = ServerConfig {
+            public_client: self.password.is_none() || self.setter.is_some(),
+            reader_password: self.password.map(Password::new),
+            conformance: ServerConfig::CONFORMANCE_WITH_COMMANDS,
+            ..ServerConfig::default()
+        };
+        (config, None)
+    }
+}
+
 /// `first` has been read from the stream already.
 async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, SharedBody)>, first: Vec<u8>) {
     let origin = Instant::now();
     let mut connections = Vec::new();
     for (link, body) in meters {
-        let (password, setter) = {
-            let body = body.lock().unwrap();
-            (body.password, body.setter)
-        };
-        let mut config = ServerConfig {
-            public_client: password.is_none() || setter.is_some(),
-            reader_password: password.map(Password::new),
-            conformance: ServerConfig::CONFORMANCE_WITH_COMMANDS,
-            ..ServerConfig::default()
-        };
-        let mut protection = None;
-        if let Some(security) = &body.lock().unwrap().security {
-            (config, protection) = (security.server.clone(), Some(security.protection()));
-        }
+        let (config, protection) = body.lock().unwrap().admits();
         let mut connection = ServerConnection::new(link, ServerSession::with_protection(config, protection));
         if let Some(security) = &mut body.lock().unwrap().security {
             connection.session_mut().set_challenge(security.challenge());
