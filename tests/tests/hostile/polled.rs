@@ -242,11 +242,12 @@ async fn serve_bus(mut client: TcpStream, real: SocketAddr, struck: Struck) -> s
     }
 }
 
-/// The present values of a meter have no place in the truth, since the gateway stamps them: of them some must be there. Frozen ones
-/// are in the truth once they were told.
+/// The present values of a meter have no time of their own, since the gateway stamps them: of them some must be there. Frozen ones are in
+/// the truth once they were told.
 async fn are_read(stage: &Stage, fleet: &Fleet, meters: &[String]) -> anyhow::Result<bool> {
     let log = in_the_log(stage).await;
     let mut lacking = fleet.captured()?;
+    lacking.retain(|_, captured| !captured.reader_stamps);
     let is_told = lacking.len() >= 2 * meters.len();
     for (identity, value) in &log {
         let (meter, _, kind, ..) = identity;
