@@ -26,6 +26,8 @@ pub type Sink = BTreeMap<Identity, String>;
 
 /// The log of values without an instant.
 const WITHOUT_INSTANT_LOG: &str = "meterpost:untrusted-clock";
+/// How their identities begin where others have an instant.
+const ROW: &str = "row ";
 
 fn identity(series: &Series, captured_at: UtcMillis, nth: u8) -> Identity {
     (
@@ -84,6 +86,11 @@ pub async fn read_sources(sources: &AuditSources) -> anyhow::Result<[(&'static s
     Ok([("log", log), ("store", store), read_archive(sources).await?])
 }
 
+/// Whether it is of a reading, and not of a value that arrived as an event.
+pub fn has_instant((.., captured_at, _): &Identity) -> bool {
+    !captured_at.starts_with(ROW)
+}
+
 /// Values that arrived as events.
 pub fn without_instant(events: &[Event]) -> anyhow::Result<Sink> {
     let of_log = events.iter().filter(|event| event.log == WITHOUT_INSTANT_LOG);
@@ -93,7 +100,7 @@ pub fn without_instant(events: &[Event]) -> anyhow::Result<Sink> {
             Some((code.to_owned(), kind.to_owned(), value.to_owned()))
         });
         let (code, kind, value) = named.with_context(|| format!("an event names no value: {:?}", event.text))?;
-        let told_at = format!("row {}, told at {}", event.code, event.at);
+        let told_at = format!("{ROW}{}, told at {}", event.code, event.at);
         Ok(((event.meter.to_string(), code, kind, 0, told_at, u64::from(event.nth)), value))
     };
     of_log.map(reading).collect()
