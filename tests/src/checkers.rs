@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use cloud::audit::{AuditOptions, AuditReport, AuditSources, audit};
 use cloud::log::{ReadingRecord, Topic};
 use demo::sinks::{Sink, log_records};
-use demo::verdict::{Captured, Comparison, Deaf, Identity, compare};
+use demo::verdict::{Captured, Comparison, Deaf, Identity, compare, enter};
 use firmware_sim::truth::TruthLine;
 use protocols::metering::{Series, UtcMillis};
 
@@ -25,7 +25,9 @@ pub fn truth_of(lines: &[TruthLine]) -> BTreeMap<Identity, Captured> {
         let (kept_by_a_broker, reader_stamps) = (line.protocol == "cad", line.stamped_by.is_some());
         (identity, Captured { value, pushed_at: line.pushed_at, kept_by_a_broker, reader_stamps })
     };
-    lines.iter().map(entry).collect()
+    let mut truth = BTreeMap::new();
+    lines.iter().map(entry).for_each(|told| enter(&mut truth, told));
+    truth
 }
 
 /// Conservation: each captured reading is in the sink with its value. Pushes that nobody could hear are left out.

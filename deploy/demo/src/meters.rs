@@ -133,8 +133,8 @@ fn proof(
     ))
 }
 
-/// Writes a key where nobody else reads it, and answers the setting that names it.
-fn key_file(folder: &Path, meter: &str, setting: &str, digits: &str) -> anyhow::Result<String> {
+/// Writes a key or a password where nobody else reads it, and answers the setting that names it.
+pub fn key_file(folder: &Path, meter: &str, setting: &str, digits: &str) -> anyhow::Result<String> {
     let path = folder.join(format!("{meter}.{setting}"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
     file.write_all(digits.as_bytes())?;

@@ -50,19 +50,22 @@ pub fn read_truth(path: &Path) -> anyhow::Result<BTreeMap<Identity, Captured>> {
         let line = line?;
         match serde_json::from_str::<Value>(&line) {
             Ok(line) => {
-                let (mut identity, captured) =
-                    parse(&line).with_context(|| format!("no line of a truth file: {line}"))?;
-                if captured.reader_stamps {
-                    // Told twice in one instant of the meter's clock is twice all the same.
-                    identity.5 = truth.len() as u64;
-                }
-                truth.insert(identity, captured);
+                let told = parse(&line).with_context(|| format!("no line of a truth file: {line}"))?;
+                enter(&mut truth, told);
             }
             Err(_) if lines.peek().is_none() => break,
             Err(error) => return Err(error).with_context(|| format!("no JSON: {line}")),
         }
     }
     Ok(truth)
+}
+
+/// Told twice in one instant of the meter's clock, what a reader stamps is twice all the same.
+pub fn enter(truth: &mut BTreeMap<Identity, Captured>, (mut identity, captured): (Identity, Captured)) {
+    if captured.reader_stamps {
+        identity.5 = truth.len() as u64;
+    }
+    truth.insert(identity, captured);
 }
 
 fn parse(line: &Value) -> Option<(Identity, Captured)> {
@@ -185,6 +188,17 @@ mod tests {
 
     fn captured(value: &str, pushed_at: Option<i64>, reader_stamps: bool) -> Captured {
         Captured { value: value.to_owned(), pushed_at, kept_by_a_broker: false, reader_stamps }
+    }
+
+    /// Negative control: enter it under the identity that it has.
+    #[test]
+    fn what_is_told_twice_in_one_instant_is_entered_twice_where_a_reader_stamps() {
+        let entered = |reader_stamps| {
+            let mut truth = BTreeMap::new();
+            (0..2).for_each(|_| enter(&mut truth, (identity(1), captured("7 Wh", None, reader_stamps))));
+            truth.len()
+        };
+        assert_eq!((entered(true), entered(false)), (2, 1));
     }
 
     const DEAF: [Deaf; 1] = [Deaf { from: 100, to: 200, before_the_first_start: false }];

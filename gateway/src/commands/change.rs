@@ -23,7 +23,7 @@ use protocols::dlms::value::DataValue;
 use protocols::metering::{Code, Event, MeterId, ObisCode};
 use tokio::time::Instant;
 
-use super::read::{HINT_BUSY, Keeper, find, text};
+use super::read::{HINT_BUSY, Keeper, find, is_secret, text};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Checked;
 use crate::config::metering::{Addressing, LinePlan, MeterSettings};
@@ -81,7 +81,7 @@ pub async fn write(checked: &Checked, name: &str, options: &WriteOptions, out: &
     let Code::Obis { obis, attribute } = code else { anyhow::bail!("{:?} is no OBIS code", options.object) };
     let class_id = options.class;
     anyhow::ensure!(
-        !SECRET_CLASSES.contains(&class_id),
+        !SECRET_CLASSES.contains(&class_id) && !is_secret(class_id, attribute.cast_signed()),
         "objects of class {class_id} hold passwords and keys, which would stand in the event\nhint: use the maker's tool for them"
     );
     let attribute = CosemAttribute::new(class_id, obis, attribute.cast_signed());

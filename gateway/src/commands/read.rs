@@ -9,6 +9,7 @@ mod port;
 mod rows;
 mod value;
 
+pub(super) use self::blue_book::is_secret;
 pub(super) use self::value::text;
 
 use std::io::Write;

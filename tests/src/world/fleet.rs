@@ -1,12 +1,10 @@
 //! What is in a fleet: the protocol and the protection of each meter, drawn from the seed, at about the same cost for every life. A
 //! meter is a section of a fleet file for the simulator, and sections of settings for the gateway.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use demo::meters::key_file;
 use firmware_sim::speak::LinePlace;
 use firmware_sim::speak::security::SecurityPlace;
 
@@ -342,10 +340,7 @@ impl Secrets<'_> {
     /// The setting that names the file of a secret; nothing where there is none.
     fn file(&self, setting: &str, secret: Option<&String>) -> anyhow::Result<String> {
         let Some(secret) = secret else { return Ok(String::new()) };
-        let path = self.folder.join(format!("{}.{setting}", self.number));
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all(secret.as_bytes())?;
-        Ok(format!("{setting} = \"{}\"\n", path.display()))
+        key_file(self.folder, &self.number.to_string(), setting, secret)
     }
 }
 

@@ -114,6 +114,7 @@ async fn an_attribute_is_written_and_both_values_are_shown_and_recorded() {
     );
     for (options, expected) in [
         (options("0-0:40.0.0/7", 15, "octet-string:00"), "objects of class 15 hold passwords"),
+        (options("0-0:25.4.0/3", 45, "octet-string:00"), "objects of class 45 hold passwords"),
         (options("0-0:1.0.0", 8, "long:70000"), "\"70000\" is no long"),
         (options("clock", 8, "long:1"), "is no code"),
         (options("0-0:94.31.0", 1, "long:1"), "meter refused: "),
