@@ -14,6 +14,9 @@ pub enum EventCode {
     ClockAdjustedFrom = 4,
     /// The clock was set; the label is what it shows now.
     ClockAdjustedTo = 5,
+    /// Of the breaker: these two stand in a log of their own in IDIS, and in the only one here.
+    RemoteDisconnection = 62,
+    RemoteReconnection = 63,
 }
 
 impl EventCode {
@@ -23,6 +26,8 @@ impl EventCode {
             Self::PowerUp => "power up",
             Self::ClockAdjustedFrom => "clock adjusted, old time",
             Self::ClockAdjustedTo => "clock adjusted, new time",
+            Self::RemoteDisconnection => "remote disconnection",
+            Self::RemoteReconnection => "remote reconnection",
         }
     }
 }

@@ -89,6 +89,8 @@ pub struct VirtualMeter {
     /// Overlapping faults of one sort are counted, so that the first end does not end them all.
     power_failures: u32,
     stuck: u32,
+    /// The breaker is closed.
+    is_connected: bool,
     captured: Vec<CapturedReading>,
 }
 
@@ -125,6 +127,7 @@ impl VirtualMeter {
             next_plan_at: UtcMillis::MAX,
             power_failures: 0,
             stuck: 0,
+            is_connected: true,
             captured: Vec::new(),
         };
         meter.aim();
@@ -168,6 +171,11 @@ impl VirtualMeter {
     /// Without power a meter measures nothing and answers nobody.
     pub const fn is_powered(&self) -> bool {
         self.power_failures == 0
+    }
+
+    /// Whether its breaker is closed.
+    pub const fn is_connected(&self) -> bool {
+        self.is_connected
     }
 
     /// Index of the tariff rate that is active.
@@ -227,6 +235,15 @@ impl VirtualMeter {
             }
         }
         self.aim();
+    }
+
+    /// Opens the breaker, or closes it. Behind an open one nothing is consumed and nothing fed in; the meter goes on.
+    pub fn switch(&mut self, is_connected: bool) {
+        if std::mem::replace(&mut self.is_connected, is_connected) != is_connected {
+            let code = if is_connected { EventCode::RemoteReconnection } else { EventCode::RemoteDisconnection };
+            self.event_log.note(self.shown(), code);
+            self.enter_slot();
+        }
     }
 
     pub fn power_down(&mut self) {
@@ -290,7 +307,12 @@ impl VirtualMeter {
         if self.world >= self.slot.ends_at {
             self.slot = self.consumption.slot(self.world);
         }
-        self.registers.flow = if self.is_powered() { self.slot.flow } else { Flow::default() };
+        self.registers.flow = match self.slot.flow {
+            _ if !self.is_powered() => Flow::default(),
+            flow if self.is_connected => flow,
+            // The mains are still there.
+            Flow { voltage_mv, .. } => Flow { voltage_mv, ..Flow::default() },
+        };
     }
 
     fn measure_to(&mut self, until: UtcMillis) {

@@ -9,13 +9,13 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::{Told, places, start, told, truth};
+use common::{places, read_as_told, start, told, truth};
 use firmware_sim::speak::LinePlace;
 use protocols::iec62056_21::MeterClock;
 use protocols::mbus::{
     Baud, Input, Key, Master, MasterConfig, MasterError, MasterEvent, Output, Readout, Settings, Target, Telegram,
 };
-use protocols::metering::{Kind, TelegramReading, UtcMillis};
+use protocols::metering::{Kind, UtcMillis};
 use tokio::time::Instant;
 
 const BAUD: Baud = Baud::B38400;
@@ -76,19 +76,6 @@ impl Reader {
     }
 }
 
-fn told_of(reading: &TelegramReading) -> Told {
-    (
-        reading.code.to_string(),
-        reading.kind.name().to_owned(),
-        u64::from(reading.period_s),
-        reading.captured_at.to_string(),
-        u64::from(reading.nth),
-        reading.quantity.decimal(),
-        reading.quantity.unit.to_string(),
-        reading.quality.to_string(),
-    )
-}
-
 /// Negative control: date frozen values on the day after.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_medium_is_read_by_either_address_and_its_frozen_values_are_the_truth() {
@@ -121,7 +108,7 @@ async fn each_medium_is_read_by_either_address_and_its_frozen_values_are_the_tru
                 assert_eq!((billing.len(), now.len() >= 2), (6, true), "meter {number}: {readout:?}");
                 let of = |kind| now.iter().filter(move |reading| reading.kind == kind).count();
                 assert!(of(Kind::Register) > 0 && of(Kind::Instant) > 0);
-                frozen.extend(billing.into_iter().map(|reading| (readout.meter.to_string(), told_of(reading))));
+                frozen.extend(billing.into_iter().map(|reading| (readout.meter.to_string(), read_as_told(reading))));
                 count += 1;
             }
         }

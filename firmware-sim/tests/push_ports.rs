@@ -10,30 +10,16 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Told, places, start, told, truth};
+use common::{Told, places, read_as_told, start, told, truth};
 use firmware_sim::speak::LinePlace;
 use protocols::dlms::security::{Key, Keys, PushConfig, PushReceiver, ReceivedCounters};
 use protocols::hdlc::{UiReassembler, frame};
 use protocols::iec62056_21::{self, PushScan, scan_push};
 use protocols::mbus::{Quirks, Reassembler, Scanner};
-use protocols::metering::{TelegramReading, UtcMillis};
+use protocols::metering::UtcMillis;
 use protocols::p1::{self, CipheredScan, scan_ciphered};
 use protocols::sml;
 use tokio::time::{Instant, sleep};
-
-/// A reading in the words of the truth.
-fn told_of(reading: &TelegramReading) -> Told {
-    (
-        reading.code.to_string(),
-        reading.kind.name().to_owned(),
-        u64::from(reading.period_s),
-        reading.captured_at.to_string(),
-        u64::from(reading.nth),
-        reading.quantity.decimal(),
-        reading.quantity.unit.to_string(),
-        reading.quality.to_string(),
-    )
-}
 
 /// The octets of a while.
 fn listen(mut stream: impl Read, for_ms: u64) -> Vec<u8> {
@@ -55,7 +41,7 @@ fn read_sml(octets: &[u8]) -> (String, BTreeSet<Told>) {
         let Ok(readout) = sml::Readout::decode(&file, &sml::Settings::default(), UtcMillis(0)) else { continue };
         assert_eq!(readout.problems, []);
         meter = readout.meters[0].meter.to_string();
-        all.extend(readout.meters[0].readings.iter().map(told_of));
+        all.extend(readout.meters[0].readings.iter().map(read_as_told));
     }
     (meter, all)
 }
@@ -149,7 +135,7 @@ async fn a_reader_of_d0_finds_what_the_truth_says() {
                     let settings = iec62056_21::Settings::default();
                     let readout = iec62056_21::Readout::decode(&block, &settings, UtcMillis(0)).unwrap();
                     assert_eq!((readout.problems, readout.meter.as_str()), (Vec::new(), "SIM:000001"));
-                    found.extend(readout.readings.iter().map(told_of));
+                    found.extend(readout.readings.iter().map(read_as_told));
                 }
                 &rest[used..]
             }
@@ -269,7 +255,7 @@ async fn a_reader_of_ciphered_p1_finds_what_the_truth_says() {
                 Ok(pushed) => {
                     let telegram = p1::Telegram::parse(&pushed.apdu).unwrap();
                     let readout = p1::Readout::decode(&telegram, &p1::Settings::default(), UtcMillis(0)).unwrap();
-                    found.extend(readout.meters.iter().flat_map(|meter| meter.readings.iter().map(told_of)));
+                    found.extend(readout.meters.iter().flat_map(|meter| meter.readings.iter().map(read_as_told)));
                     &rest[apdu.len()..]
                 }
                 Err(_) => &rest[1..],

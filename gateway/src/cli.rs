@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::ReadOptions;
 use crate::commands::decode::DecodeProtocol;
+use crate::commands::{ReadOptions, SwitchTo, WriteOptions};
 
 /// Reads every smart meter on a site and forwards each reading exactly once.
 #[derive(Debug, Parser)]
@@ -45,8 +45,39 @@ pub enum Command {
         #[command(flatten)]
         options: ReadOptions,
     },
-    /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls and asks as a client
-    /// without a password, and writes nothing to a meter; M-Bus is not asked. What it does stands on standard error. Exit code 1 when nothing is found.
+    /// Shows how far the clock of a DLMS meter is off, and whether it may be set now; its line must be free.
+    Clock {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Its name in the settings.
+        meter: String,
+        /// Sets it, by the rules of [meter.clock_set] except the one of once a day. The gateway must be stopped.
+        #[arg(long)]
+        set: bool,
+    },
+    /// Disconnects the supply behind a DLMS meter, or connects it again; the gateway must be stopped.
+    Switch {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Its name in the settings.
+        meter: String,
+        to: SwitchTo,
+        /// Does not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Gives one attribute of a DLMS meter a value; the gateway must be stopped.
+    Write {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Its name in the settings.
+        meter: String,
+        #[command(flatten)]
+        options: WriteOptions,
+    },
+    /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls, searches on
+    /// M-Bus, and asks as a client without a password; it writes nothing to a meter. What it does stands on standard error. Exit code 1 when
+    /// nothing is found.
     Probe {
         /// A serial port, like /dev/ttyUSB0, or HOST[:PORT] of a meter or of a serial device server.
         #[arg(value_name = "PORT|HOST[:PORT]")]
@@ -136,12 +167,20 @@ mod tests {
             "read m --object-list --json",
             "read m --profile 1-0:99.1.0 --csv",
             "probe /dev/x",
+            "clock m --set",
+            "switch m disconnect --yes",
+            "write m 0-0:94.31.0 unsigned:3 --class 1",
         ] {
             assert!(parsed(&format!("meterpost-gateway {line}")).is_ok(), "{line}");
         }
-        for line in
-            ["read m --csv", "read m 1-0:1.8.0 --object-list", "read m --profile 1-0:99.1.0 --csv --json", "probe"]
-        {
+        for line in [
+            "read m --csv",
+            "read m 1-0:1.8.0 --object-list",
+            "read m --profile 1-0:99.1.0 --csv --json",
+            "probe",
+            "switch m off",
+            "write m 0-0:94.31.0",
+        ] {
             assert!(parsed(&format!("meterpost-gateway {line}")).is_err(), "{line}");
         }
     }

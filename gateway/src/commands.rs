@@ -1,9 +1,11 @@
 //! What the commands other than `run` do.
 
+mod change;
 pub mod decode;
 mod profiles;
 mod read;
 
+pub use change::{SwitchTo, WriteOptions, clock, switch, write};
 pub use profiles::profiles;
 pub use read::{ReadOptions, read};
 

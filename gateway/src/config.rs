@@ -3,6 +3,7 @@
 mod bus;
 mod call;
 mod distinct;
+mod foreign;
 mod keys;
 pub mod metering;
 pub(crate) mod ports;

@@ -65,6 +65,15 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Read { config, meter, options } => {
             commands::read(&checked(&config.config)?, &meter, &options, &mut out).await?;
         }
+        Command::Clock { config, meter, set } => {
+            commands::clock(&checked(&config.config)?, &meter, set, &mut out).await?;
+        }
+        Command::Switch { config, meter, to, yes } => {
+            commands::switch(&checked(&config.config)?, &meter, to, yes, &mut out).await?;
+        }
+        Command::Write { config, meter, options } => {
+            commands::write(&checked(&config.config)?, &meter, &options, &mut out).await?;
+        }
         Command::Probe { target, budget } => {
             let named = Target::parse(&target);
             let hint = "hint: name a port, like /dev/ttyUSB0, or HOST:PORT";

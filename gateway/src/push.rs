@@ -32,7 +32,7 @@ use self::notification::Rules;
 pub(crate) use self::telegram::{Found, Hearing, Part, Telegram};
 use crate::config::metering::{PortSettings, PushProtocol};
 use crate::inventory::{InventoryKeeper, clock_state};
-use crate::outbox::StoreRequest;
+use crate::outbox::{CounterId, StoreRequest};
 use crate::reading::session::HELD_STOPPED;
 use crate::trust::whole_seconds;
 
@@ -105,7 +105,8 @@ impl Trouble {
                  takes accept_unauthenticated = true"
             }
             Self::Replayed => {
-                "a recorded push, or a meter that counts anew: once its key was changed, give the port another name"
+                "a recorded push, or a meter that counts anew under the same key, as none may: it needs a new one, which goes into \
+                 encryption_key_file"
             }
         }
     }
@@ -188,17 +189,11 @@ impl PushPort {
         self.room = room;
     }
 
-    /// What is to be kept in the outbox, by key, and what was kept there.
-    pub fn counter_keys(&self) -> [String; 2] {
-        ["sender", "counter"].map(|what| format!("port {} {what}", self.settings.name))
-    }
-
-    /// Pushes that were taken before this process are not taken again.
-    pub fn resume(&mut self, kept: [Option<i64>; 2]) {
-        let [sender, counter] = kept;
-        if let (Some(sender), Some(Ok(counter))) = (sender, counter.map(u32::try_from)) {
-            self.hearing.resume((SystemTitle(sender.to_be_bytes()), counter));
-        }
+    /// Pushes that were taken before this process are not taken again. `kept` is what the outbox has under the key: of each meter the
+    /// first counter that was not taken.
+    pub fn resume(&mut self, kept: &[(SystemTitle, u32)]) {
+        let taken = kept.iter().filter_map(|(title, next)| Some((*title, next.checked_sub(1)?)));
+        self.hearing.resume(&taken.collect::<Vec<_>>());
     }
 
     /// The port was opened anew: what came before ends nowhere.
@@ -236,7 +231,6 @@ impl PushPort {
 
     pub fn receive(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Heard {
         let mut heard = Heard::default();
-        let counted = self.hearing.counter();
         for found in self.hearing.hear(octets, received_at) {
             match found {
                 Found::Telegram(telegram) => self.take(telegram, received_at, &mut heard),
@@ -247,10 +241,10 @@ impl PushPort {
                 }
             }
         }
-        let counter = self.hearing.counter().filter(|counter| Some(*counter) != counted);
-        if let (Some((SystemTitle(sender), counter)), Some(last)) = (counter, heard.requests.last_mut()) {
-            let values = [i64::from_be_bytes(sender), counter.into()];
-            last.cursors = self.counter_keys().into_iter().zip(values).collect();
+        if let (Some(keys), Some(last)) = (&self.settings.keys, heard.requests.last_mut()) {
+            let key = keys.encryption.fingerprint();
+            let taken = self.hearing.taken().into_iter();
+            last.counters = taken.map(|(title, taken)| (CounterId { key, title }, taken.saturating_add(1))).collect();
         }
         heard
     }

@@ -31,8 +31,12 @@ metrics! {
     HeldErrors, "counter", "gateway_held_errors_total", "Such questions that were not answered";
     HeldReadsStopped, "counter", "gateway_held_reads_stopped_total", "Reads left out since what is held of unexpected meters fills its part of the outbox";
     OptionalSkipped, "counter", "gateway_optional_reads_skipped_total", "Values left out while the outbox was nearly full";
+    LineBusyMs, "counter", "gateway_line_busy_milliseconds_total", "Time for which meters had their lines, all lines together: of one line, 1,000 a second are all of it";
     LinePauses, "counter", "gateway_line_pauses_total", "Pauses of 10 s in which a line asked no meter since the outbox was full";
     ObjectsRefused, "counter", "gateway_objects_refused_total", "Objects that meters refused";
+    ClocksSet, "counter", "gateway_clocks_set_total", "Clocks of meters that were set";
+    ClocksNotSet, "counter", "gateway_clocks_not_set_total", "Clocks of meters that were to be set and were not: refused, or cut short";
+    ClocksBeyond, "counter", "gateway_clocks_beyond_total", "Sessions with a meter whose clock is off by more than is set without a person";
     ProtectionErrors, "counter", "gateway_protection_errors_total", "Answers of meters that were not accepted: forged, replayed, of somebody else, protected too little";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use cloud::audit::{AuditOptions, AuditReport, AuditSources, audit};
 use cloud::log::{ReadingRecord, Topic};
 use demo::sinks::{Sink, log_records};
-use demo::verdict::{Captured, Comparison, Deaf, Identity, compare};
+use demo::verdict::{Captured, Comparison, Deaf, Identity, compare, enter};
 use firmware_sim::truth::TruthLine;
 use protocols::metering::{Series, UtcMillis};
 
@@ -25,7 +25,9 @@ pub fn truth_of(lines: &[TruthLine]) -> BTreeMap<Identity, Captured> {
         let (kept_by_a_broker, reader_stamps) = (line.protocol == "cad", line.stamped_by.is_some());
         (identity, Captured { value, pushed_at: line.pushed_at, kept_by_a_broker, reader_stamps })
     };
-    lines.iter().map(entry).collect()
+    let mut truth = BTreeMap::new();
+    lines.iter().map(entry).for_each(|told| enter(&mut truth, told));
+    truth
 }
 
 /// Conservation: each captured reading is in the sink with its value. Pushes that nobody could hear are left out.
@@ -46,6 +48,33 @@ pub fn nothing_is_invented(
 ) -> anyhow::Result<()> {
     let Comparison { invented, examples, .. } = compare(truth, sink, &[]);
     ensure!(invented == 0, "{name} holds {invented} that nobody captured: {examples:?}");
+    Ok(())
+}
+
+/// Values without a time of the meter's have that at which it told them, whatever the gateway's clock shows: meters' clocks that nobody
+/// sets drift by less.
+const STAMPED_WITHIN_MS: i64 = 20_000;
+
+/// What the gateway has stamped, it has stamped with the true time, as far as anybody knows it.
+pub fn stamps_are_true(
+    (name, sink): &(&'static str, Sink),
+    truth: &BTreeMap<Identity, Captured>,
+) -> anyhow::Result<()> {
+    let mut told: HashMap<_, Vec<UtcMillis>> = HashMap::new();
+    for ((meter, code, kind, _, captured_at, _), Captured { value, reader_stamps, pushed_at, .. }) in truth {
+        if *reader_stamps {
+            // A push may tell what was so a while ago.
+            let told_at = pushed_at.map_or_else(|| captured_at.parse(), |at| Ok(UtcMillis(at)))?;
+            told.entry((meter, code, kind, value)).or_default().push(told_at);
+        }
+    }
+    for (identity @ (meter, code, kind, _, captured_at, _), value) in sink {
+        let Some(told) = told.get(&(meter, code, kind, value)) else { continue };
+        // Of some the instant is lost.
+        let Ok(captured_at) = captured_at.parse::<UtcMillis>() else { continue };
+        let is_true = told.iter().any(|told_at| told_at.since(captured_at).abs() <= STAMPED_WITHIN_MS);
+        ensure!(is_true, "{name}: nobody said {identity:?} {value} then");
+    }
     Ok(())
 }
 

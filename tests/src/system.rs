@@ -148,6 +148,8 @@ pub fn start_each(stage: &mut Stage, first_number: u32, settings: &str) -> anyho
     let password = stage.folder().join("meter-password").display().to_string();
     std::fs::write(&password, "reader")?;
     let meters = each(stage.folder(), &password, LOAD_PROFILE);
+    // Groups number their meters from the one before on.
+    let meters = meters.replacen("[[meters]]\n", &format!("[[meters]]\nfirst_number = {first_number}\n"), 1);
     let truth = start_fleet(stage, first_number, &format!("{settings}\n"), &meters)?;
     let endpoints = (0..EACH).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
     Ok(Fleet { truth, endpoints, password })
@@ -170,6 +172,19 @@ pub fn start_cad(stage: &mut Stage, first_number: u32, count: usize) -> anyhow::
     let meters =
         format!("[[meters]]\ncount = {count}\nfirst_number = {first_number}\nprotocol = \"cad\"\ninterval_ms = 500\n");
     let truth = start_fleet(stage, first_number, "", &format!("{broker}{meters}"))?;
+    let endpoints = (0..count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
+    Ok(Fleet { truth, endpoints, password: String::new() })
+}
+
+/// Meters of the groups that are written out, `count` in all.
+pub fn start_groups(
+    stage: &mut Stage,
+    first_number: u32,
+    count: usize,
+    settings: &str,
+    groups: &str,
+) -> anyhow::Result<Fleet> {
+    let truth = start_fleet(stage, first_number, &format!("{settings}\n"), groups)?;
     let endpoints = (0..count).map(|_| stage.simulator_line(ENDPOINT_TIMEOUT)).collect::<anyhow::Result<_>>()?;
     Ok(Fleet { truth, endpoints, password: String::new() })
 }

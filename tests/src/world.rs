@@ -1,6 +1,7 @@
-//! The whole system in one process, from one seed: virtual meters, gateway, brokers, cloud. Time is virtual, transports are
-//! memory, and everything between the meter's bytes and the sinks is production code; outbox, log and store run their
-//! statements inline on SQLite in memory, so that a world has no thread but the one it lives on, and no chance but its seed.
+//! The whole system in one process, from one seed: virtual meters, gateway, brokers, cloud. Which protocols and protections the meters
+//! speak, the seed says too ([`KINDS`]). Time is virtual, transports are memory, and everything between the meter's bytes and the sinks
+//! is production code; outbox, log and store run their statements inline on SQLite in memory, so that a world has no thread but the one
+//! it lives on, and no chance but its seed. (Challenges and dedicated keys are the system's; nothing depends on which.)
 //!
 //! A life: two hours in which uplink and feed tear, messages are lost, doubled and overtaken, the broker forgets, payloads
 //! vanish, calls of log and store fail in every way, clocks are set, that of the gateway is wrong, and both processes die at any await;
@@ -8,26 +9,28 @@
 
 mod clock;
 mod edge;
+mod fleet;
 mod head;
 mod host;
 mod meters;
 mod net;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::ensure;
-use demo::sinks::{read_archive, read_sources};
+use demo::sinks::{log_events, read_archive, read_sources, without_instant};
 use demo::verdict::{Captured, Comparison, Deaf, Identity};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use self::clock::WorldClock;
 use self::edge::{Around, Edge};
+pub use self::fleet::KINDS;
 use self::head::Head;
 use self::meters::Meters;
 use self::net::{FeedBroker, Net, Weather, WorldUploader};
@@ -55,6 +58,12 @@ pub struct Life {
     pub outages: u64,
     pub payloads_lost: u64,
     pub clocks_set: u64,
+    /// Answers to the gateway that it stamps, and did not keep.
+    pub unkept: u64,
+    /// Values whose instant nobody knows.
+    pub without_instant: u64,
+    /// What was in the fleet, of [`KINDS`].
+    pub fleet: BTreeSet<&'static str>,
     /// Virtual time until everything was in every sink.
     pub lasted: Duration,
 }
@@ -109,7 +118,8 @@ impl World {
         let head = Head::new(&mut random, clock.clone(), net.clone())?;
         // Before the first start nobody hears a port.
         let deaf = RefCell::new(vec![Deaf { from: 0, to: i64::MAX, before_the_first_start: false }]);
-        let (life, active) = (RefCell::default(), RefCell::new(0));
+        let life = RefCell::new(Life { fleet: meters.kinds.clone(), ..Life::default() });
+        let active = RefCell::new(0);
         Ok(Self { clock, net, feeds, meters, edge, head, random: RefCell::new(random), life, deaf, active })
     }
 
@@ -147,6 +157,7 @@ impl World {
         if self.below(8) == 0 {
             self.clock.set_gateway_off(-self.clock.now().0 + self.below(1_000_000) as i64);
         }
+        self.tell(&format!("the fleet has {:?}", self.meters.kinds));
         self.head.boot(0, true);
         self.boot_gateway()?;
         while self.clock.elapsed() < TROUBLED {
@@ -276,12 +287,15 @@ impl World {
         let sources = self.head.sources();
         let sins = self.head.sins.lock().unwrap_or_else(PoisonError::into_inner).clone();
         ensure!(sins.is_empty(), "{sins:?}");
+        let repeated = self.meters.counters_repeated();
+        ensure!(repeated == 0, "{repeated} invocation counters were not above all that were used before");
         let deaf = self.deaf.borrow().clone();
         let mut comparison = Comparison::default();
         let truth = self.truth();
         for sink in &read_sources(&sources).await? {
             comparison = checkers::everything_is_in(sink, troubled, &deaf)?;
             checkers::nothing_is_invented(sink, &truth)?;
+            checkers::stamps_are_true(sink, &truth)?;
         }
         checkers::each_batch_is_committed_once_and_in_order(&sources).await?;
         checkers::the_store_has_the_last_sealed_revision(&sources).await?;
@@ -289,6 +303,8 @@ impl World {
         Ok(Life {
             captured: comparison.captured,
             unread: comparison.unread,
+            unkept: comparison.unkept,
+            without_instant: without_instant(&log_events(&sources).await?)?.len() as u64,
             batches: report.batches,
             repeated: report.repeated,
             revised: report.revised,

@@ -52,7 +52,9 @@ fn section(heading: &'static str, structure: &'static str, source: &'static str,
 }
 
 fn gateway_sections() -> Vec<Section> {
-    use gateway::config::metering::{LineSection, MeterSection, PortSection, QuirksSection, ReadSection};
+    use gateway::config::metering::{
+        ClockSetSection, LineSection, MeterSection, PortSection, QuirksSection, ReadSection,
+    };
     use gateway::config::{BrokerSection, CloudSection, FeedSection, GatewaySection, HttpSection, OutboxSection};
     let (config, metering) = ("gateway/src/config.rs", "gateway/src/config/metering/sections.rs");
     vec![
@@ -65,6 +67,12 @@ fn gateway_sections() -> Vec<Section> {
         section("[[line]]", "LineSection", metering, LineSection::default()),
         section("[[meter]]", "MeterSection", metering, MeterSection::default()),
         section("[meter.quirks]", "QuirksSection", metering, QuirksSection::default()),
+        section(
+            "[meter.clock_set]",
+            "ClockSetSection",
+            "gateway/src/config/metering/clock_set.rs",
+            ClockSetSection::default(),
+        ),
         section("[[meter.read]]", "ReadSection", metering, ReadSection::default()),
         section("[[port]]", "PortSection", metering, PortSection::default()),
     ]

@@ -121,8 +121,14 @@ async fn a_port_that_another_program_holds_is_named_with_it_and_opened_when_it_i
     let mut stage = stage(folder.path()).await.unwrap();
     let fleet = start_serial(&mut stage, 1, 2, LOAD).unwrap();
     let path = folder.path().join("rs485");
-    let settings =
-        MediumSettings::Serial { path: path.clone(), baud: 9600, data_bits: 8, parity: Parity::None, stop_bits: 1 };
+    let settings = MediumSettings::Serial {
+        path: path.clone(),
+        baud: 9600,
+        data_bits: 8,
+        parity: Parity::None,
+        stop_bits: 1,
+        rts_on_send: None,
+    };
     let Ok(held) = gateway::link::medium(&settings).open().await else { panic!("the port is not free") };
     stage.meters_toml = line_alone(&stage, &fleet);
     stage.start_cloud().unwrap();

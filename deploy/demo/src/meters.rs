@@ -83,19 +83,7 @@ pub fn meter_toml(endpoint: &Value, password: &str, reads: &str) -> anyhow::Resu
     };
     match endpoint["protocol"].as_str().with_context(missing)? {
         "dlms-tcp" => {
-            let security = &endpoint["security"];
-            let proof = if security.is_null() {
-                format!("password_file = \"{password}\"\n")
-            } else {
-                let text = |key: &str| security[key].as_str().with_context(missing);
-                format!(
-                    "authentication = \"{}\"\nmeter_title = \"{}\"\n{}{}",
-                    text("authentication")?,
-                    text("meter_title")?,
-                    key("encryption_key_file", &security["encryption_key"])?,
-                    key("authentication_key_file", &security["authentication_key"])?,
-                )
-            };
+            let proof = proof(&endpoint["security"], password, key).with_context(missing)?;
             let (client, server) = (number("client")?, number("wport")?);
             let place = format!("line = \"{name}\"\nclient = {client}\nserver = {server}\n{proof}");
             Ok(section(line("")?, "dlms-wrapper", &place, &meter, reads))
@@ -126,8 +114,27 @@ pub fn meter_toml(endpoint: &Value, password: &str, reads: &str) -> anyhow::Resu
     }
 }
 
-/// Writes a key where nobody else reads it, and answers the setting that names it.
-fn key_file(folder: &Path, meter: &str, setting: &str, digits: &str) -> anyhow::Result<String> {
+/// Who reads, by the password, or by the keys of a secured meter.
+fn proof(
+    security: &Value,
+    password: &str,
+    key: impl Fn(&str, &Value) -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
+    if security.is_null() {
+        return Ok(format!("password_file = \"{password}\"\n"));
+    }
+    let text = |key: &str| security[key].as_str().with_context(|| format!("no {key}"));
+    Ok(format!(
+        "authentication = \"{}\"\nmeter_title = \"{}\"\n{}{}",
+        text("authentication")?,
+        text("meter_title")?,
+        key("encryption_key_file", &security["encryption_key"])?,
+        key("authentication_key_file", &security["authentication_key"])?,
+    ))
+}
+
+/// Writes a key or a password where nobody else reads it, and answers the setting that names it.
+pub fn key_file(folder: &Path, meter: &str, setting: &str, digits: &str) -> anyhow::Result<String> {
     let path = folder.join(format!("{meter}.{setting}"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
     file.write_all(digits.as_bytes())?;

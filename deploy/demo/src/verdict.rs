@@ -50,14 +50,22 @@ pub fn read_truth(path: &Path) -> anyhow::Result<BTreeMap<Identity, Captured>> {
         let line = line?;
         match serde_json::from_str::<Value>(&line) {
             Ok(line) => {
-                let (identity, captured) = parse(&line).with_context(|| format!("no line of a truth file: {line}"))?;
-                truth.insert(identity, captured);
+                let told = parse(&line).with_context(|| format!("no line of a truth file: {line}"))?;
+                enter(&mut truth, told);
             }
             Err(_) if lines.peek().is_none() => break,
             Err(error) => return Err(error).with_context(|| format!("no JSON: {line}")),
         }
     }
     Ok(truth)
+}
+
+/// Told twice in one instant of the meter's clock, what a reader stamps is twice all the same.
+pub fn enter(truth: &mut BTreeMap<Identity, Captured>, (mut identity, captured): (Identity, Captured)) {
+    if captured.reader_stamps {
+        identity.5 = truth.len() as u64;
+    }
+    truth.insert(identity, captured);
 }
 
 fn parse(line: &Value) -> Option<(Identity, Captured)> {
@@ -104,9 +112,9 @@ impl Comparison {
         (self.lost, self.different, self.invented) == (0, 0, 0)
     }
 
-    fn note(&mut self, example: String) {
-        if self.examples.len() < 5 {
-            self.examples.push(example);
+    fn note(&mut self, what: &str, example: &str) {
+        if self.examples.iter().filter(|other| other.starts_with(what)).count() < 3 {
+            self.examples.push(format!("{what}: {example}"));
         }
     }
 
@@ -120,7 +128,7 @@ impl Comparison {
         } else {
             self.captured += 1;
             self.lost += 1;
-            self.note(format!("lost: {identity:?} {captured:?}"));
+            self.note("lost", &format!("{identity:?} {captured:?}"));
         }
     }
 }
@@ -145,7 +153,7 @@ pub fn compare(truth: &BTreeMap<Identity, Captured>, sink: &BTreeMap<Identity, S
                 comparison.captured += 1;
                 if *value != captured.value {
                     comparison.different += 1;
-                    comparison.note(format!("{identity:?}: {value} instead of {}", captured.value));
+                    comparison.note("different", &format!("{identity:?}: {value} instead of {}", captured.value));
                 }
             }
             None => comparison.miss(identity, captured, deaf),
@@ -161,7 +169,7 @@ pub fn compare(truth: &BTreeMap<Identity, Captured>, sink: &BTreeMap<Identity, S
             comparison.captured += 1;
         } else {
             comparison.invented += 1;
-            comparison.note(format!("never captured: {identity:?} {value}"));
+            comparison.note("never captured", &format!("{identity:?} {value}"));
         }
     }
     for (identity, captured) in told.into_values().flatten() {
@@ -180,6 +188,17 @@ mod tests {
 
     fn captured(value: &str, pushed_at: Option<i64>, reader_stamps: bool) -> Captured {
         Captured { value: value.to_owned(), pushed_at, kept_by_a_broker: false, reader_stamps }
+    }
+
+    /// Negative control: enter it under the identity that it has.
+    #[test]
+    fn what_is_told_twice_in_one_instant_is_entered_twice_where_a_reader_stamps() {
+        let entered = |reader_stamps| {
+            let mut truth = BTreeMap::new();
+            (0..2).for_each(|_| enter(&mut truth, (identity(1), captured("7 Wh", None, reader_stamps))));
+            truth.len()
+        };
+        assert_eq!((entered(true), entered(false)), (2, 1));
     }
 
     const DEAF: [Deaf; 1] = [Deaf { from: 100, to: 200, before_the_first_start: false }];

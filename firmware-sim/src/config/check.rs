@@ -266,6 +266,14 @@ impl MeterSection {
                 let message = format!("fault {name} cannot show in protocol {}", protocol.name());
                 return Err(ConfigError::hinted(message, hint));
             }
+            let is_of_register = matches!(fault, Fault::StuckRegister | Fault::CounterReset);
+            if protocol == Protocol::Mbus && self.medium != "electricity" && is_of_register {
+                let message = format!(
+                    "fault {name} has nothing to strike: the register of {} is a function of the hour",
+                    self.medium
+                );
+                return Err(ConfigError::hinted(message, "set medium = \"electricity\", or leave it out"));
+            }
             if fault.is_of_security() && self.security.is_none() {
                 let message = format!("fault {name} has nothing to strike");
                 return Err(ConfigError::hinted(message, "add [meters.security]"));

@@ -227,6 +227,9 @@ fn meters_of_m_bus_and_encrypted_pushes_are_read_or_refused_with_a_hint() {
     ] {
         assert!(hint(&format!("[[meters]]\n{text}")).contains(expected), "{text}");
     }
+    let stuck = "[[meters]]\nprotocol = \"mbus\"\nfaults = { stuck-register = 1.0 }\n";
+    assert!(hint(stuck).contains("set medium = \"electricity\""));
+    assert!(check(&format!("{stuck}medium = \"electricity\"\n")).is_ok());
     for refused in [
         "protocol = \"sml\"\nencrypted = true",
         "protocol = \"mbus\"\nfaults = { line-noise = 0.1 }",

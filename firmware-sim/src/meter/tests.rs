@@ -128,6 +128,27 @@ fn a_clock_set_forward_closes_the_running_interval_once() {
     );
 }
 
+/// Control, seen to fail: leave `is_connected` out of `enter_slot`.
+#[test]
+fn behind_an_open_breaker_nothing_is_consumed_and_the_profile_goes_on() {
+    // At night, when nothing is fed in.
+    let mut meter = meter(spec("2026-05-01T21:00:00Z"));
+    meter.step_to(at("2026-05-01T21:15:00Z"));
+    meter.switch(false);
+    meter.switch(false);
+    let energy = meter.registers().import.clone();
+    meter.step_to(at("2026-05-01T21:40:00Z"));
+    assert_eq!(meter.registers().import, energy);
+    let momentary = [Measurand::ImportPower, Measurand::Current, Measurand::Voltage];
+    let [power, current, voltage] = momentary.map(|measurand| meter.value(measurand).mantissa);
+    assert!(power == 0 && current == 0 && voltage > 2_000, "{power} {current} {voltage}");
+    meter.switch(true);
+    meter.step_to(at("2026-05-01T22:15:00Z"));
+    let intervals: Vec<i64> = ring(&meter, ProfileSpec::LOAD_1).entries().map(|entry| entry.values[2]).collect();
+    assert!(intervals.len() == 5 && intervals[1] == 0 && intervals[4] > 0, "{intervals:?}");
+    assert_eq!(meter.event_log().entries().map(|entry| entry.code as u8).collect::<Vec<_>>(), [62, 63]);
+}
+
 #[test]
 fn without_a_deviation_the_autumn_hour_repeats_its_local_labels_but_not_its_instants() {
     let mut spec = spec("2026-10-24T23:30:00Z");

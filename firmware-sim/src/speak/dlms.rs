@@ -1,7 +1,8 @@
 //! DLMS/COSEM: the meters of one line answer whoever reads them, over the TCP wrapper or over HDLC.
 //!
 //! A line carries one reader at a time; a reader that connects while another is there takes over, since the other may have
-//! died without a word. Every meter of the line hears every octet and answers what is meant for it.
+//! died without a word. Every meter of the line hears every octet and answers what is meant for it. Who manages a meter sets its clock
+//! and switches its breaker.
 
 use std::cell::Cell;
 use std::io;
@@ -9,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocols::dlms::acse::Password;
-use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use protocols::dlms::conformance::Conformance;
-use protocols::dlms::security::Ciphered;
+use protocols::dlms::security::{Challenge, Ciphered};
 use protocols::dlms::server::{
     ClientRole, ObjectServer, Referencing, ServerConfig, ServerConnection, ServerEvent, ServerOutput, ServerSession,
     ShortNames,
@@ -26,7 +27,7 @@ use tracing::debug;
 use super::attend::{Attended, Ended, attend};
 use super::line::{Duplex, Line, LineSpeed, Listener};
 use super::objects;
-use super::security::{MeterSecurity, is_counter_error};
+use super::security::{Management, MeterSecurity, is_counter_error};
 use crate::faults::{FaultRates, LineFaults};
 use crate::quirks::Quirks;
 use crate::rng::mix;
@@ -50,12 +51,14 @@ pub struct LineMeter {
     pub address: DlmsAddress,
     pub server: ServerConfig,
     pub security: Option<Arc<MeterSecurity>>,
+    /// Of a meter without security.
+    management: Option<Arc<Management>>,
     silent_counter_error: bool,
 }
 
 impl LineMeter {
     pub fn new(station: Arc<Station>, address: DlmsAddress, password: &str, quirks: Quirks) -> Self {
-        let conformance = ServerConfig::CONFORMANCE;
+        let conformance = ServerConfig::CONFORMANCE_WITH_COMMANDS;
         let [a, b, c] = conformance.octets();
         let [d, e, f] = Conformance::SELECTIVE_ACCESS.octets();
         let without_selection = Conformance::from_octets([a & !d, b & !e, c & !f]);
@@ -65,7 +68,16 @@ impl LineMeter {
             quirks: quirks.server,
             ..ServerConfig::default()
         };
-        Self { station, address, server, security: None, silent_counter_error: quirks.silent_counter_error }
+        let silent_counter_error = quirks.silent_counter_error;
+        Self { station, address, server, security: None, management: None, silent_counter_error }
+    }
+
+    /// The same meter, with a client that manages it.
+    #[must_use]
+    pub fn managed(mut self, management: Management) -> Self {
+        management.admit(&mut self.server);
+        self.management = Some(Arc::new(management));
+        self
     }
 
     /// The same meter, whose objects clients name so.
@@ -81,6 +93,15 @@ impl LineMeter {
         security.admit(&mut self.server);
         self.security = Some(Arc::new(security));
         self
+    }
+
+    /// For the next client of high level security.
+    fn challenge(&self) -> Option<Challenge> {
+        match (&self.security, &self.management) {
+            (Some(security), _) => Some(security.challenge()),
+            (None, Some(management)) => Some(management.challenge()),
+            (None, None) => None,
+        }
     }
 
     fn link(&self, now: Duration) -> Box<dyn Link + Send> {
@@ -123,6 +144,27 @@ impl ObjectServer for MeterObjects {
         let counter = self.security.as_ref().map(|security| security.counter());
         self.station.now(|meter| objects::short_names(meter, counter))
     }
+
+    fn write(
+        &mut self,
+        client: ClientRole,
+        attribute: CosemAttribute,
+        selection: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), DataAccessResult> {
+        let counter = self.security.as_ref().map(|security| security.counter());
+        self.station.now(|meter| objects::write(meter, client, attribute, selection, value, counter))
+    }
+
+    fn invoke(
+        &mut self,
+        client: ClientRole,
+        method: CosemMethod,
+        parameters: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, ActionResult> {
+        let counter = self.security.as_ref().map(|security| security.counter());
+        self.station.now(|meter| objects::invoke(meter, client, method, parameters, counter))
+    }
 }
 
 /// A meter while a reader is connected.
@@ -147,6 +189,11 @@ impl Device {
 
     /// Hears octets, or that time has passed; what it says goes to `out`.
     fn hear(&mut self, now: Duration, octets: Option<&[u8]>, out: &mut Vec<Vec<u8>>) -> Result<(), LinkError> {
+        if let (Some(security), DlmsAddress::Wport(_), Some(octets)) =
+            (&self.meter.security, self.meter.address, octets)
+        {
+            security.overhear(octets);
+        }
         if !self.meter.station.now(|meter| meter.is_powered()) {
             // When power returns, nobody is connected.
             *self = Self::new(self.meter.clone(), now);
@@ -154,8 +201,10 @@ impl Device {
         }
         let input = octets.map_or(LinkInput::Tick, LinkInput::Received);
         let session = self.connection.session_mut();
-        if let Some(security) = self.meter.security.as_ref().filter(|_| session.wants_challenge()) {
-            session.set_challenge(security.challenge());
+        if session.wants_challenge()
+            && let Some(challenge) = self.meter.challenge()
+        {
+            session.set_challenge(challenge);
         }
         let heard = self.connection.handle(now, input, &mut self.objects);
         if let (Some(security), Some(used)) = (&self.meter.security, self.connection.session().protection()) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use protocols::hdlc::HdlcAddress;
 use protocols::mbus;
+use protocols::metering::UtcMillis;
 use protocols::p1::AUTHENTICATION_KEY;
 use protocols::wrapper::ALL_STATION;
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use super::mbus::{BusLine, BusMeter, Model};
 use super::p1::{TelegramFeed, gas_meter_id};
 use super::port::{Feed, PushPort, Schedule};
 use super::seal::{Seal, encryption_key};
-use super::security::MeterSecurity;
+use super::security::{Management, MeterSecurity};
 use super::sml::{SmlFeed, sml_meter_id};
 use super::{LinePlace, Place, Protocol};
 use crate::config::{Group, LineMedium, LineSettings, MbusSettings, PushEvery};
@@ -65,6 +66,8 @@ pub struct Surroundings {
 pub struct Lines {
     /// One for each member, in their order.
     pub places: Vec<Place>,
+    /// Of those that have some, in their order.
+    pub security: Vec<Arc<MeterSecurity>>,
     pub tasks: Vec<JoinHandle<()>>,
     pub links: Vec<PtyLink>,
 }
@@ -95,20 +98,34 @@ impl Lines {
             let sharing: Vec<Member> = members.by_ref().take(settings.meters_per_line as usize).collect();
             let (listener, mut place) = self.listen(&settings.medium, index).await?;
             place.baud = settings.speed.map(|speed| speed.baud);
-            let line = (listener, place);
-            if group.protocol.pushes_at_port() {
-                let member = sharing.into_iter().next().expect("a line that is opened has a meter");
-                self.start_pushing(group, settings, member, line, around);
-            } else if group.protocol == Protocol::Iec62056_21 {
-                self.start_called(group, settings, sharing, line, around);
-            } else if group.protocol == Protocol::Mbus {
-                self.start_polled(group, settings, sharing, line, around);
-            } else {
-                self.start_dlms(group, settings, sharing, line, around);
-            }
+            self.start(group, settings, sharing, (listener, place), around);
             index += 1;
         }
         Ok(())
+    }
+
+    /// Starts the meters that share a line, of which `place` says what is known already.
+    ///
+    /// # Panics
+    /// A port without a meter.
+    pub fn start(
+        &mut self,
+        group: &Group,
+        settings: &LineSettings,
+        sharing: Vec<Member>,
+        line: (Listener, LinePlace),
+        around: &Surroundings,
+    ) {
+        if group.protocol.pushes_at_port() {
+            let member = sharing.into_iter().next().expect("a line that is opened has a meter");
+            self.start_pushing(group, settings, member, line, around);
+        } else if group.protocol == Protocol::Iec62056_21 {
+            self.start_called(group, settings, sharing, line, around);
+        } else if group.protocol == Protocol::Mbus {
+            self.start_polled(group, settings, sharing, line, around);
+        } else {
+            self.start_dlms(group, settings, sharing, line, around);
+        }
     }
 
     async fn listen(&mut self, medium: &LineMedium, index: u32) -> Result<(Listener, LinePlace), OpenError> {
@@ -266,7 +283,9 @@ impl Lines {
         let seed = sharing.first().map_or(0, |member| member.seed);
         let mut meters = Vec::with_capacity(sharing.len());
         for (index, member) in (0..).zip(sharing) {
-            let (meter, place) = dlms_meter(group, settings, member, index, place.clone());
+            let place = place.clone();
+            let (meter, place) = dlms_meter((group, settings), member, index, place, around.pace.wall());
+            self.security.extend(meter.security.clone());
             meters.push(meter);
             self.places.push(Place::Line(place));
         }
@@ -277,11 +296,11 @@ impl Lines {
 
 /// The `index`-th meter of a line: wPorts count from 1, physical addresses from the first that was set.
 fn dlms_meter(
-    group: &Group,
-    settings: &LineSettings,
+    (group, settings): (&Group, &LineSettings),
     Member { station, seed }: Member,
     index: u16,
     place: LinePlace,
+    wall: UtcMillis,
 ) -> (LineMeter, LinePlace) {
     let mut place = LinePlace { client: Some(READER_CLIENT), public_client: Some(PUBLIC_CLIENT), ..place };
     let address = if group.protocol == Protocol::DlmsHdlc {
@@ -299,8 +318,12 @@ fn dlms_meter(
     };
     let password = password(settings, seed, &mut place);
     let meter = LineMeter::new(station, address, &password, group.quirks).referenced_by(settings.referencing);
-    let Some(security) = settings.security else { return (meter, place) };
-    let (security, told) = MeterSecurity::new(security, meter.station.id(), seed, &password, group.faults);
+    let Some(security) = settings.security else {
+        let (management, told) = Management::new(seed);
+        place.management_password = Some(told);
+        return (meter.managed(management), place);
+    };
+    let (security, told) = MeterSecurity::new(security, meter.station.id(), seed, &password, group.faults, wall);
     place.security = Some(told);
     (meter.secured(security), place)
 }

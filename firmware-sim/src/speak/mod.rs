@@ -24,6 +24,7 @@ mod readout;
 pub mod seal;
 pub mod security;
 pub mod sml;
+mod wiretap;
 
 use std::str::FromStr;
 
@@ -188,6 +189,9 @@ pub struct LinePlace {
     pub password: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
+    /// Of the client that manages a DLMS meter without security settings, by high level security 4 (SHA-1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub management_password: Option<String>,
     /// On M-Bus.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub primary_address: Option<u8>,

@@ -62,7 +62,7 @@ impl Seal {
         Self { keys: Keys::new(encryption, authentication), title: SystemTitle(title) }
     }
 
-    /// The counter is the second that the meter's clock shows: it rises, over a restart too.
+    /// The counter is the second that the meter's clock shows: it rises, over a restart too, unless that begins earlier (`start_at`).
     pub fn close(&self, apdu: &[u8], shown: UtcMillis) -> Vec<u8> {
         let level = Level::AUTHENTICATED_ENCRYPTED;
         let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };

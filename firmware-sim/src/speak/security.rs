@@ -3,6 +3,7 @@
 //! Client 1 proves itself as the settings say and has to protect what it says. Whoever has the keys may also manage the meter, by
 //! another mechanism and a secret of its own. The public client is let in without any of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocols::dlms::acse::Password;
@@ -11,11 +12,11 @@ use protocols::dlms::security::{
     SigningKey, SystemTitle,
 };
 use protocols::dlms::server::{ClientRole, HighLevelClient, ServerConfig};
-use protocols::metering::MeterId;
+use protocols::metering::{MeterId, UtcMillis};
 use serde::Serialize;
 
+use super::wiretap::{HEADER_OCTETS, Wiretap};
 use crate::faults::{Fault, FaultRates, LineFaults};
-use crate::pace::wall_now;
 use crate::rng::mix;
 
 /// How client 1 proves who it is.
@@ -72,6 +73,35 @@ pub struct SecurityPlace {
     pub management_password: String,
 }
 
+/// How a meter without any other security is managed: by high level security, as meters ask for it whatever reading takes.
+#[derive(Debug)]
+pub struct Management {
+    seed: u64,
+    challenges: AtomicU64,
+}
+
+impl Management {
+    /// With the secret.
+    pub fn new(seed: u64) -> (Self, String) {
+        (Self { seed, challenges: AtomicU64::new(0) }, management_password(seed))
+    }
+
+    pub fn admit(&self, server: &mut ServerConfig) {
+        let how = HighLevel::Sha1(Password::new(management_password(self.seed)));
+        server.high_level.push(HighLevelClient { role: ClientRole::Manager, how, title: None, minimum: Level::NONE });
+    }
+
+    /// For one connection.
+    pub fn challenge(&self) -> Challenge {
+        let drawn = mix(self.seed, &[0x6d67, self.challenges.fetch_add(1, Ordering::Relaxed)]);
+        Challenge::new(octets(drawn, 6, Challenge::LEN)).expect("16 octets are a challenge")
+    }
+}
+
+fn management_password(seed: u64) -> String {
+    hex(&octets(seed, 5, 8))
+}
+
 /// What outlives a connection.
 #[derive(Debug)]
 struct Ledger {
@@ -82,6 +112,7 @@ struct Ledger {
     faults: LineFaults,
     /// A ciphered answer of before.
     recorded: Option<Vec<u8>>,
+    wiretap: Wiretap,
 }
 
 /// The security of one meter.
@@ -94,8 +125,6 @@ pub struct MeterSecurity {
     ledger: Mutex<Ledger>,
 }
 
-/// Version, wPorts and length before an APDU in the wrapper.
-const HEADER_OCTETS: usize = 8;
 /// 2020-01-01, in milliseconds.
 const EPOCH_MS: i64 = 1_577_836_800_000;
 /// A meter that is started again goes on behind its last counter, as long as it used no more than four a second.
@@ -106,13 +135,14 @@ const JUMP: u32 = 5_000;
 const PLAIN_ANSWER: [u8; 9] = [0xc4, 0x01, 0xc1, 0x00, 0x06, 0x00, 0x00, 0x00, 0x2a];
 
 impl MeterSecurity {
-    /// With what a reader has to know of it. `password` is that of client 1.
+    /// With what a reader has to know of it. `password` is that of client 1; `wall` is when it is started.
     pub fn new(
         settings: SecuritySettings,
         id: &MeterId,
         seed: u64,
         password: &str,
         faults: FaultRates,
+        wall: UtcMillis,
     ) -> (Self, SecurityPlace) {
         let key = |which| octets(seed, which, settings.suite.key_bits() / 8);
         let (encryption, authentication, title) = (key(1), key(2), title_of(id, seed));
@@ -134,7 +164,7 @@ impl MeterSecurity {
                 theirs: signing(&client_private).verifying_key(),
             }),
         };
-        let management_password = hex(&octets(seed, 5, 8));
+        let management_password = management_password(seed);
         let (management_authentication, management) = match settings.mechanism {
             Mechanism::Sha256 => ("sha1", HighLevel::Sha1(Password::new(management_password.as_str()))),
             _ => ("sha256", HighLevel::Sha256(Password::new(management_password.as_str()))),
@@ -160,11 +190,12 @@ impl MeterSecurity {
             management_password,
         };
         let ledger = Ledger {
-            next: u32::try_from((wall_now().0 - EPOCH_MS) / COUNTER_MS).unwrap_or(0),
+            next: u32::try_from((wall.0 - EPOCH_MS) / COUNTER_MS).unwrap_or(0),
             received: ReceivedCounters::default(),
             challenges: 0,
             faults: LineFaults::new(mix(seed, &[0x7a3e]), faults),
             recorded: None,
+            wiretap: Wiretap::default(),
         };
         (Self { seed, config, high_level, minimum: settings.level, ledger: Mutex::new(ledger) }, place)
     }
@@ -199,6 +230,16 @@ impl MeterSecurity {
         let mut ledger = self.ledger();
         ledger.next = used.counter().peek().unwrap_or(u32::MAX);
         ledger.received.clone_from(used.received());
+    }
+
+    /// Hears what clients say over the wrapper, before anybody looks whether it is accepted.
+    pub fn overhear(&self, wpdus: &[u8]) {
+        self.ledger().wiretap.hear(wpdus);
+    }
+
+    /// How often a client has said an invocation counter that was not above all before.
+    pub fn counters_repeated(&self) -> u64 {
+        self.ledger().wiretap.repeated
     }
 
     /// A challenge that no client was asked before.

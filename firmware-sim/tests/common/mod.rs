@@ -16,15 +16,15 @@ use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::profile_generic::{BUFFER, CAPTURE_OBJECTS, CAPTURE_PERIOD, CaptureObject};
 use protocols::cosem::register::{SCALER_UNIT, ScalerUnit};
 use protocols::dlms::acse::Password;
-use protocols::dlms::apdu::CosemAttribute;
+use protocols::dlms::apdu::{CosemAttribute, CosemMethod};
 use protocols::dlms::client::{
-    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, ReadError,
+    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, ReadError, RequestError,
 };
 use protocols::dlms::data::Data;
 use protocols::dlms::datetime::ClockRules;
 use protocols::dlms::security::{Plain, Protection};
 use protocols::link::{Link, LinkInput};
-use protocols::metering::{Code, Kind, ObisCode, Quality};
+use protocols::metering::{Code, Kind, ObisCode, Quality, TelegramReading};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -62,6 +62,20 @@ pub(crate) fn told(line: &Value) -> Told {
         text("value"),
         text("unit"),
         text("quality"),
+    )
+}
+
+/// A reading in the words of the truth.
+pub(crate) fn read_as_told(reading: &TelegramReading) -> Told {
+    (
+        reading.code.to_string(),
+        reading.kind.name().to_owned(),
+        u64::from(reading.period_s),
+        reading.captured_at.to_string(),
+        u64::from(reading.nth),
+        reading.quantity.decimal(),
+        reading.quantity.unit.to_string(),
+        reading.quality.to_string(),
     )
 }
 
@@ -135,6 +149,22 @@ impl<S: Read + Write, L: Link, P: Protection> Client<S, L, P> {
 
     pub(crate) fn value(&mut self, attribute: (u16, ObisCode, i8)) -> Result<Vec<u8>, ClientError> {
         Ok(self.get(attribute, None)?.unwrap())
+    }
+
+    pub(crate) fn set(&mut self, attribute: CosemAttribute, value: Vec<u8>) -> Result<(), RequestError> {
+        self.session.set(self.origin.elapsed(), attribute, value).unwrap();
+        match self.next_event().unwrap() {
+            ClientEvent::Written { mut results, .. } => results.pop().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn invoke(&mut self, method: CosemMethod, parameters: Vec<u8>) -> Result<(), RequestError> {
+        self.session.invoke(self.origin.elapsed(), method, Some(parameters)).unwrap();
+        match self.next_event().unwrap() {
+            ClientEvent::Invoked { mut results, .. } => results.pop().unwrap().map(drop),
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(crate) fn protection(&self) -> &P {

@@ -439,7 +439,9 @@ impl Forwarding {
     }
 
     async fn on_receipt(&mut self, receipt: Receipt, now: Duration) -> Result<(), OutboxError> {
-        self.on_cloud_time(receipt.cloud_time).await?;
+        if !self.parts.trust.is_late(receipt.cloud_time) {
+            self.on_cloud_time(receipt.cloud_time).await?;
+        }
         let incarnation = receipt.incarnation;
         debug!(incarnation = format!("{incarnation:016x}"), ?receipt, "receipt");
         let settled = self.parts.outbox.settle(receipt).await?;

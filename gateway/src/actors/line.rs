@@ -247,6 +247,7 @@ impl Running {
         let budget = self.plan.line.budget;
         let octet_time_us = self.medium.octet_time_us();
         let turn = TakeTurn { link, octet_time_us, budget, yield_at: self.queue.live_at() };
+        let since = session.clock.monotonic();
         if let Ok(report) = meter.send(turn).timeout(budget + TURN_GRACE).await {
             if report.link.is_none() {
                 session.metrics.add(Metric::LinesLost, 1);
@@ -258,6 +259,8 @@ impl Running {
             slot.meter = None;
             slot.schedule = bury(slot, session, self.parts.seed);
         }
+        let busy = session.clock.monotonic().saturating_sub(since);
+        session.metrics.add(Metric::LineBusyMs, u64::try_from(busy.as_millis()).unwrap_or(u64::MAX));
         self.queue.insert(id, slot.schedule);
     }
 

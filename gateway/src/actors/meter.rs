@@ -1,4 +1,4 @@
-//! One meter: what is due of it, what is missing of it, and the session that reads it.
+//! One meter: what is due of it, what is missing of it, and the session that reads it; at times a turn for its clock alone.
 //!
 //! Owns: the [`Agenda`] and what is known of the meter. Fed by: its line, which lends the medium for one turn at a time. Feeds: the
 //! outbox. Bound: one turn; the line gives no second one before the first is answered. On failure: whatever it does, it does in
@@ -18,6 +18,7 @@ use crate::config::metering::{Addressing, BusSettings, CallSettings, MeterSettin
 use crate::link::ByteLink;
 use crate::reading::bus::Bus;
 use crate::reading::call::Call;
+use crate::reading::clock_set::{self, Lent};
 use crate::reading::counters::{associate, conclude};
 use crate::reading::memory::MeterMemory;
 use crate::reading::session::{Order, SessionError, SessionParts, Visited, visit};
@@ -115,6 +116,12 @@ impl Core {
     async fn take_turn(&mut self, turn: TakeTurn) -> TurnReport {
         let TakeTurn { mut link, octet_time_us, budget, yield_at } = turn;
         let begun_at = self.parts.clock.wall();
+        if self.memory.clock_turn_at().is_some_and(|at| at <= self.parts.clock.monotonic()) {
+            // What is due otherwise has its turn right behind.
+            let lent = Lent { link: &mut *link, octet_time_us, deadline: Instant::now() + budget };
+            let is_spoilt = clock_set::take_turn(&self.parts, &self.settings, &mut self.memory, lent).await;
+            return TurnReport { link: (!is_spoilt).then_some(link), schedule: self.schedule() };
+        }
         let due: Vec<usize> = self.agenda.due(begun_at).collect();
         let order = Order { due: &due, yield_at, deadline: Instant::now() + budget };
         let outcome = self.converse(&mut *link, octet_time_us, &order).await;
@@ -215,6 +222,8 @@ impl Core {
     fn schedule(&self) -> Schedule {
         let (wall, now) = (self.parts.clock.wall(), self.parts.clock.monotonic());
         let backfill_at = self.memory.backlog_at().map(|at| at.max(self.agenda.next_backfill(now)));
-        Schedule { live_at: self.agenda.next_live(wall, now), backfill_at }
+        let clock_at = self.memory.clock_turn_at().map(|at| at.max(self.agenda.next_backfill(now)));
+        let live_at = self.agenda.next_live(wall, now);
+        Schedule { live_at: clock_at.map_or(live_at, |at| at.min(live_at)), backfill_at }
     }
 }

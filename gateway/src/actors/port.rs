@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use protocols::dlms::security::SystemTitle;
 use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
@@ -74,8 +75,8 @@ pub async fn run(parts: PortParts, settings: Arc<PortSettings>, mut running: wat
 async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
     let session = &parts.session;
     let mut port = PushPort::new(settings.clone(), session.inventory.clone());
-    if settings.keys.is_some() {
-        port.resume(kept(session, port.counter_keys()).await);
+    if let Some(keys) = &settings.keys {
+        port.resume(&kept(session, keys.encryption.fingerprint()).await);
     }
     let medium = (parts.medium)(&settings.medium);
     let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
@@ -101,11 +102,9 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
 }
 
 /// Asked until the outbox answers: without it, what was recorded before could be played back.
-async fn kept(session: &SessionParts, keys: [String; 2]) -> [Option<i64>; 2] {
+async fn kept(session: &SessionParts, key: [u8; 16]) -> Vec<(SystemTitle, u32)> {
     loop {
-        let [first, second] = keys.clone();
-        let asked = session.outbox.run(0, move |outbox| Ok([outbox.cursor(&first)?, outbox.cursor(&second)?]));
-        match asked.await {
+        match session.outbox.run(0, move |outbox| outbox.counters(key)).await {
             Ok(kept) => return kept,
             Err(error) => warn!(%error, "how far the meter has counted its pushes cannot be read; it is tried again"),
         }

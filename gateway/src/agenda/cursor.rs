@@ -28,7 +28,8 @@
 //! Not to the meter's time: an entry labelled 10:00 may become visible at 10:00:03, and a clock read at 10:00:01 would have
 //! moved past it. It moves to just after the last label that was delivered, and otherwise to no later than a *settling time*
 //! before the meter's time, beyond which an entry that is not there will not come any more: an hour, or two capture periods,
-//! since some meters label an entry with the begin of its period. Every live read begins a little below `head`, by what a
+//! since some meters label an entry with the begin of its period. In a session in which the meter did not tell its time it moves to
+//! labels alone. Every live read begins a little below `head`, by what a
 //! clock may be set back without being noticed.
 //!
 //! # A clock that is set
@@ -107,6 +108,12 @@ impl Rhythm {
         let period_ms = i64::from(capture_period_s) * 1000;
         let chunk_ms = if period_ms == 0 { 30 * DAY_MS } else { DAY_MS.max(96 * period_ms) };
         Self { chunk_ms, settling_ms: HOUR_MS.max(2 * period_ms) }
+    }
+
+    /// When nobody knows what the meter's clock shows: what is not there may still come.
+    #[must_use]
+    pub fn that_never_settles(self) -> Self {
+        Self { settling_ms: i64::MAX, ..self }
     }
 }
 

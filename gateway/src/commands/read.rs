@@ -9,6 +9,9 @@ mod port;
 mod rows;
 mod value;
 
+pub(super) use self::blue_book::is_secret;
+pub(super) use self::value::text;
+
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +38,7 @@ use crate::run;
 use crate::telemetry::Metrics;
 use crate::trust::ClockTrust;
 
-const HINT_BUSY: &str = "hint: while the gateway runs, it holds the line; `status` shows what it reads";
+pub(super) const HINT_BUSY: &str = "hint: while the gateway runs, it holds the line; `status` shows what it reads";
 
 const HINT_COUNTED: &str = "hint: `status` shows what it reads; stop it to read this meter by hand";
 
@@ -153,14 +156,14 @@ const fn framing(addressing: &Addressing) -> Framing {
 }
 
 /// The outbox that knows which invocation counters are used, and the lock on it.
-struct Keeper {
-    outbox: OutboxHandle,
-    _lock: Option<std::fs::File>,
+pub(super) struct Keeper {
+    pub(super) outbox: OutboxHandle,
+    pub(super) _lock: Option<std::fs::File>,
 }
 
 /// Of a meter with keys, the gateway's own outbox, as long as the gateway does not run: two who reserve counters would not see each
 /// other. Where there is none the meter says which counters are used; the gateway will ask it, too.
-fn keep_counters(checked: &Checked, meter: &MeterSettings) -> anyhow::Result<Keeper> {
+pub(super) fn keep_counters(checked: &Checked, meter: &MeterSettings) -> anyhow::Result<Keeper> {
     let has_outbox = meter.security.cipher.is_some() && run::outbox_path(checked).exists();
     if !has_outbox {
         let outbox = Outbox::in_memory(run::outbox_settings(checked), Box::new(run::random_u64))?.0;
@@ -175,7 +178,7 @@ fn keep_counters(checked: &Checked, meter: &MeterSettings) -> anyhow::Result<Kee
     Ok(Keeper { outbox: OutboxHandle::inline(super::open(checked, &lock)?).0, _lock: Some(lock) })
 }
 
-fn find<'c>(checked: &'c Checked, name: &str) -> anyhow::Result<(&'c LinePlan, Arc<MeterSettings>)> {
+pub(super) fn find<'c>(checked: &'c Checked, name: &str) -> anyhow::Result<(&'c LinePlan, Arc<MeterSettings>)> {
     let all = || checked.lines.iter().flat_map(|plan| plan.meters.iter().map(move |meter| (plan, meter)));
     if let Some((plan, meter)) = all().find(|(_, meter)| &*meter.name == name) {
         return Ok((plan, meter.clone()));

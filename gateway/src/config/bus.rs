@@ -5,13 +5,12 @@ use std::sync::Arc;
 use protocols::mbus::{ANYBODY, Baud, DateEdge, Key, MasterConfig, PRIMARY_MAX, Settings, Target};
 
 use super::ConfigError;
-use super::call::{meter_clock, refuse_call_settings, refuse_set};
+use super::call::meter_clock;
 use super::keys::read_key;
 use super::metering::{
     Addressing, BusSettings, LineSection, MediumSettings, MeterSection, Parity, QuirksSection, value,
 };
 use super::quirks::{MBUS, refuse_unknown, switch};
-use super::security::refuse_security_settings;
 
 /// What most meters have when they leave the factory.
 const BAUD: u32 = 2_400;
@@ -22,13 +21,6 @@ pub(super) fn check_bus(
     section: &mut MeterSection,
     line: Option<(&LineSection, &MediumSettings)>,
 ) -> Result<Addressing, ConfigError> {
-    refuse_call_settings(at, section)?;
-    refuse_security_settings(at, &MeterSection { encryption_key_file: None, ..section.clone() })?;
-    let of_hdlc = [("physical", section.physical.is_some()), ("address_octets", section.address_octets.is_some())];
-    refuse_set(at, &of_hdlc, "HDLC", "set address, or remove it")?;
-    if section.password_file.is_some() {
-        return Err(value(at, "M-Bus knows no password", "the key of an enciphered meter is encryption_key_file"));
-    }
     if (QuirksSection { label_at_start: false, ..section.quirks }) != QuirksSection::default() {
         return Err(value(at, "a quirk of DLMS is set", "those of M-Bus are label_at_start and line_quirks"));
     }
@@ -46,12 +38,6 @@ pub(super) fn check_bus(
     let date_edge = if section.quirks.label_at_start { DateEdge::Start } else { DateEdge::End };
     let readout = Settings { quirks, clock: meter_clock(at, section)?, date_edge, ..Settings::default() };
     Ok(Addressing::Mbus(Arc::new(BusSettings { target: target(at, section)?, master, readout })))
-}
-
-/// Refuses, in a section of another protocol, what has a meaning for this one only.
-pub(super) fn refuse_bus_settings(at: &str, section: &MeterSection) -> Result<(), ConfigError> {
-    let set = [("application_reset", section.application_reset.is_some())];
-    refuse_set(at, &set, "M-Bus", "set protocol = \"mbus\", or remove it")
 }
 
 fn target(at: &str, section: &MeterSection) -> Result<Target, ConfigError> {

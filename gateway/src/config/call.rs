@@ -6,12 +6,10 @@ use protocols::iec62056_21::{
     Baud, ClientConfig, DeviceAddress, LocalTime, MeterClock, Password, ProfileLabel, ReadLevel, Settings, StampForm,
 };
 
-use super::bus::refuse_bus_settings;
 use super::metering::{
     Addressing, CallSettings, LineSection, MediumSettings, MeterSection, QuirksSection, StampFormName, value,
 };
 use super::quirks::{CONVERSATION, LINES, refuse_unknown, switch};
-use super::security::refuse_security_settings;
 use super::{ConfigError, read_secret};
 
 const READOUT_CHARACTERS: [char; 5] = ['0', '6', '7', '8', '9'];
@@ -33,12 +31,6 @@ pub(super) fn check_call(
     section: &mut MeterSection,
     line: Option<(&LineSection, &MediumSettings)>,
 ) -> Result<Addressing, ConfigError> {
-    if section.physical.is_some() || section.address_octets.is_some() {
-        let message = "physical and address_octets are HDLC settings";
-        return Err(value(at, message, "set address, or remove them"));
-    }
-    refuse_security_settings(at, section)?;
-    refuse_bus_settings(at, section)?;
     let other = QuirksSection { label_at_start: false, ..section.quirks };
     if other != QuirksSection::default() {
         let hint = "those of IEC 62056-21 are label_at_start and line_quirks";
@@ -86,29 +78,6 @@ pub(super) fn check_call(
         stamp_form: (*section.stamp_form.get_or_insert(StampFormName::Zst13)).into(),
         full_codes: *section.full_codes.get_or_insert(false),
     })))
-}
-
-/// Refuses, in a section of another protocol, what has a meaning for this one only.
-pub(super) fn refuse_call_settings(at: &str, section: &MeterSection) -> Result<(), ConfigError> {
-    let set = [
-        ("baud_max", section.baud_max.is_some()),
-        ("readout_character", section.readout_character.is_some()),
-        ("wake_up_ms", section.wake_up_ms.is_some()),
-        ("change_over_ms", section.change_over_ms.is_some()),
-        ("read_command", section.read_command.is_some()),
-        ("profile_command", section.profile_command.is_some()),
-        ("stamp_form", section.stamp_form.is_some()),
-        ("full_codes", section.full_codes.is_some()),
-    ];
-    refuse_set(at, &set, "IEC 62056-21", "set protocol = \"iec62056-21\", or remove it")
-}
-
-/// Refuses the first key that is set: it is one of another protocol.
-pub(super) fn refuse_set(at: &str, set: &[(&str, bool)], of: &str, hint: &str) -> Result<(), ConfigError> {
-    match set.iter().find(|(_, is_set)| *is_set) {
-        None => Ok(()),
-        Some((key, _)) => Err(value(at, format!("{key} is a setting of {of}"), hint)),
-    }
 }
 
 fn rates(at: &str, section: &mut MeterSection, medium: Option<&MediumSettings>) -> Result<(Baud, Baud), ConfigError> {

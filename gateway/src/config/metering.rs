@@ -4,6 +4,7 @@
 //! is wrong. Its section says `clock_check = "off"`, and profile cursors move by the meter's clock only.
 
 mod check;
+mod clock_set;
 mod sections;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use super::security::SecuritySettings;
 pub(super) use self::check::{
     PortParameters, check_address, check_lines, check_medium, check_name, check_serial, value,
 };
+pub use self::clock_set::{ClockSetSection, ClockSetSettings};
 pub use self::sections::{
     AssociationName, LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, PushFraming,
     QuirksSection, ReadSection, ReferencingName, Source, StampFormName, Switch,
@@ -31,8 +33,19 @@ pub use self::sections::{
 /// Where bytes go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MediumSettings {
-    Serial { path: PathBuf, baud: u32, data_bits: u8, parity: Parity, stop_bits: u8 },
-    Tcp { address: String, connect_timeout: Duration },
+    Serial {
+        path: PathBuf,
+        baud: u32,
+        data_bits: u8,
+        parity: Parity,
+        stop_bits: u8,
+        /// The level of RTS while we send, where it switches the direction.
+        rts_on_send: Option<bool>,
+    },
+    Tcp {
+        address: String,
+        connect_timeout: Duration,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +98,10 @@ pub struct MeterSettings {
     pub clock_off_above_s: Option<u32>,
     pub clock_rules: ClockRules,
     pub quirks: QuirksSection,
+    /// `None`: its clock is never set.
+    pub clock_set: Option<Arc<ClockSetSettings>>,
+    /// Its client proposes the services that change something in a meter.
+    pub sends_commands: bool,
     /// `None`: AMR profile statuses, as the standard has them.
     pub status: Option<Arc<StatusSettings>>,
     /// Shared by all meters that are read alike.

@@ -11,8 +11,8 @@ use protocols::metering::{Code, Quantity, Unit};
 use protocols::p1::AUTHENTICATION_KEY;
 
 use super::ConfigError;
-use super::call::refuse_set;
 use super::distinct::Media;
+use super::foreign::refuse_of_port;
 use super::keys::read_key;
 use super::metering::{
     LinePlan, Parity, PortParameters, PortProtocol, PortSection, PortSettings, PushKeys, PushProtocol, Switch,
@@ -48,6 +48,7 @@ pub(super) fn check_ports(
         if !names.insert(section.name.clone()) {
             return Err(value(&at, "a meter or another port has this name", ""));
         }
+        refuse_of_port(&at, section)?;
         let protocol = check_protocol(&at, section)?;
         let (baud, data_bits, parity) = section.protocol.line();
         // Bit 7 is parity: then the port hands over all eight.
@@ -58,6 +59,7 @@ pub(super) fn check_ports(
             parity: *section.parity.get_or_insert(parity),
             stop_bits: section.stop_bits,
             connect_timeout_ms: 5_000,
+            rts_on_send: None,
         };
         if section.masked_parity && (parameters.data_bits, parameters.parity) != (8, Parity::None) {
             let hint = "leave data_bits and parity out, or masked_parity";
@@ -93,24 +95,9 @@ pub(super) fn check_ports(
 }
 
 fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, ConfigError> {
-    let is_zoned = section.utc_offset_minutes != 0 || section.daylight_saving_minutes != 0;
     let PortSection { protocol, masked_parity, ref mut quirks, .. } = *section;
-    if masked_parity && protocol != PortProtocol::D0 {
-        return Err(value(at, "masked_parity is a setting of D0", "set protocol = \"d0\", or remove it"));
-    }
-    let of_dlms = [
-        ("framing", section.framing.is_some()),
-        ("scaling", !section.scaling.is_empty()),
-        ("utc_offset_minutes or daylight_saving_minutes", is_zoned),
-    ];
-    if protocol != PortProtocol::Dlms {
-        refuse_set(at, &of_dlms, "DLMS", "set protocol = \"dlms\", or remove it")?;
-    }
     match protocol {
-        PortProtocol::P1 => {
-            refuse_unknown(at, quirks, std::iter::empty())?;
-            Ok(PushProtocol::P1)
-        }
+        PortProtocol::P1 => Ok(PushProtocol::P1),
         PortProtocol::Sml => {
             refuse_unknown(at, quirks, SML.iter().map(|(name, _)| *name))?;
             Ok(PushProtocol::Sml { quirks: switch(quirks, SML) })
@@ -120,7 +107,6 @@ fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, C
             Ok(PushProtocol::D0 { quirks: switch(quirks, LINES), masked_parity })
         }
         PortProtocol::Dlms => {
-            refuse_unknown(at, quirks, std::iter::empty())?;
             let framing = *section.framing.get_or_insert_default();
             let (offset, saving) = (section.utc_offset_minutes, section.daylight_saving_minutes);
             if offset.unsigned_abs() > 14 * 60 || saving.unsigned_abs() > 120 {
@@ -136,18 +122,19 @@ fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, C
 
 fn check_keys(at: &str, section: &PortSection) -> Result<Option<PushKeys>, ConfigError> {
     let PortSection { protocol, authentication_key_file, system_title, accept_unauthenticated, .. } = section;
-    let set = [
-        ("encryption_key_file", section.encryption_key_file.is_some()),
-        ("authentication_key_file", authentication_key_file.is_some()),
-        ("system_title", system_title.is_some()),
-        ("accept_unauthenticated", *accept_unauthenticated),
-    ];
-    if !matches!(protocol, PortProtocol::P1 | PortProtocol::Dlms) {
-        refuse_set(at, &set, "P1 and DLMS", "set protocol to one of them, or remove it")?;
-    }
     let Some(path) = &section.encryption_key_file else {
-        refuse_set(at, &set, "encrypted pushes", "set encryption_key_file, or remove it")?;
-        return Ok(None);
+        let set = [
+            ("authentication_key_file", authentication_key_file.is_some()),
+            ("system_title", system_title.is_some()),
+            ("accept_unauthenticated", *accept_unauthenticated),
+        ];
+        return match set.into_iter().find(|(_, is_set)| *is_set) {
+            None => Ok(None),
+            Some((key, _)) => {
+                let message = format!("{key} is a setting of encrypted pushes");
+                Err(value(at, message, "set encryption_key_file, or remove it"))
+            }
+        };
     };
     let authentication = match (authentication_key_file, protocol) {
         (Some(path), _) => Some(dlms_key(at, "authentication_key_file", path)?),

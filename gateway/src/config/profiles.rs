@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::metering::{LineSection, MeterSection, PortSection, value};
+use super::metering::{LineSection, MeterProtocol, MeterSection, PortProtocol, PortSection, value};
 use super::{Config, ConfigError, FeedSection, from_toml, nearest, nearest_key};
 
 macro_rules! shipped {
@@ -139,8 +139,18 @@ impl Catalog {
             let message = "a profile has one of the tables [meter], [port] and [feed]".to_owned();
             return Err(ConfigError::Syntax { path, message, hint: None });
         }
+        let kind = if file.meter.is_some() { spoken::<MeterProtocol> } else { spoken::<PortProtocol> };
+        if let Some(unknown) = file.protocol.keys().find(|name| !kind(name)) {
+            let message = format!("[protocol.{unknown}]: there is no protocol {unknown:?}");
+            return Err(ConfigError::Syntax { path, message, hint: None });
+        }
         Ok(Profile { name: name.to_owned(), about: file.profile.clone(), text, file })
     }
+}
+
+/// Whether there is such a protocol.
+fn spoken<P: DeserializeOwned>(name: &str) -> bool {
+    Value::from(name).try_into::<P>().is_ok()
 }
 
 fn read_file(path: &Path) -> Result<String, ConfigError> {

@@ -65,7 +65,5 @@ pub(super) fn refuse_unknown<'k>(
 ) -> Result<(), ConfigError> {
     let known: Vec<&str> = known.collect();
     let Some(name) = named.keys().find(|name| !known.contains(&name.as_str())) else { return Ok(()) };
-    let hint =
-        if known.is_empty() { "its protocol has none".to_owned() } else { format!("one of {}", known.join(", ")) };
-    Err(value(at, format!("{name:?} is no quirk of its protocol"), &hint))
+    Err(value(at, format!("{name:?} is no quirk of its protocol"), &format!("one of {}", known.join(", "))))
 }

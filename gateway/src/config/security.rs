@@ -14,9 +14,8 @@ use protocols::metering::ObisCode;
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
 
-use super::call::refuse_set;
 use super::keys::read_key;
-use super::metering::{Addressing, AssociationName, MeterSection, ReferencingName, Switch, check_address, value};
+use super::metering::{Addressing, AssociationName, MeterSection, Switch, check_address, value};
 use super::{ConfigError, read_secret};
 
 /// By which mechanism client and meter prove who they are.
@@ -163,8 +162,7 @@ pub(super) fn check_security(
         section.ciphering.get_or_insert(CipheringName::Global);
         section.security_suite.get_or_insert(0);
     } else {
-        let hint = "set encryption_key_file and authentication_key_file, or remove it";
-        refuse_cipher_settings(at, section, "there are no keys", hint)?;
+        refuse_cipher_settings(at, section)?;
     }
     if !matches!(authentication, Nobody | Low) {
         section.challenge_octets.get_or_insert(Challenge::LEN);
@@ -203,20 +201,8 @@ pub(super) fn check_security(
     Ok(SecuritySettings { proof, cipher, hash: hasher.finish() })
 }
 
-/// Refuses, in a section of another protocol, what has a meaning for DLMS only.
-pub(super) fn refuse_security_settings(at: &str, section: &MeterSection) -> Result<(), ConfigError> {
-    let hint = "set protocol = \"dlms-hdlc\" or \"dlms-wrapper\", or remove it";
-    let set = [
-        ("authentication", section.authentication.is_some()),
-        ("referencing", section.referencing != ReferencingName::default()),
-        ("association", section.association != AssociationName::default()),
-    ];
-    refuse_set(at, &set, "DLMS", hint)?;
-    refuse_cipher_settings(at, section, "it is a setting of DLMS", hint)
-}
-
 /// Everything but authentication, its password and its challenge.
-fn refuse_cipher_settings(at: &str, section: &MeterSection, why: &str, hint: &str) -> Result<(), ConfigError> {
+fn refuse_cipher_settings(at: &str, section: &MeterSection) -> Result<(), ConfigError> {
     let is_protected = section.security_policy.is_some_and(|policy| policy != PolicyName::None);
     let set = [
         ("security_policy", is_protected),
@@ -233,7 +219,10 @@ fn refuse_cipher_settings(at: &str, section: &MeterSection, why: &str, hint: &st
     ];
     match set.into_iter().find(|(_, is_set)| *is_set) {
         None => Ok(()),
-        Some((key, _)) => Err(value(at, format!("{key} is set, but {why}"), hint)),
+        Some((key, _)) => {
+            let hint = "set encryption_key_file and authentication_key_file, or remove it";
+            Err(value(at, format!("{key} is set, but there are no keys"), hint))
+        }
     }
 }
 

@@ -36,7 +36,7 @@ impl Medium for SerialMedium {
 
     async fn open(&self) -> Result<Box<dyn ByteLink>, OpenError> {
         let what = self.describe();
-        let MediumSettings::Serial { path, baud, data_bits, parity, stop_bits } = &self.settings else {
+        let MediumSettings::Serial { path, baud, data_bits, parity, stop_bits, rts_on_send } = &self.settings else {
             return Err(OpenError::Other { what, cause: "it is no serial port".to_owned() });
         };
         let settings = Settings { baud: *baud, data_bits: *data_bits, parity: *parity, stop_bits: *stop_bits };
@@ -58,7 +58,12 @@ impl Medium for SerialMedium {
                 _ => OpenError::Other { what, cause },
             }
         })?;
-        Ok(Box::new(SerialLink { stream, opened_with: settings, set_to: settings }))
+        let mut link = SerialLink { stream, opened_with: settings, set_to: settings, rts_on_send: *rts_on_send };
+        link.turn(false).map_err(|error| {
+            let cause = format!("its RTS cannot be switched ({error})");
+            OpenError::Other { what: self.describe(), cause }
+        })?;
+        Ok(Box::new(link))
     }
 
     fn stays_open(&self) -> bool {
@@ -161,6 +166,29 @@ struct SerialLink {
     stream: SerialStream,
     opened_with: Settings,
     set_to: Settings,
+    rts_on_send: Option<bool>,
+}
+
+impl SerialLink {
+    /// The line is ours, or that of whoever answers.
+    fn turn(&mut self, to_send: bool) -> tokio_serial::Result<()> {
+        match self.rts_on_send {
+            Some(level) => self.stream.write_request_to_send(level == to_send),
+            None => Ok(()),
+        }
+    }
+
+    /// Until the last octet has left the port, as far as the system knows, and its stop bit with it.
+    async fn drained(&self) -> Result<(), LinkLost> {
+        let octet_time = Duration::from_micros(self.set_to.octet_time_us().into());
+        loop {
+            let left = self.stream.bytes_to_write().map_err(|error| failed(&error))?;
+            tokio::time::sleep(octet_time * (left + 1)).await;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Beyond the time that the octets themselves take.
@@ -183,7 +211,15 @@ impl ByteLink for SerialLink {
     async fn send(&mut self, octets: &[u8]) -> Result<(), LinkLost> {
         let octet_time = Duration::from_micros(self.set_to.octet_time_us().into());
         let on_the_wire = octet_time * u32::try_from(octets.len()).unwrap_or(u32::MAX);
-        send_all(&mut self.stream, octets, on_the_wire + SEND_GRACE).await
+        if self.rts_on_send.is_none() {
+            return send_all(&mut self.stream, octets, on_the_wire + SEND_GRACE).await;
+        }
+        self.turn(true).map_err(|error| failed(&error))?;
+        send_all(&mut self.stream, octets, on_the_wire + SEND_GRACE).await?;
+        tokio::time::timeout(on_the_wire + SEND_GRACE, self.drained())
+            .await
+            .map_err(|_| LinkLost::Stuck { timeout_ms: (on_the_wire + SEND_GRACE).as_millis() as u64 })??;
+        self.turn(false).map_err(|error| failed(&error))
     }
 
     fn set_line(&mut self, line: Option<Line>) -> Result<(), LinkLost> {
@@ -210,7 +246,14 @@ mod tests {
 
     fn medium(path: &str, data_bits: u8, parity: Parity) -> SerialMedium {
         let path = path.into();
-        SerialMedium::new(MediumSettings::Serial { path, baud: 9600, data_bits, parity, stop_bits: 1 })
+        SerialMedium::new(MediumSettings::Serial {
+            path,
+            baud: 9600,
+            data_bits,
+            parity,
+            stop_bits: 1,
+            rts_on_send: None,
+        })
     }
 
     #[test]
@@ -261,6 +304,7 @@ mod tests {
             stream: tokio_serial::new(&path, 9_600).open_native_async().unwrap(),
             opened_with: Settings { baud: 9_600, data_bits: 8, parity: Parity::None, stop_bits: 1 },
             set_to: Settings { baud: 9_600, data_bits: 8, parity: Parity::None, stop_bits: 1 },
+            rts_on_send: None,
         };
         let rate = |link: &SerialLink| (link.stream.baud_rate().unwrap(), link.set_to.octet_time_us());
         link.set_line(Some(Line { baud: Baud::B300, framing: Framing::SevenEven })).unwrap();
@@ -303,6 +347,34 @@ mod tests {
         assert_eq!(holder_of(Path::new("/dev/no-such-port")), "`fuser /dev/no-such-port` says which");
         drop(first);
         assert!(medium(&path, 8, Parity::None).open().await.is_ok(), "free again");
+    }
+
+    #[tokio::test]
+    async fn a_port_without_rts_says_so_when_it_is_to_switch_the_line() {
+        let (_meter, path) = pty();
+        let settings = MediumSettings::Serial {
+            path: path.into(),
+            baud: 9600,
+            data_bits: 8,
+            parity: Parity::None,
+            stop_bits: 1,
+            rts_on_send: Some(true),
+        };
+        let error = SerialMedium::new(settings).open().await.err().unwrap().to_string();
+        assert!(error.contains("its RTS cannot be switched"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_port_waits_until_all_has_left_it() {
+        use tokio::io::AsyncWriteExt;
+        let (mut meter, path) = pty();
+        let settings = Settings { baud: 9_600, data_bits: 8, parity: Parity::None, stop_bits: 1 };
+        let stream = tokio_serial::new(&path, 9_600).open_native_async().unwrap();
+        let mut link = SerialLink { stream, opened_with: settings, set_to: settings, rts_on_send: None };
+        link.stream.write_all(&[0x55; 64]).await.unwrap();
+        let mut octets = [0; 64];
+        meter.read_exact(&mut octets).await.unwrap();
+        link.drained().await.unwrap();
     }
 
     #[tokio::test]

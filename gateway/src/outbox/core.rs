@@ -138,6 +138,8 @@ pub struct StoreRequest {
     pub cursors: Vec<(String, i64)>,
     /// The [`Outbox::cursors_epoch`] that they rest on; in a later one they are not taken, and what they tell of is read again.
     pub cursors_as_of: u64,
+    /// Of meters: the counters below have been accepted with this.
+    pub counters: Vec<(CounterId, u32)>,
     /// Read under another identity than configured: stored, but not sealed before `accept`.
     pub hold_identity: bool,
     /// The gateway's clock is not trusted: what it stamped waits, as uptime, until it is.
@@ -393,6 +395,9 @@ impl Outbox {
             outcome.stored += 1;
         }
         drop(insert);
+        for (id, next) in &request.counters {
+            self.note_counter(id, *next)?;
+        }
         let cursors = request.cursors.iter().filter(|_| request.cursors_as_of == self.cursors_epoch);
         for (key, value) in cursors {
             self.connection

@@ -61,7 +61,7 @@ mod tests {
     use protocols::uplink::GatewayId;
 
     use super::*;
-    use crate::outbox::OutboxSettings;
+    use crate::outbox::{OutboxSettings, StoreRequest};
 
     const ID: CounterId = CounterId { key: [7; 16], title: SystemTitle(*b"XMP\x01\x02\x03\x04\x05") };
 
@@ -109,6 +109,22 @@ mod tests {
         assert_eq!(outbox.counter(&ID).unwrap(), Some(10));
         outbox.connection.execute("DELETE FROM counters", []).unwrap();
         assert_eq!(reserve(&mut outbox, 0, 10), 10..20);
+    }
+
+    /// Control: leave the counters of a request out of [`Outbox::store`].
+    #[test]
+    fn what_was_accepted_of_a_meter_is_stored_with_its_readings() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("outbox.db");
+        let store = |outbox: &mut Outbox, next| {
+            let request = StoreRequest { counters: vec![(ID, next)], ..StoreRequest::default() };
+            outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+        };
+        let mut outbox = open(&path);
+        store(&mut outbox, 42);
+        store(&mut outbox, 7);
+        drop(outbox);
+        assert_eq!(open(&path).counters(ID.key).unwrap(), [(ID.title, 42)]);
     }
 
     #[test]

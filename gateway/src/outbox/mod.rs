@@ -34,8 +34,9 @@
 //! `schema.rs` tables and migrations · `core.rs` opening, storing · `memory.rs` what is known of the file · `load.rs` the same,
 //! rebuilt from the file · `seal.rs` choosing and sealing · `level.rs` how full it is · `held.rs` rows that wait for a person or a clock ·
 //! `settle.rs` receipts, refusals, abandoned batches, status · `rows.rs` a row as it lies in the file · `salvage.rs` damaged
-//! files · `counters.rs` invocation counters · `resolve.rs` rows that waited for a trusted clock · `writer.rs` the thread with its group commit.
+//! files · `counters.rs` invocation counters · `clock_sets.rs` when meters' clocks were set · `resolve.rs` rows that waited for a trusted clock · `writer.rs` the thread with its group commit.
 
+mod clock_sets;
 mod core;
 mod counters;
 mod held;
@@ -53,6 +54,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use clock_sets::ClockSet;
 pub use core::{OpenError, OpenReport, Outbox, OutboxError, OutboxSettings, StoreOutcome, StoreRequest, Usage};
 pub use counters::CounterId;
 pub use level::Level;

@@ -5,14 +5,16 @@
 //! | listens | at each of [`listen::RATES`] | once |
 //! | DLMS in the wrapper | | clients 16, 1 and 32 at logical device 1 |
 //! | calls by IEC 62056-21 | at 300 baud 7E1, then with parity in bit 7 | with parity in bit 7, which a device server at 7E1 drops |
+//! | M-Bus | at each of [`mbus::RATES`], by a search for secondary addresses | at the one rate |
 //! | DLMS in HDLC frames | at each of [`hdlc::RATES`], [`hdlc::SERVERS`] as clients 16, 1 and 32 | the same at the one rate |
 //!
-//! The first that is found ends it. A meter is asked for its name and its time, as a client that needs no password; nothing is
+//! The first that is found ends it; on M-Bus, all meters of the line are. A meter is asked for its name and its time, as a client that needs no password; nothing is
 //! written to it, and no password is sent.
 
 mod call;
 mod hdlc;
 mod listen;
+mod mbus;
 mod section;
 mod wrapper;
 
@@ -44,6 +46,8 @@ struct Times {
     head_settles: Duration,
     /// A meter has 1,500 ms, and its name takes as long at 300 baud.
     identification: Duration,
+    /// What a converter or a network adds to the time that a meter on M-Bus has.
+    mbus_latency: Duration,
     /// An HDLC frame, beyond what it takes on the line: meters answer within half a second.
     frame: Duration,
 }
@@ -53,6 +57,7 @@ const TIMES: Times = Times {
     association: Duration::from_secs(8),
     head_settles: Duration::from_millis(500),
     identification: Duration::from_secs(4),
+    mbus_latency: Duration::from_millis(200),
     frame: Duration::from_millis(800),
 };
 
@@ -122,7 +127,7 @@ impl Target {
         match self {
             Self::Serial(path) => {
                 let Rate { baud, data_bits, parity } = rate;
-                MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits: 1 }
+                MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits: 1, rts_on_send: None }
             }
             Self::Tcp(address) => MediumSettings::Tcp { address: address.clone(), connect_timeout: CONNECT_TIMEOUT },
         }
@@ -152,6 +157,7 @@ enum Step {
     Listen(Option<Rate>),
     Wrapper,
     Call { is_masked: bool },
+    Mbus(Option<Rate>),
     Hdlc(Option<Rate>),
 }
 
@@ -163,6 +169,7 @@ impl std::fmt::Display for Step {
             Self::Wrapper => f.write_str("DLMS in the wrapper"),
             Self::Call { is_masked: false } => f.write_str("a call by IEC 62056-21"),
             Self::Call { is_masked: true } => f.write_str("a call by IEC 62056-21 with parity in bit 7"),
+            Self::Mbus(rate) => write!(f, "M-Bus{}", at(rate)),
             Self::Hdlc(rate) => write!(f, "DLMS in HDLC frames{}", at(rate)),
         }
     }
@@ -173,10 +180,13 @@ fn steps(target: &Target) -> Vec<Step> {
         Target::Serial(_) => {
             let listen = listen::RATES.iter().map(|rate| Step::Listen(Some(*rate)));
             let calls = [false, true].map(|is_masked| Step::Call { is_masked });
+            let mbus = mbus::RATES.iter().map(|rate| Step::Mbus(Some(*rate)));
             let hdlc = hdlc::RATES.iter().map(|rate| Step::Hdlc(Some(*rate)));
-            listen.chain(calls).chain(hdlc).collect()
+            listen.chain(calls).chain(mbus).chain(hdlc).collect()
         }
-        Target::Tcp(_) => vec![Step::Listen(None), Step::Wrapper, Step::Call { is_masked: true }, Step::Hdlc(None)],
+        Target::Tcp(_) => {
+            vec![Step::Listen(None), Step::Wrapper, Step::Call { is_masked: true }, Step::Mbus(None), Step::Hdlc(None)]
+        }
     }
 }
 
@@ -199,6 +209,7 @@ async fn probe_in(
             Step::Listen(rate) => probe.listen(rate).await,
             Step::Wrapper => probe.wrapper().await,
             Step::Call { is_masked } => probe.call(is_masked).await,
+            Step::Mbus(rate) => probe.mbus(rate).await,
             Step::Hdlc(rate) => probe.hdlc(rate).await,
         };
         match found {

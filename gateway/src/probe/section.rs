@@ -50,6 +50,17 @@ impl Section {
         Self { comments: Vec::new(), tables: vec![("[[line]]", line), ("[[meter]]", meter.to_vec())] }
     }
 
+    /// Another meter on the same line.
+    pub(super) fn and_meter(mut self, number: u32, protocol: &str) -> Self {
+        let lines = [
+            format!("name = \"meter-{number}\""),
+            "line = \"line-1\"".to_owned(),
+            format!("protocol = {}", quoted(protocol)),
+        ];
+        self.tables.push(("[[meter]]", lines.to_vec()));
+        self
+    }
+
     fn with_in(mut self, place: usize, key: &str, value: impl Into<toml::Value>) -> Self {
         self.tables[place].1.push(format!("{key} = {}", value.into()));
         self

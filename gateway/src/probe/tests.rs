@@ -3,8 +3,9 @@ use std::sync::Mutex;
 use protocols::dlms::notification::encode_data_notification;
 use protocols::dlms::value::DataValue;
 use protocols::hdlc::{HdlcAddress, push_frames};
+use protocols::mbus::{Baud, Builder, Input, Output, SecondaryAddress, Slave, SlaveConfig, SlaveData, maker_code};
 use protocols::metering::UtcMillis;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_serial::{SerialPort, SerialStream};
@@ -19,6 +20,7 @@ const QUICK: Times = Times {
     association: Duration::from_secs(5),
     head_settles: Duration::ZERO,
     identification: Duration::from_millis(100),
+    mbus_latency: Duration::from_millis(10),
     frame: Duration::from_millis(200),
 };
 const BUDGET: Duration = Duration::from_secs(120);
@@ -172,7 +174,7 @@ async fn a_meter_in_hdlc_frames_is_found_at_the_address_that_it_has() {
         assert!(section.contains(&format!("{line}\n")), "{line} is not in\n{section}");
     }
     assert!(said.starts_with("listening at 115200 8N1\nlistening at 9600 8N1\n"), "{said}");
-    assert!(said.ends_with("a call by IEC 62056-21 with parity in bit 7\nDLMS in HDLC frames at 9600 8N1\n"), "{said}");
+    assert!(said.ends_with("M-Bus at 38400 8E1\nDLMS in HDLC frames at 9600 8N1\n"), "{said}");
     assert!(read_with(&section).await.contains("identity               SIM0017"));
     serving.abort();
 }
@@ -205,6 +207,82 @@ async fn a_meter_that_is_called_is_found_behind_a_device_server_that_leaves_pari
     };
     assert!(call.client.masked_parity && call.client.echo);
     accepting.abort();
+}
+
+struct Water(u32);
+
+impl Water {
+    fn address(&self) -> SecondaryAddress {
+        SecondaryAddress::of_number(self.0, maker_code("SIM").unwrap(), 1, 0x07)
+    }
+}
+
+impl SlaveData for Water {
+    fn telegrams(&mut self) -> Vec<Vec<u8>> {
+        Builder::new(self.address()).finish()
+    }
+}
+
+/// Meters that share a line, which gives back what is said on it when `echoes`.
+async fn serve_mbus(mut stream: impl AsyncRead + AsyncWrite + Unpin, numbers: &[u32], echoes: bool) {
+    let origin = Instant::now();
+    let meter = |number: &u32| {
+        let water = Water(*number);
+        (Slave::new(SlaveConfig::new(0, water.address(), Baud::B2400)), water)
+    };
+    let (mut meters, mut octets): (Vec<_>, _) = (numbers.iter().map(meter).collect(), [0; 256]);
+    loop {
+        let (mut wake, mut said) = (None, Vec::new());
+        for (slave, _) in &mut meters {
+            loop {
+                match slave.poll() {
+                    // Who speak at once spoil each other's words.
+                    Output::Send(octets) if said.is_empty() => said = octets,
+                    Output::Send(octets) => said.iter_mut().zip(octets).for_each(|(one, other)| *one &= other),
+                    Output::Event(()) => {}
+                    Output::WaitUntil(at) => {
+                        wake = [wake, at].into_iter().flatten().min();
+                        break;
+                    }
+                }
+            }
+        }
+        drop(stream.write_all(&said).await);
+        let until = wake.map_or_else(|| Instant::now() + BUDGET, |at| origin + at);
+        let received = tokio::time::timeout_at(until, stream.read(&mut octets)).await;
+        let input = match &received {
+            Ok(Ok(0) | Err(_)) => return,
+            Ok(Ok(count)) => Input::Received(&octets[..*count]),
+            Err(_) => Input::Tick,
+        };
+        if let (true, Input::Received(octets)) = (echoes, input) {
+            drop(stream.write_all(octets).await);
+        }
+        for (slave, water) in &mut meters {
+            slave.handle(origin.elapsed(), input, water);
+        }
+    }
+}
+
+/// Negative control: end the search with the first meter.
+#[tokio::test]
+async fn all_meters_of_an_m_bus_line_are_found() {
+    let quick = Times { association: Duration::from_millis(200), ..QUICK };
+    for echoes in [false, true] {
+        let (target, accepting) = endpoint(move |stream| async move {
+            serve_mbus(stream, &[12_345_678, 87_654_321], echoes).await;
+        })
+        .await;
+        let mut said = Vec::new();
+        let section = probe_in(&target, quick, BUDGET, &mut said).await.unwrap();
+        assert_eq!(section.contains("echo = true\n"), echoes, "{section}");
+        assert!(String::from_utf8(said).unwrap().ends_with("\nM-Bus\n"));
+        let taken = taken(&section);
+        let serials: Vec<_> =
+            taken.lines[0].meters.iter().map(|meter| meter.serial.as_ref().unwrap().as_str()).collect();
+        assert_eq!(serials, ["SIM:12345678:01:07", "SIM:87654321:01:07"], "{section}");
+        accepting.abort();
+    }
 }
 
 /// Control, seen to fail: what is heard told as another protocol.

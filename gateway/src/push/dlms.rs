@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use protocols::dlms::block_transfer::BlockAssembler;
 use protocols::dlms::notification::decode_data_notification;
 use protocols::dlms::security::SystemTitle;
 use protocols::hdlc::UiReassembler;
-use protocols::hdlc::frame::{FrameError, Scan, scan};
+use protocols::hdlc::frame::{FLAG, FrameError, Scan, scan};
 use protocols::mbus::{self, Quirks, Reassembler, Scanner};
 use protocols::metering::{Event, MeterId, UtcMillis};
 
@@ -53,9 +54,9 @@ impl Hearing for DlmsHearing {
         }
         let mut found = Vec::new();
         for heard in self.frames.hear(octets, received_at, is_late) {
-            found.push(match heard {
-                Heard::Noise => Found::Noise,
-                Heard::Spoilt(text) => Found::Refused(Refusal { trouble: Trouble::Frame, text }),
+            found.extend(match heard {
+                Heard::Noise => Some(Found::Noise),
+                Heard::Spoilt(text) => Some(Found::Refused(Refusal { trouble: Trouble::Frame, text })),
                 Heard::Apdu(apdu) => self.notifications.take(&apdu, received_at),
             });
         }
@@ -65,6 +66,7 @@ impl Hearing for DlmsHearing {
     fn clear(&mut self) {
         // Another meter may be there now.
         self.notifications.named = None;
+        self.notifications.blocks = BlockAssembler::new(APDU_OCTETS_MAX);
         match &mut self.frames {
             Frames::Hdlc { buffer, reassembler } => {
                 buffer.clear();
@@ -77,12 +79,12 @@ impl Hearing for DlmsHearing {
         }
     }
 
-    fn counter(&self) -> Option<PeerCounter> {
-        self.notifications.seal.counter()
+    fn taken(&mut self) -> Vec<PeerCounter> {
+        self.notifications.seal.taken()
     }
 
-    fn resume(&mut self, counter: PeerCounter) {
-        self.notifications.seal.resume(counter);
+    fn resume(&mut self, kept: &[PeerCounter]) {
+        self.notifications.seal.resume(kept);
     }
 
     #[cfg(test)]
@@ -144,13 +146,19 @@ fn hdlc(buffer: &mut Vec<u8>, reassembler: &mut UiReassembler, now: Duration, gi
     loop {
         match scan(&buffer[done..]) {
             Scan::NeedMore if gives_up && done < buffer.len() => done += 1,
-            Scan::NeedMore => break,
+            Scan::NeedMore => {
+                // One flag is enough to open a frame; a port that idles with flags must not fill the memory.
+                let flags = buffer[done..].iter().take_while(|&&octet| octet == FLAG).count();
+                done += flags.saturating_sub(1);
+                break;
+            }
             Scan::Garbage { skip, error } => {
                 done += skip;
                 heard.push(if is_noise(error) { Heard::Noise } else { Heard::Spoilt(error.to_string()) });
             }
             Scan::Frame { frame, used } => {
                 heard.extend(reassembler.accept(now, &frame).map(Heard::Apdu));
+                heard.extend(reassembler.take_dropped().map(|why| Heard::Spoilt(why.to_string())));
                 done += used;
             }
         }
@@ -167,6 +175,8 @@ fn is_noise(error: FrameError) -> bool {
 pub(super) struct Notifications {
     seal: Seal,
     rules: Rules,
+    /// Of a push that comes in blocks (Landis+Gyr E450).
+    blocks: BlockAssembler,
     expected: Option<MeterId>,
     /// Who has named himself last, and his system title: short lists name nobody.
     named: Option<(Option<SystemTitle>, MeterId)>,
@@ -174,14 +184,22 @@ pub(super) struct Notifications {
 
 impl Notifications {
     pub(super) fn new(port: &PortSettings, rules: Rules) -> Self {
-        Self { seal: Seal::new(port.keys.as_ref()), rules, expected: port.serial.clone(), named: None }
+        let (seal, blocks) = (Seal::new(port.keys.as_ref()), BlockAssembler::new(APDU_OCTETS_MAX));
+        Self { seal, rules, blocks, expected: port.serial.clone(), named: None }
     }
 
-    fn take(&mut self, apdu: &[u8], received_at: UtcMillis) -> Found {
-        match self.seal.open(apdu) {
+    /// Nothing, where the APDU is a block and more are to come.
+    fn take(&mut self, apdu: &[u8], received_at: UtcMillis) -> Option<Found> {
+        let whole = match self.blocks.whole(apdu) {
+            Ok(whole) => whole?,
+            Err(error) => {
+                return Some(Found::Refused(Refusal { trouble: Trouble::Frame, text: error.to_string() }));
+            }
+        };
+        Some(match self.seal.open(&whole) {
             Ok(opened) => self.telegram(&opened, received_at),
             Err(refusal) => Found::Refused(refusal),
-        }
+        })
     }
 
     fn telegram(&mut self, opened: &Opened, received_at: UtcMillis) -> Found {

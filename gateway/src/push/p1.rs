@@ -2,7 +2,7 @@
 
 use protocols::metering::{StampedBy, UtcMillis};
 use protocols::p1::{
-    CipheredScan, FrameError, Identification, LocalTime, Policy, Readout, ReadoutError, Scan, Settings,
+    CIPHERED_START, CipheredScan, FrameError, Identification, LocalTime, Policy, Readout, ReadoutError, Scan, Settings,
     clear_even_parity, scan, scan_ciphered,
 };
 
@@ -29,9 +29,14 @@ impl P1Hearing {
 
 impl Hearing for P1Hearing {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found> {
+        let (mut found, mut done) = (Vec::new(), 0);
+        // No text has these two, whatever its parity.
+        if octets.windows(CIPHERED_START.len()).any(|octets| octets == CIPHERED_START) {
+            let text = "the telegram is encrypted".to_owned();
+            found.push(Found::Refused(Refusal { trouble: Trouble::NoKey, text }));
+        }
         clear_even_parity(octets);
         self.buffer.extend_from_slice(octets);
-        let (mut found, mut done) = (Vec::new(), 0);
         loop {
             match scan(&self.buffer[done..]) {
                 Scan::NeedMore => break,
@@ -141,12 +146,12 @@ impl Hearing for CipheredHearing {
         self.identification.clear();
     }
 
-    fn counter(&self) -> Option<PeerCounter> {
-        self.seal.counter()
+    fn taken(&mut self) -> Vec<PeerCounter> {
+        self.seal.taken()
     }
 
-    fn resume(&mut self, counter: PeerCounter) {
-        self.seal.resume(counter);
+    fn resume(&mut self, kept: &[PeerCounter]) {
+        self.seal.resume(kept);
     }
 
     #[cfg(test)]

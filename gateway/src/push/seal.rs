@@ -1,7 +1,7 @@
 //! Pushes that are encrypted: takes the protection off by the settings of a port, and says what that is worth.
 
 use protocols::dlms::security::{
-    Keys, Level, ProtectionError, PushConfig, PushReceiver, ReceivedCounters, SecurityQuirks, SecuritySuite,
+    KeySet, Keys, Level, ProtectionError, PushConfig, PushReceiver, ReceivedCounters, SecurityQuirks, SecuritySuite,
     SystemTitle,
 };
 use protocols::metering::Quality;
@@ -9,7 +9,7 @@ use protocols::metering::Quality;
 use super::{Refusal, Trouble};
 use crate::config::metering::PushKeys;
 
-/// A meter, and the greatest invocation counter that was taken of it.
+/// A meter, and the invocation counter that was taken of it last.
 pub(crate) type PeerCounter = (SystemTitle, u32);
 
 /// What was inside.
@@ -23,6 +23,7 @@ pub(crate) struct Opened {
 pub(crate) struct Seal {
     config: PushConfig,
     receiver: PushReceiver,
+    taken: Vec<PeerCounter>,
 }
 
 impl Seal {
@@ -44,29 +45,31 @@ impl Seal {
             },
         };
         let receiver = receiver(&config, ReceivedCounters::default());
-        Self { config, receiver }
+        Self { config, receiver, taken: Vec::new() }
     }
 
     /// Takes a whole APDU.
     pub(crate) fn open(&mut self, apdu: &[u8]) -> Result<Opened, Refusal> {
         let pushed = self.receiver.receive(apdu).map_err(|error| refusal(&error))?;
+        if let Some((title, counter)) = pushed.sender {
+            self.taken.retain(|(other, _)| *other != title);
+            self.taken.push((title, counter));
+        }
         let sender = pushed.sender.map(|(title, _)| title);
         let is_doubtful = sender.is_some() && !pushed.authenticated;
         let quality = if is_doubtful { Quality::UNAUTHENTICATED } else { Quality::GOOD };
         Ok(Opened { apdu: pushed.apdu, quality, sender })
     }
 
-    /// Of whoever was met last; to be kept across restarts.
-    pub(crate) fn counter(&self) -> Option<PeerCounter> {
-        self.receiver.received().iter().last().map(|(_, title, counter)| (title, counter))
+    /// What was taken since this was asked last; to be kept across restarts.
+    pub(crate) fn taken(&mut self) -> Vec<PeerCounter> {
+        std::mem::take(&mut self.taken)
     }
 
-    /// What was kept.
-    pub(crate) fn resume(&mut self, (title, counter): PeerCounter) {
-        let mut received = ReceivedCounters::default();
-        let set = protocols::dlms::security::KeySet::GlobalUnicast;
-        received.remember(set, title, counter).expect("there is room for one");
-        self.receiver = receiver(&self.config, received);
+    /// What was kept: of each meter the counters up to this one are not taken again.
+    pub(crate) fn resume(&mut self, kept: &[PeerCounter]) {
+        let known = kept.iter().map(|(title, counter)| (KeySet::GlobalUnicast, *title, *counter));
+        self.receiver = receiver(&self.config, ReceivedCounters::known(known));
     }
 }
 

@@ -42,12 +42,12 @@ pub(crate) trait Hearing: Send {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found>;
     /// What came so far ends nowhere.
     fn clear(&mut self);
-    /// How far the meter has counted its encrypted pushes.
-    fn counter(&self) -> Option<PeerCounter> {
-        None
+    /// How far meters have counted their encrypted pushes, since this was asked last.
+    fn taken(&mut self) -> Vec<PeerCounter> {
+        Vec::new()
     }
     /// The same from before.
-    fn resume(&mut self, _: PeerCounter) {}
+    fn resume(&mut self, _: &[PeerCounter]) {}
     /// Octets that wait for more.
     #[cfg(test)]
     fn pending(&self) -> usize;

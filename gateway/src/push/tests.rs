@@ -194,6 +194,17 @@ fn endless_noise_takes_no_memory() {
     assert_eq!(readings.len(), 3);
 }
 
+/// Negative control: do not look for the start of a block.
+#[test]
+fn a_port_without_keys_says_that_the_telegram_is_encrypted() {
+    let mut port = port(settings());
+    let mut block = [&protocols::p1::CIPHERED_START[..], b"SIM\0\0\0\0\x01", &[0xa5; 40]].concat();
+    let heard = port.receive(&mut block, T0);
+    assert_eq!(heard.refused[0].trouble, Trouble::NoKey, "{:?}", heard.refused);
+    let (trouble, cause) = port.silent();
+    assert!(trouble == Trouble::NoKey && cause.contains("set encryption_key_file"), "{cause}");
+}
+
 fn hear_after_noise(port: &mut PushPort) -> (Vec<Reading>, Vec<Event>) {
     let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
     let request = heard.requests.into_iter().next().unwrap();

@@ -98,6 +98,7 @@ impl<'c, 'l> Conversation<'c, 'l> {
             expected,
             clock_offset_ms: shown.map(|(shown, at)| whole_seconds(shown.since(at))),
             meter_now: shown.map_or_else(|| clock.wall(), |(shown, _)| shown),
+            shows_time: shown.is_some(),
             clock: ClockForm { deviation: None },
         })
     }
@@ -133,7 +134,7 @@ impl<'c, 'l> Conversation<'c, 'l> {
         Ok(None)
     }
 
-    /// What the clock shows, and when. Nothing round midnight, where date and time may be of two days.
+    /// What the clock shows, and when.
     async fn ask_clock(
         &mut self,
         meter: &MeterId,
@@ -144,9 +145,13 @@ impl<'c, 'l> Conversation<'c, 'l> {
         let asked_at = clock.wall();
         let Ok(time) = self.ask(TIME).await? else { return Ok(None) };
         let midway = UtcMillis(asked_at.0.midpoint(clock.wall().0));
-        if is_round_midnight(&time.content) {
-            return Ok(None);
-        }
+        // Midnight may have come between the two; a date that is asked for now is the time's.
+        let date = if is_past_midnight(&time.content) {
+            let Ok(date) = self.ask(DATE).await? else { return Ok(None) };
+            date
+        } else {
+            date
+        };
         let both = joined(date, &time);
         let shown = self.decode(&both, meter, midway).and_then(|readout| readout.clock);
         Ok(shown.map(|shown| (shown, midway)))
@@ -186,13 +191,13 @@ fn joined(mut block: DataBlock, next: &DataBlock) -> DataBlock {
     block
 }
 
-/// Whether the time in parentheses is the last or the first minute of a day.
-fn is_round_midnight(content: &[u8]) -> bool {
+/// Whether the time in parentheses is in the first hour of a day.
+fn is_past_midnight(content: &[u8]) -> bool {
     let group = content.rsplit(|&octet| octet == b'(').next().unwrap_or_default();
     let digits: Vec<u8> = group.iter().copied().filter(u8::is_ascii_digit).collect();
     // A season digit stands before it.
     let time = if digits.len() == 7 { &digits[1..] } else { &digits[..] };
-    time.starts_with(b"2359") || time.starts_with(b"0000")
+    time.starts_with(b"00")
 }
 
 impl Reads for Session<'_, Conversation<'_, '_>> {

@@ -214,6 +214,12 @@ fn floor(by_meter: Option<u32>, by_time: Option<u32>) -> Result<u32, SessionErro
     }
 }
 
+/// Whether two clients of a meter count what they say together: then they have to share what is known of it.
+pub(super) fn count_together(one: &MeterSettings, other: &MeterSettings) -> bool {
+    let id = |meter: &MeterSettings| meter.security.cipher.as_deref().and_then(own_id);
+    id(one) == id(other)
+}
+
 /// Of us, under the key of the meter, where there is one.
 fn own_id(cipher: &CipherSettings) -> Option<CounterId> {
     let key = cipher.config.keys.unicast.as_ref()?;

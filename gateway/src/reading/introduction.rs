@@ -18,7 +18,7 @@ const LOGICAL_DEVICE_NAME: CosemAttribute =
     CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 42, 0, 0, 255), data_object::VALUE);
 const DEVICE_ID: CosemAttribute =
     CosemAttribute::new(data_object::DataObject::CLASS_ID, ObisCode::new(0, 0, 96, 1, 0, 255), data_object::VALUE);
-const CLOCK: CosemAttribute = CosemAttribute::new(Clock::CLASS_ID, Clock::LOGICAL_NAME, TIME);
+pub(super) const CLOCK: CosemAttribute = CosemAttribute::new(Clock::CLASS_ID, Clock::LOGICAL_NAME, TIME);
 
 /// Who answers, by whose clock.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct Introduction {
     pub clock_offset_ms: Option<i64>,
     /// What the meter's clock showed; the gateway's, where the meter has none.
     pub meter_now: UtcMillis,
+    /// Whether that is the meter's.
+    pub shows_time: bool,
     pub clock: ClockForm,
 }
 
@@ -53,6 +55,7 @@ pub async fn introduce(
         expected,
         clock_offset_ms: time.map(|time| whole_seconds(time.utc.since(midway))),
         meter_now: time.map_or(midway, |time| time.utc),
+        shows_time: time.is_some(),
         clock: ClockForm { deviation: time.map(|time| time.deviation) },
     })
 }

@@ -9,6 +9,7 @@ use protocols::cosem::register::ScalerUnit;
 use protocols::metering::{Code, MeterId, ObisCode, Quantity, UtcMillis};
 use tokio::sync::oneshot;
 
+use super::clock_set::ClockMemory;
 use super::counters::CounterMemory;
 use crate::agenda::cursor::{DAY_MS, ProfileCursor, Rhythm};
 use crate::held::HeldAnswer;
@@ -106,6 +107,8 @@ pub struct MeterMemory {
     pub told_refused_at: Option<Duration>,
     /// `None` for a meter without keys.
     pub counters: Option<Box<CounterMemory>>,
+    /// Of a meter whose clock is set.
+    pub clock: Option<Box<ClockMemory>>,
     /// What a read-out has said; `None` for a meter that was never read out.
     pub read_out: Option<Box<ReadOutMemory>>,
 }
@@ -144,6 +147,11 @@ impl MeterMemory {
         if self.object(class_id, obis).is_none() {
             self.objects.push(KnownObject { class_id, obis, scaler_unit });
         }
+    }
+
+    /// When, on the monotonic clock, a conversation about its clock is due.
+    pub fn clock_turn_at(&self) -> Option<Duration> {
+        self.clock.as_ref()?.turn_at
     }
 
     /// When, on the monotonic clock, backfill may go on, as far as answers are waited for. `None` when nothing is missing.

@@ -3,7 +3,7 @@
 //! DLMS:
 //! [`talk`] drives the protocol over a link, [`session`] decides what is asked in which order, `backfill` what is read of what is
 //! missing, [`introduction`] who answers, [`columns`] makes readings and
-//! events of what a profile delivers, [`counters`] keeps those of secured conversations, [`memory`] is what is known of a meter between its sessions.
+//! events of what a profile delivers, [`counters`] keeps those of secured conversations, [`clock_set`] sets clocks, [`memory`] is what is known of a meter between its sessions.
 //!
 //! IEC 62056-21: [`call`] drives the protocol, [`called`] decides what is asked; cursors, backfill and what goes to the disk are as for
 //! DLMS.
@@ -15,6 +15,7 @@ mod backfill;
 pub mod bus;
 pub mod call;
 pub mod called;
+pub mod clock_set;
 pub mod columns;
 pub mod counters;
 pub mod error;

@@ -58,6 +58,7 @@ pub async fn read_out(
         expected,
         clock_offset_ms: shown.map(|shown| whole_seconds(shown.since(received_at))),
         meter_now: shown.unwrap_or(received_at),
+        shows_time: shown.is_some(),
         clock: ClockForm { deviation: None },
     };
     Ok((who, readout))

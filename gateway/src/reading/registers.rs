@@ -170,6 +170,6 @@ impl RegisterRound {
 }
 
 /// Whole seconds, as `read_at` is everywhere.
-pub(super) fn read_at(clock: &SharedClock) -> UtcMillis {
+pub(crate) fn read_at(clock: &SharedClock) -> UtcMillis {
     UtcMillis(clock.wall().seconds() * 1000)
 }

@@ -21,7 +21,7 @@ use super::memory::{Access, Layout, MeterMemory, OnDisk};
 use super::profile::{Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
 use super::talk::Talk;
-use crate::agenda::cursor::{ProfileCursor, Span, has_leapt, rewound_by, was_set};
+use crate::agenda::cursor::{ProfileCursor, Rhythm, Span, has_leapt, rewound_by, was_set};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
 use crate::held::HeldAsker;
@@ -185,7 +185,8 @@ where
             }
             outcome => outcome?,
         }
-        Ok(self.conclude())
+        let clock_trouble = self.plan_clock_set().await?;
+        Ok(self.conclude(clock_trouble))
     }
 
     async fn read(&mut self, order: &Order<'_>) -> Result<(), SessionError> {
@@ -379,7 +380,7 @@ impl<T> Session<'_, T> {
     }
 
     /// Says in the inventory how the meter is.
-    fn conclude(self) -> Visited {
+    fn conclude(self, clock_trouble: Option<String>) -> Visited {
         let Introduction { meter: found, expected, clock_offset_ms, .. } = &self.who;
         let (state, cause) = match expected {
             Some(expected) if self.held_stopped => {
@@ -387,7 +388,10 @@ impl<T> Session<'_, T> {
             }
             Some(expected) => (MeterState::WrongIdentity, format!("expected {expected}, found {found}")),
             None if !self.refused.is_empty() => (MeterState::Refusing, self.refused.join("; ")),
-            None => clock_state(*clock_offset_ms, self.meter.clock_off_above_s),
+            None => clock_trouble.map_or_else(
+                || clock_state(*clock_offset_ms, self.meter.clock_off_above_s),
+                |trouble| (MeterState::ClockOff, trouble),
+            ),
         };
         let read_at = self.stamp.read_at;
         let name = &self.meter.name;
@@ -491,21 +495,33 @@ impl Reads for Session<'_, Talk<'_>> {
         if found.access != access {
             self.memory.profiles[place].access = found.access;
         }
-        let (last_label, meter_now, rhythm) =
-            (found.rows.last_label, self.who.meter_now, layout.rhythm(self.meter.quirks.label_at_start));
+        let (last_label, rhythm) = (found.rows.last_label, layout.rhythm(self.meter.quirks.label_at_start));
         let profile = &mut self.memory.profiles[place];
         profile.label = last_label.max(profile.label);
         profile.is_irregular |= found.rows.is_irregular;
-        self.cursors[place] = Some(match (found.is_all, which) {
-            (true, _) => cursor.after_all(last_label, meter_now, rhythm),
-            (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),
-            (false, Which::Missing) => cursor.after_backfill(span),
-        });
+        let read = (!found.is_all).then_some((span, which));
+        self.cursors[place] = Some(moved(&cursor, read, last_label, &self.who, rhythm));
         self.pending.readings.extend(found.rows.readings);
         self.pending.events.extend(found.rows.events);
         // A row that does not fit the columns: they may have been changed.
         self.memory.profiles[place].layout = found.rows.problems.is_empty().then_some(layout);
         Ok(true)
+    }
+}
+
+/// The cursor after this much was `read`, `None` being all that there is, and brought entries up to `last_label`.
+pub(super) fn moved(
+    cursor: &ProfileCursor,
+    read: Option<(Span, Which)>,
+    last_label: Option<UtcMillis>,
+    who: &Introduction,
+    rhythm: Rhythm,
+) -> ProfileCursor {
+    let rhythm = if who.shows_time { rhythm } else { rhythm.that_never_settles() };
+    match read {
+        None => cursor.after_all(last_label, who.meter_now, rhythm),
+        Some((span, Which::Live)) => cursor.after_live(span, last_label, who.meter_now, rhythm),
+        Some((span, Which::Missing)) => cursor.after_backfill(span),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use protocols::dlms::acse::Diagnostic;
-use protocols::dlms::apdu::CosemAttribute;
+use protocols::dlms::apdu::{CosemAttribute, CosemMethod};
 use protocols::dlms::client::{
-    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, Ignored, PreEstablished,
-    Quirks, ReadError, RequestId, Selected, Value,
+    Authentication, ClientConfig, ClientError, ClientEvent, ClientOutput, ClientSession, Ignored, Invoked,
+    PreEstablished, Quirks, ReadError, RequestError, RequestId, Selected, Value,
 };
 use protocols::dlms::security::{Challenge, Ciphered, ProtectionError};
 use protocols::hdlc::{HdlcClient, HdlcConfig};
@@ -239,6 +239,38 @@ impl<'l> Talk<'l> {
         }
     }
 
+    /// Gives one attribute an encoded value. It is sent once: when the conversation breaks, nobody knows whether the meter took it.
+    pub async fn set(
+        &mut self,
+        attribute: CosemAttribute,
+        value: Vec<u8>,
+    ) -> Result<Result<(), RequestError>, TalkError> {
+        let wanted = self.session.set(self.now(), attribute, value);
+        let wanted = self.request(wanted).await?;
+        loop {
+            match self.next_event().await? {
+                ClientEvent::Written { request, mut results } if request == wanted => {
+                    return Ok(results.pop().expect("there is a result for what was written"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Invokes one method, once as well.
+    pub async fn invoke(&mut self, method: CosemMethod, parameters: Vec<u8>) -> Result<Invoked, TalkError> {
+        let wanted = self.session.invoke(self.now(), method, Some(parameters));
+        let wanted = self.request(wanted).await?;
+        loop {
+            match self.next_event().await? {
+                ClientEvent::Invoked { request, mut results } if request == wanted => {
+                    return Ok(results.pop().expect("there is a result for what was invoked"));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Ends in order. Whatever goes wrong now changes nothing about what was read.
     pub async fn release(&mut self) -> Result<(), TalkError> {
         let started = self.session.release(self.now());
@@ -384,5 +416,6 @@ fn client_config(meter: &MeterSettings) -> ClientConfig {
     };
     let pre_established = (meter.association == AssociationName::PreEstablished).then(PreEstablished::default);
     let referencing = meter.referencing;
-    ClientConfig { authentication, quirks, pre_established, referencing, ..ClientConfig::default() }
+    let proposed = if meter.sends_commands { ClientConfig::PROPOSED_WITH_COMMANDS } else { ClientConfig::PROPOSED };
+    ClientConfig { authentication, quirks, proposed, pre_established, referencing, ..ClientConfig::default() }
 }

@@ -13,7 +13,7 @@ use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
 use protocols::cosem::register::ScalerUnit;
 use protocols::dlms::acse::Password;
-use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use protocols::dlms::data::Data;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
 use protocols::dlms::server::{
@@ -79,6 +79,12 @@ pub(crate) struct MeterBody {
     pub(crate) refuses_ranges: bool,
     pub(crate) refuses_entries: bool,
     pub(crate) password: Option<&'static str>,
+    /// Who may set the clock and switch the breaker; others are refused. With a password there is a public client beside the reader then.
+    pub(crate) setter: Option<ClientRole>,
+    /// Its breaker is closed.
+    pub(crate) is_connected: bool,
+    /// What the clock showed when it was set, and what it was set to.
+    pub(crate) clock_sets: Vec<(UtcMillis, UtcMillis)>,
     /// So many more answers of the profile have a cell too many in their last row.
     pub(crate) spoiled: usize,
     /// Selections of the profile that were served: for what was asked.
@@ -106,6 +112,9 @@ impl MeterBody {
             refuses_ranges: false,
             refuses_entries: false,
             password: None,
+            setter: None,
+            is_connected: true,
+            clock_sets: Vec::new(),
             spoiled: 0,
             asked: Vec::new(),
             associations: 0,
@@ -219,6 +228,8 @@ impl ObjectServer for MeterBody {
             (1, ObisCode([0, 0, 43, 1, 0, 255]), 2) if self.security.is_some() => {
                 DataValue::DoubleLongUnsigned(self.security.as_ref().map_or(0, BodySecurity::counter))
             }
+            (70, _, 2) => DataValue::Boolean(self.is_connected),
+            (70, _, 3) => DataValue::Enum(u8::from(self.is_connected)),
             (8, _, 2) => DataValue::octets_of(DateTime::from_utc(self.now(), 60, ClockStatus::GOOD)),
             (3, ENERGY, 2) => DataValue::DoubleLongUnsigned(self.energy),
             (3, ENERGY, 3) => watt_hours.encode(),
@@ -254,6 +265,40 @@ impl ObjectServer for MeterBody {
         let listed = object_list().into_iter().filter(|object| object.class_id != AssociationLn::CLASS_ID);
         let listed = listed.map(|object| (object.class_id, object.version, object.logical_name, 8));
         ShortNames::assign(listed.chain([clock, log]))
+    }
+
+    fn write(
+        &mut self,
+        client: ClientRole,
+        attribute: CosemAttribute,
+        _: Option<&[u8]>,
+        value: &[u8],
+    ) -> Result<(), DataAccessResult> {
+        if self.setter != Some(client) || attribute != CosemAttribute::new(8, ObisCode::new(0, 0, 1, 0, 0, 255), 2) {
+            return Err(DataAccessResult::ReadWriteDenied);
+        }
+        let time =
+            Data::from_bytes(value).ok().and_then(|data| data.date_time()).ok_or(DataAccessResult::TypeUnmatched)?;
+        let time = time.to_utc(ClockRules::default()).map_err(|_| DataAccessResult::TypeUnmatched)?.utc;
+        self.clock_sets.push((self.now(), time));
+        self.offset_ms = time.since(self.clock.wall());
+        Ok(())
+    }
+
+    fn invoke(
+        &mut self,
+        client: ClientRole,
+        method: CosemMethod,
+        parameters: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, ActionResult> {
+        match (method.class_id, method.method, parameters) {
+            _ if self.setter != Some(client) => Err(ActionResult::READ_WRITE_DENIED),
+            (70, 1 | 2, Some([15, 0])) => {
+                self.is_connected = method.method == 2;
+                Ok(None)
+            }
+            _ => Err(ActionResult::OBJECT_UNDEFINED),
+        }
     }
 }
 
@@ -329,24 +374,31 @@ pub(crate) async fn serve_hdlc(stream: DuplexStream, meters: Vec<(HdlcAddress, S
     serve(stream, meters.into_iter().map(link).collect(), Vec::new()).await;
 }
 
+impl MeterBody {
+    /// Whom it lets in, and how it protects what it says.
+    fn admits(&self) -> (ServerConfig, Option<Box<protocols::dlms::security::Ciphered>>) {
+        if let Some(security) = &self.security {
+            return (security.server.clone(), Some(security.protection()));
+        }
+        let known = PreEstablishedClient { role: ClientRole::Public, max_receive_pdu_size: 1_024 };
+        let config = ServerConfig {
+            public_client: self.password.is_none() || self.setter.is_some(),
+            reader_password: self.password.map(Password::new),
+            conformance: ServerConfig::CONFORMANCE_WITH_COMMANDS,
+            referencing: self.referencing,
+            pre_established: self.is_pre_established.then_some(known),
+            ..ServerConfig::default()
+        };
+        (config, None)
+    }
+}
+
 /// `first` has been read from the stream already.
 async fn serve(mut stream: DuplexStream, meters: Vec<(Box<dyn Link + Send>, SharedBody)>, first: Vec<u8>) {
     let origin = Instant::now();
     let mut connections = Vec::new();
     for (link, body) in meters {
-        let password = body.lock().unwrap().password;
-        let mut config = ServerConfig {
-            public_client: password.is_none(),
-            reader_password: password.map(Password::new),
-            ..ServerConfig::default()
-        };
-        let mut protection = None;
-        if let Some(security) = &body.lock().unwrap().security {
-            (config, protection) = (security.server.clone(), Some(security.protection()));
-        }
-        config.referencing = body.lock().unwrap().referencing;
-        let known = PreEstablishedClient { role: ClientRole::Public, max_receive_pdu_size: 1_024 };
-        config.pre_established = body.lock().unwrap().is_pre_established.then_some(known);
+        let (config, protection) = body.lock().unwrap().admits();
         let mut connection = ServerConnection::new(link, ServerSession::with_protection(config, protection));
         if let Some(security) = &mut body.lock().unwrap().security {
             connection.session_mut().set_challenge(security.challenge());

@@ -7,6 +7,7 @@ pub mod association_ln;
 pub mod clock;
 pub mod data_object;
 pub mod demand_register;
+pub mod disconnect_control;
 pub mod extended_register;
 pub mod profile_generic;
 pub mod register;

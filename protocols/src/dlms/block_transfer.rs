@@ -6,6 +6,8 @@
 //!
 //! [`BlockAssembler`] is for those who only listen: pushes of meters come so without any association, and nobody acknowledges them.
 
+use std::borrow::Cow;
+
 use super::apdu::{ApduError, GeneralBlock, tag};
 
 /// What is protected of an APDU that goes in pieces. Both are understood whichever is sent.
@@ -315,6 +317,14 @@ impl BlockAssembler {
             self.received = Vec::new();
         }
         taken
+    }
+
+    /// The same, of a peer that sends blocks or whole APDUs: one that is no block is itself.
+    pub fn whole<'a>(&mut self, apdu: &'a [u8]) -> Result<Option<Cow<'a, [u8]>>, BlockTransferError> {
+        match apdu.first() {
+            Some(&tag::GENERAL_BLOCK_TRANSFER) => Ok(self.take(apdu)?.map(Cow::Owned)),
+            _ => Ok(Some(Cow::Borrowed(apdu))),
+        }
     }
 
     fn taken(&mut self, apdu: &[u8]) -> Result<Option<Vec<u8>>, BlockTransferError> {

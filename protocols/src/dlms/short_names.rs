@@ -223,7 +223,7 @@ impl ShortNames {
         let behind = self.objects.partition_point(|object| object.base_name <= name);
         let &NamedObject { base_name, class_id, logical_name, .. } = self.objects.get(behind.checked_sub(1)?)?;
         let offset = name - base_name;
-        if offset % STEP != 0 {
+        if !offset.is_multiple_of(STEP) {
             return None;
         }
         let number = |offset: u16| i8::try_from(offset / STEP + 1).ok();

@@ -27,4 +27,4 @@ pub use client::HdlcClient;
 pub use config::HdlcConfig;
 pub use parameters::{LinkParameters, ParametersError};
 pub use server::HdlcServer;
-pub use unnumbered::{PushListener, UiReassembler, push_frames};
+pub use unnumbered::{PushDropped, PushListener, UiReassembler, push_frames};

@@ -20,6 +20,21 @@ pub struct UiReassembler {
     segment_gap_max: Duration,
     partial: Option<Partial>,
     llc_seen: bool,
+    dropped: Option<PushDropped>,
+}
+
+/// Why a frame, or what was put together before it, makes no push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PushDropped {
+    #[error("a push did not end within {limit} octets")]
+    TooLong { limit: usize },
+    /// Another one began before its end, or somebody else spoke, or nothing came for long.
+    #[error("a push broke off after {octets} octets")]
+    Cut { octets: usize },
+    /// Its beginning was missed.
+    #[error("a frame without the beginning of its push")]
+    Rest,
 }
 
 #[derive(Debug)]
@@ -36,7 +51,7 @@ const PUSH_TAGS: [u8; 13] = [0x0f, 0x18, 0x38, 0x58, 0xc2, 0xca, 0xd2, 0xdb, 0xd
 impl UiReassembler {
     /// APDUs of up to `apdu_octets_max`, whose segments follow each other within `segment_gap_max`.
     pub fn new(apdu_octets_max: usize, segment_gap_max: Duration) -> Self {
-        Self { octets_max: apdu_octets_max, segment_gap_max, partial: None, llc_seen: false }
+        Self { octets_max: apdu_octets_max, segment_gap_max, partial: None, llc_seen: false, dropped: None }
     }
 
     /// Takes one frame; an APDU when it was the last of one. A frame that carries no information, or the rest of a push
@@ -47,17 +62,24 @@ impl UiReassembler {
         }
         let begins = has_llc(frame.information);
         self.llc_seen |= begins;
-        let continued = self
-            .partial
-            .take()
-            .filter(|partial| !begins && partial.source == frame.source)
-            .filter(|partial| now.saturating_sub(partial.heard_at) <= self.segment_gap_max);
-        let mut octets = match continued {
-            Some(partial) => partial.octets,
-            None if begins || self.begins_without_llc(frame.information) => Vec::new(),
-            None => return None,
+        let before = self.partial.take();
+        let goes_on = before.as_ref().is_some_and(|partial| {
+            let is_in_time = now.saturating_sub(partial.heard_at) <= self.segment_gap_max;
+            !begins && partial.source == frame.source && is_in_time
+        });
+        let mut octets = match before {
+            Some(partial) if goes_on => partial.octets,
+            before => {
+                self.dropped = before.map(|partial| PushDropped::Cut { octets: partial.octets.len() });
+                if !begins && !self.begins_without_llc(frame.information) {
+                    self.dropped = self.dropped.or((!frame.information.is_empty()).then_some(PushDropped::Rest));
+                    return None;
+                }
+                Vec::new()
+            }
         };
         if octets.len() + frame.information.len() > self.octets_max.saturating_add(LLC_RESPONSE.len()) {
+            self.dropped = Some(PushDropped::TooLong { limit: self.octets_max });
             return None;
         }
         octets.extend(frame.information);
@@ -66,6 +88,11 @@ impl UiReassembler {
             return None;
         }
         Some(without_llc(octets))
+    }
+
+    /// Why something was dropped since this was asked last; the last of it, where it was more.
+    pub fn take_dropped(&mut self) -> Option<PushDropped> {
+        self.dropped.take()
     }
 
     /// A meter that sent LLC octets once sends them always: what comes without is then the middle of something.

@@ -13,7 +13,7 @@ use super::frame::{FrameError, TELEGRAM_LEN_MAX};
 pub const AUTHENTICATION_KEY: [u8; 16] =
     [0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff];
 
-const START: [u8; 2] = [0xdb, 0x08];
+pub const CIPHERED_START: [u8; 2] = [0xdb, 0x08];
 /// Start and system title.
 const TITLE_END: usize = 10;
 /// Security control and counter; without content there is nothing.
@@ -43,8 +43,10 @@ pub fn scan_ciphered(bytes: &[u8]) -> CipheredScan<'_> {
     let noise = |skip| CipheredScan::Garbage { skip, error: FrameError::Noise { len: skip } };
     match bytes {
         [] | [0xdb] => return CipheredScan::NeedMore,
-        [first, second, ..] if [*first, *second] == START => {}
-        [_, rest @ ..] => return noise(1 + rest.iter().position(|&octet| octet == START[0]).unwrap_or(rest.len())),
+        [first, second, ..] if [*first, *second] == CIPHERED_START => {}
+        [_, rest @ ..] => {
+            return noise(1 + rest.iter().position(|&octet| octet == CIPHERED_START[0]).unwrap_or(rest.len()));
+        }
     }
     let Some(behind_title) = bytes.get(TITLE_END..) else { return CipheredScan::NeedMore };
     let (len, len_octets) = match *behind_title {
@@ -153,7 +155,7 @@ mod tests {
     #[test]
     fn lengths_that_are_none_are_passed_over() {
         for wrong in [&[0x80][..], &[0x83, 0, 0, 9], &[4], &[0x82, 0xff, 0xff]] {
-            let octets = [&START[..], &TITLE.0, wrong, &[0; 20]].concat();
+            let octets = [&CIPHERED_START[..], &TITLE.0, wrong, &[0; 20]].concat();
             assert!(matches!(scan_ciphered(&octets), CipheredScan::Garbage { skip: 1, .. }), "{wrong:02x?}");
         }
     }

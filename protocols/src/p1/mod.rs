@@ -20,7 +20,7 @@ mod walk;
 
 pub(crate) use build::push_line;
 pub use build::{BuildError, Builder, Layout};
-pub use ciphered::{AUTHENTICATION_KEY, CipheredScan, Identification, scan_ciphered};
+pub use ciphered::{AUTHENTICATION_KEY, CIPHERED_START, CipheredScan, Identification, scan_ciphered};
 pub use frame::{CrcError, CrcVerdict, FrameError, Policy, Scan, TELEGRAM_LEN_MAX, Telegram, clear_even_parity, scan};
 pub use line::{Line, LineError, LineProblem, Lines};
 pub use readout::{MeterReadout, Readout, ReadoutError, Settings, Version};

@@ -40,8 +40,10 @@ pub(crate) const PROFILE: CosemAttribute = CosemAttribute::new(7, ObisCode::new(
 pub(crate) const ECHO: CosemMethod = CosemMethod::new(9, ObisCode::new(0, 0, 10, 0, 0, 255), 1);
 pub(crate) const MISSING: CosemAttribute = CosemAttribute::new(3, ObisCode::new(1, 0, 99, 99, 99, 255), 2);
 
-/// Base names of both meters, with how many attributes they have and, by their classes, where the methods are and how many there are.
-pub(crate) const NAMES: [(NamedObject, u8, Option<(u16, u8)>); 5] = [
+/// An object, how many attributes it has and, by its class, where its methods are and how many there are.
+type Named = (NamedObject, u8, Option<(u16, u8)>);
+/// Base names of both meters.
+pub(crate) const NAMES: [Named; 5] = [
     (named(0x0028, 3, ENERGY.obis), 3, Some((0x28, 1))),
     (named(0x0100, 8, CLOCK.obis), 9, Some((0x60, 6))),
     (named(0x0200, 7, PROFILE.obis), 8, Some((0x58, 2))),

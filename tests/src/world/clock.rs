@@ -7,8 +7,9 @@ use std::time::Duration;
 use protocols::metering::UtcMillis;
 use tokio::time::Instant;
 
-/// Half past midnight, so that an hour's profile entries and a day's lie on both sides of a UTC midnight.
-pub(super) const START: UtcMillis = UtcMillis(1_795_393_800_000);
+/// 2026-11-30, 22:30 UTC: within the two hours a month ends by the meters' clocks, which show Central European Time, and a day of
+/// the archive by UTC.
+pub(super) const START: UtcMillis = UtcMillis(1_796_077_800_000);
 
 /// The true time, and how far the gateway's system clock is off.
 #[derive(Debug, Clone)]

@@ -1,24 +1,27 @@
-//! Five virtual meters of the simulator behind memory transports: two DLMS meters that a host of its own answers for, one on an
-//! HDLC line, one P1 port, two CAD devices. (The P1 meter has a gas meter behind it, which is one more.)
+//! The virtual meters of a fleet behind memory transports: two DLMS meters that a host of its own answers for, one on a line, one at a
+//! port, two CAD devices. What [`fleet`](super::fleet) has drawn for them, the simulator makes as from any other fleet file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use firmware_sim::clock::Zone;
+use firmware_sim::config::FleetFile;
 use firmware_sim::consumption::{Consumption, Household};
 use firmware_sim::faults::{Fault, FaultRates};
 use firmware_sim::meter::{MeterSpec, VirtualMeter};
 use firmware_sim::pace::Pace;
-use firmware_sim::profile::{CapturePeriod, Column, ProfileSpec};
+use firmware_sim::profile::ProfileSpec;
 use firmware_sim::quirks::Quirks;
 use firmware_sim::rng::Rate;
 use firmware_sim::speak::cad::{CadFeed, PUSHED};
-use firmware_sim::speak::dlms::{DlmsAddress, DlmsLine, LineMeter};
 use firmware_sim::speak::line::Listener;
-use firmware_sim::speak::p1::{Dsmr, P1Port, P1Settings, Schedule, TelegramFeed};
-use firmware_sim::speak::{Protocol, publisher::Publication};
+use firmware_sim::speak::lines::{Lines, Member, Surroundings};
+use firmware_sim::speak::publisher::Publication;
+use firmware_sim::speak::security::MeterSecurity;
+use firmware_sim::speak::{LinePlace, Place, Protocol};
 use firmware_sim::station::Station;
 use firmware_sim::truth::{Truth, TruthLine};
 use gateway::actors::line::MediumFactory;
@@ -26,24 +29,22 @@ use gateway::config::metering::MediumSettings;
 use gateway::link::Medium;
 use gateway::link::memory::MemoryMedium;
 use protocols::cad::minimal;
-use protocols::hdlc::HdlcAddress;
 use protocols::metering::{MeterId, UtcMillis};
 use tokio::sync::{mpsc, watch};
 
 use super::clock::START;
+use super::fleet::Drawn;
 use super::net::FeedBroker;
 use crate::random::Random;
 
 /// How long the meters have lived before anybody reads them.
 const HISTORY_MS: i64 = 5 * 3_600_000;
-const PASSWORD: &str = "world-reader";
 const CAD_EVERY_MS: i64 = 20_000;
-const P1_EVERY_MS: u64 = 30_000;
 /// Of the pushes of one device, each of which is followed by a correction of one of the last so many.
 const CORRECTED_PERCENT: u64 = 3;
 const CORRECTED_PAST_MAX: usize = 20;
-/// The profile's period: 24 entries in the two hours.
-const PERIOD_S: u32 = 300;
+/// The profile's period, and that of read-outs: 24 in the two hours.
+pub(super) const PERIOD_S: u32 = 300;
 
 pub(super) struct Meters {
     pub(super) truth: Arc<Truth>,
@@ -52,7 +53,10 @@ pub(super) struct Meters {
     media: HashMap<String, Arc<dyn Medium>>,
     /// The gateway's sections for them.
     pub(super) toml: Vec<String>,
+    /// What is in the fleet.
+    pub(super) kinds: BTreeSet<&'static str>,
     stations: Vec<Arc<Station>>,
+    security: Vec<Arc<MeterSecurity>>,
     /// Of what pushes.
     stop: watch::Sender<bool>,
     /// Of what answers: it never stops, since what was captured can still be read.
@@ -64,20 +68,23 @@ fn rate(percent: u64) -> Rate {
 }
 
 impl Meters {
-    /// Starts the meters; `folder` takes their password.
+    /// Draws the meters and starts them; `folder` takes their secrets.
     pub(super) fn start(random: &mut Random, feeds: &Arc<FeedBroker>, folder: &Path) -> anyhow::Result<Self> {
-        let password = folder.join("password");
-        std::fs::write(&password, PASSWORD)?;
-        let pace = Arc::new(Pace::starting(START, START, 1.0));
-        let truth = Arc::new(Truth::kept());
-        let (stop, lines_stop) = (watch::Sender::new(false), watch::Sender::new(false));
-        let mut meters =
-            Self { truth, pace, media: HashMap::new(), toml: Vec::new(), stations: Vec::new(), stop, lines_stop };
-        for number in 1..=2 {
-            meters.start_dlms(random, number, Protocol::DlmsTcp, &password);
+        let mut meters = Self {
+            truth: Arc::new(Truth::kept()),
+            pace: Arc::new(Pace::starting(START, START, 1.0)),
+            media: HashMap::new(),
+            toml: Vec::new(),
+            kinds: BTreeSet::new(),
+            stations: Vec::new(),
+            security: Vec::new(),
+            stop: watch::Sender::new(false),
+            lines_stop: watch::Sender::new(false),
+        };
+        for (number, draw) in (1..).zip([Drawn::plain, Drawn::protected, Drawn::on_line, Drawn::pushing]) {
+            let drawn = draw(random);
+            meters.start_drawn(random, number, &drawn, folder)?;
         }
-        meters.start_dlms(random, 3, Protocol::DlmsHdlc, &password);
-        meters.start_p1(random, 4);
         for number in 5..=6 {
             meters.start_cad(random, number, feeds);
         }
@@ -114,6 +121,11 @@ impl Meters {
         self.stop.send_replace(true);
     }
 
+    /// How often the gateway has used an invocation counter that was not above all that it had used under the key.
+    pub(super) fn counters_repeated(&self) -> u64 {
+        self.security.iter().map(|security| security.counters_repeated()).sum()
+    }
+
     /// Power returns where it failed.
     pub(super) fn restore_power(&self) {
         for station in &self.stations {
@@ -130,19 +142,16 @@ impl Meters {
         number: u32,
         protocol: Protocol,
         random: &mut Random,
-        faults: FaultRates,
+        (profiles, quirks, faults): (Vec<ProfileSpec>, Quirks, FaultRates),
     ) -> (Arc<Station>, u64) {
         let seed = random.next_u64();
-        let columns = vec![Column::ImportRegister, Column::ImportInterval];
-        let period = CapturePeriod::Seconds(PERIOD_S);
-        let profile = ProfileSpec { obis: ProfileSpec::LOAD_1, period, depth: 400, columns, is_billing: false };
         let spec = MeterSpec {
             id: id(number),
             seed,
             zone: Zone::CENTRAL_EUROPE,
             drift_ppm: random.below(200) as i32 - 100,
-            profiles: if protocol.carries_profiles() { vec![profile] } else { Vec::new() },
-            quirks: Quirks::default(),
+            profiles,
+            quirks,
             faults,
             import_start_wh: random.below(30_000_000),
             installed_at: START.plus_ms(-HISTORY_MS),
@@ -161,53 +170,26 @@ impl Meters {
         opened
     }
 
-    fn start_dlms(&mut self, random: &mut Random, number: u32, protocol: Protocol, password: &Path) {
-        // In some lives, power fails once or twice within the two hours.
-        let daily = |random: &mut Random| Rate::from_f64(random.below(8) as f64, 48.0).expect("below the most");
-        let faults = FaultRates::default()
-            .with(Fault::PowerFailure, daily(random))
-            .with(Fault::SlowAnswers, rate(random.below(5)))
-            .with(Fault::Silence, rate(random.below(5)));
-        let (station, seed) = self.station(number, protocol, random, faults);
-        let (address, place) = if protocol == Protocol::DlmsHdlc {
-            let address = HdlcAddress::two(1, 17).expect("a physical address of two octets");
-            let address = DlmsAddress::Hdlc { address, information_octets_max: 128 };
-            (address, "protocol = \"dlms-hdlc\"\nphysical = 17\n")
-        } else {
-            (DlmsAddress::Wport(1), "protocol = \"dlms-wrapper\"\n")
-        };
-        let name = format!("meter-{number}:4059");
-        let listener = Listener::Memory(self.open(&name, protocol == Protocol::DlmsHdlc));
-        let meters = vec![LineMeter::new(station, address, PASSWORD, Quirks::default())];
-        let line = DlmsLine { listener, meters, speed: None, faults, seed };
-        tokio::spawn(line.run(self.lines_stop.subscribe()));
-        self.toml.push(format!(
-            "[[line]]\nname = \"line-{number}\"\ntcp = \"{name}\"\n[[meter]]\nname = \"m{number}\"\nline = \"line-{number}\"\n\
-             serial = \"{}\"\n{place}server = 1\nclient = 1\npassword_file = \"{}\"\n\
-             [[meter.read]]\nsource = \"profile\"\nprofile = \"1-0:99.1.0\"\nevery_s = 300\nbackfill_days = 1\n\
-             kinds = {{ \"1-0:1.29.0\" = \"interval\" }}\n",
-            id(number),
-            password.display(),
-        ));
-    }
-
-    fn start_p1(&mut self, random: &mut Random, number: u32) {
-        let faults = FaultRates::default().with(Fault::WrongCrc, rate(3)).with(Fault::Silence, rate(3));
-        let (station, seed) = self.station(number, Protocol::P1, random, faults);
-        let settings = P1Settings { dsmr: Dsmr::V5, has_gas: true };
-        let name = format!("meter-{number}:2001");
-        let port = P1Port {
-            feed: station.at(START, |meter| TelegramFeed::new(meter, seed, settings, None, faults)),
-            station,
-            truth: self.truth.clone(),
-            schedule: Schedule::new(self.pace.clone(), P1_EVERY_MS),
-            listener: Listener::Memory(self.open(&name, true)),
-            speed: None,
-        };
-        tokio::spawn(port.run(self.stop.subscribe()));
-        self.toml.push(format!(
-            "[[port]]\nname = \"p1\"\ntcp = \"{name}\"\nevery_s = 1\nregisters_every_s = 1\nclock_check = \"off\"\nsilent_after_s = 120\n"
-        ));
+    /// One that has a line or a port.
+    fn start_drawn(&mut self, random: &mut Random, number: u32, drawn: &Drawn, folder: &Path) -> anyhow::Result<()> {
+        let fleet = FleetFile::parse(&drawn.fleet_toml(number))?.check()?;
+        let group = fleet.groups.first().context("a fleet without a group")?;
+        let settings = group.line.as_ref().context("a meter without a line")?;
+        let made = (group.profiles.clone(), group.quirks, group.faults);
+        let (station, seed) = self.station(number, group.protocol, random, made);
+        let address = format!("meter-{number}:4059");
+        let listener = Listener::Memory(self.open(&address, drawn.stays_open()));
+        let stop = if group.protocol.pushes_at_port() { &self.stop } else { &self.lines_stop };
+        let (pace, truth, stopping) = (self.pace.clone(), self.truth.clone(), stop.subscribe());
+        let place = LinePlace { address: Some(address), ..LinePlace::default() };
+        let mut lines = Lines::default();
+        let members = vec![Member { station, seed }];
+        lines.start(group, settings, members, (listener, place), &Surroundings { pace, truth, stopping });
+        let Some(Place::Line(place)) = lines.places.pop() else { anyhow::bail!("a meter without a place") };
+        self.security.append(&mut lines.security);
+        self.kinds.extend(drawn.kinds());
+        self.toml.push(drawn.gateway_toml(number, id(number).as_str(), &place, folder)?);
+        Ok(())
     }
 
     fn start_cad(&mut self, random: &mut Random, number: u32, feeds: &Arc<FeedBroker>) {
@@ -215,7 +197,8 @@ impl Meters {
             .with(Fault::Duplicate, rate(5))
             .with(Fault::DroppedBytes, rate(2))
             .with(Fault::SlowAnswers, rate(5));
-        let (station, seed) = self.station(number, Protocol::Cad, random, faults);
+        let (station, seed) = self.station(number, Protocol::Cad, random, (Vec::new(), Quirks::default(), faults));
+        self.kinds.insert("cad");
         let feed = CadFeed::new((0, &id(number)), seed, START, CAD_EVERY_MS, PUSHED.to_vec(), faults);
         let (truth, pace, feeds) = (self.truth.clone(), self.pace.clone(), feeds.clone());
         let corrector = Corrector { random: Random::new(random.next_u64()), past: VecDeque::new() };

@@ -24,8 +24,8 @@ struct Wanted<'a> {
 }
 
 /// How often, at most, a topic that was just made is asked for its settings.
-const DESCRIBE_TRIES: u32 = 100;
-const DESCRIBE_PAUSE: Duration = Duration::from_millis(50);
+const DESCRIBE_TRIES: u32 = 300;
+const DESCRIBE_PAUSE: Duration = Duration::from_millis(100);
 /// Events of a client that got no answer.
 const EVENTS_MAX: usize = 32;
 const EVENT_PAUSE: Duration = Duration::from_millis(100);

@@ -9,18 +9,22 @@
 //! | 1-0:x.29.0, 1-0:x.5.0 | 3 | what a profile captures beside them: the newest captured value |
 //! | 1-0:99.1.0, 1-0:99.2.0, 0-0:98.1.0 | 7 | load, daily and monthly billing profile |
 //! | 0-0:96.11.0, 0-0:99.98.0 | 1, 7 | newest event code and the event log |
+//! | 0-0:96.3.10 | 70 | the breaker |
 //! | 0-0:43.1.0 | 1 | invocation counter, of meters with security: the greatest that a client has used |
 //! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
 //!
 //! With short names the association is of class 12, which the server itself has.
+//! What may be changed of it, and by whom, is in [`commands`].
 
 mod buffer;
+mod commands;
 
-use protocols::cosem::association_ln::{
-    AccessMode, AssociationLn, AttributeAccess, ListedObject, MethodAccess, OBJECT_LIST,
-};
+pub use commands::{invoke, write};
+
+use protocols::cosem::association_ln::{AccessMode, AssociationLn, AttributeAccess, ListedObject, OBJECT_LIST};
 use protocols::cosem::clock::Clock;
 use protocols::cosem::data_object::DataObject;
+use protocols::cosem::disconnect_control::{ControlState, DisconnectControl};
 use protocols::cosem::profile_generic::{BUFFER, ProfileGeneric};
 use protocols::cosem::register::{Register, ScalerUnit};
 use protocols::cosem::{InterfaceClass, LOGICAL_NAME};
@@ -51,6 +55,8 @@ const LAST_SUNDAY: u8 = 0xfe;
 const SUNDAY: u8 = 7;
 const ANY: u8 = 0xff;
 const QUARTZ: u8 = 1;
+/// Who manages the meter opens and closes the breaker, and nobody has to go to the meter for it.
+const BREAKER_MODE: u8 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Object {
@@ -58,6 +64,7 @@ enum Object {
     Clock,
     Status,
     EventCode,
+    Breaker,
     Register(Measurand),
     /// Of a profile, and of no register that has a value at any time.
     Captured(Column),
@@ -76,6 +83,7 @@ fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
         Object::Clock,
         Object::Status,
         Object::EventCode,
+        Object::Breaker,
     ];
     all.extend(Measurand::ALL.map(Object::Register));
     for (spec, _) in meter.profiles() {
@@ -110,11 +118,7 @@ pub fn read(
     counter: Option<u32>,
 ) -> Result<Vec<u8>, DataAccessResult> {
     let all = objects(meter, counter);
-    let found = all.iter().copied().find(|object| object.obis() == attribute.obis);
-    let object = found.ok_or(DataAccessResult::ObjectUndefined)?;
-    if object.class().0 != attribute.class_id {
-        return Err(DataAccessResult::ObjectClassInconsistent);
-    }
+    let object = find(&all, attribute.class_id, attribute.obis)?;
     if !object.is_for(role) || !(1..=object.served()).contains(&attribute.attribute) {
         return Err(DataAccessResult::ReadWriteDenied);
     }
@@ -131,6 +135,11 @@ pub fn read(
     }
 }
 
+fn find(all: &[Object], class_id: u16, obis: ObisCode) -> Result<Object, DataAccessResult> {
+    let found = all.iter().copied().find(|object| object.obis() == obis).ok_or(DataAccessResult::ObjectUndefined)?;
+    if found.class().0 == class_id { Ok(found) } else { Err(DataAccessResult::ObjectClassInconsistent) }
+}
+
 /// Whether a client may see an object at all: who has no password sees who the meter is, what time it has, and where its
 /// invocation counter stands.
 pub fn permits(role: ClientRole, obis: ObisCode) -> bool {
@@ -145,6 +154,7 @@ impl Object {
             Self::Clock => Clock::LOGICAL_NAME,
             Self::Status => STATUS,
             Self::EventCode => EVENT_CODE,
+            Self::Breaker => DisconnectControl::LOGICAL_NAME,
             Self::Register(measurand) => measurand.obis(),
             Self::Captured(column) => column.obis(),
             Self::InvocationCounter(_) => INVOCATION_COUNTER,
@@ -161,6 +171,7 @@ impl Object {
             Self::Identity(_) | Self::Status | Self::EventCode | Self::InvocationCounter(_) => of::<DataObject>(2),
             Self::Register(_) | Self::Captured(_) => of::<Register>(3),
             Self::Clock => of::<Clock>(9),
+            Self::Breaker => of::<DisconnectControl>(4),
             Self::Profile(_) => of::<ProfileGeneric>(8),
             Self::Association => of::<AssociationLn>(9),
         }
@@ -195,6 +206,13 @@ impl Object {
             }
             Self::InvocationCounter(counter) => data(DataValue::DoubleLongUnsigned(counter)),
             Self::Clock => clock(meter).attribute(index),
+            Self::Breaker => {
+                let output_state = meter.is_connected();
+                let control_state = if output_state { ControlState::Connected } else { ControlState::Disconnected };
+                let breaker =
+                    DisconnectControl { output_state, control_state, control_mode: BREAKER_MODE, logical_name: obis };
+                breaker.attribute(index)
+            }
             Self::Register(measurand) => register(meter.value(measurand), obis).attribute(index),
             Self::Captured(column) => {
                 let empty =
@@ -206,18 +224,22 @@ impl Object {
             Self::Profile(_) => Source::of(meter, obis)?.describe(obis).attribute(index),
             Self::Association => {
                 let visible = all.iter().filter(|object| object.is_for(role));
-                let object_list = visible.map(|object| object.listed(meter)).collect();
+                let object_list = visible.map(|object| object.listed(meter, role)).collect();
                 AssociationLn { object_list, ..AssociationLn::new(obis) }.attribute(index)
             }
         }
     }
 
-    fn listed(self, meter: &VirtualMeter) -> ListedObject {
+    fn listed(self, meter: &VirtualMeter, role: ClientRole) -> ListedObject {
         let (class_id, version, attributes) = self.class();
         let selects = matches!(self, Self::Profile(_)) && !meter.quirks().no_selective_access;
         let access = |attribute| AttributeAccess {
             attribute,
-            mode: if attribute <= self.served() { AccessMode::READ } else { AccessMode::NONE },
+            mode: match attribute {
+                _ if commands::may_write(self, role, attribute) => AccessMode::READ_AND_WRITE,
+                _ if attribute <= self.served() => AccessMode::READ,
+                _ => AccessMode::NONE,
+            },
             selectors: if selects && attribute == BUFFER { vec![1, 2] } else { Vec::new() },
         };
         ListedObject {
@@ -225,7 +247,7 @@ impl Object {
             version,
             logical_name: self.obis(),
             attributes: (1..=attributes).map(access).collect(),
-            methods: Vec::<MethodAccess>::new(),
+            methods: commands::methods(self, role),
         }
     }
 }

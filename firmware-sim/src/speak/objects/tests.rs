@@ -101,3 +101,62 @@ fn the_event_log_is_a_profile_of_its_own() {
     let part = read(&meter, ClientRole::Reader, attribute(BUFFER), Some(&selection), None).unwrap();
     assert_eq!(part, [1, 1, 2, 1, 0x11, 2], "one row, one column");
 }
+
+/// Control, seen to fail: let the reader write.
+#[test]
+fn only_who_manages_a_meter_changes_it_and_the_list_says_so() {
+    use protocols::cosem::disconnect_control::{OUTPUT_STATE, REMOTE_DISCONNECT, REMOTE_RECONNECT};
+    use protocols::dlms::apdu::{ActionResult, CosemMethod};
+
+    let now: UtcMillis = "2026-07-01T10:05:00Z".parse().unwrap();
+    let mut meter = meter(&[], "2026-07-01T10:05:00Z");
+    let time = CosemAttribute::new(8, Clock::LOGICAL_NAME, clock::TIME);
+    let breaker = |method| CosemMethod::new(70, DisconnectControl::LOGICAL_NAME, method);
+    let later = DataValue::octets_of(DateTime::from_utc(now.plus_ms(60_000), 120, ClockStatus(0x80))).to_vec();
+    let zero = DataValue::Integer(0).to_vec();
+    for role in [ClientRole::Public, ClientRole::Reader] {
+        assert_eq!(write(&mut meter, role, time, None, &later, None), Err(DataAccessResult::ReadWriteDenied));
+        let refused = invoke(&mut meter, role, breaker(REMOTE_DISCONNECT), Some(&zero), None);
+        assert_eq!(refused, Err(ActionResult::READ_WRITE_DENIED));
+    }
+    assert_eq!((meter.shown(), meter.is_connected(), meter.event_log().entries().len()), (now, true, 0));
+
+    let manager = ClientRole::Manager;
+    assert_eq!(write(&mut meter, manager, time, None, &later, None), Ok(()));
+    assert_eq!(meter.shown(), now.plus_ms(60_000));
+    // Without a deviation, by the season that is told or the meter's own.
+    for status in [ClockStatus(0x80), ClockStatus::UNSPECIFIED] {
+        let local = DateTime::from_utc(now, 120, status);
+        let open = DataValue::octets_of(DateTime::from_parts(local.date(), local.time(), None, status)).to_vec();
+        assert_eq!(write(&mut meter, manager, time, None, &open, None), Ok(()));
+        assert_eq!(meter.shown(), now, "{status:?}");
+    }
+    let codes: Vec<u8> = meter.event_log().entries().map(|entry| entry.code as u8).collect();
+    assert_eq!(codes, [4, 5, 4, 5, 4, 5]);
+    let output = CosemAttribute::new(70, DisconnectControl::LOGICAL_NAME, OUTPUT_STATE);
+    for (method, is_closed) in [(REMOTE_DISCONNECT, false), (REMOTE_RECONNECT, true)] {
+        assert_eq!(invoke(&mut meter, manager, breaker(method), Some(&zero), None), Ok(None));
+        let state = read(&meter, manager, output, None, None).unwrap();
+        assert_eq!(Data::from_bytes(&state), Ok(Data::Boolean(is_closed)));
+    }
+    for (attribute, value, refused) in [
+        (CosemAttribute { attribute: 3, ..time }, &later, DataAccessResult::ReadWriteDenied),
+        (time, &zero, DataAccessResult::TypeUnmatched),
+        (CosemAttribute { class_id: 3, ..time }, &later, DataAccessResult::ObjectClassInconsistent),
+    ] {
+        assert_eq!(write(&mut meter, manager, attribute, None, value, None), Err(refused));
+    }
+    assert_eq!(invoke(&mut meter, manager, breaker(3), Some(&zero), None), Err(ActionResult::READ_WRITE_DENIED));
+    assert_eq!(invoke(&mut meter, manager, breaker(1), None, None), Err(ActionResult::TYPE_UNMATCHED));
+
+    let list = CosemAttribute::new(15, AssociationLn::CURRENT, OBJECT_LIST);
+    for (role, mode) in [(ClientRole::Reader, 0), (manager, 1)] {
+        let octets = read(&meter, role, list, None, None).unwrap();
+        let data = Data::from_bytes(&octets).unwrap();
+        let listed: Vec<_> =
+            protocols::cosem::association_ln::object_list(&data).unwrap().map(Result::unwrap).collect();
+        let of = |class: u16| listed.iter().find(|object| object.class_id == class).unwrap();
+        assert_eq!(of(8).attribute(clock::TIME).unwrap().mode.can_write(AssociationLn::VERSION), mode == 1);
+        assert_eq!(of(70).methods.iter().map(|access| access.mode).collect::<Vec<_>>(), [mode; 2]);
+    }
+}

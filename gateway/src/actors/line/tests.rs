@@ -1,3 +1,4 @@
+mod clock_set;
 mod secured;
 
 use std::sync::Mutex;

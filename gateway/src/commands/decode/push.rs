@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use protocols::dlms::block_transfer::BlockAssembler;
 use protocols::dlms::notification::decode_data_notification;
 use protocols::hdlc::UiReassembler;
 use protocols::hdlc::frame::{Scan, scan};
@@ -15,6 +16,7 @@ const APDU_OCTETS_MAX: usize = 64 * 1024;
 /// The notifications in a stream of frames.
 pub(super) fn frames(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
     let mut reassembler = UiReassembler::new(APDU_OCTETS_MAX, Duration::ZERO);
+    let mut blocks = BlockAssembler::new(APDU_OCTETS_MAX);
     let (mut said, mut offset, mut begin) = (Vec::new(), 0, None);
     loop {
         match scan(&octets[offset..]) {
@@ -27,7 +29,15 @@ pub(super) fn frames(octets: &[u8], settings: &DecodeSettings) -> Vec<Said> {
                 let from = *begin.get_or_insert(offset);
                 let is_last = !frame.segmented;
                 match reassembler.accept(Duration::ZERO, &frame) {
-                    Some(apdu) => said.extend(notification(&apdu, from, settings)),
+                    Some(apdu) => match blocks.whole(&apdu) {
+                        Ok(Some(apdu)) => said.extend(notification(&apdu, from, settings)),
+                        // The push goes on in the next frame.
+                        Ok(None) => {
+                            offset += used;
+                            continue;
+                        }
+                        Err(error) => said.push(Said::error(&error, from)),
+                    },
                     None if is_last => said.push(Said::error(&"a frame without a whole push", from)),
                     None => {}
                 }

@@ -145,7 +145,7 @@ const CLASSES: &[(u16, &str, &[&str])] = &[
     (151, "LTE monitoring", &[]),
 ];
 
-/// Attributes that hold passwords or keys: never asked for.
+/// Attributes that hold passwords or keys: never asked for, nor written.
 const SECRETS: [(u16, i8); 8] = [(15, 7), (19, 7), (19, 8), (19, 9), (44, 5), (45, 3), (46, 4), (115, 2)];
 
 pub(super) fn class_name(class_id: u16) -> Option<&'static str> {
@@ -163,7 +163,7 @@ pub(super) fn attributes(class_id: u16) -> std::ops::RangeInclusive<i8> {
     2..=i8::try_from(names).unwrap_or(0) + 1
 }
 
-pub(super) fn is_secret(class_id: u16, attribute: i8) -> bool {
+pub(in crate::commands) fn is_secret(class_id: u16, attribute: i8) -> bool {
     SECRETS.contains(&(class_id, attribute))
 }
 

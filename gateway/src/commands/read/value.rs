@@ -8,7 +8,7 @@ use protocols::dlms::value::DataValue;
 const TEXT_MAX: usize = 160;
 
 /// One line.
-pub(super) fn text(data: &Data<'_>) -> String {
+pub(in crate::commands) fn text(data: &Data<'_>) -> String {
     let mut text = match json(data) {
         serde_json::Value::String(text) => text,
         other => other.to_string(),

@@ -76,12 +76,15 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (vec![""], "a meter on M-Bus needs an address\nhint: 0 to 250"),
         (vec!["address = \"251\"\n"], "is no address of a meter on M-Bus"),
         (vec!["address = \"1234\"\n"], "selects no meter"),
-        (vec!["address = \"1\"\nphysical = 17\n"], "physical is a setting of HDLC\nhint: set address"),
+        (
+            vec!["address = \"1\"\nphysical = 17\n"],
+            "physical is a setting of protocol \"dlms-hdlc\"\nhint: set protocol",
+        ),
         (
             vec!["address = \"1\"\npassword_file = \"/x\"\n"],
-            "hint: the key of an enciphered meter is encryption_key_file",
+            "password_file is a setting of protocols \"dlms-wrapper\", \"dlms-hdlc\", \"iec62056-21\"",
         ),
-        (vec!["address = \"1\"\nbaud_max = 300\n"], "baud_max is a setting of IEC 62056-21"),
+        (vec!["address = \"1\"\nbaud_max = 300\n"], "baud_max is a setting of protocol \"iec62056-21\""),
         (vec!["address = \"1\"\ninitial_baud = 300\n"], "hint: leave initial_baud out"),
         (vec!["address = \"1\"\nline_quirks = { units_by_code = true }\n"], "hint: one of length_overflow, "),
         (vec!["address = \"1\"\n[[meter.read]]\nsource = \"registers\"\n"], "is only read out\nhint: set source"),
@@ -89,12 +92,20 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (vec!["address = \"1\"\n", "address = \"01\"\n"], "meter \"m0\" has the same address on line \"l\""),
         (vec!["address = \"1\"\n", "address = \"254\"\n"], "answers too where one has the address 254"),
         (vec!["address = \"12345678\"\n", "address = \"1234567F\"\n"], "meter \"m0\" may be selected by both"),
-        (vec!["protocol = \"dlms-hdlc\"\napplication_reset = 0\n"], "application_reset is a setting of M-Bus"),
-        (vec!["protocol = \"iec62056-21\"\napplication_reset = 0\n"], "application_reset is a setting of M-Bus"),
+        (
+            vec!["protocol = \"dlms-hdlc\"\napplication_reset = 0\n"],
+            "application_reset is a setting of protocol \"mbus\"",
+        ),
+        (
+            vec!["protocol = \"iec62056-21\"\napplication_reset = 0\n"],
+            "application_reset is a setting of protocol \"mbus\"",
+        ),
     ] {
         let error = parse(SERIAL, &meters).expect_err(&format!("{meters:?}"));
         assert!(error.contains(expected), "{error:?} instead of {expected:?}");
     }
+    let error = parse(&format!("{SERIAL}echo = true\n"), &["protocol = \"dlms-hdlc\"\n"]).unwrap_err();
+    assert!(error.starts_with("line \"l\": echo is a setting of protocols"), "{error}");
     let error = parse("serial = \"/dev/x\"\n", &["address = \"1\"\n"]).unwrap_err();
     assert!(error.contains("hint: set parity = \"even\" for its line"), "{error}");
     let error = parse(&SERIAL.replace("2400", "1000"), &["address = \"1\"\n"]).unwrap_err();

@@ -80,7 +80,8 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
     for (meters, expected) in [
         (vec!["initial_baud = 1000\n"], "initial_baud = 1000 is no rate of IEC 62056-21\nhint: one of 300, 600"),
         (vec!["address = \"1!\"\n"], "is no device address"),
-        (vec!["physical = 17\n"], "hint: set address"),
+        (vec!["physical = 17\n"], "physical is a setting of protocol \"dlms-hdlc\""),
+        (vec!["client = 1\n"], "client is a setting of protocols \"dlms-wrapper\", \"dlms-hdlc\""),
         (vec!["quirks = { no_release = true }\n"], "a quirk of DLMS is set"),
         (
             vec!["line_quirks = { units_by_cod = true }\n"],
@@ -96,7 +97,7 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (vec!["address = \"1\"\n", ""], "meter \"m0\" answers too when one is called without an address"),
         (
             vec!["protocol = \"dlms-hdlc\"\naddress = \"1\"\n"],
-            "address is a setting of IEC 62056-21 and M-Bus\nhint: set protocol",
+            "address is a setting of protocols \"iec62056-21\", \"mbus\"\nhint: set protocol",
         ),
         (vec!["protocol = \"dlms-hdlc\"\n[[meter.read]]\nsource = \"readout\"\n"], "a DLMS meter has no read-out"),
     ] {

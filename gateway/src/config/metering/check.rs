@@ -11,14 +11,16 @@ use protocols::hdlc::{ClientAddress, HdlcAddress};
 use protocols::metering::{Code, Kind, MeterId, ObisCode, Quality, StatusBits};
 use protocols::uplink::GatewayId;
 
+use super::clock_set::check_clock_set;
 use super::{
     Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
     Parity, ReadSection, ReadSettings, ReferencingName, Source, StatusSettings, Switch,
 };
 use crate::config::ConfigError;
-use crate::config::bus::{check_bus, refuse_bus_settings};
-use crate::config::call::{check_call, refuse_call_settings, refuse_set};
+use crate::config::bus::check_bus;
+use crate::config::call::check_call;
 use crate::config::distinct::{Addresses, Media, Taken};
+use crate::config::foreign::{refuse_of_line, refuse_of_meter};
 use crate::config::profiles::place;
 use crate::config::security::{SecuritySettings, check_security};
 
@@ -85,9 +87,13 @@ pub(in crate::config) fn check_lines(
         }
         plans[place].meters.push(Arc::new(meter));
     }
-    if let Some(idle) = plans.iter().find(|plan| plan.meters.is_empty()) {
-        let at = format!("line {:?}", idle.line.name);
-        return Err(value(&at, "no meter is on this line", "add a [[meter]] with this line, or remove it"));
+    for (section, plan) in lines.iter().zip(&plans) {
+        let at = format!("line {:?}", section.name);
+        if plan.meters.is_empty() {
+            return Err(value(&at, "no meter is on this line", "add a [[meter]] with this line, or remove it"));
+        }
+        let spoken: Vec<MeterProtocol> = plan.meters.iter().map(|meter| meter.protocol).collect();
+        refuse_of_line(&at, section, &spoken)?;
     }
     Ok(plans)
 }
@@ -110,12 +116,13 @@ pub(in crate::config) struct PortParameters {
     pub(in crate::config) parity: Parity,
     pub(in crate::config) stop_bits: u8,
     pub(in crate::config) connect_timeout_ms: u64,
+    pub(in crate::config) rts_on_send: Option<bool>,
 }
 
 impl PortParameters {
     fn of(section: &LineSection) -> Self {
-        let LineSection { baud, data_bits, parity, stop_bits, connect_timeout_ms, .. } = *section;
-        Self { baud, data_bits, parity, stop_bits, connect_timeout_ms }
+        let LineSection { baud, data_bits, parity, stop_bits, connect_timeout_ms, rts_on_send, .. } = *section;
+        Self { baud, data_bits, parity, stop_bits, connect_timeout_ms, rts_on_send }
     }
 }
 
@@ -125,7 +132,7 @@ pub(in crate::config) fn check_medium(
     tcp: Option<&String>,
     port: PortParameters,
 ) -> Result<MediumSettings, ConfigError> {
-    let PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms } = port;
+    let PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms, rts_on_send } = port;
     match (serial, tcp) {
         (Some(path), None) => {
             if !(50..=4_000_000).contains(&baud) || !matches!(data_bits, 7 | 8) || !matches!(stop_bits, 1 | 2) {
@@ -135,7 +142,10 @@ pub(in crate::config) fn check_medium(
                     "data_bits is 7 or 8, stop_bits 1 or 2",
                 ));
             }
-            Ok(MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits })
+            Ok(MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits, rts_on_send })
+        }
+        (None, Some(_)) if rts_on_send.is_some() => {
+            Err(value(at, "rts_on_send is a setting of a serial port", "the device server switches its line itself"))
         }
         (None, Some(address)) => {
             let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
@@ -160,6 +170,9 @@ fn check_meter(
     gateway: &GatewayId,
 ) -> Result<MeterSettings, ConfigError> {
     let name = check_name(at, &section.name)?;
+    refuse_of_meter(at, section)?;
+    // Before what is left out is filled in.
+    let as_written = section.clock_set.is_some().then(|| section.clone());
     let addressing = match section.protocol {
         MeterProtocol::Iec62056_21 => check_call(at, section, line)?,
         MeterProtocol::Mbus => check_bus(at, section, line)?,
@@ -192,7 +205,7 @@ fn check_meter(
         }
         reads.push(read);
     }
-    Ok(MeterSettings {
+    let mut meter = MeterSettings {
         name,
         protocol: section.protocol,
         addressing,
@@ -210,18 +223,21 @@ fn check_meter(
             assume_daylight_saving_minutes: section.daylight_saving_minutes,
         },
         quirks: section.quirks,
+        clock_set: None,
+        sends_commands: false,
         status: check_status(at, section)?,
         reads: reads.into(),
-    })
+    };
+    if let Some(section) = as_written {
+        meter.clock_set = Some(Arc::new(check_clock_set(at, section, &meter, gateway)?));
+    }
+    Ok(meter)
 }
 
 /// Bits that are not named are filled in once one is, so that what is printed is what is done.
 fn check_status(at: &str, section: &mut MeterSection) -> Result<Option<Arc<StatusSettings>>, ConfigError> {
     if section.status_bits.is_empty() && section.status_columns.is_empty() {
         return Ok(None);
-    }
-    if !matches!(section.protocol, MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc) {
-        return Err(value(at, "status_bits and status_columns are settings of DLMS", "remove them"));
     }
     let mut bits = StatusBits::AMR;
     for (bit, meaning) in &section.status_bits {
@@ -255,19 +271,7 @@ pub(in crate::config) fn check_serial(at: &str, serial: &str) -> Result<MeterId,
 
 pub(in crate::config) fn check_address(at: &str, section: &MeterSection) -> Result<Addressing, ConfigError> {
     let MeterSection { protocol, client, server, physical, address_octets, .. } = *section;
-    let of_others = [
-        ("address", section.address.is_some()),
-        ("initial_baud", section.initial_baud.is_some()),
-        ("line_quirks", !section.line_quirks.is_empty()),
-    ];
-    refuse_set(at, &of_others, "IEC 62056-21 and M-Bus", "set protocol to one of them, or remove it")?;
-    refuse_call_settings(at, section)?;
-    refuse_bus_settings(at, section)?;
     if protocol == MeterProtocol::DlmsWrapper {
-        if physical.is_some() || address_octets.is_some() {
-            let message = "physical and address_octets are HDLC settings";
-            return Err(value(at, message, "set protocol = \"dlms-hdlc\", or remove them"));
-        }
         return Ok(Addressing::Wrapper { client, server });
     }
     let wrong = |error: &dyn std::fmt::Display| value(at, error.to_string(), "see client, server and physical");

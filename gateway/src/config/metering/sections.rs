@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::clock_set::ClockSetSection;
 use crate::config::security::{AuthenticationName, CipheringName, PolicyName};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -34,13 +35,17 @@ pub struct LineSection {
     pub parity: Parity,
     /// Of a serial port: 1 or 2.
     pub stop_bits: u8,
+    /// Of a serial port: the level of RTS while the gateway sends, for RS-485 whose direction RTS switches; while it listens, RTS has the
+    /// other. Without it RTS is left alone, as most adapters want it, which switch by themselves.
+    pub rts_on_send: Option<bool>,
     /// Silence between two meters, so that the line and its converters settle.
     pub gap_ms: u64,
     /// The longest that one meter has the line at a time.
     pub budget_s: u64,
     /// How long a TCP endpoint may take to answer.
     pub connect_timeout_ms: u64,
-    /// IEC 62056-21 and M-Bus: the line gives back what is sent, as optical heads, two-wire current loops and some level converters do.
+    /// IEC 62056-21 and M-Bus: the line gives back what is sent, as optical heads, two-wire current loops and some level converters do. HDLC
+    /// tells its own frames by itself.
     pub echo: bool,
     /// IEC 62056-21: the port cannot do 7E1, or a serial device server does not: it stays 8N1, and parity is put on and checked here.
     pub masked_parity: bool,
@@ -56,6 +61,7 @@ impl Default for LineSection {
             data_bits: 8,
             parity: Parity::None,
             stop_bits: 1,
+            rts_on_send: None,
             gap_ms: 20,
             budget_s: 120,
             connect_timeout_ms: 5_000,
@@ -251,6 +257,7 @@ pub struct MeterSection {
     /// `maker_extensions` (on), `season_by_calendar` (off).
     pub line_quirks: BTreeMap<String, bool>,
     pub quirks: QuirksSection,
+    pub clock_set: Option<ClockSetSection>,
     /// What the bits of a status in a profile's entries say, by number, as `{ 6 = "power-failure" }`: `critical-error`, `clock-invalid`,
     /// `not-valid`, `clock-adjusted`, `power-failure`, or `good` for what says nothing against a value. Those that are not named are as
     /// the AMR profile status has them: 0, 1, 2, 5 and 7 in this order.
@@ -318,6 +325,7 @@ impl Default for MeterSection {
             application_reset: None,
             line_quirks: BTreeMap::new(),
             quirks: QuirksSection::default(),
+            clock_set: None,
             status_bits: BTreeMap::new(),
             status_columns: Vec::new(),
             read: Vec::new(),

@@ -184,3 +184,54 @@ fn the_example_holds_together() {
     let checked = parse(include_str!("../../../../deploy/config/gateway.toml")).unwrap();
     assert_eq!((checked.lines.len(), checked.ports.len(), checked.config.feed.len()), (4, 4, 1));
 }
+
+/// Negative controls: take what is left out of `[meter.clock_set]` from nowhere; take both from `[[meter]]` where one is named.
+#[test]
+fn whoever_sets_a_clock_is_as_the_meters_section_says_unless_its_own_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "secret").unwrap();
+    let set = |section: &str, rest: &str| {
+        let text = format!("{GATEWAY}{METER}{section}[meter.clock_set]\nset_above_s = 5\nset_below_s = 600\n{rest}");
+        let checked = parse(&text)?;
+        let printed = toml::to_string(&checked.config).unwrap();
+        assert_eq!(parse(&printed).unwrap().lines, checked.lines);
+        Ok::<_, String>(checked.lines[0].meters[0].clone())
+    };
+    let low = format!("client = 2\npassword_file = {password:?}\n");
+    let meter = set(&low, "").unwrap();
+    let same = meter.clock_set.clone().unwrap();
+    assert_eq!((same.above_ms, same.below_ms), (5_000, 600_000));
+    assert_eq!((&same.writer.addressing, &same.writer.security), (&meter.addressing, &meter.security));
+    assert!(same.writer.sends_commands && !meter.sends_commands);
+    let other = set(&low, "client = 1\nauthentication = \"none\"\n").unwrap().clock_set.clone().unwrap();
+    assert_eq!(other.writer.addressing, Addressing::Wrapper { client: 1, server: 1 });
+    assert!(matches!(other.writer.security.proof, crate::config::security::Proof::None));
+    let named = set("client = 16\n", &low).unwrap().clock_set.clone().unwrap();
+    assert_eq!(named.writer.security, meter.security);
+    let key = folder.path().join("key");
+    std::fs::write(&key, "00112233445566778899aabbccddeeff").unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let keys = format!("encryption_key_file = {key:?}\nauthentication_key_file = {key:?}\n");
+    let meter = set("", &format!("client = 1\nauthentication = \"gmac\"\n{keys}")).unwrap();
+    let ciphered = meter.clock_set.as_ref().unwrap().writer.security.cipher.is_some();
+    assert!(ciphered && meter.security.cipher.is_none());
+    for (section, rest, expected) in [
+        ("clock_check = \"off\"\n", "", "a clock that is not looked at is not set"),
+        ("protocol = \"mbus\"\naddress = \"1\"\n", "", "only the clocks of DLMS meters are set"),
+        ("", "authentication = \"low\"\n", "meter \"m\", clock_set: authentication = \"low\" needs a password"),
+        ("", "authentication = \"gmac\"\n", "needs keys"),
+        ("", "set_everything = true\n", "unknown field"),
+    ] {
+        let error = set(section, rest).unwrap_err();
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+    for (bounds, expected) in [
+        ("set_above_s = 5\n", "set_above_s and set_below_s are needed"),
+        ("set_above_s = 1\nset_below_s = 600\n", "above 1 s"),
+        ("set_above_s = 60\nset_below_s = 60\n", "below 60 s"),
+    ] {
+        let error = parse(&format!("{GATEWAY}{METER}[meter.clock_set]\n{bounds}")).err().unwrap();
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+}

@@ -69,8 +69,11 @@ fn what_does_not_fit_the_protocol_is_refused_with_a_hint() {
             "protocol = \"sml\"\nquirks = { units_by_code = true }\n",
             "\"units_by_code\" is no quirk of its protocol\nhint: one of kermit_crc, ",
         ),
-        ("quirks = { kermit_crc = true }\n", "hint: its protocol has none"),
-        ("protocol = \"sml\"\nmasked_parity = true\n", "masked_parity is a setting of D0\nhint: set protocol"),
+        ("quirks = { kermit_crc = true }\n", "quirks is a setting of protocols \"sml\", \"d0\""),
+        (
+            "protocol = \"sml\"\nmasked_parity = true\n",
+            "masked_parity is a setting of protocol \"d0\"\nhint: set protocol",
+        ),
         ("protocol = \"d0\"\nmasked_parity = true\nparity = \"even\"\n", "hint: leave data_bits and parity out"),
     ] {
         let error = parse(&format!("tcp = \"a:1\"\n{rest}")).unwrap_err();
@@ -123,7 +126,7 @@ fn keys_come_from_files_and_what_cannot_be_verified_has_to_be_asked_for() {
     let shown = format!("{:?}", parse(&format!("tcp = \"a:1\"\n{both}")).unwrap());
     assert!(!shown.contains("161, 161") && !shown.to_lowercase().contains("a1a1"), "a key never shows");
     for (protocol, rest, expected) in [
-        ("sml", only.clone(), "encryption_key_file is a setting of P1 and DLMS"),
+        ("sml", only.clone(), "encryption_key_file is a setting of protocols \"p1\", \"dlms\""),
         (
             "dlms",
             "accept_unauthenticated = true\n".to_owned(),
@@ -134,13 +137,9 @@ fn keys_come_from_files_and_what_cannot_be_verified_has_to_be_asked_for() {
             format!("{withheld}system_title = \"4b46\"\n"),
             "system_title is no title\nhint: 16 hexadecimal digits",
         ),
-        ("p1", "framing = \"mbus\"\n".to_owned(), "framing is a setting of DLMS"),
-        (
-            "p1",
-            "utc_offset_minutes = 60\n".to_owned(),
-            "utc_offset_minutes or daylight_saving_minutes is a setting of DLMS",
-        ),
-        ("dlms", "quirks = { kermit_crc = true }\n".to_owned(), "hint: its protocol has none"),
+        ("p1", "framing = \"mbus\"\n".to_owned(), "framing is a setting of protocol \"dlms\""),
+        ("p1", "utc_offset_minutes = 60\n".to_owned(), "utc_offset_minutes is a setting of protocol \"dlms\""),
+        ("dlms", "accept_invalid_crc = true\n".to_owned(), "accept_invalid_crc is a setting of protocols"),
     ] {
         let error = keys(protocol, &rest).unwrap_err();
         assert!(error.contains(expected), "{error:?} instead of {expected:?}");

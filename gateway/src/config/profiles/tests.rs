@@ -162,6 +162,8 @@ fn a_profile_of_ones_own_that_is_wrong_is_named() {
     );
     assert!(wrong.ends_with("hint: did you mean `cadence_s`?"), "{wrong}");
     assert!(error(about).contains("mine.toml: a profile has one of the tables"), "{}", error(about));
+    let unknown = error(&format!("{about}[meter]\n[protocol.dlms-hdcl]\nphysical = 17\n"));
+    assert!(unknown.contains("mine.toml: [protocol.dlms-hdcl]: there is no protocol"), "{unknown}");
     let refused = error(&format!("{about}refuse = \"it sings\"\n[feed]\n"));
     assert!(refused.starts_with("feed \"f\" with profile \"mine\": it sings\nhint: leave profile out"), "{refused}");
     assert!(error("[profile]\ntitel = \"X\"\n").contains("hint: did you mean `title`?"));
@@ -191,7 +193,8 @@ fn status_bits_are_a_makers_own() {
     }
     assert!(error("status_columns = [\"x\"]\n").contains("is no code"));
     assert!(
-        error("protocol = \"iec62056-21\"\nstatus_columns = [\"0-0:96.240.12/18\"]\n").contains("settings of DLMS")
+        error("protocol = \"iec62056-21\"\nstatus_columns = [\"0-0:96.240.12/18\"]\n")
+            .contains("status_columns is a setting of")
     );
 }
 

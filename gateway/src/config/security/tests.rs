@@ -121,9 +121,9 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         ("counter_client = 1\n".to_owned(), "counter_client is set, but there are no keys"),
         (
             "protocol = \"iec62056-21\"\nsecurity_suite = 0\n".to_owned(),
-            "security_suite is set, but it is a setting of DLMS",
+            "security_suite is a setting of protocols \"dlms-wrapper\", \"dlms-hdlc\"",
         ),
-        (format!("protocol = \"iec62056-21\"\n{GMAC}"), "authentication is a setting of DLMS"),
+        (format!("protocol = \"iec62056-21\"\n{GMAC}"), "authentication is a setting of protocols"),
     ];
     for (text, expected) in cases {
         let error = secrets.meter(&text).err().unwrap_or_else(|| panic!("taken: {text}"));
@@ -148,8 +148,8 @@ fn a_pre_established_association_has_keys_or_nothing_and_no_proof() {
         (format!("{known}{KEYS}"), "needs the meter's title"),
         (format!("{known}{KEYS}{title}ciphering = \"dedicated\"\n"), "brings a dedicated key"),
         (format!("{KEYS}{title}"), "who ciphers has to authenticate"),
-        ("protocol = \"mbus\"\nreferencing = \"short-names\"\n".to_owned(), "referencing is a setting of DLMS"),
-        (format!("protocol = \"iec62056-21\"\n{known}"), "association is a setting of DLMS"),
+        ("protocol = \"mbus\"\nreferencing = \"short-names\"\n".to_owned(), "referencing is a setting of protocols"),
+        (format!("protocol = \"iec62056-21\"\n{known}"), "association is a setting of protocols"),
     ] {
         let error = secrets.meter(&text).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");

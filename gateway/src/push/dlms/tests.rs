@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use protocols::cosem::register::ScalerUnit;
+use protocols::dlms::apdu::GeneralBlock;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
 use protocols::dlms::security::Level;
 use protocols::dlms::value::DataValue;
@@ -87,6 +88,36 @@ fn pushes_come_in_any_pieces_of_either_frame_in_clear_or_not() {
     }
 }
 
+/// Each block in a frame of its own, as Landis+Gyr E450 have it.
+fn in_blocks(apdu: &[u8]) -> Vec<Vec<u8>> {
+    let pieces: Vec<_> = apdu.chunks(30).collect();
+    let block = |(number, data): (u16, &&[u8])| {
+        let last = usize::from(number) == pieces.len();
+        GeneralBlock { last, streaming: true, window: 0, number, acknowledged: 0, data }.encode()
+    };
+    (1..).zip(&pieces).map(block).map(|block| in_hdlc(&block)).collect()
+}
+
+/// Negative control: take a block for a push.
+#[test]
+fn a_push_in_blocks_is_put_together_in_clear_or_not() {
+    let closed = |at, counter| sealed(&apdu(at, Some(b"KFM0001")), Level::AUTHENTICATED_ENCRYPTED, counter);
+    let later = T0.plus_ms(900_000);
+    let plain = [apdu(T0, Some(b"KFM0001")), apdu(later, Some(b"KFM0001"))];
+    for (settings, pushes) in
+        [(dlms(PushFraming::Hdlc), plain), (ciphered(PushFraming::Hdlc), [closed(T0, 1), closed(later, 2)])]
+    {
+        let mut port = port(settings);
+        let [first, second] = pushes.map(|push| in_blocks(&push));
+        assert!(first.len() > 2);
+        assert_eq!(hear(&mut port, first.concat(), T0).0.len(), 2);
+        let torn = [&second[..1], &second[2..]].concat().concat();
+        let heard = port.receive(&mut torn.clone(), later);
+        assert_eq!((heard.telegrams, heard.refused[0].trouble), (0, Trouble::Frame), "{:?}", heard.refused);
+        assert_eq!(port.receive(&mut second.concat(), later).telegrams, 1, "it begins anew with the first");
+    }
+}
+
 /// Negative control: never ask `is_late`.
 #[test]
 fn a_frame_that_stops_gives_way_to_the_next() {
@@ -134,15 +165,15 @@ fn counters_go_with_what_is_stored_and_old_pushes_are_refused_after_a_restart() 
         "53494D000000002A",
         "who has the keys is the meter"
     );
-    let keys = port.counter_keys();
-    let expected = keys.clone().into_iter().zip([i64::from_be_bytes(TITLE.0), 41]).collect::<Vec<_>>();
-    assert_eq!(heard.requests[0].cursors, expected);
+    let [(id, next)] = heard.requests[0].counters[..] else { panic!("{:?}", heard.requests[0].counters) };
+    let settings = ciphered(PushFraming::Hdlc);
+    assert_eq!((id.key, id.title, next), (settings.keys.unwrap().encryption.fingerprint(), TITLE, 42));
     let mut port = new();
-    port.resume([Some(expected[0].1), Some(expected[1].1)]);
+    port.resume(&[(id.title, next)]);
     let heard = port.receive(&mut push(T0, 41), T0);
     assert_eq!((heard.telegrams, heard.refused[0].trouble), (0, Trouble::Replayed));
     let (trouble, cause) = port.silent();
-    assert!(trouble == Trouble::Replayed && cause.contains("give the port another name"), "{cause}");
+    assert!(trouble == Trouble::Replayed && cause.contains("it needs a new one"), "{cause}");
     assert_eq!(inventory.snapshot().1.meters[0].state, MeterState::Refusing);
     assert_eq!(port.receive(&mut push(T0, 42), T0).telegrams, 1);
 }
@@ -157,11 +188,30 @@ fn whoever_named_himself_last_is_who_speaks() {
     assert!(readings.len() == 2 && readings.iter().all(|reading| reading.series.meter.as_str() == "KFM0001"));
 }
 
+/// Negative control: say nothing of what the reassembler drops.
+#[test]
+fn a_push_that_never_ends_is_told() {
+    let (to, from) = (HdlcAddress::one(16).unwrap(), HdlcAddress::one(1).unwrap());
+    // Without the last frame, which alone says that it is.
+    let mut endless = push_frames(to, from, &vec![0x0f; 2 * APDU_OCTETS_MAX], 2_000);
+    endless.truncate(endless.len() - 1_000);
+    let mut port = port(dlms(PushFraming::Hdlc));
+    let heard = port.receive(&mut endless, T0);
+    let first = &heard.refused[0];
+    assert_eq!((first.trouble, &*first.text), (Trouble::Frame, "a push did not end within 65536 octets"));
+    assert_eq!(port.silent().0, Trouble::Frame);
+}
+
+/// Negative control: keep all flags.
 #[test]
 fn endless_noise_takes_no_memory() {
     for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
         let mut hearing = DlmsHearing::new(&dlms(framing), framing, Rules::default());
         for noise in [0x7e_u8, 0x68, 0xa7, 0x00, 0xff] {
+            for _ in 0..200 {
+                hearing.hear(&mut [noise; 1024], T0);
+                assert!(hearing.pending() < 8 * 1024, "{} octets kept of {noise:02x}", hearing.pending());
+            }
             for _ in 0..200 {
                 hearing.hear(&mut [noise; 1024], T0);
                 hearing.hear(&mut [0x7e, 0xa7, 0xff, 0x68, 0xff, 0xff, 0x68], T0);

@@ -62,13 +62,13 @@ fn a_push_is_taken_once_also_after_a_restart_and_only_of_its_sender() {
     let push = |counter| sealed(PUSH, Level::AUTHENTICATED_ENCRYPTED, counter);
     let strict = keys(Some([2; 16]), false);
     let mut seal = Seal::new(Some(&strict));
-    assert_eq!(seal.counter(), None);
+    assert_eq!(seal.taken(), []);
     for (counter, expected) in [(7, None), (7, Some(Trouble::Replayed)), (6, Some(Trouble::Replayed)), (9, None)] {
         assert_eq!(seal.open(&push(counter)).err().map(|refusal| refusal.trouble), expected, "{counter}");
     }
-    assert_eq!(seal.counter(), Some((TITLE, 9)));
+    assert_eq!(seal.taken(), [(TITLE, 9)]);
     let mut again = Seal::new(Some(&strict));
-    again.resume((TITLE, 9));
+    again.resume(&[(SystemTitle([7; 8]), 70), (TITLE, 9)]);
     assert_eq!(trouble(&mut again, &push(9)), Trouble::Replayed);
     assert!(again.open(&push(10)).is_ok());
     let elsewhere = PushKeys { sender: Some(SystemTitle([9; 8])), ..strict };

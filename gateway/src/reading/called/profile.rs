@@ -8,10 +8,10 @@ use tracing::debug;
 
 use super::Conversation;
 use super::address::address;
-use crate::agenda::cursor::{DAY_MS, HOUR_MS, ProfileCursor, Rhythm, Span};
+use crate::agenda::cursor::{DAY_MS, HOUR_MS, Rhythm, Span};
 use crate::config::metering::{CallSettings, ReadSettings, Source};
 use crate::reading::memory::{Access, ProfileMemory};
-use crate::reading::session::{Session, SessionError, Which};
+use crate::reading::session::{Session, SessionError, Which, moved};
 use crate::reading::taken::kind_in;
 use crate::reading::talk::TalkError;
 
@@ -143,7 +143,7 @@ impl Session<'_, Conversation<'_, '_>> {
         profile.access = access;
         profile.label = last_label.max(profile.label);
         profile.period_s = Some(rows.period_s()).filter(|period_s| *period_s > 0).unwrap_or(profile.period_s);
-        self.cursors[place] = Some(moved(&cursor, is_all, which, span, last_label, (meter_now, rhythm)));
+        self.cursors[place] = Some(moved(&cursor, (!is_all).then_some((span, which)), last_label, &self.who, rhythm));
         self.take_rows(read, rows);
         Ok(true)
     }
@@ -196,21 +196,6 @@ impl Session<'_, Conversation<'_, '_>> {
 fn is_nothing(content: &[u8]) -> bool {
     let first = content.iter().position(|&octet| octet == b'(');
     first.is_none_or(|first| content[first..].trim_ascii_end() == b"()")
-}
-
-fn moved(
-    cursor: &ProfileCursor,
-    is_all: bool,
-    which: Which,
-    span: Span,
-    last_label: Option<UtcMillis>,
-    (meter_now, rhythm): (UtcMillis, Rhythm),
-) -> ProfileCursor {
-    match (is_all, which) {
-        (true, _) => cursor.after_all(last_label, meter_now, rhythm),
-        (false, Which::Live) => cursor.after_live(span, last_label, meter_now, rhythm),
-        (false, Which::Missing) => cursor.after_backfill(span),
-    }
 }
 
 #[cfg(test)]

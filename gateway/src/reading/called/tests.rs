@@ -32,6 +32,9 @@ struct Body {
     tariff: &'static str,
     password: Option<&'static str>,
     refuses_ranges: bool,
+    shows_time: bool,
+    /// What it says when it is asked for the date, once.
+    first_date: Option<&'static str>,
     /// Data sets of the reads.
     asked: Vec<String>,
 }
@@ -53,6 +56,8 @@ impl SharedBody {
             tariff: "1",
             password: None,
             refuses_ranges: false,
+            shows_time: true,
+            first_date: None,
             asked: Vec::new(),
         };
         body.capture(T0.plus_ms(-days * 86_400_000), T0);
@@ -144,8 +149,8 @@ impl MeterData for SharedBody {
         let stamp = CLOCK.stamp(body.now(), StampForm::Zst12);
         match request.address() {
             "0.0.0" => Some(format!("({})", body.number).into_bytes()),
-            "0.9.1" => Some(format!("({})", &stamp[6..]).into_bytes()),
-            "0.9.2" => Some(format!("({})", &stamp[..6]).into_bytes()),
+            "0.9.1" => body.shows_time.then(|| format!("({})", &stamp[6..]).into_bytes()),
+            "0.9.2" => Some(format!("({})", body.first_date.take().unwrap_or(&stamp[..6])).into_bytes()),
             "1.8.0" => {
                 Some(Body::lines().quantity("1.8.0", Body::quantity(body.energy), Layout::ENERGY).unwrap().finish())
             }
@@ -461,14 +466,44 @@ async fn a_line_that_hands_over_parity_is_read_too() {
 }
 
 #[test]
-fn the_first_and_the_last_minute_of_a_day_are_seen() {
-    for (content, is_round) in [
-        ("(235959)", true),
+fn the_first_hour_of_a_day_is_seen() {
+    for (content, is_past) in [
+        ("(235959)", false),
         ("(000001)", true),
         ("(0.9.1)", false),
-        ("0.9.1(2:23:59:10)", true),
+        ("0.9.1(2:00:59:10)", true),
         ("0.9.1(120000)", false),
     ] {
-        assert_eq!(is_round_midnight(content.as_bytes()), is_round, "{content}");
+        assert_eq!(is_past_midnight(content.as_bytes()), is_past, "{content}");
     }
+}
+
+/// Control, seen to fail: take the date that was asked for first.
+#[tokio::test(start_paused = true)]
+async fn midnight_between_date_and_time_is_no_leap_of_the_clock() {
+    let clock = TokioClock::shared(T0);
+    let body = SharedBody::new(&clock, "12345678", 1);
+    body.with(|body| body.first_date = Some("261122"));
+    let mut site = Site::new(TCP, &format!("{AT_9600}{PROFILE}"), &[&body], at_9600);
+    site.visit().await.unwrap();
+    assert_eq!(site.entry().clock_offset_ms.map(|ms| ms.abs() <= 1_000), Some(true), "{:?}", site.entry());
+}
+
+/// Control, seen to fail: let rows settle by the gateway's clock.
+#[tokio::test(start_paused = true)]
+async fn rows_of_a_meter_that_is_behind_and_shows_no_time_are_waited_for() {
+    let clock = TokioClock::shared(T0);
+    let body = SharedBody::new(&clock, "12345678", 0);
+    let behind = -6 * QUARTER_MS;
+    body.with(|body| {
+        body.shows_time = false;
+        body.capture(T0.plus_ms(2 * behind), T0.plus_ms(behind));
+    });
+    let mut site = Site::new(TCP, &format!("{AT_9600}{PROFILE}"), &[&body], at_9600);
+    site.visit().await.unwrap();
+    tokio::time::advance(Duration::from_secs(900)).await;
+    body.with(|body| body.capture(T0.plus_ms(behind), T0.plus_ms(behind + QUARTER_MS)));
+    site.visit().await.unwrap();
+    let last = body.with(|body| body.entries.last().unwrap().0.since(T0) / 1000);
+    assert!(site.of("1-0:1.8.0 register").contains(&last), "{last}: {:?}", site.of("1-0:1.8.0 register"));
 }

@@ -72,6 +72,7 @@ impl BodySecurity {
             reader_password: how.is_none().then(secret),
             reader_minimum: level,
             high_level: how.map(client).into_iter().collect(),
+            conformance: ServerConfig::CONFORMANCE_WITH_COMMANDS,
             ..ServerConfig::default()
         };
         Self {

@@ -106,9 +106,9 @@ fn reply(referencing: Referencing, apdu: &[u8]) -> Result<Reply<'_>, ApduError> 
             ActionResponse::Normal { outcome, .. } => Ok(Err(outcome.result)),
             _ => Err(ApduError::Malformed { what: "ACTION response choice", offset: 1 }),
         },
-        Referencing::ShortNames => match ReadResponse::decode(apdu)?.results()?.0.as_slice() {
-            &[ReadResult::Data(proof)] => Ok(Ok(Some(proof))),
-            &[ReadResult::Error(refused)] => Ok(Err(ActionResult(refused.octet()))),
+        Referencing::ShortNames => match *ReadResponse::decode(apdu)?.results()?.0.as_slice() {
+            [ReadResult::Data(proof)] => Ok(Ok(Some(proof))),
+            [ReadResult::Error(refused)] => Ok(Err(ActionResult(refused.octet()))),
             _ => Err(ApduError::Malformed { what: "Read result", offset: 1 }),
         },
     }

@@ -234,9 +234,9 @@ impl Variables {
 
     fn write(&mut self, exchange: &mut Exchange, apdu: &[u8], terms: &Terms<'_>) -> Result<Step, ClientError> {
         let WriteResponse { results } = WriteResponse::decode(apdu).map_err(ClientError::Malformed)?;
-        match results.as_slice() {
-            &[WriteResult::BlockNumber(number)] => return self.next_block(exchange, number, terms),
-            &[WriteResult::Error(refused)] if exchange.asked.len() != 1 || !exchange.is_uploaded() => {
+        match *results.as_slice() {
+            [WriteResult::BlockNumber(number)] => return self.next_block(exchange, number, terms),
+            [WriteResult::Error(refused)] if exchange.asked.len() != 1 || !exchange.is_uploaded() => {
                 self.refuse_exchange(exchange, |this, index| this.refusal(index, refused));
                 return Ok(Step::Answered);
             }

@@ -83,9 +83,9 @@ impl<P: Protection> ServerSession<P> {
         request: &ReadRequest<'_>,
         objects: &mut dyn ObjectServer,
     ) -> Result<Vec<u8>, Exception> {
-        match request.variables.as_slice() {
-            &[VariableAccess::BlockNumber(number)] => Ok(self.next_read_block(number)),
-            &[VariableAccess::ReadDataBlock(ReadBlock { last, number, data })] => {
+        match *request.variables.as_slice() {
+            [VariableAccess::BlockNumber(number)] => Ok(self.next_read_block(number)),
+            [VariableAccess::ReadDataBlock(ReadBlock { last, number, data })] => {
                 let block = DataBlock { last, number: number.into(), data };
                 match self.receive(association, Wanted::Read, block) {
                     Ok(Some(octets)) => {
@@ -174,7 +174,7 @@ impl<P: Protection> ServerSession<P> {
             ended => {
                 self.reception = None;
                 let refused = ended.and_then(Result::err);
-                Err(refused.map_or(DataAccessResult::OtherReason, |refusal| refusal.of_set()))
+                Err(refused.map_or(DataAccessResult::OtherReason, super::reception::Refusal::of_set))
             }
         }
     }

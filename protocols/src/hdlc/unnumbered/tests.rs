@@ -76,7 +76,9 @@ fn a_push_that_lost_its_end_does_not_spoil_the_next() {
     assert_eq!(reassembler.accept(Duration::ZERO, &frame(&first, true)), None);
     let second = [&LLC_RESPONSE[..], &[0x0f, 2]].concat();
     assert_eq!(reassembler.accept(Duration::ZERO, &frame(&second, true)), None);
+    assert_eq!(reassembler.take_dropped(), Some(PushDropped::Cut { octets: 5 }));
     assert_eq!(reassembler.accept(Duration::ZERO, &frame(&[3], false)), Some(vec![0x0f, 2, 3]));
+    assert_eq!(reassembler.take_dropped(), None);
 }
 
 // Negative control: leave out the second filter in `accept`.
@@ -86,7 +88,9 @@ fn segments_too_far_apart_do_not_belong_together() {
     let mut reassembler = reassembler();
     assert_eq!(reassembler.accept(Duration::ZERO, &frame(&first, true)), None);
     assert_eq!(reassembler.accept(Duration::from_secs(10), &frame(&[2], true)), None);
+    assert_eq!(reassembler.take_dropped(), Some(PushDropped::Cut { octets: 5 }));
     assert_eq!(reassembler.accept(Duration::from_secs(10), &frame(&[3], false)), None);
+    assert_eq!(reassembler.take_dropped(), Some(PushDropped::Rest));
 }
 
 #[test]
@@ -115,6 +119,7 @@ fn a_push_is_bounded() {
     assert_eq!(reassembler.accept(Duration::ZERO, &frame(&first, true)), None);
     assert_eq!(reassembler.accept(Duration::ZERO, &frame(&[0; 60], false)), None);
     assert!(reassembler.partial.is_none());
+    assert_eq!(reassembler.take_dropped(), Some(PushDropped::TooLong { limit: 100 }));
 }
 
 #[test]

@@ -19,7 +19,7 @@ const HOSTILE: [u16; 4] = [GARBAGE, WRONG_LENGTH, ENDLESS_BLOCKS, SILENT];
 type Struck = Arc<[AtomicU64; HOSTILE.len()]>;
 
 /// A wrapper frame (IEC 62056-47): version, source, destination, length, APDU.
-async fn read_frame(stream: &mut TcpStream) -> std::io::Result<([u16; 2], Vec<u8>)> {
+pub(super) async fn read_frame(stream: &mut TcpStream) -> std::io::Result<([u16; 2], Vec<u8>)> {
     let mut header = [0; 8];
     stream.read_exact(&mut header).await?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
@@ -28,7 +28,7 @@ async fn read_frame(stream: &mut TcpStream) -> std::io::Result<([u16; 2], Vec<u8
     Ok(([word(2), word(4)], apdu))
 }
 
-fn frame([source, destination]: [u16; 2], apdu: &[u8]) -> Vec<u8> {
+pub(super) fn frame([source, destination]: [u16; 2], apdu: &[u8]) -> Vec<u8> {
     let header = [1, source, destination, apdu.len() as u16];
     header.iter().flat_map(|word| word.to_be_bytes()).chain(apdu.iter().copied()).collect()
 }

@@ -1,0 +1,80 @@
+//! What a client may change: the clock and the breaker, and only who manages the meter.
+
+use protocols::cosem::association_ln::MethodAccess;
+use protocols::cosem::clock;
+use protocols::cosem::disconnect_control::{REMOTE_DISCONNECT, REMOTE_RECONNECT};
+use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
+use protocols::dlms::data::Data;
+use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime, DateTimeError};
+use protocols::dlms::server::ClientRole;
+use protocols::metering::UtcMillis;
+
+use super::{Object, find, objects};
+use crate::clock::{SummerTime, Zone};
+use crate::meter::VirtualMeter;
+
+pub(super) fn may_write(object: Object, role: ClientRole, attribute: i8) -> bool {
+    role == ClientRole::Manager && (object, attribute) == (Object::Clock, clock::TIME)
+}
+
+pub(super) fn methods(object: Object, role: ClientRole) -> Vec<MethodAccess> {
+    let mode = u8::from(role == ClientRole::Manager);
+    let all: &[i8] = if object == Object::Breaker { &[REMOTE_DISCONNECT, REMOTE_RECONNECT] } else { &[] };
+    all.iter().map(|&method| MethodAccess { method, mode }).collect()
+}
+
+/// SET. `counter` as for [`super::read`].
+pub fn write(
+    meter: &mut VirtualMeter,
+    role: ClientRole,
+    attribute: CosemAttribute,
+    selection: Option<&[u8]>,
+    value: &[u8],
+    counter: Option<u32>,
+) -> Result<(), DataAccessResult> {
+    let object = find(&objects(meter, counter), attribute.class_id, attribute.obis)?;
+    if !may_write(object, role, attribute.attribute) {
+        return Err(DataAccessResult::ReadWriteDenied);
+    }
+    if selection.is_some() {
+        return Err(DataAccessResult::ScopeOfAccessViolated);
+    }
+    let time = Data::from_bytes(value).ok().and_then(|data| data.date_time()).ok_or(DataAccessResult::TypeUnmatched)?;
+    let shown = instant(time, meter.clock().zone()).map_err(|_| DataAccessResult::OtherReason)?;
+    meter.set_clock(shown);
+    Ok(())
+}
+
+/// ACTION.
+pub fn invoke(
+    meter: &mut VirtualMeter,
+    role: ClientRole,
+    method: CosemMethod,
+    parameters: Option<&[u8]>,
+    counter: Option<u32>,
+) -> Result<Option<Vec<u8>>, ActionResult> {
+    let object = find(&objects(meter, counter), method.class_id, method.obis);
+    let object = object.map_err(|refused| ActionResult(refused.octet()))?;
+    match (object, methods(object, role).iter().find(|access| access.method == method.method)) {
+        (Object::Breaker, Some(MethodAccess { mode: 1.., .. })) => {}
+        _ => return Err(ActionResult::READ_WRITE_DENIED),
+    }
+    match parameters.map(Data::from_bytes) {
+        Some(Ok(Data::Integer(0))) => meter.switch(method.method == REMOTE_RECONNECT),
+        _ => return Err(ActionResult::TYPE_UNMATCHED),
+    }
+    Ok(None)
+}
+
+/// Where the deviation is left open it follows from the season that is told, and where that is too, from the meter's own rules.
+fn instant(time: DateTime, zone: Zone) -> Result<UtcMillis, DateTimeError> {
+    if time.deviation_minutes().is_none() && time.status() == ClockStatus::UNSPECIFIED {
+        return Ok(zone.instant_of(time.to_utc(ClockRules::default())?.utc));
+    }
+    let has_summer_time = zone.summer_time == SummerTime::EuropeanUnion;
+    let rules = ClockRules {
+        assume_offset_minutes: zone.standard_offset_min,
+        assume_daylight_saving_minutes: if has_summer_time { 60 } else { 0 },
+    };
+    Ok(time.to_utc(rules)?.utc)
+}

@@ -1,0 +1,9 @@
+//! Hostile meters, and whoever sits before honest ones: what they send is refused, counted and told, and everybody else is read.
+
+mod cad;
+mod hdlc;
+mod p1;
+mod polled;
+mod ports;
+mod secured;
+mod wrapper;
