@@ -53,6 +53,8 @@ pub struct Heard {
     pub problems: Vec<String>,
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
+    /// What the meter is to be told once all of the requests are stored.
+    pub confirmations: Vec<Vec<u8>>,
 }
 
 /// A telegram of which nothing can be used.
@@ -196,7 +198,7 @@ impl PushPort {
         self.hearing.resume(&taken.collect::<Vec<_>>());
     }
 
-    /// The port was opened anew: what came before ends nowhere.
+    /// The port was opened anew, or another meter speaks: what came before ends nowhere.
     pub fn reopened(&mut self) {
         self.hearing.clear();
     }
@@ -234,6 +236,7 @@ impl PushPort {
         for found in self.hearing.hear(octets, received_at) {
             match found {
                 Found::Telegram(telegram) => self.take(telegram, received_at, &mut heard),
+                Found::Confirmation(octets) => heard.confirmations.push(octets),
                 Found::Noise => self.trouble = self.trouble.max(Trouble::Frame),
                 Found::Refused(refusal) => {
                     self.trouble = self.trouble.max(refusal.trouble);

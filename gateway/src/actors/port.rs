@@ -124,12 +124,17 @@ async fn hear(
     let session = &parts.session;
     let mut octets = vec![0; RECEIVE_OCTETS];
     let mut heard_at = tokio::time::Instant::now();
+    let mut end = link.end();
     loop {
         let count = match tokio::time::timeout_at(heard_at + settings.silent_after, link.receive(&mut octets)).await {
             Ok(Ok(count)) => count,
             Ok(Err(lost)) => return lost,
             Err(_) => 0,
         };
+        if link.end() != end {
+            end = link.end();
+            port.reopened();
+        }
         let received_at = session.clock.wall();
         port.set_room(Room {
             for_optional: session.outbox.level() == Level::Free,
@@ -139,8 +144,14 @@ async fn hear(
         let heard = port.receive(&mut octets[..count], received_at);
         let telegrams = heard.telegrams;
         tell(session, settings, &heard, recurring);
+        let mut is_stored = true;
         for request in heard.requests {
-            store(parts, settings, request).await;
+            is_stored &= store(parts, settings, request).await;
+        }
+        for confirmation in heard.confirmations.into_iter().filter(|_| is_stored) {
+            if let Err(lost) = link.send(&confirmation).await {
+                return lost;
+            }
         }
         if telegrams > 0 {
             backoff.reset();
@@ -183,8 +194,8 @@ fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurrin
     }
 }
 
-/// Tries until the outbox takes it; what a closed outbox does not take, nobody will.
-async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreRequest) {
+/// Tries until the outbox takes it; what a closed outbox does not take, nobody will. False of what is not kept.
+async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreRequest) -> bool {
     let session = &parts.session;
     request.untrusted = session.trust.untrusted();
     request.cursors_as_of = session.outbox.cursors_epoch();
@@ -195,13 +206,13 @@ async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreReq
                 session.metrics.add(Metric::ReadingsStored, outcome.stored as u64);
                 session.metrics.add(Metric::ReadingsRepeated, outcome.repeated as u64);
                 debug!(port = %settings.name, stored = outcome.stored, "telegram stored");
-                return;
+                return true;
             }
             // Said once: from now on the port takes nothing of a stranger.
             Err(error @ OutboxError::HeldFull { .. }) if request.hold_identity => {
                 session.metrics.add(Metric::HeldReadsStopped, 1);
                 error!(port = %settings.name, %error, "{HELD_STOPPED}");
-                return;
+                return false;
             }
             Err(error) => {
                 session.metrics.add(Metric::StoreErrors, 1);

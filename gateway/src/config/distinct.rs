@@ -4,31 +4,36 @@
 //! cannot be seen here: two host names of one machine, and who answers at an address, which the identity check sees.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use protocols::hdlc::HdlcAddress;
 use protocols::iec62056_21::DeviceAddress;
 use protocols::mbus::{ANYBODY, Target};
 
-use super::metering::{Addressing, MediumSettings};
+use super::metering::{Addressing, MediumSettings, Transport};
 
 /// A medium, whatever it is called.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum MediumKey {
     Serial(PathBuf),
-    Tcp(String, u16),
+    Device(Transport, String, u16),
+    Own(Transport, SocketAddr),
 }
 
 impl MediumKey {
     fn of(medium: &MediumSettings) -> Self {
         match medium {
             MediumSettings::Serial { path, .. } => Self::Serial(real_path(path)),
-            MediumSettings::Tcp { address, .. } => {
-                let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
-                Self::Tcp(real_host(host), port.parse().unwrap_or(0))
-            }
+            MediumSettings::Tcp { address, .. } => Self::device(Transport::Tcp, address),
+            MediumSettings::Udp { address } => Self::device(Transport::Udp, address),
+            MediumSettings::Listen { address, transport } => Self::Own(*transport, *address),
         }
+    }
+
+    fn device(transport: Transport, address: &str) -> Self {
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        Self::Device(transport, real_host(host), port.parse().unwrap_or(0))
     }
 }
 
@@ -53,10 +58,7 @@ pub(super) struct Media {
 impl Media {
     /// Notes that a section (`line "a"`) has this medium; what is wrong with that, when another has it.
     pub(super) fn claim(&mut self, section: &str, medium: &MediumSettings) -> Result<(), String> {
-        let what = match medium {
-            MediumSettings::Serial { path, .. } => path.display().to_string(),
-            MediumSettings::Tcp { address, .. } => address.clone(),
-        };
+        let what = medium.to_string();
         let noun = if matches!(medium, MediumSettings::Serial { .. }) { "port" } else { "endpoint" };
         match self.known.insert(MediumKey::of(medium), (section.to_owned(), what.clone())) {
             None => Ok(()),

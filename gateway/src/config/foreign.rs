@@ -63,7 +63,7 @@ const PORTS: Rows<PortProtocol> = {
         (&["masked_parity"], &[D0]),
         (&["accept_invalid_crc"], &[P1, Sml, D0]),
         (&["quirks"], &[Sml, D0]),
-        (&["framing", "scaling", "utc_offset_minutes", "daylight_saving_minutes"], &[Dlms]),
+        (&["tcp_listen", "udp_listen", "framing", "scaling", "utc_offset_minutes", "daylight_saving_minutes"], &[Dlms]),
         (&["encryption_key_file", "authentication_key_file", "system_title", "accept_unauthenticated"], &[P1, Dlms]),
     ]
 };
@@ -72,6 +72,7 @@ const PORTS: Rows<PortProtocol> = {
 const LINES: Rows<MeterProtocol> = &[
     (&["echo"], &[MeterProtocol::Iec62056_21, MeterProtocol::Mbus]),
     (&["masked_parity"], &[MeterProtocol::Iec62056_21]),
+    (&["udp"], &[MeterProtocol::DlmsWrapper]),
 ];
 
 /// Before what the section leaves out is filled in.

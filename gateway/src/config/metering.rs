@@ -7,6 +7,7 @@ mod check;
 mod clock_set;
 mod sections;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use protocols::metering::{Code, Kind, MeterId, ObisCode, Quantity, StatusBits};
 use super::security::SecuritySettings;
 
 pub(super) use self::check::{
-    PortParameters, check_address, check_lines, check_medium, check_name, check_serial, value,
+    NamedMedia, PortParameters, check_address, check_lines, check_medium, check_name, check_serial, value,
 };
 pub use self::clock_set::{ClockSetSection, ClockSetSettings};
 pub use self::sections::{
@@ -46,6 +47,31 @@ pub enum MediumSettings {
         address: String,
         connect_timeout: Duration,
     },
+    /// Datagrams to one device, and from it.
+    Udp {
+        address: String,
+    },
+    /// Here devices come to us.
+    Listen {
+        address: SocketAddr,
+        transport: Transport,
+    },
+}
+
+impl std::fmt::Display for MediumSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Serial { path, .. } => path.display().fmt(f),
+            Self::Tcp { address, .. } | Self::Udp { address } => address.fmt(f),
+            Self::Listen { address, .. } => address.fmt(f),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Tcp,
+    Udp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

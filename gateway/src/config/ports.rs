@@ -15,8 +15,8 @@ use super::distinct::Media;
 use super::foreign::refuse_of_port;
 use super::keys::read_key;
 use super::metering::{
-    LinePlan, Parity, PortParameters, PortProtocol, PortSection, PortSettings, PushKeys, PushProtocol, Switch,
-    check_medium, check_name, check_serial, value,
+    LinePlan, MediumSettings, NamedMedia, Parity, PortParameters, PortProtocol, PortSection, PortSettings, PushFraming,
+    PushKeys, PushProtocol, Switch, check_medium, check_name, check_serial, value,
 };
 use super::profiles::place;
 use super::quirks::{LINES, SML, refuse_unknown, switch};
@@ -65,7 +65,11 @@ pub(super) fn check_ports(
             let hint = "leave data_bits and parity out, or masked_parity";
             return Err(value(&at, "with masked_parity the port has 8 data bits and no parity of its own", hint));
         }
-        let medium = check_medium(&at, section.serial_port.as_ref(), section.tcp.as_ref(), parameters)?;
+        let PortSection { serial_port, tcp, tcp_listen, udp_listen, .. } = &*section;
+        let [tcp, tcp_listen, udp_listen] = [tcp, tcp_listen, udp_listen].map(Option::as_ref);
+        let named = NamedMedia { serial: serial_port.as_ref(), tcp, tcp_listen, udp_listen, ..NamedMedia::default() };
+        let medium = check_medium(&at, named, parameters)?;
+        check_listener(&at, section, &medium, protocol)?;
         let hint = "a P1 port or an optical head has one meter, and nobody else reads it";
         media.claim(&at, &medium).map_err(|message| value(&at, message, hint))?;
         if section.every_s == 0 || section.registers_every_s == 0 || section.silent_after_s < 5 {
@@ -107,7 +111,9 @@ fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, C
             Ok(PushProtocol::D0 { quirks: switch(quirks, LINES), masked_parity })
         }
         PortProtocol::Dlms => {
-            let framing = *section.framing.get_or_insert_default();
+            let comes_to_us = section.tcp_listen.is_some() || section.udp_listen.is_some();
+            let framing = if comes_to_us { PushFraming::Wrapper } else { PushFraming::default() };
+            let framing = *section.framing.get_or_insert(framing);
             let (offset, saving) = (section.utc_offset_minutes, section.daylight_saving_minutes);
             if offset.unsigned_abs() > 14 * 60 || saving.unsigned_abs() > 120 {
                 let message =
@@ -120,13 +126,33 @@ fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, C
     }
 }
 
+/// Of a port to which meters come.
+fn check_listener(
+    at: &str,
+    section: &PortSection,
+    medium: &MediumSettings,
+    protocol: PushProtocol,
+) -> Result<(), ConfigError> {
+    let MediumSettings::Listen { address, .. } = medium else { return Ok(()) };
+    if !matches!(protocol, PushProtocol::Dlms { framing: PushFraming::Wrapper, .. }) {
+        return Err(value(at, "meters that come to us push in wrapper frames", "leave framing out"));
+    }
+    let is_open = section.encryption_key_file.is_none() && !section.accept_unauthenticated;
+    if is_open && !address.ip().is_loopback() {
+        let hint = "set encryption_key_file; accept_unauthenticated = true takes the word of whoever reaches the port";
+        return Err(value(at, format!("whoever reaches {address} could push values"), hint));
+    }
+    Ok(())
+}
+
 fn check_keys(at: &str, section: &PortSection) -> Result<Option<PushKeys>, ConfigError> {
     let PortSection { protocol, authentication_key_file, system_title, accept_unauthenticated, .. } = section;
     let Some(path) = &section.encryption_key_file else {
+        let listens = section.tcp_listen.is_some() || section.udp_listen.is_some();
         let set = [
             ("authentication_key_file", authentication_key_file.is_some()),
             ("system_title", system_title.is_some()),
-            ("accept_unauthenticated", *accept_unauthenticated),
+            ("accept_unauthenticated", *accept_unauthenticated && !listens),
         ];
         return match set.into_iter().find(|(_, is_set)| *is_set) {
             None => Ok(None),

@@ -1,12 +1,14 @@
-//! Byte transports behind one trait: serial ports, TCP, and memory for tests.
+//! Byte transports behind one trait: serial ports, TCP and UDP, whoever connects, and memory for tests.
 //!
 //! A [`Medium`] is opened as often as it takes; a [`ByteLink`] is one opening of it. Every call has a deadline of its own or is
 //! raced against one by its caller: a transport may hang in any of them.
 
+pub mod listen;
 pub mod memory;
 pub mod serial;
 pub mod tcp;
 pub mod trace;
+pub mod udp;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use futures_util::FutureExt;
 pub use protocols::iec62056_21::LineSettings as Line;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::config::metering::MediumSettings;
+use crate::config::metering::{MediumSettings, Transport};
 
 /// Why a medium could not be opened. The display ends with what to do about it, on the same line: it is the cause in a meter's
 /// state, too.
@@ -75,6 +77,10 @@ pub trait ByteLink: Send {
     async fn send(&mut self, octets: &[u8]) -> Result<(), LinkLost>;
     /// Throws away what has arrived: a late answer to somebody else must not be taken for the next one.
     fn clear_input(&mut self) -> Result<(), LinkLost>;
+    /// Which of several ends said what was received last. It is to whom is sent.
+    fn end(&self) -> u64 {
+        0
+    }
     /// Sets rate and framing, `None` for those of the settings, in the midst of a conversation; a medium that has none of its own
     /// stays as it is. Only when all that was sent has left.
     fn set_line(&mut self, _line: Option<Line>) -> Result<(), LinkLost> {
@@ -89,6 +95,25 @@ pub fn medium(settings: &MediumSettings) -> Arc<dyn Medium> {
         MediumSettings::Tcp { address, connect_timeout } => {
             Arc::new(tcp::TcpMedium::new(address.clone(), *connect_timeout))
         }
+        MediumSettings::Udp { address } => Arc::new(udp::UdpMedium::new(address.clone())),
+        MediumSettings::Listen { address, transport: Transport::Tcp } => Arc::new(listen::TcpListenMedium(*address)),
+        MediumSettings::Listen { address, transport: Transport::Udp } => Arc::new(udp::UdpListenMedium(*address)),
+    }
+}
+
+/// Why nobody can come to an address of ours.
+fn own_address_error(address: std::net::SocketAddr, error: &std::io::Error) -> OpenError {
+    let what = address.to_string();
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => OpenError::Busy { what, holder: "`ss -lnp` shows which".to_owned() },
+        std::io::ErrorKind::AddrNotAvailable => {
+            let advice = "no interface of this machine has this address".to_owned();
+            OpenError::Absent { what, advice }
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            OpenError::Other { what, cause: "ports below 1024 need the capability CAP_NET_BIND_SERVICE".to_owned() }
+        }
+        _ => OpenError::Other { what, cause: error.to_string() },
     }
 }
 

@@ -28,10 +28,7 @@ impl SerialMedium {
 #[async_trait]
 impl Medium for SerialMedium {
     fn describe(&self) -> String {
-        match &self.settings {
-            MediumSettings::Serial { path, .. } => path.display().to_string(),
-            MediumSettings::Tcp { address, .. } => address.clone(),
-        }
+        self.settings.to_string()
     }
 
     async fn open(&self) -> Result<Box<dyn ByteLink>, OpenError> {
@@ -75,7 +72,7 @@ impl Medium for SerialMedium {
             MediumSettings::Serial { baud, data_bits, parity, stop_bits, .. } => {
                 Settings { baud, data_bits, parity, stop_bits }.octet_time_us()
             }
-            MediumSettings::Tcp { .. } => 0,
+            _ => 0,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum Found {
     Refused(Refusal),
     /// Octets between telegrams.
     Noise,
+    /// What the meter is to be told once the telegrams before are stored.
+    Confirmation(Vec<u8>),
 }
 
 /// Makes telegrams of octets in pieces of any size. Holds one unfinished telegram at most.

@@ -130,3 +130,53 @@ async fn a_port_of_sml_goes_on_after_damage_and_counts_it() {
     assert_eq!((entry.state, entry.clock_offset_ms, &*entry.protocol), (MeterState::Ok, None, "sml"));
     port.abort();
 }
+
+/// Controls, seen to fail: confirm before it is stored; no word to the meter.
+#[tokio::test]
+async fn meters_that_come_are_told_that_their_push_is_kept_once_it_is() {
+    use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
+    use protocols::dlms::notification::encode_data_notification;
+    use protocols::dlms::value::DataValue;
+    use protocols::wrapper::Wpdu;
+    use tokio::io::AsyncReadExt;
+
+    use crate::config::metering::{PushFraming, Transport};
+
+    let push = |meter: &str| {
+        let text = |octets: &[u8]| DataValue::OctetString(octets.to_vec());
+        let named = DataValue::Structure(vec![text(&[0, 0, 96, 1, 0, 255]), text(meter.as_bytes())]);
+        let energy = DataValue::Structure(vec![text(&[1, 0, 1, 8, 0, 255]), DataValue::DoubleLongUnsigned(42)]);
+        let stamp = Some(DateTime::from_utc(T0, 60, ClockStatus::GOOD));
+        let (mut apdu, mut octets) = (Vec::new(), Vec::new());
+        encode_data_notification(0x4000_0001, stamp, &DataValue::Structure(vec![named, energy]), &mut apdu);
+        Wpdu { source: 1, destination: 16, apdu: &apdu }.encode(&mut octets).unwrap();
+        octets
+    };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let clock = TokioClock::shared(T0);
+    let (session, outbox) = parts(&clock);
+    let medium = MediumSettings::Listen { address, transport: Transport::Tcp };
+    let protocol = PushProtocol::Dlms { framing: PushFraming::Wrapper, clock: ClockRules::default() };
+    let settings = PortSettings { protocol, medium, ..settings(String::new()) };
+    let parts = PortParts { session: Arc::new(session), medium: Arc::new(crate::link::medium), seed: 7 };
+    let (_keep, running) = watch::channel(());
+    let port = tokio::spawn(run(parts, Arc::new(settings), running));
+    let mut meters = Vec::new();
+    for name in ["KFM0001", "KFM0002"] {
+        let mut stream = loop {
+            match tokio::net::TcpStream::connect(address).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        stream.write_all(&push(name)).await.unwrap();
+        let mut answer = [0; 14];
+        tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer, [0, 1, 0, 16, 0, 1, 0, 6, 0x10, 0x40, 0, 0, 1, 0]);
+        meters.push(stream);
+        assert_eq!(stored(&outbox).len(), meters.len(), "it is in the outbox when the meter hears of it");
+    }
+    port.abort();
+}

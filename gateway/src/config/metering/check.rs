@@ -14,7 +14,7 @@ use protocols::uplink::GatewayId;
 use super::clock_set::check_clock_set;
 use super::{
     Addressing, LinePlan, LineSection, LineSettings, MediumSettings, MeterProtocol, MeterSection, MeterSettings,
-    Parity, ReadSection, ReadSettings, ReferencingName, Source, StatusSettings, Switch,
+    Parity, ReadSection, ReadSettings, ReferencingName, Source, StatusSettings, Switch, Transport,
 };
 use crate::config::ConfigError;
 use crate::config::bus::check_bus;
@@ -24,6 +24,7 @@ use crate::config::foreign::{refuse_of_line, refuse_of_meter};
 use crate::config::profiles::place;
 use crate::config::security::{SecuritySettings, check_security};
 
+const ONE_MEDIUM: &str = "a medium is one of them";
 const PROFILE_DEFAULT: ObisCode = ObisCode::new(1, 0, 99, 1, 0, 255);
 const EVENTS_DEFAULT: ObisCode = ObisCode::new(0, 0, 99, 98, 0, 255);
 /// More in one section would be one request for each at the least.
@@ -101,7 +102,9 @@ pub(in crate::config) fn check_lines(
 fn check_line(section: &LineSection) -> Result<LineSettings, ConfigError> {
     let at = format!("line {:?}", section.name);
     let name = check_name(&at, &section.name)?;
-    let medium = check_medium(&at, section.serial.as_ref(), section.tcp.as_ref(), PortParameters::of(section))?;
+    let (serial, tcp, udp) = (section.serial.as_ref(), section.tcp.as_ref(), section.udp.as_ref());
+    let named = NamedMedia { serial, tcp, udp, ..NamedMedia::default() };
+    let medium = check_medium(&at, named, PortParameters::of(section))?;
     if section.budget_s == 0 || section.budget_s > 3600 {
         return Err(value(&at, format!("budget_s = {} is not between 1 and 3600", section.budget_s), ""));
     }
@@ -126,15 +129,27 @@ impl PortParameters {
     }
 }
 
+/// What a section names, of which it may have one.
+#[derive(Default, Clone, Copy)]
+pub(in crate::config) struct NamedMedia<'s> {
+    pub(in crate::config) serial: Option<&'s PathBuf>,
+    pub(in crate::config) tcp: Option<&'s String>,
+    pub(in crate::config) udp: Option<&'s String>,
+    pub(in crate::config) tcp_listen: Option<&'s String>,
+    pub(in crate::config) udp_listen: Option<&'s String>,
+}
+
 pub(in crate::config) fn check_medium(
     at: &str,
-    serial: Option<&PathBuf>,
-    tcp: Option<&String>,
+    named: NamedMedia<'_>,
     port: PortParameters,
 ) -> Result<MediumSettings, ConfigError> {
+    let NamedMedia { serial, tcp, udp, tcp_listen, udp_listen } = named;
+    let addresses = [("tcp", tcp), ("udp", udp), ("tcp_listen", tcp_listen), ("udp_listen", udp_listen)];
+    let set: Vec<_> = addresses.into_iter().filter_map(|(key, set)| Some((key, set?))).collect();
     let PortParameters { baud, data_bits, parity, stop_bits, connect_timeout_ms, rts_on_send } = port;
-    match (serial, tcp) {
-        (Some(path), None) => {
+    match (serial, &*set) {
+        (Some(path), []) => {
             if !(50..=4_000_000).contains(&baud) || !matches!(data_bits, 7 | 8) || !matches!(stop_bits, 1 | 2) {
                 return Err(value(
                     at,
@@ -144,21 +159,33 @@ pub(in crate::config) fn check_medium(
             }
             Ok(MediumSettings::Serial { path: path.clone(), baud, data_bits, parity, stop_bits, rts_on_send })
         }
-        (None, Some(_)) if rts_on_send.is_some() => {
+        (None, [_]) if rts_on_send.is_some() => {
             Err(value(at, "rts_on_send is a setting of a serial port", "the device server switches its line itself"))
         }
-        (None, Some(address)) => {
+        (None, [(key @ ("tcp_listen" | "udp_listen"), address)]) => {
+            let hint = "as \"192.0.2.1:4059\", or \"0.0.0.0:4059\" for all addresses of this machine";
+            let parsed = address.parse();
+            let address =
+                parsed.map_err(|_| value(at, format!("{key} = {address:?} is no IP address with a port"), hint))?;
+            let transport = if *key == "tcp_listen" { Transport::Tcp } else { Transport::Udp };
+            Ok(MediumSettings::Listen { address, transport })
+        }
+        (None, [(key, address)]) => {
             let port = address.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
             if port.is_none_or(|port| port.parse::<u16>().is_err()) {
-                return Err(value(at, format!("{address:?} is no host:port"), "DLMS over TCP has port 4059"));
+                return Err(value(at, format!("{address:?} is no host:port"), "DLMS over TCP and UDP has port 4059"));
+            }
+            if *key == "udp" {
+                return Ok(MediumSettings::Udp { address: (*address).clone() });
             }
             let connect_timeout = Duration::from_millis(connect_timeout_ms.max(1));
-            Ok(MediumSettings::Tcp { address: address.clone(), connect_timeout })
+            Ok(MediumSettings::Tcp { address: (*address).clone(), connect_timeout })
         }
-        (Some(_), Some(_)) => Err(value(at, "both a serial port and tcp are set", "a medium is one of them")),
-        (None, None) => {
+        (None, []) => {
             Err(value(at, "neither a serial port nor tcp is set", "serial = \"/dev/ttyUSB0\" or tcp = \"host:4059\""))
         }
+        (Some(_), [(key, _), ..]) => Err(value(at, format!("both a serial port and {key} are set"), ONE_MEDIUM)),
+        (None, [(one, _), (other, _), ..]) => Err(value(at, format!("both {one} and {other} are set"), ONE_MEDIUM)),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct LineSection {
     pub serial: Option<PathBuf>,
     /// `host:port` of a meter, or of a serial device server.
     pub tcp: Option<String>,
+    /// `host:port` of a meter that speaks DLMS in datagrams (`dlms-wrapper`).
+    pub udp: Option<String>,
     /// Of a serial port.
     pub baud: u32,
     /// Of a serial port: 7 or 8.
@@ -57,6 +59,7 @@ impl Default for LineSection {
             name: String::new(),
             serial: None,
             tcp: None,
+            udp: None,
             baud: 9600,
             data_bits: 8,
             parity: Parity::None,
@@ -398,6 +401,7 @@ pub enum PushFraming {
     #[default]
     Hdlc,
     Mbus,
+    Wrapper,
 }
 
 /// A port at which a meter pushes telegrams.
@@ -414,6 +418,12 @@ pub struct PortSection {
     pub serial_port: Option<PathBuf>,
     /// `host:port` of a serial device server.
     pub tcp: Option<String>,
+    /// DLMS: an address and port of this machine, as `0.0.0.0:4059`, to which meters connect to push. A push that a meter wants to have
+    /// confirmed is confirmed once it is stored, as far as it came in clear. Without `encryption_key_file`, anybody who reaches the port may
+    /// say anything: beyond loopback that takes `accept_unauthenticated = true`.
+    pub tcp_listen: Option<String>,
+    /// DLMS: the same for datagrams.
+    pub udp_listen: Option<String>,
     /// Of a serial port. Default 115200 for P1 (9600 with 7E1 before DSMR 4), 2400 for DLMS, else 9600.
     pub baud: Option<u32>,
     /// Of a serial port: 7 or 8. Default 8, for D0 7.
@@ -433,7 +443,8 @@ pub struct PortSection {
     pub registers_every_s: u32,
     /// Without a telegram for so long the meter counts as silent.
     pub silent_after_s: u32,
-    /// DLMS: the frames of the pushes: `hdlc`, or `mbus` for long frames of M-Bus (Austria, Switzerland). Default `hdlc`.
+    /// DLMS: the frames of the pushes: `hdlc`, `mbus` for long frames of M-Bus (Austria, Switzerland), or `wrapper` as on IP networks.
+    /// Default `hdlc`, and `wrapper` where meters come to us.
     pub framing: Option<PushFraming>,
     /// P1 and DLMS: a file with the key that pushes are encrypted with, 32 or 64 hexadecimal digits. Nobody but its owner may read it.
     /// With it, only encrypted pushes are taken.
@@ -445,6 +456,7 @@ pub struct PortSection {
     pub system_title: Option<String>,
     /// P1 and DLMS: takes encrypted pushes that nobody can tell from altered ones, as their values are then marked: those without a
     /// tag, and those with one where the operator withholds the authentication key. Nothing keeps recorded ones from being played back.
+    /// Of meters that come to us: takes pushes in clear of whoever reaches the port.
     pub accept_unauthenticated: bool,
     /// DLMS: what numbers without a unit of their own count, by code, as `{ "1-0:1.8.0" = "10 Wh", "1-0:32.7.0" = "0.1 V" }`; a
     /// transformer's factor where the meter leaves it out. Without, such numbers are stored bare.
@@ -476,6 +488,8 @@ impl Default for PortSection {
             protocol: PortProtocol::P1,
             serial_port: None,
             tcp: None,
+            tcp_listen: None,
+            udp_listen: None,
             baud: None,
             data_bits: None,
             parity: None,

@@ -4,7 +4,7 @@ use protocols::iec62056_21::ReadQuirks;
 use protocols::sml;
 
 use super::*;
-use crate::config::metering::MediumSettings;
+use crate::config::metering::Transport;
 use crate::config::{Checked, Config};
 
 fn parse(rest: &str) -> Result<Checked, String> {
@@ -59,6 +59,35 @@ fn every_quirk_of_a_protocol_has_its_name() {
         *switch(&mut all) = true;
     }
     assert!(!format!("{all:?}").contains("false"), "{all:?}");
+}
+
+/// Control, seen to fail: the address not looked at.
+#[test]
+fn whoever_may_come_has_a_key_or_is_on_this_machine() {
+    let dlms = |rest: &str| parse(&format!("protocol = \"dlms\"\n{rest}"));
+    let listens = |rest: &str| match dlms(rest).unwrap().ports[0].clone().as_ref() {
+        PortSettings {
+            medium: MediumSettings::Listen { transport, .. },
+            protocol: PushProtocol::Dlms { framing: PushFraming::Wrapper, .. },
+            ..
+        } => *transport,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(listens("tcp_listen = \"127.0.0.1:4059\"\n"), Transport::Tcp);
+    assert_eq!(listens("udp_listen = \"[::1]:4059\"\n"), Transport::Udp);
+    assert_eq!(listens("udp_listen = \"0.0.0.0:4059\"\naccept_unauthenticated = true\n"), Transport::Udp);
+    for (rest, expected) in [
+        ("tcp_listen = \"0.0.0.0:4059\"\n", "could push values\nhint: set encryption_key_file"),
+        ("tcp_listen = \"meter:4059\"\n", "is no IP address with a port"),
+        ("tcp_listen = \"127.0.0.1:1\"\nframing = \"hdlc\"\n", "push in wrapper frames"),
+        ("tcp_listen = \"127.0.0.1:1\"\ntcp = \"a:1\"\n", "both tcp and tcp_listen are set"),
+        ("udp_listen = \"127.0.0.1:1\"\nserial_port = \"/dev/x\"\n", "both a serial port and udp_listen are set"),
+    ] {
+        let error = dlms(rest).unwrap_err();
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+    let error = parse("tcp_listen = \"127.0.0.1:1\"\n").unwrap_err();
+    assert!(error.contains("tcp_listen is a setting of protocol \"dlms\""), "{error}");
 }
 
 #[test]

@@ -51,6 +51,22 @@ fn in_mbus(apdu: Vec<u8>) -> Vec<u8> {
     encode_segments(&DlmsApdu { address: 0xff, source: 1, destination: 0x67, apdu }, 0x53).unwrap()
 }
 
+fn in_wrapper(apdu: &[u8]) -> Vec<u8> {
+    let mut octets = Vec::new();
+    Wpdu { source: 1, destination: 16, apdu }.encode(&mut octets).unwrap();
+    octets
+}
+
+const FRAMINGS: [PushFraming; 3] = [PushFraming::Hdlc, PushFraming::Mbus, PushFraming::Wrapper];
+
+fn framed(framing: PushFraming, apdu: Vec<u8>) -> Vec<u8> {
+    match framing {
+        PushFraming::Hdlc => in_hdlc(&apdu),
+        PushFraming::Mbus => in_mbus(apdu),
+        PushFraming::Wrapper => in_wrapper(&apdu),
+    }
+}
+
 #[test]
 fn an_hour_of_pushes_is_thinned_and_stamped_by_the_meter() {
     let mut port = port(dlms(PushFraming::Hdlc));
@@ -71,11 +87,11 @@ fn an_hour_of_pushes_is_thinned_and_stamped_by_the_meter() {
 
 /// Negative control: give up pieces of a frame at once.
 #[test]
-fn pushes_come_in_any_pieces_of_either_frame_in_clear_or_not() {
+fn pushes_come_in_any_pieces_of_any_frame_in_clear_or_not() {
     let push = |at, counter| sealed(&apdu(at, Some(b"KFM0001")), Level::AUTHENTICATED_ENCRYPTED, counter);
     let later = T0.plus_ms(900_000);
-    for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
-        let frames = |apdu: Vec<u8>| if framing == PushFraming::Hdlc { in_hdlc(&apdu) } else { in_mbus(apdu) };
+    for framing in FRAMINGS {
+        let frames = |apdu: Vec<u8>| framed(framing, apdu);
         let plain = [frames(apdu(T0, Some(b"KFM0001"))), frames(apdu(later, Some(b"KFM0001")))].concat();
         let closed = [frames(push(T0, 1)), frames(push(later, 2))].concat();
         for (settings, stream) in [(dlms(framing), plain), (ciphered(framing), closed)] {
@@ -188,6 +204,24 @@ fn whoever_named_himself_last_is_who_speaks() {
     assert!(readings.len() == 2 && readings.iter().all(|reading| reading.series.meter.as_str() == "KFM0001"));
 }
 
+/// Controls, seen to fail: every push confirmed; the name of one meter kept for the next.
+#[test]
+fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
+    let mut confirmed = apdu(T0, Some(b"KFM0001"));
+    confirmed[1] |= 0x40;
+    let mut port = port(dlms(PushFraming::Wrapper));
+    let heard = port.receive(&mut in_wrapper(&confirmed), T0);
+    let expected = [0, 1, 0, 16, 0, 1, 0, 6, 0x10, 0x40, 0, 0, 7, 0];
+    assert_eq!((heard.requests.len(), &heard.confirmations[..]), (1, &[expected.to_vec()][..]));
+    assert!(port.receive(&mut in_wrapper(&apdu(T0, Some(b"KFM0001"))), T0).confirmations.is_empty());
+    // Nothing that is stored comes of it: it is not confirmed, and another meter's name is not its own.
+    port.reopened();
+    let mut nameless = apdu(T0, None);
+    nameless[1] |= 0x40;
+    let heard = port.receive(&mut in_wrapper(&nameless), T0);
+    assert_eq!((heard.refused[0].trouble, heard.confirmations.len()), (Trouble::NoIdentity, 0));
+}
+
 /// Negative control: say nothing of what the reassembler drops.
 #[test]
 fn a_push_that_never_ends_is_told() {
@@ -205,7 +239,7 @@ fn a_push_that_never_ends_is_told() {
 /// Negative control: keep all flags.
 #[test]
 fn endless_noise_takes_no_memory() {
-    for framing in [PushFraming::Hdlc, PushFraming::Mbus] {
+    for framing in FRAMINGS {
         let mut hearing = DlmsHearing::new(&dlms(framing), framing, Rules::default());
         for noise in [0x7e_u8, 0x68, 0xa7, 0x00, 0xff] {
             for _ in 0..200 {
