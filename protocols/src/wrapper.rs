@@ -100,7 +100,8 @@ pub struct WrapperConfig {
     pub client_wport: u16,
     /// The logical device that is read, or that this server is.
     pub server_wport: u16,
-    /// Client: how long to wait for an answer to begin or to go on. Default 10,000: mobile networks take their time.
+    /// Client: how long to wait for an answer to begin or to go on. Default 10,000: mobile networks take their time. 0: that is for the
+    /// session to say, which may repeat what it has sent, as over UDP.
     pub response_timeout_ms: u32,
     /// Server: a connection without a WPDU for so long is taken for dead. Default 180,000.
     pub inactivity_timeout_ms: u32,
@@ -214,7 +215,7 @@ impl Link for WrapperClient {
 
     fn send(&mut self, now: Duration, apdu: &[u8]) -> Result<(), LinkError> {
         self.send_unconfirmed(now, apdu)?;
-        self.stream.deadline = Some(now + self.response_timeout());
+        self.stream.deadline = (!self.response_timeout().is_zero()).then(|| now + self.response_timeout());
         Ok(())
     }
 

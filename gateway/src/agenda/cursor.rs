@@ -113,7 +113,7 @@ impl Rhythm {
     /// When nobody knows what the meter's clock shows: what is not there may still come.
     #[must_use]
     pub fn that_never_settles(self) -> Self {
-        Self { settling_ms: i64::MAX, ..self }
+        Self { settling_ms: i64::MAX / 4, ..self }
     }
 }
 

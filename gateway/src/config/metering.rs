@@ -117,6 +117,8 @@ pub struct MeterSettings {
     pub addressing: Addressing,
     pub referencing: Referencing,
     pub association: AssociationName,
+    /// What it is asked, and what it answers, may get lost on the way.
+    pub over_datagrams: bool,
     pub security: SecuritySettings,
     pub serial: Option<MeterId>,
     pub metering_point: Option<Arc<str>>,

@@ -186,6 +186,11 @@ pub(super) fn check_security(
             let hint = "set ciphering = \"global\" or \"general-global\"";
             return Err(value(at, "nothing brings a dedicated key to a pre-established association", hint));
         }
+        let quirks = &section.quirks;
+        if quirks.no_release || quirks.short_conformance_tag {
+            let message = "no_release and short_conformance_tag are of associations that are asked for";
+            return Err(value(at, message, "remove them from quirks"));
+        }
         if has_keys && section.meter_title.is_none() {
             let hint = "set meter_title: no answer to an association request tells it";
             return Err(value(at, "a pre-established association with keys needs the meter's title", hint));

@@ -51,6 +51,8 @@ pub struct CounterMemory {
     received: Option<ReceivedCounters>,
     /// As far as the outbox has them.
     on_disk: ReceivedCounters,
+    /// What the meter has asked for in a conversation that ended so.
+    expected: Option<u32>,
 }
 
 /// Who keeps counters, and the time that they may begin at.
@@ -69,7 +71,7 @@ pub async fn associate(
 ) -> Result<(), SessionError> {
     let Some(cipher) = &meter.security.cipher else { return Ok(talk.associate().await?) };
     let memory = memory.counters.get_or_insert_default();
-    let mut expected = None;
+    let mut expected = memory.expected.take().map(Some);
     loop {
         let ciphered = counters.prepare(talk, meter, cipher, memory, expected).await?;
         let reserves = own_id(cipher).map(|id| Reserves { outbox: counters.outbox.clone(), id });
@@ -109,8 +111,12 @@ pub async fn conclude<T>(
     metrics.add(Metric::ProtectionErrors, talk.protection_errors.max(u64::from(is_of_protection)));
     let (Some(cipher), Some(memory)) = (&meter.security.cipher, &mut memory.counters) else { return outcome };
     memory.take_back(talk);
-    if outcome.is_err() {
+    if let Err(error) = &outcome {
         memory.own = None;
+        // Where nobody associates, it comes in answer to the first request.
+        if let SessionError::Talk(TalkError::Secured(ClientError::CounterRefused { expected })) = error {
+            memory.expected = *expected;
+        }
     }
     let received = memory.received.clone().unwrap_or_default();
     let news = received.iter().filter(|(keys, title, counter)| {

@@ -15,13 +15,19 @@ use protocols::link::{Link, LinkInput};
 use protocols::mbus::{MasterError, ReadoutError, SecurityError, TelegramError};
 use protocols::wrapper::{WrapperClient, WrapperConfig};
 use tokio::time::Instant;
-use tracing::{debug, trace};
+use tracing::{debug, trace, warn};
 
 use super::counters::reserve;
 use crate::config::metering::{Addressing, AssociationName, MeterSettings};
 use crate::config::security::Proof;
 use crate::link::{ByteLink, LinkLost};
 use crate::outbox::{CounterId, OutboxError, OutboxHandle};
+
+/// Over UDP: how often a request is sent, how long its answer is waited for, and how long it may be without being cut into fragments, of
+/// which each may get lost.
+const DATAGRAM_ATTEMPTS: u8 = 4;
+const DATAGRAM_PATIENCE: Duration = Duration::from_secs(10);
+const DATAGRAM_APDU_OCTETS: u16 = 1_400;
 
 /// Why a conversation ended early.
 #[derive(Debug, thiserror::Error)]
@@ -352,6 +358,10 @@ impl<'l> Talk<'l> {
                     self.protection_errors += 1;
                     self.not_accepted = Some(error);
                 }
+                ClientOutput::Event(ClientEvent::ShortNames(Err(error))) => {
+                    let hint = "may its client see the object_list of 0xFA00?";
+                    warn!(%error, hint, "the meter does not tell its short names: nothing of it can be asked for");
+                }
                 ClientOutput::Event(event) => {
                     self.not_accepted = None;
                     return Ok(event);
@@ -384,12 +394,19 @@ fn session(
     config: ClientConfig,
     ciphered: Option<Box<Ciphered>>,
 ) -> Session {
-    ClientSession::with_protection(link_layer(addressing, octet_time_us), config, ciphered)
+    ClientSession::with_protection(link_layer(addressing, octet_time_us, &config), config, ciphered)
 }
 
-fn link_layer(addressing: &Addressing, octet_time_us: u32) -> Box<dyn Link + Send> {
+fn link_layer(addressing: &Addressing, octet_time_us: u32, session: &ClientConfig) -> Box<dyn Link + Send> {
     match *addressing {
-        Addressing::Wrapper { client, server } => Box::new(WrapperClient::new(WrapperConfig::new(client, server))),
+        Addressing::Wrapper { client, server } => {
+            let mut config = WrapperConfig::new(client, server);
+            if session.attempts > 1 {
+                // It repeats.
+                config.response_timeout_ms = 0;
+            }
+            Box::new(WrapperClient::new(config))
+        }
         Addressing::Hdlc { client, server } => {
             Box::new(HdlcClient::new(HdlcConfig { octet_time_us, ..HdlcConfig::new(client, server) }))
         }
@@ -417,5 +434,11 @@ fn client_config(meter: &MeterSettings) -> ClientConfig {
     let pre_established = (meter.association == AssociationName::PreEstablished).then(PreEstablished::default);
     let referencing = meter.referencing;
     let proposed = if meter.sends_commands { ClientConfig::PROPOSED_WITH_COMMANDS } else { ClientConfig::PROPOSED };
-    ClientConfig { authentication, quirks, proposed, pre_established, referencing, ..ClientConfig::default() }
+    let mut config =
+        ClientConfig { authentication, quirks, proposed, pre_established, referencing, ..ClientConfig::default() };
+    if meter.over_datagrams {
+        (config.attempts, config.response_timeout) = (DATAGRAM_ATTEMPTS, DATAGRAM_PATIENCE);
+        config.max_receive_pdu_size = DATAGRAM_APDU_OCTETS;
+    }
+    config
 }

@@ -380,7 +380,11 @@ impl MeterBody {
         if let Some(security) = &self.security {
             return (security.server.clone(), Some(security.protection()));
         }
-        let known = PreEstablishedClient { role: ClientRole::Public, max_receive_pdu_size: 1_024 };
+        let known = PreEstablishedClient {
+            role: ClientRole::Public,
+            minimum: protocols::dlms::security::Level::NONE,
+            max_receive_pdu_size: 1_024,
+        };
         let config = ServerConfig {
             public_client: self.password.is_none() || self.setter.is_some(),
             reader_password: self.password.map(Password::new),

@@ -1,3 +1,4 @@
+mod datagrams;
 mod referencing;
 pub(crate) mod room;
 

@@ -125,6 +125,8 @@ const fn methods(class_id: u16) -> Option<(u16, u16)> {
 pub struct ShortNames {
     /// In the order of their base names, of which there are no two alike.
     objects: Vec<NamedObject>,
+    /// Base names of several objects.
+    shared: Vec<u16>,
 }
 
 /// Those that every meter has.
@@ -144,14 +146,20 @@ impl ShortNames {
     /// Objects that share a base name are left out: whose value would it be? The current association is added where it is missing.
     pub fn new(objects: impl IntoIterator<Item = NamedObject>) -> Self {
         let mut all: Vec<_> = objects.into_iter().collect();
-        all.sort_by_key(|object| object.base_name);
-        let alike = all.chunk_by(|one, next| one.base_name == next.base_name);
-        let alone = alike.filter_map(|alike| if let [alone] = alike { Some(*alone) } else { None });
-        let mut objects: Vec<_> = alone.collect();
+        all.sort_by_key(|object| (object.base_name, object.class_id, object.logical_name));
+        all.dedup();
+        let (mut objects, mut shared) = (Vec::new(), Vec::new());
+        for alike in all.chunk_by(|one, next| one.base_name == next.base_name) {
+            match alike {
+                [alone] => objects.push(*alone),
+                [first, ..] => shared.push(first.base_name),
+                [] => {}
+            }
+        }
         if let Err(place) = objects.binary_search_by_key(&Self::ASSOCIATION.base_name, |object| object.base_name) {
             objects.insert(place, Self::ASSOCIATION);
         }
-        Self { objects }
+        Self { objects, shared }
     }
 
     /// Gives names to the objects of a meter: each with its class, the version of that, and how many attributes it has.
@@ -222,6 +230,10 @@ impl ShortNames {
     pub fn resolve(&self, name: u16) -> Option<Target> {
         let behind = self.objects.partition_point(|object| object.base_name <= name);
         let &NamedObject { base_name, class_id, logical_name, .. } = self.objects.get(behind.checked_sub(1)?)?;
+        // Who has a name above is not known, but that it is not this one.
+        if self.shared.iter().any(|shared| (base_name..=name).contains(shared)) {
+            return None;
+        }
         let offset = name - base_name;
         if !offset.is_multiple_of(STEP) {
             return None;
@@ -319,6 +331,13 @@ mod tests {
         let names = ShortNames::new([register(0x0100), other, NamedObject { class_id: 4, ..register(0x0200) }]);
         assert_eq!(names.attribute(CosemAttribute::new(3, ENERGY, 2)), None);
         assert_eq!(names.attribute(CosemAttribute::new(4, ENERGY, 2)), Some(0x0208));
+        let below = NamedObject { base_name: 0x00f8, ..register(0) };
+        let beside = ShortNames::new([below, register(0x0100), other]);
+        let attribute = |index| beside.attribute(CosemAttribute::new(3, ENERGY, index));
+        assert_eq!([1, 2].map(attribute), [Some(0x00f8), None]);
+        // One that is listed twice is one.
+        let twice = ShortNames::new([register(0x0100), register(0x0100)]);
+        assert_eq!(twice.attribute(CosemAttribute::new(3, ENERGY, 2)), Some(0x0108));
         // Nor has an attribute whose name is that of another object.
         let crowded = ShortNames::new([register(0x0100), NamedObject { base_name: 0x0108, ..other }]);
         assert_eq!(crowded.attribute(CosemAttribute::new(3, ENERGY, 2)), None);

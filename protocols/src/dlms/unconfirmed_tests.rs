@@ -9,8 +9,10 @@ use super::client::{
 };
 use super::conformance::Conformance;
 use super::pair::{APDU, CLOCK, DummyLink, ECHO, ENERGY, MISSING, PRIVATE, PROFILE, Pair, RESET, profile};
-use super::security::{Ciphered, CipheredConfig, Counter, Key, Keys, ProtectionError, ReceivedCounters, SystemTitle};
-use super::server::{ClientRole, PreEstablishedClient, ServerConfig, ServerConnection, ServerSession};
+use super::security::{
+    Ciphered, CipheredConfig, Counter, Key, Keys, Level, ProtectionError, ReceivedCounters, SystemTitle,
+};
+use super::server::{ClientRole, ObjectServer, PreEstablishedClient, ServerConfig, ServerConnection, ServerSession};
 use crate::hdlc::{ClientAddress, HdlcAddress, HdlcClient, HdlcConfig, HdlcServer};
 use crate::link::Link;
 use crate::wrapper::{WrapperClient, WrapperConfig, WrapperServer};
@@ -106,7 +108,11 @@ fn what_cannot_be_sent_so_is_said() {
 
 fn known(referencing: Referencing) -> (ClientConfig, ServerConfig) {
     let client = ClientConfig { pre_established: Some(PreEstablished::default()), ..client(referencing) };
-    let known = PreEstablishedClient { role: ClientRole::Reader, max_receive_pdu_size: 500 };
+    let known = PreEstablishedClient {
+        role: ClientRole::Reader,
+        minimum: Level::AUTHENTICATED_ENCRYPTED,
+        max_receive_pdu_size: 500,
+    };
     (client, ServerConfig { pre_established: Some(known), ..server(referencing) })
 }
 
@@ -195,4 +201,46 @@ fn an_association_that_is_asked_for_takes_the_place_of_the_other_until_it_ends()
     assert_eq!(session.client(), Some(ClientRole::Reader));
     session.reset();
     assert_eq!(session.client(), Some(ClientRole::Reader));
+}
+
+/// Negative control: let the next request answer for it.
+#[test]
+fn an_exception_after_an_unconfirmed_write_shifts_no_answer() {
+    let mut pair = Pair::new(
+        ClientSession::new(DummyLink::default(), client(Referencing::ShortNames)),
+        ServerConnection::new(DummyLink::default(), ServerSession::new(server(Referencing::ShortNames))),
+    );
+    let mut was_written = false;
+    pair.fault = Box::new(move |message| {
+        was_written |= message.get(1) == Some(&tag::UNCONFIRMED_WRITE_REQUEST);
+        if was_written && message.get(1) == Some(&tag::READ_RESPONSE) {
+            // The meter does not know the service, and says so; its answer to what came next follows.
+            *message = vec![APDU, tag::EXCEPTION_RESPONSE, 1, 2];
+        }
+        true
+    });
+    pair.client.set_unconfirmed(pair.now, assignment(CLOCK, &[0x11, 1])).unwrap();
+    pair.client.get(pair.now, ENERGY, None).unwrap();
+    pair.client.get(pair.now, PRIVATE, None).unwrap();
+    pair.run();
+    assert!(matches!(pair.result, Err(ClientError::AssociationException(_))), "{:?} {:?}", pair.result, pair.events);
+}
+
+/// Negative control: take the first block of another request for a repetition.
+#[test]
+fn a_write_that_was_given_up_has_no_part_in_the_next() {
+    let (_, config) = known(Referencing::ShortNames);
+    let mut session = ServerSession::new(config);
+    let mut objects = super::pair::Objects::default();
+    let name = objects.short_names().attribute(CLOCK).unwrap().to_be_bytes();
+    let written = |value: u8| [&[1, 2][..], &name, &[1, 9, 2, value, value]].concat();
+    let block = |last: bool, number: u8, data: &[u8]| {
+        [&[0x06, 1, 7, u8::from(last), 0, number, 1, 9, data.len() as u8][..], data].concat()
+    };
+    let (given_up, wanted) = (written(0xaa), written(0xbb));
+    session.answer(&block(false, 1, &given_up[..7]), &mut objects);
+    session.answer(&block(false, 1, &wanted[..6]), &mut objects);
+    session.answer(&block(true, 2, &wanted[6..]), &mut objects);
+    let values: Vec<_> = objects.written.iter().map(|(_, _, value)| value.clone()).collect();
+    assert_eq!(values, [vec![9, 2, 0xbb, 0xbb]]);
 }

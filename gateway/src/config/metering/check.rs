@@ -241,6 +241,7 @@ fn check_meter(
             ReferencingName::ShortNames => Referencing::ShortNames,
         },
         association: section.association,
+        over_datagrams: line.is_some_and(|(_, medium)| matches!(medium, MediumSettings::Udp { .. })),
         security,
         serial,
         metering_point: section.metering_point.as_deref().map(Arc::from),

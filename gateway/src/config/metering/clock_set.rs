@@ -6,7 +6,7 @@ use std::sync::Arc;
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
 
-use super::{MeterProtocol, MeterSection, MeterSettings, Switch, check_address, value};
+use super::{AssociationName, MeterProtocol, MeterSection, MeterSettings, Switch, check_address, value};
 use crate::config::ConfigError;
 use crate::config::security::{AuthenticationName, PolicyName, check_security};
 
@@ -71,6 +71,8 @@ pub(super) fn check_clock_set(
     }
     let mut writer = MeterSection { client: set.client.unwrap_or(section.client), clock_set: None, ..section };
     if set.authentication.is_some() || set.password_file.is_some() {
+        // In one that is pre-established nobody proves anything.
+        writer.association = AssociationName::Negotiated;
         (writer.authentication, writer.password_file, writer.challenge_octets) =
             (set.authentication, set.password_file, None);
         if writer.authentication != Some(AuthenticationName::Ecdsa) {
@@ -85,7 +87,8 @@ pub(super) fn check_clock_set(
     writer.authentication_key_file = set.authentication_key_file.or(writer.authentication_key_file);
     let addressing = check_address(at, &writer)?;
     let security = check_security(at, &mut writer, gateway)?;
-    let writer = MeterSettings { addressing, security, sends_commands: true, ..meter.clone() };
+    let association = writer.association;
+    let writer = MeterSettings { addressing, association, security, sends_commands: true, ..meter.clone() };
     let ms = |seconds: u32| i64::from(seconds) * 1000;
     Ok(ClockSetSettings { above_ms: ms(above_s), below_ms: ms(below_s), writer: Arc::new(writer) })
 }

@@ -209,6 +209,11 @@ fn whoever_sets_a_clock_is_as_the_meters_section_says_unless_its_own_does() {
     assert!(matches!(other.writer.security.proof, crate::config::security::Proof::None));
     let named = set("client = 16\n", &low).unwrap().clock_set.clone().unwrap();
     assert_eq!(named.writer.security, meter.security);
+    // Who reads in an association that nobody asks for may leave setting to one that proves itself.
+    let known = "association = \"pre-established\"\n";
+    let meter = set(known, &low).unwrap();
+    let of_writer = meter.clock_set.as_ref().unwrap().writer.association;
+    assert_eq!((meter.association, of_writer), (AssociationName::PreEstablished, AssociationName::Negotiated));
     let key = folder.path().join("key");
     std::fs::write(&key, "00112233445566778899aabbccddeeff").unwrap();
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -234,4 +239,19 @@ fn whoever_sets_a_clock_is_as_the_meters_section_says_unless_its_own_does() {
         let error = parse(&format!("{GATEWAY}{METER}[meter.clock_set]\n{bounds}")).err().unwrap();
         assert!(error.contains(expected), "{error:?} instead of {expected:?}");
     }
+}
+
+#[test]
+fn a_line_of_datagrams_is_for_the_wrapper() {
+    let line = |protocol: &str| {
+        parse(&format!(
+            "[gateway]\nid = \"gw\"\n[[line]]\nname = \"l\"\nudp = \"meter:4059\"\n[[meter]]\nname = \"m\"\nline = \"l\"\n\
+             protocol = \"{protocol}\"\n"
+        ))
+    };
+    let plan = line("dlms-wrapper").unwrap().lines.remove(0);
+    assert_eq!(plan.line.medium, MediumSettings::Udp { address: "meter:4059".to_owned() });
+    assert!(plan.meters[0].over_datagrams);
+    let error = line("dlms-hdlc").unwrap_err();
+    assert!(error.contains("udp is a setting of protocol \"dlms-wrapper\""), "{error}");
 }

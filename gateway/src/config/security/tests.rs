@@ -145,6 +145,7 @@ fn a_pre_established_association_has_keys_or_nothing_and_no_proof() {
     for (text, expected) in [
         (format!("{known}{PASSWORD}"), "nobody proves anything"),
         (format!("{known}{GMAC}{KEYS}{title}"), "nobody proves anything"),
+        (format!("{known}quirks = {{ no_release = true }}\n"), "of associations that are asked for"),
         (format!("{known}{KEYS}"), "needs the meter's title"),
         (format!("{known}{KEYS}{title}ciphering = \"dedicated\"\n"), "brings a dedicated key"),
         (format!("{KEYS}{title}"), "who ciphers has to authenticate"),

@@ -13,8 +13,7 @@ const USER_INFORMATION: u8 = 0xbe;
 const INITIATE_REQUEST: u8 = 0x01;
 const SHORT_NAME_READ: u8 = 0x05;
 const SHORT_NAME_WRITES: [u8; 2] = [0x06, 0x16];
-const PARAMETERIZED_ACCESS: u8 = 0x04;
-const READ_DATA_BLOCK_ACCESS: u8 = 0x06;
+const VARIABLE_NAME: u8 = 0x02;
 const SHORT_NAME_READ_RESPONSE: u8 = 0x0c;
 /// What one variable says, as an octet-string: a proof has at least so many octets.
 const ONE_OCTET_STRING: [u8; 3] = [0x01, 0x00, 0x09];
@@ -77,6 +76,12 @@ fn is_encrypted(apdu: &[u8]) -> bool {
     control.and_then(|at| apdu.get(at)).is_some_and(|control| control & ENCRYPTED != 0)
 }
 
+/// Whether a Read holds names alone. Parameters of a method may be a proof or a key.
+fn are_names(octets: &[u8]) -> bool {
+    let [count @ 1..=0x7f, names @ ..] = octets else { return false };
+    names.len() == usize::from(*count) * 3 && names.chunks(3).all(|name| name[0] == VARIABLE_NAME)
+}
+
 /// Whether the answer to a Read is perhaps a proof.
 fn is_long_octet_string(results: &[u8]) -> bool {
     results.strip_prefix(&ONE_OCTET_STRING).is_some_and(|octets| octets.first() >= Some(&PROOF_OCTETS_MIN))
@@ -89,7 +94,7 @@ pub(super) fn hidden(apdu: &[u8], goes_on: bool) -> Hidden {
         [tag, ..] if is_ciphered(*tag) && is_encrypted(apdu) => Hidden::Tail,
         [tag, ..] if is_ciphered(*tag) => Hidden::From(1),
         [tag, ..] if ACTIONS.contains(tag) || SHORT_NAME_WRITES.contains(tag) => Hidden::From(1),
-        [SHORT_NAME_READ, _, PARAMETERIZED_ACCESS | READ_DATA_BLOCK_ACCESS, ..] => Hidden::From(2),
+        [SHORT_NAME_READ, names @ ..] if !are_names(names) => Hidden::From(2),
         [SHORT_NAME_READ_RESPONSE, one @ ..] if is_long_octet_string(one) => Hidden::From(4),
         [AARQ | AARE | RLRQ | RLRE | SET_REQUEST | ACCESS_REQUEST | GENERAL_BLOCK_TRANSFER, ..] => Hidden::From(1),
         _ => Hidden::Nothing,

@@ -109,6 +109,8 @@ pub struct ClientSession<L, P = Plain> {
     release_wanted: bool,
     /// Something left that nobody answers: what follows waits until the link has carried it.
     waits_for_link: bool,
+    /// By short names: a request that wants no answer was sent, and none to another has come since.
+    is_unanswered: bool,
     next_request: u32,
     next_invoke: u8,
     blocks: BlockTransfer,
@@ -136,6 +138,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             queue: VecDeque::new(),
             release_wanted: false,
             waits_for_link: false,
+            is_unanswered: false,
             next_request: 1,
             next_invoke: 1,
             outputs: VecDeque::new(),
@@ -397,6 +400,10 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             {
                 self.close(now, Some(association));
             }
+            // Nothing says whether it is of the request before, which wanted no answer: those that follow would be taken for each other's.
+            State::Associated { work: Work::Busy { .. }, .. } if self.is_unanswered => {
+                self.close(now, Some(association));
+            }
             State::Associated { negotiated, work: Work::Busy { mut task, .. } } => {
                 task.refuse(request);
                 self.queue.push_front(task);
@@ -421,6 +428,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
                 return Ok(());
             }
         };
+        self.is_unanswered = false;
         match step {
             Ok((Step::Send(next), _)) => {
                 let renewed = self.patience(now, 1);
@@ -500,6 +508,8 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
     fn out_of_patience(&mut self, now: Duration) -> Result<(), ClientError> {
         let stage = self.stage();
         let attempts = match &self.state {
+            // A late answer to the first would be taken for that to what is asked next.
+            State::Proving { .. } if self.config.referencing == Referencing::ShortNames => 1,
             State::Associated { work: Work::Busy { task, .. }, .. }
                 if !task.is_repeatable() && !self.blocks.is_under_way() =>
             {

@@ -117,6 +117,7 @@ impl<L: Link, P: Protection> ClientSession<L, P> {
             }
         };
         self.waits_for_link = !self.link.is_ready();
+        self.is_unanswered = self.config.referencing == Referencing::ShortNames;
         sent.or_else(|error| self.link_failed(error))
     }
 }

@@ -271,10 +271,15 @@ impl Variables {
             // An empty array would have needed no blocks.
             (&[index], Some(value)) => self.settle_value(index, value),
             (&[index], None) => self.settle_value(index, octets),
-            _ => {
-                let list = ReadResponse::decode_body(&octets).map_err(ClientError::Malformed)?;
-                self.settle_results(exchange, list.count, list.results())?;
-            }
+            _ => match ReadResponse::decode_body(&octets) {
+                Ok(list) if list.count == exchange.asked.len() => {
+                    self.settle_results(exchange, list.count, list.results())?;
+                }
+                // Some servers put lists into blocks in a form of their own.
+                _ if !self.has_methods(exchange) => self.one_by_one = true,
+                Ok(list) => same_count(exchange, list.count)?,
+                Err(error) => return Err(ClientError::Malformed(error)),
+            },
         }
         Ok(())
     }

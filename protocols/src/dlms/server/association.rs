@@ -201,9 +201,11 @@ impl<P: Protection> ServerSession<P> {
 
     /// The association that nobody asks for, where there is one. It is ciphered where there are keys.
     pub(super) fn pre_establish(&mut self) {
-        let Some(PreEstablishedClient { role, max_receive_pdu_size }) = self.config.pre_established else { return };
+        let Some(PreEstablishedClient { role, minimum, max_receive_pdu_size }) = self.config.pre_established else {
+            return;
+        };
         let ciphered = self.protection.ciphers();
-        if self.protection.begin(ciphered, Level::NONE).and_then(|()| self.protection.meet(None)).is_err() {
+        if self.protection.begin(ciphered, minimum).and_then(|()| self.protection.meet(None)).is_err() {
             return;
         }
         let referencing = self.config.referencing;

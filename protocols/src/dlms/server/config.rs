@@ -31,6 +31,8 @@ pub struct HighLevelClient {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PreEstablishedClient {
     pub role: ClientRole,
+    /// How much what it says has to be protected, where there are keys.
+    pub minimum: Level,
     /// The longest APDU that it takes; 0 is no limit.
     pub max_receive_pdu_size: u16,
 }

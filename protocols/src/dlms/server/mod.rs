@@ -253,7 +253,8 @@ impl<P: Protection> ServerSession<P> {
             _ => {
                 let size_max = usize::from(self.config.max_receive_pdu_size);
                 if size_max > 0 && apdu.len() > size_max {
-                    return Some(exception((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong)));
+                    let refused = exception((ExceptionState::ServiceNotAllowed, ExceptionService::PduTooLong));
+                    return (!is_unconfirmed_write(apdu)).then_some(refused);
                 }
                 self.answer_protected(apdu, false, objects)
             }
@@ -268,6 +269,7 @@ impl<P: Protection> ServerSession<P> {
     ) -> Option<Vec<u8>> {
         let is_proving = self.association.is_some() && self.served().is_none();
         let purpose = if is_proving { Purpose::Proof } else { Purpose::Service };
+        let is_write = is_unconfirmed_write(apdu);
         match self.protection.unprotect(purpose, apdu.to_vec()) {
             Ok(apdu) if apdu.first() == Some(&tag::GENERAL_BLOCK_TRANSFER) && self.has_general_blocks() => {
                 self.answer_block(&apdu, BlockProtection::Each, objects)
@@ -278,7 +280,7 @@ impl<P: Protection> ServerSession<P> {
                 }
                 self.answer_plain(&apdu, objects)
             }
-            Err(error) => Some(exception(exception_of(&error))),
+            Err(error) => (!is_write).then(|| exception(exception_of(&error))),
         }
     }
 
@@ -363,6 +365,11 @@ impl<P: Protection> ServerSession<P> {
 }
 
 /// Whether the client waits for an answer.
+/// In clear, or under the global or dedicated key: whoever sends it awaits nothing, and would take an exception for another's answer.
+fn is_unconfirmed_write(apdu: &[u8]) -> bool {
+    matches!(apdu.first(), Some(0x16 | 0x36 | 0x56))
+}
+
 fn is_confirmed(apdu: &[u8]) -> bool {
     match apdu {
         [tag::UNCONFIRMED_WRITE_REQUEST, ..] => false,

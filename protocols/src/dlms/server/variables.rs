@@ -163,7 +163,8 @@ impl<P: Protection> ServerSession<P> {
         if !association.conformance.contains(needed) {
             return Err(DataAccessResult::OtherReason);
         }
-        if self.reception.as_ref().is_none_or(|reception| reception.wanted != wanted) {
+        // Without invoke ids, nothing else tells a request from one that was given up; a repetition comes to the same.
+        if block.number == 1 || self.reception.as_ref().is_none_or(|reception| reception.wanted != wanted) {
             self.end_transfers();
             self.reception = Some(Reception::new(INVOKE, wanted));
         }
