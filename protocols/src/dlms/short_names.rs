@@ -158,6 +158,7 @@ impl ShortNames {
         }
         if let Err(place) = objects.binary_search_by_key(&Self::ASSOCIATION.base_name, |object| object.base_name) {
             objects.insert(place, Self::ASSOCIATION);
+            shared.retain(|base_name| *base_name != Self::ASSOCIATION.base_name);
         }
         Self { objects, shared }
     }
@@ -338,6 +339,9 @@ mod tests {
         // One that is listed twice is one.
         let twice = ShortNames::new([register(0x0100), register(0x0100)]);
         assert_eq!(twice.attribute(CosemAttribute::new(3, ENERGY, 2)), Some(0x0108));
+        // Whatever stands there: the current association.
+        let crowded = [register(0xfa00), NamedObject { class_id: 4, ..register(0xfa00) }];
+        assert_eq!(ShortNames::new(crowded), ShortNames::default());
         // Nor has an attribute whose name is that of another object.
         let crowded = ShortNames::new([register(0x0100), NamedObject { base_name: 0x0108, ..other }]);
         assert_eq!(crowded.attribute(CosemAttribute::new(3, ENERGY, 2)), None);
