@@ -246,6 +246,8 @@ impl ShortNames {
                 let method = number(offset - first).filter(|_| is_method)?;
                 Some(CosemMethod::new(class_id, logical_name, method).into())
             }
+            // Where the methods of other classes begin is not known, and who reads one of those carries it out: name and value are none.
+            None if offset > STEP => None,
             _ => Some(CosemAttribute::new(class_id, logical_name, number(offset)?).into()),
         }
     }
@@ -302,6 +304,10 @@ mod tests {
         assert_eq!(names.method(CosemMethod::new(8, clock.logical_name, 6)), Some(0x2bc0 + 0x88));
         assert_eq!(names.method(CosemMethod::new(12, CURRENT, 8)), Some(ShortNames::REPLY_TO_HLS));
         assert_eq!(names.attribute(CosemAttribute::new(12, CURRENT, OBJECT_LIST)), Some(0xfa08));
+        // Of a class whose methods are not known, nothing that may be one.
+        let table = NamedObject { class_id: 61, ..register(0x0100) };
+        let of_table = |index| ShortNames::new([table]).attribute(CosemAttribute::new(61, ENERGY, index));
+        assert_eq!([1, 2, 3, 6].map(of_table), [Some(0x0100), Some(0x0108), None, None]);
         // Another class, another method, no object, no attribute, and one that would be a method.
         assert_eq!(names.attribute(CosemAttribute::new(4, ENERGY, 2)), None);
         assert_eq!(names.method(CosemMethod::new(3, ENERGY, 2)), None);
@@ -368,7 +374,7 @@ mod tests {
             let mut all: Vec<_> = objects.collect();
             all.dedup();
             for (class, _, obis, attributes) in all {
-                let until = methods(class).map_or(attributes, |(first, _)| attributes.min((first / STEP) as u8));
+                let until = methods(class).map_or(attributes.min(2), |(first, _)| attributes.min((first / STEP) as u8));
                 for index in 1..=until as i8 {
                     let attribute = CosemAttribute::new(class, obis, index);
                     let name = names.attribute(attribute);
