@@ -17,6 +17,11 @@ const PASSWORD_ATTEMPTS_MAX: u8 = 2;
 const CHANGE_OVER_MARGIN_SHORT: Duration = Duration::from_millis(10);
 const CHANGE_OVER_MARGIN: Duration = Duration::from_millis(50);
 
+/// Between a break at one rate and the next.
+const BREAK_PAUSE: Duration = Duration::from_millis(50);
+/// After the breaks, until the meter hears a call.
+const AFTER_BREAKS: Duration = Duration::from_millis(500);
+
 /// Characters of a refusal that are shown.
 const REASON_LEN_MAX: usize = 40;
 
@@ -109,8 +114,24 @@ impl Client {
     }
 
     fn call_again(&mut self, now: Duration) -> Result<(), SessionError> {
+        if self.state == State::AwaitIdentification && self.patience.restarts == 0 {
+            self.break_off(now);
+        }
         self.patience.restarts = self.patience.restarts.saturating_add(1);
         self.call(now)
+    }
+
+    /// Whoever was here before may have gone in the middle of programming mode, at a rate that we do not know: such a meter answers
+    /// no call until its inactivity time-out of one to two minutes has passed. A break at each rate makes it leave.
+    fn break_off(&mut self, now: Duration) {
+        let mut at = now;
+        for baud in Baud::ALL.into_iter().filter(|baud| *baud <= self.config.baud_max).rev() {
+            self.timeline.set_line(at, self.config.line(baud));
+            let mut command = Vec::new();
+            encode_command(&mut command, b'B', b'0', None);
+            at = self.timeline.send(at, command) + BREAK_PAUSE;
+        }
+        self.patience.quiet_until = self.patience.quiet_until.max(at + AFTER_BREAKS);
     }
 
     pub(super) fn on_message(&mut self, now: Duration, message: Message<'_>) -> Result<(), SessionError> {

@@ -120,10 +120,29 @@ fn the_change_can_be_delayed_for_slow_adapters() {
     assert_eq!(bench.wakes_in(), Duration::from_micros(6 * 33_333 + 400_000));
 }
 
+// Negative control: call again without the breaks, or with them at the first rate alone.
+#[test]
+fn a_meter_that_somebody_left_in_programming_mode_is_told_to_leave_it_at_whatever_rate() {
+    let mut bench = Bench::called(ClientConfig { baud_max: Baud::B4800, ..config() }, Goal::Programming);
+    bench.wait(2_500).unwrap();
+    bench.wait(1_000).unwrap();
+    let breaks = ["4800", "2400", "1200", "600", "300"].map(|rate| [rate, "\\x01B0\\x03q"]);
+    let expected: Vec<&str> = breaks.into_iter().flatten().chain(["300", "/?!\\r\\n"]).collect();
+    assert_eq!(bench.said(), expected[..10], "and the meter has time to leave");
+    bench.wait(500).unwrap();
+    assert_eq!(bench.said(), expected[10..]);
+    bench.wait(170).unwrap();
+    bench.hear(ID).unwrap();
+    assert_eq!(bench.said(), ["ZMD310"]);
+}
+
 #[test]
 fn a_lost_request_is_repeated_and_silence_given_up() {
     let mut bench = Bench::called(config(), Goal::Readout);
-    for _ in 0..3 {
+    bench.wait(2_500).unwrap();
+    bench.wait(1_350).unwrap();
+    assert_eq!(bench.said().len(), 7 * 2 + 2, "breaks, and the request");
+    for _ in 0..2 {
         bench.wait(2_500).unwrap();
         assert_eq!(bench.said(), ["300", "/?!\\r\\n"]);
         bench.wait(170).unwrap();
