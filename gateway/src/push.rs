@@ -233,10 +233,11 @@ impl PushPort {
 
     pub fn receive(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Heard {
         let mut heard = Heard::default();
+        let mut is_taken = true;
         for found in self.hearing.hear(octets, received_at) {
             match found {
-                Found::Telegram(telegram) => self.take(telegram, received_at, &mut heard),
-                Found::Confirmation(octets) => heard.confirmations.push(octets),
+                Found::Telegram(telegram) => is_taken = self.take(telegram, received_at, &mut heard),
+                Found::Confirmation(octets) => heard.confirmations.extend(is_taken.then_some(octets)),
                 Found::Noise => self.trouble = self.trouble.max(Trouble::Frame),
                 Found::Refused(refusal) => {
                     self.trouble = self.trouble.max(refusal.trouble);
@@ -252,7 +253,9 @@ impl PushPort {
         heard
     }
 
-    fn take(&mut self, telegram: Telegram, received_at: UtcMillis, heard: &mut Heard) {
+    /// False where something of it finds no room.
+    fn take(&mut self, telegram: Telegram, received_at: UtcMillis, heard: &mut Heard) -> bool {
+        let skipped_before = heard.optional_skipped;
         heard.telegrams += 1;
         self.trouble = Trouble::Silence;
         let Telegram { parts, states, log, problems } = telegram;
@@ -294,6 +297,7 @@ impl PushPort {
         if request.rows() > 0 {
             heard.requests.push(request);
         }
+        !is_stopped && heard.optional_skipped == skipped_before
     }
 
     fn take_readings(

@@ -111,8 +111,7 @@ fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, C
             Ok(PushProtocol::D0 { quirks: switch(quirks, LINES), masked_parity })
         }
         PortProtocol::Dlms => {
-            let comes_to_us = section.tcp_listen.is_some() || section.udp_listen.is_some();
-            let framing = if comes_to_us { PushFraming::Wrapper } else { PushFraming::default() };
+            let framing = if section.listens() { PushFraming::Wrapper } else { PushFraming::default() };
             let framing = *section.framing.get_or_insert(framing);
             let (offset, saving) = (section.utc_offset_minutes, section.daylight_saving_minutes);
             if offset.unsigned_abs() > 14 * 60 || saving.unsigned_abs() > 120 {
@@ -148,11 +147,10 @@ fn check_listener(
 fn check_keys(at: &str, section: &PortSection) -> Result<Option<PushKeys>, ConfigError> {
     let PortSection { protocol, authentication_key_file, system_title, accept_unauthenticated, .. } = section;
     let Some(path) = &section.encryption_key_file else {
-        let listens = section.tcp_listen.is_some() || section.udp_listen.is_some();
         let set = [
             ("authentication_key_file", authentication_key_file.is_some()),
             ("system_title", system_title.is_some()),
-            ("accept_unauthenticated", *accept_unauthenticated && !listens),
+            ("accept_unauthenticated", *accept_unauthenticated && !section.listens()),
         ];
         return match set.into_iter().find(|(_, is_set)| *is_set) {
             None => Ok(None),

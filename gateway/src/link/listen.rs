@@ -25,7 +25,7 @@ const FRAMES_MAX: usize = 16;
 const APDU_OCTETS_MAX: usize = 65_535;
 /// A connection on which nothing comes for so long is taken for dead: its meter connects again.
 const IDLE_MAX: Duration = Duration::from_secs(3_600);
-/// A frame that has begun comes to its end within this.
+/// The first frame comes within this, and each that has begun comes to its end.
 const FRAME_MAX: Duration = Duration::from_secs(60);
 /// After an error of `accept`, as when there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -102,13 +102,13 @@ async fn accept(listener: TcpListener, said: mpsc::Sender<Said>) {
 async fn hear(stream: TcpStream, end: u64, said: mpsc::Sender<Said>, _permit: OwnedSemaphorePermit) {
     let (mut reader, writer) = stream.into_split();
     let writer = Arc::new(Mutex::new(writer));
-    let mut buffer = Vec::new();
+    let (mut buffer, mut has_spoken) = (Vec::new(), false);
     loop {
         let (octets, is_broken) = match scan(&buffer, APDU_OCTETS_MAX) {
             Scan::Wpdu { used, .. } => (buffer.drain(..used).collect(), false),
             Scan::Broken(_) => (buffer.drain(..buffer.len().min(BROKEN_OCTETS)).collect(), true),
             Scan::NeedMore => {
-                let patience = if buffer.is_empty() { IDLE_MAX } else { FRAME_MAX };
+                let patience = if has_spoken && buffer.is_empty() { IDLE_MAX } else { FRAME_MAX };
                 match timeout(patience, reader.read_buf(&mut buffer)).await {
                     Ok(Ok(count)) if count > 0 => continue,
                     _ => return,
@@ -119,6 +119,7 @@ async fn hear(stream: TcpStream, end: u64, said: mpsc::Sender<Said>, _permit: Ow
         if is_broken || !is_taken {
             return;
         }
+        has_spoken = true;
     }
 }
 

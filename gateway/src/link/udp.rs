@@ -99,11 +99,7 @@ impl ByteLink for UdpLink {
 
     async fn send(&mut self, octets: &[u8]) -> Result<(), LinkLost> {
         let Some(peer) = self.peer else { return Ok(()) };
-        let is_connected = self.socket.peer_addr().is_ok();
-        let sending = async {
-            if is_connected { self.socket.send(octets).await } else { self.socket.send_to(octets, peer).await }
-        };
-        match timeout(SEND_TIMEOUT, sending).await {
+        match timeout(SEND_TIMEOUT, self.socket.send_to(octets, peer)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
             Ok(Err(error)) => Err(LinkLost::Io(error)),

@@ -480,6 +480,13 @@ pub struct PortSection {
     pub quirks: BTreeMap<String, bool>,
 }
 
+impl PortSection {
+    /// Whether its meters come to us.
+    pub(in crate::config) const fn listens(&self) -> bool {
+        self.tcp_listen.is_some() || self.udp_listen.is_some()
+    }
+}
+
 impl Default for PortSection {
     fn default() -> Self {
         Self {

@@ -214,6 +214,10 @@ fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
     let expected = [0, 1, 0, 16, 0, 1, 0, 6, 0x10, 0x40, 0, 0, 7, 0];
     assert_eq!((heard.requests.len(), &heard.confirmations[..]), (1, &[expected.to_vec()][..]));
     assert!(port.receive(&mut in_wrapper(&apdu(T0, Some(b"KFM0001"))), T0).confirmations.is_empty());
+    // What finds no room may be said again later.
+    port.set_room(crate::push::Room { for_optional: false, for_strangers: true });
+    let heard = port.receive(&mut in_wrapper(&confirmed), T0);
+    assert_eq!((heard.optional_skipped, heard.confirmations.len()), (1, 0));
     // Nothing that is stored comes of it: it is not confirmed, and another meter's name is not its own.
     port.reopened();
     let mut nameless = apdu(T0, None);

@@ -18,6 +18,15 @@ impl Assembly {
         self.blocks > 0
     }
 
+    /// Beside `others`, octets of the same request.
+    pub(super) fn check_size(&self, others: usize, target: Target, config: &ClientConfig) -> Result<(), ClientError> {
+        let limit = config.limits.value_bytes_max;
+        if others + self.octets.len() > limit {
+            return Err(ClientError::ValueTooLong { target, limit });
+        }
+        Ok(())
+    }
+
     /// Appends a block of an answer that is about `target`. A repetition of the block before is told apart and changes nothing.
     pub(super) fn take(
         &mut self,

@@ -11,7 +11,7 @@ use crate::dlms::conformance::Conformance;
 use super::blocks::{Assembly, Upload, out_of_place};
 use super::read::one_value;
 use super::task::{LIST_OVERHEAD, Step, Task, Terms, other_invocation};
-use super::{ClientConfig, ClientError, ClientEvent, RequestError, RequestId, Target, Value};
+use super::{ClientError, ClientEvent, RequestError, RequestId, Target, Value};
 
 /// One method and its encoded parameters, where it takes some.
 #[derive(Clone, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Invoke {
         }
         match response {
             ActionResponse::Block { block, .. } => {
-                self.check_size(exchange, block.data.len(), terms.config)?;
+                exchange.assembly.check_size(self.bytes + block.data.len(), self.target(exchange), terms.config)?;
                 if let Some(step) = exchange.assembly.take(block.number, block.data, target, terms.config)? {
                     return Ok(step);
                 }
@@ -154,7 +154,7 @@ impl Invoke {
             ActionResponse::WithList { outcomes, .. } => self.settle_list(exchange, outcomes),
             ActionResponse::Next { .. } => return Err(out_of_place()),
         }
-        self.check_size(exchange, 0, terms.config)?;
+        exchange.assembly.check_size(self.bytes, self.target(exchange), terms.config)?;
         Ok(Step::Answered)
     }
 
@@ -180,14 +180,6 @@ impl Invoke {
         if let Some(slot) = self.results.get_mut(index) {
             *slot = Some(result);
         }
-    }
-
-    fn check_size(&self, exchange: &Exchange, more: usize, config: &ClientConfig) -> Result<(), ClientError> {
-        let limit = config.limits.value_bytes_max;
-        if self.bytes + exchange.assembly.octets.len() + more > limit {
-            return Err(ClientError::ValueTooLong { target: self.target(exchange), limit });
-        }
-        Ok(())
     }
 
     /// What an error names: the first method of the request.

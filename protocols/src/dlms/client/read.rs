@@ -91,7 +91,7 @@ impl Read {
             }
             GetResponse::Block { last, number, result: Ok(data), .. } => {
                 let target = self.target(exchange);
-                self.check_size(exchange, data.len(), config)?;
+                exchange.assembly.check_size(self.bytes + data.len(), self.target(exchange), config)?;
                 if let Some(step) = exchange.assembly.take(number, data, target, config)? {
                     return Ok(step);
                 }
@@ -116,7 +116,7 @@ impl Read {
             },
             GetResponse::WithList { results, .. } => self.settle_list(exchange, results),
         }
-        self.check_size(exchange, 0, config)?;
+        exchange.assembly.check_size(self.bytes, self.target(exchange), config)?;
         Ok(Step::Answered)
     }
 
@@ -126,14 +126,6 @@ impl Read {
             &[index] => self.settle(index, Err(error.clone())),
             _ => self.one_by_one = true,
         }
-    }
-
-    fn check_size(&self, exchange: &Exchange, more: usize, config: &ClientConfig) -> Result<(), ClientError> {
-        let limit = config.limits.value_bytes_max;
-        if self.bytes + exchange.assembly.octets.len() + more > limit {
-            return Err(ClientError::ValueTooLong { target: self.target(exchange), limit });
-        }
-        Ok(())
     }
 
     /// What an error names: the first attribute that was asked for.

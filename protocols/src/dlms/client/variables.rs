@@ -16,7 +16,7 @@ use super::access::{Accessing, NULL};
 use super::blocks::{Assembly, Upload, out_of_place};
 use super::read::{Selected, one_value};
 use super::task::{LIST_LENGTH_CEILING, Step, Task, Terms};
-use super::{Assignment, ClientConfig, ClientError, ClientEvent, Invoked, RequestError, RequestId, Value};
+use super::{Assignment, ClientError, ClientEvent, Invoked, RequestError, RequestId, Value};
 
 /// Which event tells the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Variables {
         match results.as_ref().map(|(results, _)| results.as_slice()) {
             Ok(&[ReadResult::BlockNumber(number)]) => return self.next_block(exchange, number, terms),
             Ok(&[ReadResult::Block(block)]) if exchange.is_uploaded() => {
-                self.check_size(exchange, block.data.len(), terms.config)?;
+                exchange.assembly.check_size(self.bytes + block.data.len(), self.target(exchange), terms.config)?;
                 let target = self.target(exchange);
                 if let Some(step) = exchange.assembly.take(block.number.into(), block.data, target, terms.config)? {
                     return Ok(step);
@@ -228,7 +228,7 @@ impl Variables {
             _ if exchange.is_in_blocks() => return Err(out_of_place()),
             _ => self.settle_results(exchange, response.count, results)?,
         }
-        self.check_size(exchange, 0, terms.config)?;
+        exchange.assembly.check_size(self.bytes, self.target(exchange), terms.config)?;
         Ok(Step::Answered)
     }
 
@@ -357,14 +357,6 @@ impl Variables {
         if let Some(slot) = self.results.get_mut(index) {
             *slot = Some(result);
         }
-    }
-
-    fn check_size(&self, exchange: &Exchange, more: usize, config: &ClientConfig) -> Result<(), ClientError> {
-        let limit = config.limits.value_bytes_max;
-        if self.bytes + exchange.assembly.octets.len() + more > limit {
-            return Err(ClientError::ValueTooLong { target: self.target(exchange), limit });
-        }
-        Ok(())
     }
 
     /// What an error names: the first of what was asked for.
