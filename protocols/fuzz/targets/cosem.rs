@@ -7,6 +7,7 @@ use protocols::cosem::extended_register::ExtendedRegister;
 use protocols::cosem::profile_generic::ProfileGeneric;
 use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::register::{Register, ScalerUnit};
+use protocols::cosem::security_setup::{CertificateIdentity, KeyData, SecuritySetup};
 use protocols::dlms::data::Data;
 use protocols::metering::ObisCode;
 
@@ -30,6 +31,7 @@ pub(crate) fn target(data: &[u8]) {
     apply(|| ExtendedRegister::new(NAME), index, &value);
     apply(|| ProfileGeneric::new(NAME), index, &value);
     apply(|| Register::new(NAME), index, &value);
+    apply(|| SecuritySetup::new(NAME), index, &value);
     for selector in [1, 2] {
         let Ok(selection) = Selection::decode(selector, &value) else { continue };
         let (again, parameters) = selection.encode();
@@ -37,6 +39,15 @@ pub(crate) fn target(data: &[u8]) {
         let parameters = Data::from_bytes(&parameters).expect("our own encoding is sound");
         let selection = Selection::decode(again, &parameters).expect("our own selection is one");
         assert_eq!(selection.encode().0, selector);
+    }
+    if let Ok(keys) = KeyData::decode(&value) {
+        let octets = KeyData::encode(&keys);
+        assert_eq!(KeyData::decode(&Data::from_bytes(&octets).expect("our own encoding is sound")), Ok(keys));
+    }
+    if let Ok(identity) = CertificateIdentity::decode(&value) {
+        let octets = identity.encode();
+        let again = Data::from_bytes(&octets).expect("our own encoding is sound");
+        assert_eq!(CertificateIdentity::decode(&again), Ok(identity));
     }
     if let Ok(scaler_unit) = ScalerUnit::decode(&value) {
         let octets = scaler_unit.encode().to_vec();

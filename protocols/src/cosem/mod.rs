@@ -11,6 +11,7 @@ pub mod disconnect_control;
 pub mod extended_register;
 pub mod profile_generic;
 pub mod register;
+pub mod security_setup;
 
 use crate::dlms::data::{Data, Sequence};
 use crate::dlms::datetime::DateTime;
