@@ -12,12 +12,16 @@ use protocols::metering::UtcMillis;
 use super::{Object, find, objects};
 use crate::clock::{SummerTime, Zone};
 use crate::meter::VirtualMeter;
+use crate::speak::security::setup;
 
 pub(super) fn may_write(object: Object, role: ClientRole, attribute: i8) -> bool {
     role == ClientRole::Manager && (object, attribute) == (Object::Clock, clock::TIME)
 }
 
 pub(super) fn methods(object: Object, role: ClientRole) -> Vec<MethodAccess> {
+    if object == Object::SecuritySetup {
+        return setup::methods(role);
+    }
     let mode = u8::from(role == ClientRole::Manager);
     let all: &[i8] = if object == Object::Breaker { &[REMOTE_DISCONNECT, REMOTE_RECONNECT] } else { &[] };
     all.iter().map(|&method| MethodAccess { method, mode }).collect()

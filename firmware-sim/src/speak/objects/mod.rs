@@ -11,10 +11,13 @@
 //! | 0-0:96.11.0, 0-0:99.98.0 | 1, 7 | newest event code and the event log |
 //! | 0-0:96.3.10 | 70 | the breaker |
 //! | 0-0:43.1.0 | 1 | invocation counter, of meters with security: the greatest that a client has used |
+//! | 0-0:43.0.0 | 64 | security setup, of meters with security, for who manages them: [`MeterSecurity`] says what is in it |
 //! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
 //!
 //! With short names the association is of class 12, which the server itself has.
 //! What may be changed of it, and by whom, is in [`commands`].
+//!
+//! [`MeterSecurity`]: crate::speak::security::MeterSecurity
 
 mod buffer;
 mod commands;
@@ -27,6 +30,7 @@ use protocols::cosem::data_object::DataObject;
 use protocols::cosem::disconnect_control::{ControlState, DisconnectControl};
 use protocols::cosem::profile_generic::{BUFFER, ProfileGeneric};
 use protocols::cosem::register::{Register, ScalerUnit};
+use protocols::cosem::security_setup::SecuritySetup;
 use protocols::cosem::{InterfaceClass, LOGICAL_NAME};
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::datetime::{ClockStatus, Date, DateTime, Time};
@@ -71,6 +75,7 @@ enum Object {
     /// The event log, too.
     Profile(ObisCode),
     InvocationCounter(u32),
+    SecuritySetup,
     Association,
 }
 
@@ -96,13 +101,14 @@ fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
     }
     all.extend(meter.profiles().map(|(spec, _)| Object::Profile(spec.obis)));
     all.push(Object::Profile(EventLog::OBIS));
-    all.extend(counter.map(Object::InvocationCounter));
+    all.extend(counter.into_iter().flat_map(|counter| [Object::InvocationCounter(counter), Object::SecuritySetup]));
     all
 }
 
 /// What the objects are called by clients with short names: the same as long as nobody sets the meter up anew.
 pub fn short_names(meter: &VirtualMeter, counter: Option<u32>) -> ShortNames {
-    let named = objects(meter, counter).into_iter().filter(|object| *object != Object::Association);
+    let unnamed = [Object::Association, Object::SecuritySetup];
+    let named = objects(meter, counter).into_iter().filter(|object| !unnamed.contains(object));
     ShortNames::assign(named.map(|object| {
         let (class_id, version, attributes) = object.class();
         (class_id, version, object.obis(), attributes.unsigned_abs())
@@ -158,6 +164,7 @@ impl Object {
             Self::Register(measurand) => measurand.obis(),
             Self::Captured(column) => column.obis(),
             Self::InvocationCounter(_) => INVOCATION_COUNTER,
+            Self::SecuritySetup => SecuritySetup::LOGICAL_NAME,
             Self::Association => AssociationLn::CURRENT,
         }
     }
@@ -173,6 +180,7 @@ impl Object {
             Self::Clock => of::<Clock>(9),
             Self::Breaker => of::<DisconnectControl>(4),
             Self::Profile(_) => of::<ProfileGeneric>(8),
+            Self::SecuritySetup => of::<SecuritySetup>(6),
             Self::Association => of::<AssociationLn>(9),
         }
     }
@@ -183,7 +191,7 @@ impl Object {
     }
 
     fn is_for(self, role: ClientRole) -> bool {
-        permits(role, self.obis())
+        permits(role, self.obis()) && (self != Self::SecuritySetup || role == ClientRole::Manager)
     }
 
     /// `all` are the objects of the meter.
@@ -205,6 +213,8 @@ impl Object {
                 data(newest.map_or(DataValue::Null, |entry| DataValue::Unsigned(entry.code as u8)))
             }
             Self::InvocationCounter(counter) => data(DataValue::DoubleLongUnsigned(counter)),
+            // No part of the meter.
+            Self::SecuritySetup => None,
             Self::Clock => clock(meter).attribute(index),
             Self::Breaker => {
                 let output_state = meter.is_connected();
