@@ -15,6 +15,7 @@ use protocols::cosem::register_activation::RegisterActivation;
 use protocols::cosem::script_table::ScriptTable;
 use protocols::cosem::single_action_schedule::SingleActionSchedule;
 use protocols::cosem::special_days::SpecialDaysTable;
+use protocols::cosem::security_setup::{CertificateIdentity, KeyData, SecuritySetup};
 use protocols::dlms::data::Data;
 use protocols::dlms::value::DataValue;
 use protocols::metering::ObisCode;
@@ -49,6 +50,7 @@ pub(crate) fn target(data: &[u8]) {
     apply(|| SpecialDaysTable::new(NAME), index, &value);
     again(&value, ImageId::decode, ImageId::encode);
     again(&value, Block::decode, |block| block.clone().encode());
+    apply(|| SecuritySetup::new(NAME), index, &value);
     for selector in [1, 2] {
         let Ok(selection) = Selection::decode(selector, &value) else { continue };
         let (again, parameters) = selection.encode();
@@ -56,6 +58,15 @@ pub(crate) fn target(data: &[u8]) {
         let parameters = Data::from_bytes(&parameters).expect("our own encoding is sound");
         let selection = Selection::decode(again, &parameters).expect("our own selection is one");
         assert_eq!(selection.encode().0, selector);
+    }
+    if let Ok(keys) = KeyData::decode(&value) {
+        let octets = KeyData::encode(&keys);
+        assert_eq!(KeyData::decode(&Data::from_bytes(&octets).expect("our own encoding is sound")), Ok(keys));
+    }
+    if let Ok(identity) = CertificateIdentity::decode(&value) {
+        let octets = identity.encode();
+        let again = Data::from_bytes(&octets).expect("our own encoding is sound");
+        assert_eq!(CertificateIdentity::decode(&again), Ok(identity));
     }
     if let Ok(scaler_unit) = ScalerUnit::decode(&value) {
         let octets = scaler_unit.encode().to_vec();

@@ -18,6 +18,7 @@ pub mod push_setup;
 pub mod register;
 pub mod register_activation;
 pub mod script_table;
+pub mod security_setup;
 pub mod single_action_schedule;
 pub mod special_days;
 

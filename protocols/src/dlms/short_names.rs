@@ -109,6 +109,12 @@ fn methods(class_id: u16, version: u8) -> Option<(u16, u16)> {
     Some((class.methods_at()?, u16::try_from(class.method_count()).ok()?))
 }
 
+/// How many attributes a class has: what stands behind them may be a method, which a Read would carry out. Of classes that are not known,
+/// the name and the value.
+fn attributes(class_id: u16, version: u8) -> usize {
+    ClassDescription::of(class_id, version).map_or(2, ClassDescription::attribute_count)
+}
+
 /// The names of a meter's objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShortNames {
@@ -253,7 +259,11 @@ impl ShortNames {
                 let method = number(offset - first).filter(|_| is_method)?;
                 Some(CosemMethod::new(class_id, logical_name, method).into())
             }
-            _ => Some(CosemAttribute::new(class_id, logical_name, number(offset)?).into()),
+            _ => {
+                let attribute =
+                    number(offset).filter(|_| usize::from(offset / STEP) < attributes(class_id, version))?;
+                Some(CosemAttribute::new(class_id, logical_name, attribute).into())
+            }
         }
     }
 }
@@ -380,8 +390,9 @@ mod tests {
             prop_assert_eq!(ShortNames::decode(&names.object_list(|_| true).to_vec()), Ok(names.clone()));
             let mut all: Vec<_> = objects.collect();
             all.dedup();
-            for (class, _, obis, attributes) in all {
-                let until = methods(class, 0).map_or(attributes, |(first, _)| attributes.min((first / STEP) as u8));
+            for (class, _, obis, count) in all {
+                let count = count.min(attributes(class, 0) as u8);
+                let until = methods(class, 0).map_or(count, |(first, _)| count.min((first / STEP) as u8));
                 for index in 1..=until as i8 {
                     let attribute = CosemAttribute::new(class, obis, index);
                     let name = names.attribute(attribute);

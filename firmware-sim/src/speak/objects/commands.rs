@@ -15,6 +15,7 @@ use protocols::metering::UtcMillis;
 use super::{Object, find, objects};
 use crate::clock::{SummerTime, Zone};
 use crate::meter::VirtualMeter;
+use crate::speak::security::setup;
 
 pub(super) fn may_write(object: Object, role: ClientRole, attribute: i8) -> bool {
     let may = matches!((object, attribute), (Object::Clock, clock::TIME) | (Object::Image, IMAGE_TRANSFER_ENABLED));
@@ -22,6 +23,9 @@ pub(super) fn may_write(object: Object, role: ClientRole, attribute: i8) -> bool
 }
 
 pub(super) fn methods(object: Object, role: ClientRole) -> Vec<MethodAccess> {
+    if object == Object::SecuritySetup {
+        return setup::methods(role);
+    }
     let mode = u8::from(role == ClientRole::Manager);
     let all: &[i8] = match object {
         Object::Breaker => &[REMOTE_DISCONNECT, REMOTE_RECONNECT],

@@ -12,10 +12,13 @@
 //! | 0-0:96.3.10 | 70 | the breaker |
 //! | 0-0:44.0.0 | 18 | image transfer, for who manages the meter |
 //! | 0-0:43.1.0 | 1 | invocation counter, of meters with security: the greatest that a client has used |
+//! | 0-0:43.0.0 | 64 | security setup, of meters with security, for who manages them: [`MeterSecurity`] says what is in it |
 //! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
 //!
 //! With short names the association is of class 12, which the server itself has.
 //! What may be changed of it, and by whom, is in [`commands`].
+//!
+//! [`MeterSecurity`]: crate::speak::security::MeterSecurity
 
 mod buffer;
 mod commands;
@@ -30,6 +33,7 @@ use protocols::cosem::disconnect_control::{ControlState, DisconnectControl};
 use protocols::cosem::image_transfer::ImageTransfer;
 use protocols::cosem::profile_generic::{BUFFER, ProfileGeneric};
 use protocols::cosem::register::{Register, ScalerUnit};
+use protocols::cosem::security_setup::SecuritySetup;
 use protocols::cosem::{InterfaceClass, LOGICAL_NAME};
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
 use protocols::dlms::data::Data;
@@ -76,6 +80,7 @@ enum Object {
     /// The event log, too.
     Profile(ObisCode),
     InvocationCounter(u32),
+    SecuritySetup,
     Association,
 }
 
@@ -102,13 +107,14 @@ fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
     }
     all.extend(meter.profiles().map(|(spec, _)| Object::Profile(spec.obis)));
     all.push(Object::Profile(EventLog::OBIS));
-    all.extend(counter.map(Object::InvocationCounter));
+    all.extend(counter.into_iter().flat_map(|counter| [Object::InvocationCounter(counter), Object::SecuritySetup]));
     all
 }
 
 /// What the objects are called by clients with short names: the same as long as nobody sets the meter up anew.
 pub fn short_names(meter: &VirtualMeter, counter: Option<u32>) -> ShortNames {
-    let named = objects(meter, counter).into_iter().filter(|object| *object != Object::Association);
+    let unnamed = [Object::Association, Object::SecuritySetup];
+    let named = objects(meter, counter).into_iter().filter(|object| !unnamed.contains(object));
     ShortNames::assign(named.map(|object| {
         let (class_id, version, attributes) = object.class();
         (class_id, version, object.obis(), attributes.unsigned_abs())
@@ -185,6 +191,7 @@ impl Object {
             Self::Register(measurand) => measurand.obis(),
             Self::Captured(column) => column.obis(),
             Self::InvocationCounter(_) => INVOCATION_COUNTER,
+            Self::SecuritySetup => SecuritySetup::LOGICAL_NAME,
             Self::Association => AssociationLn::CURRENT,
         }
     }
@@ -201,6 +208,7 @@ impl Object {
             Self::Breaker => of::<DisconnectControl>(4),
             Self::Image => of::<ImageTransfer>(7),
             Self::Profile(_) => of::<ProfileGeneric>(8),
+            Self::SecuritySetup => of::<SecuritySetup>(6),
             Self::Association => of::<AssociationLn>(9),
         }
     }
@@ -211,7 +219,7 @@ impl Object {
     }
 
     fn is_for(self, role: ClientRole) -> bool {
-        permits(role, self.obis())
+        permits(role, self.obis()) && (self != Self::SecuritySetup || role == ClientRole::Manager)
     }
 
     /// `all` are the objects of the meter.
@@ -233,6 +241,8 @@ impl Object {
                 data(newest.map_or(DataValue::Null, |entry| DataValue::Unsigned(entry.code as u8)))
             }
             Self::InvocationCounter(counter) => data(DataValue::DoubleLongUnsigned(counter)),
+            // No part of the meter.
+            Self::SecuritySetup => None,
             Self::Clock => clock(meter).attribute(index),
             Self::Breaker => {
                 let output_state = meter.is_connected();
