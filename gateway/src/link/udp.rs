@@ -128,7 +128,7 @@ impl ByteLink for UdpLink {
 mod tests {
     use super::*;
 
-    /// Controls, seen to fail: a connected socket's refusal taken for a lost link; datagrams of others handed over.
+    /// Negative controls: a connected socket's refusal taken for a lost link; datagrams of others handed over.
     #[tokio::test]
     async fn a_device_is_asked_in_datagrams_and_nobody_else_is_heard() {
         let device = UdpSocket::bind("127.0.0.1:0").await.unwrap();

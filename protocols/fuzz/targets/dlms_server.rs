@@ -26,7 +26,8 @@ impl ObjectServer for Objects {
 /// Whether silence is an answer: the RLRQ of a client that has no association, and what wants none.
 pub(super) fn is_unanswered(apdu: &[u8]) -> bool {
     match apdu {
-        [] | [RLRQ | tag::UNCONFIRMED_WRITE_REQUEST, ..] => true,
+        // The last two under the global or the dedicated key.
+        [] | [RLRQ | tag::UNCONFIRMED_WRITE_REQUEST | 0x36 | 0x56, ..] => true,
         [tag::SET_REQUEST | tag::ACTION_REQUEST, _, invoke, ..] => !InvokeId(*invoke).is_confirmed(),
         _ => false,
     }

@@ -153,6 +153,7 @@ impl ShortNames {
         }
         if let Err(place) = objects.binary_search_by_key(&Self::ASSOCIATION.base_name, |object| object.base_name) {
             objects.insert(place, Self::ASSOCIATION);
+            shared.retain(|base_name| *base_name != Self::ASSOCIATION.base_name);
         }
         Self { objects, shared }
     }
@@ -328,6 +329,10 @@ mod tests {
             let attribute = names.attribute(CosemAttribute::new(40, push, 8));
             assert_eq!(attribute.is_none(), expected.is_some());
         }
+        // Of a class that is not known, nothing that may be a method.
+        let table = NamedObject { class_id: 9_999, ..register(0x0100) };
+        let of_table = |index| ShortNames::new([table]).attribute(CosemAttribute::new(9_999, ENERGY, index));
+        assert_eq!([1, 2, 3, 6].map(of_table), [Some(0x0100), Some(0x0108), None, None]);
         // Another class, another method, no object, no attribute, and one that would be a method.
         assert_eq!(names.attribute(CosemAttribute::new(4, ENERGY, 2)), None);
         assert_eq!(names.method(CosemMethod::new(3, ENERGY, 2)), None);
@@ -365,6 +370,9 @@ mod tests {
         // One that is listed twice is one.
         let twice = ShortNames::new([register(0x0100), register(0x0100)]);
         assert_eq!(twice.attribute(CosemAttribute::new(3, ENERGY, 2)), Some(0x0108));
+        // Whatever stands there: the current association.
+        let crowded = [register(0xfa00), NamedObject { class_id: 4, ..register(0xfa00) }];
+        assert_eq!(ShortNames::new(crowded), ShortNames::default());
         // Nor has an attribute whose name is that of another object.
         let crowded = ShortNames::new([register(0x0100), NamedObject { base_name: 0x0108, ..other }]);
         assert_eq!(crowded.attribute(CosemAttribute::new(3, ENERGY, 2)), None);

@@ -25,7 +25,6 @@ use firmware_sim::speak::{LinePlace, Place, Protocol};
 use firmware_sim::station::Station;
 use firmware_sim::truth::{Truth, TruthLine};
 use gateway::actors::line::MediumFactory;
-use gateway::config::metering::MediumSettings;
 use gateway::link::Medium;
 use gateway::link::memory::MemoryMedium;
 use protocols::cad::minimal;
@@ -93,10 +92,7 @@ impl Meters {
 
     pub(super) fn medium(&self) -> MediumFactory {
         let media = self.media.clone();
-        Arc::new(move |settings| match settings {
-            MediumSettings::Tcp { address, .. } => media[address].clone(),
-            MediumSettings::Serial { .. } => unreachable!("all meters of the world are behind addresses"),
-        })
+        Arc::new(move |settings| media[&settings.to_string()].clone())
     }
 
     /// Sets the clock of a meter that is read, back or forward by up to two hours; sometimes again before anybody has looked.

@@ -478,7 +478,7 @@ fn the_first_hour_of_a_day_is_seen() {
     }
 }
 
-/// Control, seen to fail: take the date that was asked for first.
+/// Negative control: take the date that was asked for first.
 #[tokio::test(start_paused = true)]
 async fn midnight_between_date_and_time_is_no_leap_of_the_clock() {
     let clock = TokioClock::shared(T0);
@@ -489,7 +489,7 @@ async fn midnight_between_date_and_time_is_no_leap_of_the_clock() {
     assert_eq!(site.entry().clock_offset_ms.map(|ms| ms.abs() <= 1_000), Some(true), "{:?}", site.entry());
 }
 
-/// Control, seen to fail: let rows settle by the gateway's clock.
+/// Negative control: let rows settle by the gateway's clock.
 #[tokio::test(start_paused = true)]
 async fn rows_of_a_meter_that_is_behind_and_shows_no_time_are_waited_for() {
     let clock = TokioClock::shared(T0);
