@@ -3,7 +3,7 @@
 //! Layers, lowest first; each may use those above it in this list:
 //!
 //! 1. [`rng`], [`nearest`]: seeded randomness and the nearest known name.
-//! 2. The meter core, deterministic and without IO: [`clock`], [`registers`], [`profile`], [`event_log`], [`quirks`],
+//! 2. The meter core, deterministic and without IO: [`clock`], [`registers`], [`profile`], [`event_log`], [`image`], [`quirks`],
 //!    [`faults`], [`consumption`] with [`replay`], and [`meter`], which steps them all by time.
 //! 3. [`pace`]: world time from the wall clock. [`truth`]: every reading that others must find. [`station`]: a meter with
 //!    both.
@@ -18,6 +18,7 @@ pub mod consumption;
 pub mod event_log;
 pub mod faults;
 pub mod fleet;
+pub mod image;
 pub mod meter;
 pub mod nearest;
 pub mod pace;

@@ -14,6 +14,7 @@ use crate::clock::{MeterClock, SummerTime, Zone};
 use crate::consumption::{Consumption, Slot};
 use crate::event_log::{EventCode, EventLog};
 use crate::faults::{FaultRates, Happening, happenings_of_day};
+use crate::image::ImageSlot;
 use crate::profile::{CapturePeriod, Column, ProfileRing, ProfileSpec};
 use crate::quirks::Quirks;
 use crate::registers::{EnergyRegister, Flow, Measurand, Registers};
@@ -91,6 +92,7 @@ pub struct VirtualMeter {
     stuck: u32,
     /// The breaker is closed.
     is_connected: bool,
+    image: ImageSlot,
     captured: Vec<CapturedReading>,
 }
 
@@ -128,6 +130,7 @@ impl VirtualMeter {
             power_failures: 0,
             stuck: 0,
             is_connected: true,
+            image: ImageSlot::default(),
             captured: Vec::new(),
         };
         meter.aim();
@@ -176,6 +179,14 @@ impl VirtualMeter {
     /// Whether its breaker is closed.
     pub const fn is_connected(&self) -> bool {
         self.is_connected
+    }
+
+    pub const fn image(&self) -> &ImageSlot {
+        &self.image
+    }
+
+    pub const fn image_mut(&mut self) -> &mut ImageSlot {
+        &mut self.image
     }
 
     /// Index of the tariff rate that is active.

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use common::{Client, LOAD, places, reader_config, start};
 use firmware_sim::speak::LinePlace;
+use protocols::cosem::security_setup::{GlobalKey, KEY_TRANSFER, KeyData, SecuritySetup};
 use protocols::dlms::acse::Password;
-use protocols::dlms::apdu::DataAccessResult;
-use protocols::dlms::client::{Authentication, ClientConfig, ClientError, ReadError, Stage};
+use protocols::dlms::apdu::{CosemMethod, DataAccessResult};
+use protocols::dlms::client::{Authentication, ClientConfig, ClientError, ReadError, RequestError, Stage};
 use protocols::dlms::data::Data;
 use protocols::dlms::security::{
-    Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, Keys, Level, ReceivedCounters, SecuritySuite,
-    SigningKey, SystemTitle, VerifyingKey,
+    Challenge, Ciphered, CipheredConfig, Counter, GlobalKeys, HighLevel, Key, KeyChange, KeyChangeStep, Keys, Level,
+    ReceivedCounters, SecuritySuite, SigningKey, StepOutcome, StoredKeys, SystemTitle, VerifyingKey, wrap_key,
 };
 use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcClient, HdlcConfig};
 use protocols::link::Link;
@@ -163,6 +164,128 @@ async fn the_public_client_sees_where_the_counter_stands_and_a_manager_sees_ever
         let config = ClientConfig { authentication: Authentication::High { how, challenge }, ..config };
         let mut manager = Client::associate_with(connect(place), link(place, 2), config, ciphered).unwrap();
         assert!(manager.value((7, LOAD, 2)).is_ok());
+    })
+    .await
+    .unwrap();
+    fleet.stop().await;
+}
+
+/// The client that manages a meter, with these keys.
+fn manager(place: &LinePlace, keys: &GlobalKeys, first: u32) -> Result<Reader, ClientError> {
+    let (config, _) = client_side(place, Level::AUTHENTICATED_ENCRYPTED, first);
+    let security = place.security.as_ref().unwrap();
+    let how = HighLevel::Sha256(Password::new(security.management_password.as_str()));
+    let challenge = Challenge::new([0xc2; Challenge::LEN]).unwrap();
+    let config = ClientConfig { authentication: Authentication::High { how, challenge }, ..config };
+    let peer = Some(SystemTitle::from_hex(&security.meter_title).unwrap());
+    let ciphering = CipheredConfig { peer, ..CipheredConfig::new(keys.of_associations(), TITLE) };
+    let counter = Counter::reserved(first, 100_000);
+    let ciphered = Ciphered::client(ciphering, counter, ReceivedCounters::default()).unwrap();
+    Client::associate_with(connect(place), link(place, 2), config, ciphered)
+}
+
+fn outcome(result: Result<(), RequestError>) -> StepOutcome {
+    if result.is_ok() { StepOutcome::Done } else { StepOutcome::Refused }
+}
+
+/// One step of a change of keys. Of the first transfer nobody hears the answer.
+fn take_step(place: &LinePlace, step: &KeyChangeStep, first: u32, is_first_transfer: bool) -> StepOutcome {
+    let key_transfer = CosemMethod::new(64, SecuritySetup::LOGICAL_NAME, KEY_TRANSFER);
+    match step {
+        KeyChangeStep::Transfer { keys, parameters } if is_first_transfer => {
+            manager(place, keys, first).unwrap().invoke_and_leave(key_transfer, parameters.clone());
+            StepOutcome::Unknown
+        }
+        KeyChangeStep::Transfer { keys, parameters } => {
+            let mut manager = manager(place, keys, first).unwrap();
+            let outcome = outcome(manager.invoke(key_transfer, parameters.clone()));
+            // The answer is still under the old keys, and so is the end of the association.
+            manager.release().unwrap();
+            outcome
+        }
+        KeyChangeStep::Try { keys, parameters } => match (manager(place, keys, first), parameters) {
+            (Ok(mut manager), Some(parameters)) => outcome(manager.invoke(key_transfer, parameters.clone())),
+            (Ok(_), None) => StepOutcome::Done,
+            (Err(error), _) => {
+                assert!(error.is_refusal(), "{error:?}");
+                StepOutcome::Refused
+            }
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_change_in_effect_and_a_lost_answer_loses_none() {
+    let fleet = start(&secured("dlms-tcp", "security = {}")).await;
+    let places = places(&fleet);
+    tokio::task::spawn_blocking(move || {
+        let place = &places[0].1;
+        let security = place.security.as_ref().unwrap();
+        let told = |hex: &str| Key::from_hex(hex).unwrap();
+        let old = GlobalKeys {
+            unicast: told(&security.encryption_key),
+            broadcast: None,
+            authentication: Some(told(&security.authentication_key)),
+            key_encrypting: told(&security.key_encrypting_key),
+        };
+        let new = |octet| Key::from([octet; 16]);
+        let wanted = vec![
+            (GlobalKey::UnicastEncryption, new(0x71)),
+            (GlobalKey::Authentication, new(0x72)),
+            (GlobalKey::KeyEncrypting, new(0x73)),
+        ];
+        let mut disk = StoredKeys { in_force: old.clone(), pending: None };
+        let mut change = KeyChange::new(disk.clone(), wanted.clone());
+        let (mut first, mut transfers) = (1_000, 0);
+        while change.step() != KeyChangeStep::Finished {
+            let step = change.step();
+            let outcome = match step {
+                KeyChangeStep::Store(keys) => {
+                    disk = keys;
+                    StepOutcome::Done
+                }
+                step => {
+                    transfers += u32::from(matches!(step, KeyChangeStep::Transfer { .. }));
+                    first += 1_000;
+                    let is_first = transfers == 1 && matches!(step, KeyChangeStep::Transfer { .. });
+                    take_step(place, &step, first, is_first)
+                }
+            };
+            change.handle(outcome);
+        }
+        // The transfer that nobody answered had arrived.
+        assert_eq!(transfers, 3);
+        let expected = wanted.into_iter().fold(old.clone(), |keys, (which, key)| keys.with(which, key));
+        assert_eq!(disk, StoredKeys { in_force: expected.clone(), pending: None });
+        assert!(manager(place, &old, 50_000).err().is_some_and(|error| error.is_refusal()));
+        let mut manager = manager(place, &expected, 60_000).unwrap();
+        let setup = manager.value((64, SecuritySetup::LOGICAL_NAME, 2)).unwrap();
+        assert_eq!(setup, [0x16, 0x6c]);
+    })
+    .await
+    .unwrap();
+    fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_who_manages_a_meter_sees_its_security_setup_and_transfers_keys() {
+    let fleet = start(&secured("dlms-tcp", "security = {}")).await;
+    let places = places(&fleet);
+    tokio::task::spawn_blocking(move || {
+        let place = &places[0].1;
+        let security = place.security.as_ref().unwrap();
+        let encrypting = Key::from_hex(&security.key_encrypting_key).unwrap();
+        let octets = wrap_key(&encrypting, &Key::from([0x71; 16]));
+        let parameters = KeyData::encode(&[KeyData { key: GlobalKey::UnicastEncryption, octets }]);
+        let key_transfer = CosemMethod::new(64, SecuritySetup::LOGICAL_NAME, KEY_TRANSFER);
+        let mut reader = reader(place, Level::AUTHENTICATED_ENCRYPTED, 10).unwrap();
+        assert!(reader.invoke(key_transfer, parameters).is_err());
+        let refused = reader.get((64, SecuritySetup::LOGICAL_NAME, 2), None).unwrap();
+        assert_eq!(refused, Err(ReadError::Refused(DataAccessResult::ReadWriteDenied)));
+        reader.release().unwrap();
+        // The old key is in force.
+        assert!(self::reader(place, Level::AUTHENTICATED_ENCRYPTED, 1_000).is_ok());
     })
     .await
     .unwrap();

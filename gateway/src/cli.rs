@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::decode::DecodeProtocol;
-use crate::commands::{ReadOptions, SwitchTo, WriteOptions};
+use crate::commands::{ImageOptions, ReadOptions, SwitchTo, WriteOptions};
 
 /// Reads every smart meter on a site and forwards each reading exactly once.
 #[derive(Debug, Parser)]
@@ -74,6 +74,16 @@ pub enum Command {
         meter: String,
         #[command(flatten)]
         options: WriteOptions,
+    },
+    /// Brings new firmware into a DLMS meter, and goes on where it was cut short; the gateway must be stopped. Tried on the simulator's
+    /// meters only, not yet on one of any maker.
+    Image {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Its name in the settings.
+        meter: String,
+        #[command(flatten)]
+        options: ImageOptions,
     },
     /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls, searches on
     /// M-Bus, and asks as a client without a password; it writes nothing to a meter. What it does stands on standard error. Exit code 1 when

@@ -1,14 +1,15 @@
 //! DLMS/COSEM: the meters of one line answer whoever reads them, over the TCP wrapper or over HDLC.
 //!
 //! A line carries one reader at a time; a reader that connects while another is there takes over, since the other may have
-//! died without a word. Every meter of the line hears every octet and answers what is meant for it. Who manages a meter sets its clock
-//! and switches its breaker.
+//! died without a word. Every meter of the line hears every octet and answers what is meant for it. Who manages a meter sets its clock,
+//! switches its breaker and changes its keys.
 
 use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocols::cosem::security_setup::SecuritySetup;
 use protocols::dlms::acse::Password;
 use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use protocols::dlms::conformance::Conformance;
@@ -136,7 +137,11 @@ impl ObjectServer for MeterObjects {
     }
 
     fn read(&mut self, attribute: CosemAttribute, selection: Option<&[u8]>) -> Result<Vec<u8>, DataAccessResult> {
-        let (role, counter) = (self.role.get(), self.security.as_ref().map(|security| security.counter()));
+        let role = self.role.get();
+        if let (Some(security), SecuritySetup::LOGICAL_NAME) = (&self.security, attribute.obis) {
+            return security.read(role, attribute, selection);
+        }
+        let counter = self.security.as_ref().map(|security| security.counter());
         self.station.now(|meter| objects::read(meter, role, attribute, selection, counter))
     }
 
@@ -162,6 +167,9 @@ impl ObjectServer for MeterObjects {
         method: CosemMethod,
         parameters: Option<&[u8]>,
     ) -> Result<Option<Vec<u8>>, ActionResult> {
+        if let (Some(security), SecuritySetup::LOGICAL_NAME) = (&self.security, method.obis) {
+            return security.invoke(client, method, parameters);
+        }
         let counter = self.security.as_ref().map(|security| security.counter());
         self.station.now(|meter| objects::invoke(meter, client, method, parameters, counter))
     }
@@ -209,6 +217,12 @@ impl Device {
         let heard = self.connection.handle(now, input, &mut self.objects);
         if let (Some(security), Some(used)) = (&self.meter.security, self.connection.session().protection()) {
             security.keep(used);
+        }
+        if let (Some(security), Some(protection)) =
+            (&self.meter.security, self.connection.session_mut().protection_mut())
+            && let Some(keys) = security.take_renewed()
+        {
+            protection.renew(keys).expect("keys of another length are not taken");
         }
         loop {
             match self.connection.poll() {

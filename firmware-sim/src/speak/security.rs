@@ -1,15 +1,17 @@
 //! Security of DLMS meters: keys, titles and secrets that follow from the seed, and counters that outlive connections.
 //!
 //! Client 1 proves itself as the settings say and has to protect what it says. Whoever has the keys may also manage the meter, by
-//! another mechanism and a secret of its own. The public client is let in without any of it.
+//! another mechanism and a secret of its own: only such a client changes keys. The public client is let in without any of it.
+
+pub(super) mod setup;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocols::dlms::acse::Password;
 use protocols::dlms::security::{
-    Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, KeySet, Keys, Level, ReceivedCounters, SecuritySuite,
-    SigningKey, SystemTitle,
+    Challenge, Ciphered, CipheredConfig, Counter, GlobalKeys, HighLevel, Key, KeySet, Level, ReceivedCounters,
+    SecuritySuite, SigningKey, SystemTitle,
 };
 use protocols::dlms::server::{ClientRole, HighLevelClient, ServerConfig};
 use protocols::metering::{MeterId, UtcMillis};
@@ -64,6 +66,8 @@ pub struct SecurityPlace {
     pub meter_title: String,
     pub encryption_key: String,
     pub authentication_key: String,
+    /// The master key, under which a client that manages the meter transfers others.
+    pub key_encrypting_key: String,
     /// The private key of client 1, and the meter's public one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<String>,
@@ -113,6 +117,9 @@ struct Ledger {
     /// A ciphered answer of before.
     recorded: Option<Vec<u8>>,
     wiretap: Wiretap,
+    keys: GlobalKeys,
+    /// No connection has been told of the keys yet.
+    is_renewed: bool,
 }
 
 /// The security of one meter.
@@ -145,7 +152,8 @@ impl MeterSecurity {
         wall: UtcMillis,
     ) -> (Self, SecurityPlace) {
         let key = |which| octets(seed, which, settings.suite.key_bits() / 8);
-        let (encryption, authentication, title) = (key(1), key(2), title_of(id, seed));
+        let (encryption, authentication, key_encrypting) = (key(1), key(2), key(8));
+        let title = title_of(id, seed);
         let curve_octets = if settings.suite == SecuritySuite::Suite2 { 48 } else { 32 };
         // The first octet keeps it below the order of the curve.
         let private = |which| [vec![0x01], octets(seed, which, curve_octets - 1)].concat();
@@ -173,7 +181,13 @@ impl MeterSecurity {
         let reader = how.map(|how| client(ClientRole::Reader, how));
         let high_level = reader.into_iter().chain([client(ClientRole::Manager, management)]).collect();
         let symmetric = |octets: &[u8]| Key::from_octets(octets).expect("16 and 32 octets are a key");
-        let mut config = CipheredConfig::new(Keys::new(symmetric(&encryption), symmetric(&authentication)), title);
+        let keys = GlobalKeys {
+            unicast: symmetric(&encryption),
+            broadcast: None,
+            authentication: Some(symmetric(&authentication)),
+            key_encrypting: symmetric(&key_encrypting),
+        };
+        let mut config = CipheredConfig::new(keys.of_associations(), title);
         config.suite = settings.suite;
         // What each client has to do at least is asked of it alone: the public one does nothing.
         (config.level, config.minimum) = (settings.level, Level::NONE);
@@ -184,6 +198,7 @@ impl MeterSecurity {
             meter_title: hex(&title.0),
             encryption_key: hex(&encryption),
             authentication_key: hex(&authentication),
+            key_encrypting_key: hex(&key_encrypting),
             signing_key: is_signed.then(|| hex(&client_private)),
             meter_public_key: is_signed.then(|| hex(&signing(&meter_private).verifying_key().to_octets())),
             management_authentication,
@@ -196,6 +211,8 @@ impl MeterSecurity {
             faults: LineFaults::new(mix(seed, &[0x7a3e]), faults),
             recorded: None,
             wiretap: Wiretap::default(),
+            keys,
+            is_renewed: false,
         };
         (Self { seed, config, high_level, minimum: settings.level, ledger: Mutex::new(ledger) }, place)
     }
@@ -222,7 +239,8 @@ impl MeterSecurity {
             }
         }
         let (counter, received) = (Counter::reserved(ledger.next, u32::MAX), ledger.received.clone());
-        Box::new(Ciphered::server(self.config.clone(), counter, received).expect("the keys are those of the suite"))
+        let config = CipheredConfig { keys: ledger.keys.of_associations(), ..self.config.clone() };
+        Box::new(Ciphered::server(config, counter, received).expect("the keys are those of the suite"))
     }
 
     /// Keeps what a connection has used.

@@ -167,6 +167,14 @@ impl<S: Read + Write, L: Link, P: Protection> Client<S, L, P> {
         }
     }
 
+    /// Says it, and is gone before anybody answers.
+    pub(crate) fn invoke_and_leave(mut self, method: CosemMethod, parameters: Vec<u8>) {
+        self.session.invoke(self.origin.elapsed(), method, Some(parameters)).unwrap();
+        while let ClientOutput::Send(octets) = self.session.poll() {
+            self.stream.write_all(&octets).unwrap();
+        }
+    }
+
     pub(crate) fn protection(&self) -> &P {
         self.session.protection()
     }

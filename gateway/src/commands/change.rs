@@ -1,12 +1,14 @@
-//! `clock`, `switch` and `write`: what is changed in a meter by hand. Each of it is an event in the outbox.
+//! `clock`, `switch`, `write` and `image`: what is changed in a meter by hand. Each of it is an event in the outbox.
 //!
 //! The gateway has to be stopped: it holds the outbox. Who talks to the meter is the client of `[meter.clock_set]`, where the section has
 //! one, else the client of the section.
 
 mod clock;
+mod image;
 mod value;
 
 pub use clock::clock;
+pub use image::{ImageOptions, image};
 
 use std::io::{BufRead as _, IsTerminal as _, Write};
 use std::sync::Arc;
@@ -120,7 +122,7 @@ async fn carry_out(
     if !yes {
         confirm(name, change)?;
     }
-    site.record(&meter, 0, change, &format!("about to {change} by hand; before: {before}")).await?;
+    site.record(&meter, 0, change.octets(), &format!("about to {change} by hand; before: {before}")).await?;
     let (doing, known) = (change.clone(), meter.clone());
     let done = site
         .converse(writer, async |talk, who| {
@@ -139,7 +141,7 @@ async fn carry_out(
         Ok((other, None)) => (2, format!("{other} answers now")),
         Err(error) => (3, format!("nobody knows whether it was done: {error}")),
     };
-    site.record(&meter, code, change, &format!("{change} by hand: {outcome}")).await?;
+    site.record(&meter, code, change.octets(), &format!("{change} by hand: {outcome}")).await?;
     match done? {
         (_, Some((Ok(()), after))) => Ok(writeln!(out, "{:<22} {after}", "after")?),
         _ => anyhow::bail!("{name}: {outcome}"),
@@ -147,7 +149,7 @@ async fn carry_out(
 }
 
 /// On a terminal; elsewhere nobody could answer.
-fn confirm(name: &str, change: &Change) -> anyhow::Result<()> {
+fn confirm(name: &str, change: &dyn std::fmt::Display) -> anyhow::Result<()> {
     let stdin = std::io::stdin();
     anyhow::ensure!(stdin.is_terminal(), "nobody can be asked whether to {change}\nhint: --yes does it unasked");
     let mut stderr = std::io::stderr();
@@ -337,10 +339,10 @@ impl Site {
         })
     }
 
-    async fn record(&self, meter: &MeterId, code: i64, change: &Change, text: &str) -> anyhow::Result<()> {
+    async fn record(&self, meter: &MeterId, code: i64, raw: Vec<u8>, text: &str) -> anyhow::Result<()> {
         let parts = &self.parts;
         let at = parts.trust.now().unwrap_or_else(|| parts.clock.wall());
-        let (log, raw, text) = (COMMAND_LOG.to_owned(), change.octets(), text.to_owned());
+        let (log, text) = (COMMAND_LOG.to_owned(), text.to_owned());
         let event = Event { meter: meter.clone(), log, at, nth: 0, code, raw, text };
         let request = StoreRequest { events: vec![(event, read_at(&parts.clock))], ..StoreRequest::default() };
         parts.outbox.store(request).await?;

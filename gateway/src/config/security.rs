@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use protocols::dlms::acse::Password;
 use protocols::dlms::security::{
-    Challenge, CipheredConfig, HighLevel, Key, Keys, Level, SecurityQuirks, SecuritySuite, SignatureKeyError,
-    SigningKey, SystemTitle, VerifyingKey, Wrapping,
+    Challenge, CipheredConfig, CurveKeyError, HighLevel, Key, Keys, Level, SecurityQuirks, SecuritySuite, SigningKey,
+    SystemTitle, VerifyingKey, Wrapping,
 };
 use protocols::metering::ObisCode;
 use protocols::uplink::GatewayId;
@@ -301,7 +301,7 @@ impl Examined<'_> {
                 self.key::<96, _>(theirs_at, theirs, VerifyingKey::from_octets)?,
             ),
         };
-        let wrong = |setting: &str, error: SignatureKeyError| value(self.at, format!("{setting}: {error}"), "");
+        let wrong = |setting: &str, error: CurveKeyError| value(self.at, format!("{setting}: {error}"), "");
         Ok(HighLevel::Ecdsa {
             ours: private.map_err(|error| wrong(ours_at, error))?,
             theirs: public.map_err(|error| wrong(theirs_at, error))?,

@@ -1,6 +1,7 @@
 //! A small virtual meter for tests: registers, a clock, a load profile and an event log behind a real server session, over
 //! memory. It shares nothing with the simulator.
 
+pub(crate) mod image;
 pub(crate) mod secured;
 
 use std::collections::{HashMap, HashSet};
@@ -83,6 +84,7 @@ pub(crate) struct MeterBody {
     pub(crate) setter: Option<ClientRole>,
     /// Its breaker is closed.
     pub(crate) is_connected: bool,
+    pub(crate) image: image::ImageBody,
     /// What the clock showed when it was set, and what it was set to.
     pub(crate) clock_sets: Vec<(UtcMillis, UtcMillis)>,
     /// So many more answers of the profile have a cell too many in their last row.
@@ -114,6 +116,7 @@ impl MeterBody {
             password: None,
             setter: None,
             is_connected: true,
+            image: image::ImageBody::default(),
             clock_sets: Vec::new(),
             spoiled: 0,
             asked: Vec::new(),
@@ -228,6 +231,7 @@ impl ObjectServer for MeterBody {
             (1, ObisCode([0, 0, 43, 1, 0, 255]), 2) if self.security.is_some() => {
                 DataValue::DoubleLongUnsigned(self.security.as_ref().map_or(0, BodySecurity::counter))
             }
+            (18, _, _) => self.image.read(index).ok_or(DataAccessResult::ObjectUndefined)?,
             (70, _, 2) => DataValue::Boolean(self.is_connected),
             (70, _, 3) => DataValue::Enum(u8::from(self.is_connected)),
             (8, _, 2) => DataValue::octets_of(DateTime::from_utc(self.now(), 60, ClockStatus::GOOD)),
@@ -297,6 +301,7 @@ impl ObjectServer for MeterBody {
                 self.is_connected = method.method == 2;
                 Ok(None)
             }
+            (18, index, Some(parameter)) => self.image.invoke(index, parameter).map(|()| None),
             _ => Err(ActionResult::OBJECT_UNDEFINED),
         }
     }

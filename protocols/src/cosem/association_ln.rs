@@ -1,4 +1,6 @@
-//! Class 15, Association LN: what a client may see and do.
+//! Class 15, Association LN: what a client may see and do. [`selection`] says of which objects it wants to hear.
+
+pub mod selection;
 
 use super::{AttributeError, InterfaceClass, LOGICAL_NAME, array, enumerated, integer, obis, structure};
 use crate::dlms::data::Data;
@@ -59,8 +61,21 @@ impl ListedObject {
         self.attributes.iter().find(|access| access.attribute == attribute)
     }
 
+    /// Without access rights there are neither attributes nor methods: an answer to a selection can be so.
     pub fn decode(data: &Data<'_>) -> Result<Self, AttributeError> {
-        let [class_id, version, logical_name, access_rights] = structure("object_list_element", data)?;
+        let what = "object_list_element";
+        let is_bare = data.structure().is_some_and(|elements| elements.len() == 3);
+        if is_bare {
+            let [class_id, version, logical_name] = structure(what, data)?;
+            return Ok(Self {
+                class_id: integer("class_id", &class_id)?,
+                version: integer("version", &version)?,
+                logical_name: obis("logical_name", &logical_name)?,
+                attributes: Vec::new(),
+                methods: Vec::new(),
+            });
+        }
+        let [class_id, version, logical_name, access_rights] = structure(what, data)?;
         let [attributes, methods] = structure("access_rights", &access_rights)?;
         Ok(Self {
             class_id: integer("class_id", &class_id)?,
@@ -85,6 +100,15 @@ impl ListedObject {
             DataValue::Unsigned(self.version),
             self.logical_name.into(),
             DataValue::Structure(vec![DataValue::Array(attributes), DataValue::Array(methods)]),
+        ])
+    }
+
+    /// As an answer to a selection that leaves them out.
+    pub fn encode_without_rights(&self) -> DataValue {
+        DataValue::Structure(vec![
+            DataValue::LongUnsigned(self.class_id),
+            DataValue::Unsigned(self.version),
+            self.logical_name.into(),
         ])
     }
 }

@@ -1,19 +1,29 @@
 //! COSEM interface classes (IEC 62056-6-2): what attributes mean, one class per file.
 //!
 //! Each class is a struct of its attributes with two directions, [`InterfaceClass::attribute`] (what a server answers) and
-//! [`InterfaceClass::apply`] (what a client makes of an answer).
+//! [`InterfaceClass::apply`] (what a client makes of an answer). Those without a struct have names all the same, in [`classes`].
 
+pub mod activity_calendar;
 pub mod association_ln;
+pub mod classes;
 pub mod clock;
 pub mod data_object;
 pub mod demand_register;
 pub mod disconnect_control;
 pub mod extended_register;
+pub mod image_transfer;
+pub mod limiter;
 pub mod profile_generic;
+pub mod push_setup;
 pub mod register;
+pub mod register_activation;
+pub mod script_table;
+pub mod security_setup;
+pub mod single_action_schedule;
+pub mod special_days;
 
 use crate::dlms::data::{Data, Sequence};
-use crate::dlms::datetime::DateTime;
+use crate::dlms::datetime::{Date, DateTime, Time};
 use crate::dlms::value::DataValue;
 use crate::metering::ObisCode;
 
@@ -70,6 +80,45 @@ pub(crate) fn obis(what: &'static str, data: &Data<'_>) -> Result<ObisCode, Attr
 
 pub(crate) fn date_time(what: &'static str, data: &Data<'_>) -> Result<DateTime, AttributeError> {
     data.date_time().ok_or(mismatch(what, data))
+}
+
+/// A date of its own type or, as most attributes have it, in an octet-string of five.
+pub(crate) fn date(what: &'static str, data: &Data<'_>) -> Result<Date, AttributeError> {
+    match *data {
+        Data::Date(date) => Ok(date),
+        Data::OctetString(octets) => octets.try_into().map(Date).map_err(|_| mismatch(what, data)),
+        _ => Err(mismatch(what, data)),
+    }
+}
+
+/// A time of its own type or, as most attributes have it, in an octet-string of four.
+pub(crate) fn time(what: &'static str, data: &Data<'_>) -> Result<Time, AttributeError> {
+    match *data {
+        Data::Time(time) => Ok(time),
+        Data::OctetString(octets) => octets.try_into().map(Time).map_err(|_| mismatch(what, data)),
+        _ => Err(mismatch(what, data)),
+    }
+}
+
+pub(crate) fn boolean(what: &'static str, data: &Data<'_>) -> Result<bool, AttributeError> {
+    match *data {
+        Data::Boolean(value) => Ok(value),
+        _ => Err(mismatch(what, data)),
+    }
+}
+
+/// A name, or what else is only a row of octets.
+pub(crate) fn octets(what: &'static str, data: &Data<'_>) -> Result<Vec<u8>, AttributeError> {
+    data.octets().map(<[u8]>::to_vec).ok_or(mismatch(what, data))
+}
+
+/// An array of which all elements are as `decode` wants them.
+pub(crate) fn list<T>(
+    what: &'static str,
+    data: &Data<'_>,
+    decode: impl Fn(&Data<'_>) -> Result<T, AttributeError>,
+) -> Result<Vec<T>, AttributeError> {
+    array(what, data)?.iter().map(|element| decode(&element)).collect()
 }
 
 pub(crate) fn array<'a>(what: &'static str, data: &Data<'a>) -> Result<Sequence<'a>, AttributeError> {

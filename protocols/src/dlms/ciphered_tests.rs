@@ -12,9 +12,9 @@ use super::server::{ClientRole, HighLevelClient, ServerConfig, ServerConnection,
 use crate::hdlc::{ClientAddress, HdlcAddress, HdlcClient, HdlcConfig, HdlcServer};
 use crate::link::Link;
 
-const CLIENT: SystemTitle = SystemTitle(*b"MMM\x00\x00\x00\x00\x01");
-const SERVER: SystemTitle = SystemTitle(*b"MMM\x00\x00\xbcaN");
-const SECRET: &str = "known to both";
+pub(super) const CLIENT: SystemTitle = SystemTitle(*b"MMM\x00\x00\x00\x00\x01");
+pub(super) const SERVER: SystemTitle = SystemTitle(*b"MMM\x00\x00\xbcaN");
+pub(super) const SECRET: &str = "known to both";
 /// GET of the clock, whose invoke id no client uses here.
 const GET: &str = "c0014e 0008 0000010000ff 02 00";
 
@@ -26,11 +26,11 @@ fn ciphering(title: SystemTitle) -> CipheredConfig {
     CipheredConfig::new(keys(), title)
 }
 
-fn client_side(config: CipheredConfig) -> Ciphered {
+pub(super) fn client_side(config: CipheredConfig) -> Ciphered {
     Ciphered::client(config, Counter::reserved(10, 10_000), ReceivedCounters::default()).unwrap()
 }
 
-fn server_side(config: CipheredConfig) -> Ciphered {
+pub(super) fn server_side(config: CipheredConfig) -> Ciphered {
     Ciphered::server(config, Counter::reserved(500, 10_000), ReceivedCounters::default()).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn challenge(octet: u8) -> Challenge {
     Challenge::new([octet; Challenge::LEN]).unwrap()
 }
 
-fn mechanisms(secret: &str) -> [HighLevel; 5] {
+pub(super) fn mechanisms(secret: &str) -> [HighLevel; 5] {
     let secret = || Password::new(secret);
     [
         HighLevel::Gmac,
@@ -49,13 +49,13 @@ fn mechanisms(secret: &str) -> [HighLevel; 5] {
     ]
 }
 
-fn proving(how: HighLevel) -> ClientConfig {
+pub(super) fn proving(how: HighLevel) -> ClientConfig {
     let authentication = Authentication::High { how, challenge: challenge(0xc1) };
     ClientConfig { authentication, ..ClientConfig::default() }
 }
 
 /// A meter that lets in whoever proves it, as reader.
-fn meter(how: HighLevel, minimum: Level) -> ServerConfig {
+pub(super) fn meter(how: HighLevel, minimum: Level) -> ServerConfig {
     let reader = HighLevelClient { role: ClientRole::Reader, how, title: None, minimum };
     ServerConfig { high_level: vec![reader], ..ServerConfig::default() }
 }
@@ -66,16 +66,16 @@ fn session<P: Protection>(config: ServerConfig, protection: P) -> ServerSession<
     session
 }
 
-type DummyPair<P> = Pair<DummyLink, DummyLink, P>;
+pub(super) type DummyPair<P> = Pair<DummyLink, DummyLink, P>;
 
-fn pair<P: Protection>(client: ClientConfig, ours: P, server: ServerConfig, theirs: P) -> DummyPair<P> {
+pub(super) fn pair<P: Protection>(client: ClientConfig, ours: P, server: ServerConfig, theirs: P) -> DummyPair<P> {
     Pair::new(
         ClientSession::with_protection(DummyLink::default(), client, ours),
         ServerConnection::new(DummyLink::default(), session(server, theirs)),
     )
 }
 
-fn read_everything<C: Link, S: Link, P: Protection>(pair: &mut Pair<C, S, P>) {
+pub(super) fn read_everything<C: Link, S: Link, P: Protection>(pair: &mut Pair<C, S, P>) {
     for attribute in [ENERGY, PRIVATE, SERIAL, PROFILE] {
         pair.client.get(pair.now, attribute, None).unwrap();
     }
@@ -93,7 +93,7 @@ fn values(events: &[ClientEvent]) -> Vec<&[u8]> {
     values
 }
 
-fn assert_everything<C: Link, S: Link, P: Protection>(pair: &Pair<C, S, P>, context: &str) {
+pub(super) fn assert_everything<C: Link, S: Link, P: Protection>(pair: &Pair<C, S, P>, context: &str) {
     assert_eq!(pair.result, Ok(()), "{context}");
     let profile = profile();
     let expected = [&[0x06, 0x00, 0xbc, 0x61, 0x4e][..], &[0x11, 0x2a], b"\x09\x08ABC12345", &profile];

@@ -42,6 +42,8 @@ mod ciphered_tests;
 #[cfg(test)]
 mod command_tests;
 #[cfg(test)]
+mod general_protection_tests;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod session_tests;

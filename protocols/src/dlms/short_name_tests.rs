@@ -10,15 +10,18 @@ use super::client::{
     ReadError, Referencing, RequestError, Selected, Stage,
 };
 use super::pair::{
-    APDU, CLOCK, DISCONNECT, DummyLink, ECHO, ENERGY, MISSING, PRIVATE, PROFILE, Pair, RESET, SERIAL, profile,
+    APDU, CLOCK, DISCONNECT, DummyLink, ECHO, ENERGY, MISSING, Objects, PRIVATE, PROFILE, Pair, RESET, SERIAL, profile,
 };
 use super::security::{
     Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, Keys, Level, Protection, ReceivedCounters,
     SystemTitle, Wrapping,
 };
-use super::server::{ClientRole, HighLevelClient, ServerConfig, ServerConnection, ServerEvent, ServerSession};
+use super::server::{
+    ClientRole, HighLevelClient, ObjectServer as _, ServerConfig, ServerConnection, ServerEvent, ServerSession,
+};
 use super::short_names::{OBJECT_LIST, ShortNames};
 use super::value::DataValue;
+use crate::cosem::association_ln::selection::{NamedSelection, ObjectId};
 
 fn sides(referencing: Referencing, client_takes: u16, server_takes: u16) -> (ClientConfig, ServerConfig) {
     let client = ClientConfig {
@@ -95,6 +98,41 @@ fn short_names_read_what_logical_names_read() {
         assert_eq!(value.data, profile());
         assert!(read(Referencing::ShortNames, size) == logical, "PDU size {size}");
     }
+}
+
+/// Control, seen to fail: answer every selection with the whole list.
+#[test]
+fn the_object_list_of_class_12_is_read_by_class_and_by_object() {
+    let list = CosemAttribute { class_id: 12, obis: ShortNames::ASSOCIATION.logical_name, attribute: OBJECT_LIST };
+    let mut pair = short();
+    let energy = ObjectId { class_id: ENERGY.class_id, logical_name: ENERGY.obis };
+    let absent = ObjectId { class_id: 4, ..energy };
+    let selections = [NamedSelection::Class(3), NamedSelection::Object(energy), NamedSelection::Object(absent)];
+    let encoded =
+        selections.map(NamedSelection::encode).map(|(selector, value)| [vec![selector], value.to_vec()].concat());
+    for selection in encoded.into_iter().chain([vec![7, 0]]) {
+        pair.client.get(pair.now, list, Some(selection)).unwrap();
+    }
+    pair.client.release(pair.now).unwrap();
+    pair.run();
+    let names = ShortNames::decode(&Objects::default().short_names().object_list(|_| true).to_vec()).unwrap();
+    let of_class = names.object_list(|object| object.class_id == 3).to_vec();
+    let DataValue::Array(elements) = names.object_list(|object| object.logical_name == ENERGY.obis) else { panic!() };
+    let answered = answers(&pair).into_iter().map(|event| match event {
+        ClientEvent::Value { value, .. } => Ok(value.data),
+        ClientEvent::Failed { error, .. } => Err(error),
+        other => panic!("{other:?}"),
+    });
+    let refused = |result| Err(ReadError::Refused(result));
+    assert_eq!(
+        answered.collect::<Vec<_>>(),
+        [
+            Ok(of_class),
+            Ok(elements[0].to_vec()),
+            refused(DataAccessResult::ObjectUndefined),
+            refused(DataAccessResult::ScopeOfAccessViolated)
+        ]
+    );
 }
 
 #[test]

@@ -8,6 +8,8 @@ use super::apdu::{ApduError, CosemAttribute, CosemMethod, Target};
 use super::conformance::Conformance;
 use super::data::Data;
 use super::value::DataValue;
+use crate::cosem::association_ln::selection::{NamedSelection, ObjectId};
+use crate::cosem::classes::ClassDescription;
 use crate::metering::ObisCode;
 
 /// How requests name attributes and methods.
@@ -100,24 +102,17 @@ const CURRENT: ObisCode = ObisCode::new(0, 0, 40, 0, 0, 255);
 /// Class 15, which it is called by who references by logical names.
 const ASSOCIATION_LN: u16 = 15;
 
-/// Where the methods of a class begin, and how many it has, as the tables of IEC 62056-6-2 say. The methods of other classes have no
-/// name here: invoking another method than is meant is worse than invoking none.
-const fn methods(class_id: u16) -> Option<(u16, u16)> {
-    Some(match class_id {
-        3 => (0x28, 1),
-        4 | 40 => (0x38, 1),
-        5 => (0x48, 2),
-        6 => (0x30, 3),
-        7 => (0x58, 4),
-        8 => (0x60, 6),
-        9 => (0x20, 1),
-        11 => (0x10, 2),
-        ASSOCIATION_CLASS_ID => (0x20, 8),
-        18 => (0x40, 4),
-        20 => (0x50, 1),
-        70 => (0x20, 2),
-        _ => return None,
-    })
+/// Where the methods of a class begin, and how many it has. The methods of other classes have no name here: invoking another method than
+/// is meant is worse than invoking none.
+fn methods(class_id: u16, version: u8) -> Option<(u16, u16)> {
+    let class = ClassDescription::of(class_id, version)?;
+    Some((class.methods_at()?, u16::try_from(class.method_count()).ok()?))
+}
+
+/// How many attributes a class has: what stands behind them may be a method, which a Read would carry out. Of classes that are not known,
+/// the name and the value.
+fn attributes(class_id: u16, version: u8) -> usize {
+    ClassDescription::of(class_id, version).map_or(2, ClassDescription::attribute_count)
 }
 
 /// The names of a meter's objects.
@@ -168,7 +163,7 @@ impl ShortNames {
         let mut next = FIRST;
         let named = objects.into_iter().map_while(|(class_id, version, logical_name, attributes)| {
             let base_name = next;
-            let behind_methods = methods(class_id).map_or(0, |(first, count)| first + count * STEP);
+            let behind_methods = methods(class_id, version).map_or(0, |(first, count)| first + count * STEP);
             next = next.checked_add(behind_methods.max(u16::from(attributes) * STEP))?;
             let is_below = next <= Self::ASSOCIATION.base_name;
             is_below.then_some(NamedObject { base_name, class_id, version, logical_name })
@@ -187,6 +182,22 @@ impl ShortNames {
     pub fn object_list(&self, mut is_listed: impl FnMut(&NamedObject) -> bool) -> DataValue {
         let listed = self.objects.iter().filter(|object| is_listed(object));
         DataValue::Array(listed.map(encode_element).collect())
+    }
+
+    /// What of that a client chooses; `None` where it chooses one object that is not listed.
+    pub fn select(
+        &self,
+        selection: NamedSelection,
+        mut is_listed: impl FnMut(&NamedObject) -> bool,
+    ) -> Option<DataValue> {
+        match selection {
+            NamedSelection::Class(class_id) => {
+                Some(self.object_list(|object| object.class_id == class_id && is_listed(object)))
+            }
+            NamedSelection::Object(ObjectId { class_id, logical_name }) => {
+                self.find(class_id, logical_name).filter(|object| is_listed(object)).map(encode_element)
+            }
+        }
     }
 
     /// The same as class 15 has it, with rights that nobody states.
@@ -216,21 +227,24 @@ impl ShortNames {
     /// `None` where the meter has no such object, or its class no such method that is known.
     pub fn method(&self, method: CosemMethod) -> Option<u16> {
         let steps = u16::try_from(method.method).ok()?.checked_sub(1)?;
-        let (first, _) = methods(method.class_id)?;
+        let (first, _) = methods(method.class_id, self.find(method.class_id, method.obis)?.version)?;
         self.name(method.class_id, method.obis, first + steps * STEP, method.into())
     }
 
     fn name(&self, class_id: u16, obis: ObisCode, offset: u16, target: Target) -> Option<u16> {
-        let is_meant = |object: &&NamedObject| (object.class_id, object.logical_name) == (class_id, obis);
-        let name = self.objects.iter().find(is_meant)?.base_name.checked_add(offset)?;
+        let name = self.find(class_id, obis)?.base_name.checked_add(offset)?;
         // Never a name that means something else.
         (self.resolve(name) == Some(target)).then_some(name)
+    }
+
+    fn find(&self, class_id: u16, obis: ObisCode) -> Option<&NamedObject> {
+        self.objects.iter().find(|object| (object.class_id, object.logical_name) == (class_id, obis))
     }
 
     /// What a name means.
     pub fn resolve(&self, name: u16) -> Option<Target> {
         let behind = self.objects.partition_point(|object| object.base_name <= name);
-        let &NamedObject { base_name, class_id, logical_name, .. } = self.objects.get(behind.checked_sub(1)?)?;
+        let &NamedObject { base_name, class_id, version, logical_name } = self.objects.get(behind.checked_sub(1)?)?;
         // Who has a name above is not known, but that it is not this one.
         if self.shared.iter().any(|shared| (base_name..=name).contains(shared)) {
             return None;
@@ -240,15 +254,17 @@ impl ShortNames {
             return None;
         }
         let number = |offset: u16| i8::try_from(offset / STEP + 1).ok();
-        match methods(class_id) {
+        match methods(class_id, version) {
             Some((first, count)) if offset >= first => {
                 let is_method = offset < first + count * STEP;
                 let method = number(offset - first).filter(|_| is_method)?;
                 Some(CosemMethod::new(class_id, logical_name, method).into())
             }
-            // Where the methods of other classes begin is not known, and who reads one of those carries it out: name and value are none.
-            None if offset > STEP => None,
-            _ => Some(CosemAttribute::new(class_id, logical_name, number(offset)?).into()),
+            _ => {
+                let attribute =
+                    number(offset).filter(|_| usize::from(offset / STEP) < attributes(class_id, version))?;
+                Some(CosemAttribute::new(class_id, logical_name, attribute).into())
+            }
         }
     }
 }
@@ -304,9 +320,18 @@ mod tests {
         assert_eq!(names.method(CosemMethod::new(8, clock.logical_name, 6)), Some(0x2bc0 + 0x88));
         assert_eq!(names.method(CosemMethod::new(12, CURRENT, 8)), Some(ShortNames::REPLY_TO_HLS));
         assert_eq!(names.attribute(CosemAttribute::new(12, CURRENT, OBJECT_LIST)), Some(0xfa08));
-        // Of a class whose methods are not known, nothing that may be one.
-        let table = NamedObject { class_id: 61, ..register(0x0100) };
-        let of_table = |index| ShortNames::new([table]).attribute(CosemAttribute::new(61, ENERGY, index));
+        // Version 1 of a push setup has an attribute where version 0 has its method.
+        let push = ObisCode::new(0, 0, 25, 9, 0, 255);
+        for (version, expected) in [(0, Some(0x0138)), (1, None)] {
+            let object = NamedObject { base_name: 0x0100, class_id: 40, version, logical_name: push };
+            let names = ShortNames::new([object]);
+            assert_eq!(names.method(CosemMethod::new(40, push, 1)), expected);
+            let attribute = names.attribute(CosemAttribute::new(40, push, 8));
+            assert_eq!(attribute.is_none(), expected.is_some());
+        }
+        // Of a class that is not known, nothing that may be a method.
+        let table = NamedObject { class_id: 9_999, ..register(0x0100) };
+        let of_table = |index| ShortNames::new([table]).attribute(CosemAttribute::new(9_999, ENERGY, index));
         assert_eq!([1, 2, 3, 6].map(of_table), [Some(0x0100), Some(0x0108), None, None]);
         // Another class, another method, no object, no attribute, and one that would be a method.
         assert_eq!(names.attribute(CosemAttribute::new(4, ENERGY, 2)), None);
@@ -373,8 +398,9 @@ mod tests {
             prop_assert_eq!(ShortNames::decode(&names.object_list(|_| true).to_vec()), Ok(names.clone()));
             let mut all: Vec<_> = objects.collect();
             all.dedup();
-            for (class, _, obis, attributes) in all {
-                let until = methods(class).map_or(attributes.min(2), |(first, _)| attributes.min((first / STEP) as u8));
+            for (class, _, obis, count) in all {
+                let count = count.min(attributes(class, 0) as u8);
+                let until = methods(class, 0).map_or(count, |(first, _)| count.min((first / STEP) as u8));
                 for index in 1..=until as i8 {
                     let attribute = CosemAttribute::new(class, obis, index);
                     let name = names.attribute(attribute);

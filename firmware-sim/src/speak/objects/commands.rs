@@ -1,8 +1,11 @@
-//! What a client may change: the clock and the breaker, and only who manages the meter.
+//! What a client may change: the clock, the breaker and the firmware, and only who manages the meter.
 
 use protocols::cosem::association_ln::MethodAccess;
 use protocols::cosem::clock;
 use protocols::cosem::disconnect_control::{REMOTE_DISCONNECT, REMOTE_RECONNECT};
+use protocols::cosem::image_transfer::{
+    IMAGE_ACTIVATE, IMAGE_BLOCK_TRANSFER, IMAGE_TRANSFER_ENABLED, IMAGE_TRANSFER_INITIATE, IMAGE_VERIFY,
+};
 use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use protocols::dlms::data::Data;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime, DateTimeError};
@@ -12,14 +15,23 @@ use protocols::metering::UtcMillis;
 use super::{Object, find, objects};
 use crate::clock::{SummerTime, Zone};
 use crate::meter::VirtualMeter;
+use crate::speak::security::setup;
 
 pub(super) fn may_write(object: Object, role: ClientRole, attribute: i8) -> bool {
-    role == ClientRole::Manager && (object, attribute) == (Object::Clock, clock::TIME)
+    let may = matches!((object, attribute), (Object::Clock, clock::TIME) | (Object::Image, IMAGE_TRANSFER_ENABLED));
+    role == ClientRole::Manager && may
 }
 
 pub(super) fn methods(object: Object, role: ClientRole) -> Vec<MethodAccess> {
+    if object == Object::SecuritySetup {
+        return setup::methods(role);
+    }
     let mode = u8::from(role == ClientRole::Manager);
-    let all: &[i8] = if object == Object::Breaker { &[REMOTE_DISCONNECT, REMOTE_RECONNECT] } else { &[] };
+    let all: &[i8] = match object {
+        Object::Breaker => &[REMOTE_DISCONNECT, REMOTE_RECONNECT],
+        Object::Image => &[IMAGE_TRANSFER_INITIATE, IMAGE_BLOCK_TRANSFER, IMAGE_VERIFY, IMAGE_ACTIVATE],
+        _ => &[],
+    };
     all.iter().map(|&method| MethodAccess { method, mode }).collect()
 }
 
@@ -39,6 +51,11 @@ pub fn write(
     if selection.is_some() {
         return Err(DataAccessResult::ScopeOfAccessViolated);
     }
+    if object == Object::Image {
+        let Ok(Data::Boolean(enabled)) = Data::from_bytes(value) else { return Err(DataAccessResult::TypeUnmatched) };
+        meter.image_mut().enable(enabled);
+        return Ok(());
+    }
     let time = Data::from_bytes(value).ok().and_then(|data| data.date_time()).ok_or(DataAccessResult::TypeUnmatched)?;
     let shown = instant(time, meter.clock().zone()).map_err(|_| DataAccessResult::OtherReason)?;
     meter.set_clock(shown);
@@ -55,12 +72,13 @@ pub fn invoke(
 ) -> Result<Option<Vec<u8>>, ActionResult> {
     let object = find(&objects(meter, counter), method.class_id, method.obis);
     let object = object.map_err(|refused| ActionResult(refused.octet()))?;
-    match (object, methods(object, role).iter().find(|access| access.method == method.method)) {
-        (Object::Breaker, Some(MethodAccess { mode: 1.., .. })) => {}
-        _ => return Err(ActionResult::READ_WRITE_DENIED),
+    let allowed = methods(object, role).into_iter().find(|access| access.method == method.method && access.mode > 0);
+    if allowed.is_none() {
+        return Err(ActionResult::READ_WRITE_DENIED);
     }
-    match parameters.map(Data::from_bytes) {
-        Some(Ok(Data::Integer(0))) => meter.switch(method.method == REMOTE_RECONNECT),
+    match (object, parameters.map(Data::from_bytes)) {
+        (Object::Image, Some(Ok(parameter))) => meter.image_mut().invoke(method.method, &parameter)?,
+        (Object::Breaker, Some(Ok(Data::Integer(0)))) => meter.switch(method.method == REMOTE_RECONNECT),
         _ => return Err(ActionResult::TYPE_UNMATCHED),
     }
     Ok(None)

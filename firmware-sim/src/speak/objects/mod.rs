@@ -10,25 +10,33 @@
 //! | 1-0:99.1.0, 1-0:99.2.0, 0-0:98.1.0 | 7 | load, daily and monthly billing profile |
 //! | 0-0:96.11.0, 0-0:99.98.0 | 1, 7 | newest event code and the event log |
 //! | 0-0:96.3.10 | 70 | the breaker |
+//! | 0-0:44.0.0 | 18 | image transfer, for who manages the meter |
 //! | 0-0:43.1.0 | 1 | invocation counter, of meters with security: the greatest that a client has used |
+//! | 0-0:43.0.0 | 64 | security setup, of meters with security, for who manages them: [`MeterSecurity`] says what is in it |
 //! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
 //!
 //! With short names the association is of class 12, which the server itself has.
 //! What may be changed of it, and by whom, is in [`commands`].
+//!
+//! [`MeterSecurity`]: crate::speak::security::MeterSecurity
 
 mod buffer;
 mod commands;
 
 pub use commands::{invoke, write};
 
+use protocols::cosem::association_ln::selection::ObjectSelection;
 use protocols::cosem::association_ln::{AccessMode, AssociationLn, AttributeAccess, ListedObject, OBJECT_LIST};
 use protocols::cosem::clock::Clock;
 use protocols::cosem::data_object::DataObject;
 use protocols::cosem::disconnect_control::{ControlState, DisconnectControl};
+use protocols::cosem::image_transfer::ImageTransfer;
 use protocols::cosem::profile_generic::{BUFFER, ProfileGeneric};
 use protocols::cosem::register::{Register, ScalerUnit};
+use protocols::cosem::security_setup::SecuritySetup;
 use protocols::cosem::{InterfaceClass, LOGICAL_NAME};
 use protocols::dlms::apdu::{CosemAttribute, DataAccessResult};
+use protocols::dlms::data::Data;
 use protocols::dlms::datetime::{ClockStatus, Date, DateTime, Time};
 use protocols::dlms::server::{ClientRole, ShortNames};
 use protocols::dlms::value::DataValue;
@@ -65,12 +73,14 @@ enum Object {
     Status,
     EventCode,
     Breaker,
+    Image,
     Register(Measurand),
     /// Of a profile, and of no register that has a value at any time.
     Captured(Column),
     /// The event log, too.
     Profile(ObisCode),
     InvocationCounter(u32),
+    SecuritySetup,
     Association,
 }
 
@@ -84,6 +94,7 @@ fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
         Object::Status,
         Object::EventCode,
         Object::Breaker,
+        Object::Image,
     ];
     all.extend(Measurand::ALL.map(Object::Register));
     for (spec, _) in meter.profiles() {
@@ -96,13 +107,14 @@ fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
     }
     all.extend(meter.profiles().map(|(spec, _)| Object::Profile(spec.obis)));
     all.push(Object::Profile(EventLog::OBIS));
-    all.extend(counter.map(Object::InvocationCounter));
+    all.extend(counter.into_iter().flat_map(|counter| [Object::InvocationCounter(counter), Object::SecuritySetup]));
     all
 }
 
 /// What the objects are called by clients with short names: the same as long as nobody sets the meter up anew.
 pub fn short_names(meter: &VirtualMeter, counter: Option<u32>) -> ShortNames {
-    let named = objects(meter, counter).into_iter().filter(|object| *object != Object::Association);
+    let unnamed = [Object::Association, Object::SecuritySetup];
+    let named = objects(meter, counter).into_iter().filter(|object| !unnamed.contains(object));
     ShortNames::assign(named.map(|object| {
         let (class_id, version, attributes) = object.class();
         (class_id, version, object.obis(), attributes.unsigned_abs())
@@ -127,12 +139,32 @@ pub fn read(
             let source = Source::of(meter, obis).ok_or(DataAccessResult::ObjectUndefined)?;
             source.encode(meter.clock(), meter.quirks(), selection)
         }
+        Object::Association if attribute.attribute == OBJECT_LIST && !meter.quirks().no_selective_access => {
+            let list = object_list(meter, role, &all);
+            match selection {
+                None => Ok(DataValue::Array(list.iter().map(ListedObject::encode).collect()).to_vec()),
+                Some(selection) => select(&list, selection),
+            }
+        }
         _ if selection.is_some() => Err(DataAccessResult::ScopeOfAccessViolated),
         _ => {
             let value = object.attribute(meter, role, attribute.attribute, &all);
             value.map(|value| value.to_vec()).ok_or(DataAccessResult::ObjectUnavailable)
         }
     }
+}
+
+/// What a client may see.
+fn object_list(meter: &VirtualMeter, role: ClientRole, all: &[Object]) -> Vec<ListedObject> {
+    all.iter().filter(|object| object.is_for(role)).map(|object| object.listed(meter, role)).collect()
+}
+
+fn select(list: &[ListedObject], selection: &[u8]) -> Result<Vec<u8>, DataAccessResult> {
+    let [selector, parameters @ ..] = selection else { return Err(DataAccessResult::OtherReason) };
+    let parameters = Data::from_bytes(parameters).map_err(|_| DataAccessResult::TypeUnmatched)?;
+    let selection = ObjectSelection::decode(*selector, &parameters);
+    let selection = selection.map_err(|_| DataAccessResult::ScopeOfAccessViolated)?;
+    Ok(selection.answer(list).to_vec())
 }
 
 fn find(all: &[Object], class_id: u16, obis: ObisCode) -> Result<Object, DataAccessResult> {
@@ -155,9 +187,11 @@ impl Object {
             Self::Status => STATUS,
             Self::EventCode => EVENT_CODE,
             Self::Breaker => DisconnectControl::LOGICAL_NAME,
+            Self::Image => ImageTransfer::LOGICAL_NAME,
             Self::Register(measurand) => measurand.obis(),
             Self::Captured(column) => column.obis(),
             Self::InvocationCounter(_) => INVOCATION_COUNTER,
+            Self::SecuritySetup => SecuritySetup::LOGICAL_NAME,
             Self::Association => AssociationLn::CURRENT,
         }
     }
@@ -172,7 +206,9 @@ impl Object {
             Self::Register(_) | Self::Captured(_) => of::<Register>(3),
             Self::Clock => of::<Clock>(9),
             Self::Breaker => of::<DisconnectControl>(4),
+            Self::Image => of::<ImageTransfer>(7),
             Self::Profile(_) => of::<ProfileGeneric>(8),
+            Self::SecuritySetup => of::<SecuritySetup>(6),
             Self::Association => of::<AssociationLn>(9),
         }
     }
@@ -183,7 +219,7 @@ impl Object {
     }
 
     fn is_for(self, role: ClientRole) -> bool {
-        permits(role, self.obis())
+        permits(role, self.obis()) && (self != Self::SecuritySetup || role == ClientRole::Manager)
     }
 
     /// `all` are the objects of the meter.
@@ -205,6 +241,8 @@ impl Object {
                 data(newest.map_or(DataValue::Null, |entry| DataValue::Unsigned(entry.code as u8)))
             }
             Self::InvocationCounter(counter) => data(DataValue::DoubleLongUnsigned(counter)),
+            // No part of the meter.
+            Self::SecuritySetup => None,
             Self::Clock => clock(meter).attribute(index),
             Self::Breaker => {
                 let output_state = meter.is_connected();
@@ -213,6 +251,7 @@ impl Object {
                     DisconnectControl { output_state, control_state, control_mode: BREAKER_MODE, logical_name: obis };
                 breaker.attribute(index)
             }
+            Self::Image => meter.image().object().attribute(index),
             Self::Register(measurand) => register(meter.value(measurand), obis).attribute(index),
             Self::Captured(column) => {
                 let empty =
@@ -223,16 +262,20 @@ impl Object {
             }
             Self::Profile(_) => Source::of(meter, obis)?.describe(obis).attribute(index),
             Self::Association => {
-                let visible = all.iter().filter(|object| object.is_for(role));
-                let object_list = visible.map(|object| object.listed(meter, role)).collect();
-                AssociationLn { object_list, ..AssociationLn::new(obis) }.attribute(index)
+                AssociationLn { object_list: object_list(meter, role, all), ..AssociationLn::new(obis) }
+                    .attribute(index)
             }
         }
     }
 
     fn listed(self, meter: &VirtualMeter, role: ClientRole) -> ListedObject {
         let (class_id, version, attributes) = self.class();
-        let selects = matches!(self, Self::Profile(_)) && !meter.quirks().no_selective_access;
+        let selects = |attribute| match self {
+            _ if meter.quirks().no_selective_access => Vec::new(),
+            Self::Profile(_) if attribute == BUFFER => vec![1, 2],
+            Self::Association if attribute == OBJECT_LIST => vec![1, 2, 3, 4],
+            _ => Vec::new(),
+        };
         let access = |attribute| AttributeAccess {
             attribute,
             mode: match attribute {
@@ -240,7 +283,7 @@ impl Object {
                 _ if attribute <= self.served() => AccessMode::READ,
                 _ => AccessMode::NONE,
             },
-            selectors: if selects && attribute == BUFFER { vec![1, 2] } else { Vec::new() },
+            selectors: selects(attribute),
         };
         ListedObject {
             class_id,

@@ -1,5 +1,4 @@
 use protocols::cosem::clock;
-use protocols::dlms::data::Data;
 use protocols::dlms::datetime::ClockRules;
 
 use super::*;
@@ -100,6 +99,33 @@ fn the_event_log_is_a_profile_of_its_own() {
     let selection = [&[2][..], &newest].concat();
     let part = read(&meter, ClientRole::Reader, attribute(BUFFER), Some(&selection), None).unwrap();
     assert_eq!(part, [1, 1, 2, 1, 0x11, 2], "one row, one column");
+}
+
+/// Control, seen to fail: the quirk passed over.
+#[test]
+fn the_object_list_is_read_in_parts() {
+    use protocols::cosem::association_ln::selection::ObjectId;
+
+    let list = CosemAttribute::new(15, AssociationLn::CURRENT, OBJECT_LIST);
+    let clock = ObjectId { class_id: 8, logical_name: Clock::LOGICAL_NAME };
+    let read_part = |quirks: &[Quirk], role, selection: &ObjectSelection| {
+        let (selector, parameters) = selection.encode();
+        let selection = [vec![selector], parameters.to_vec()].concat();
+        read(&meter(quirks, "2026-07-01T10:00:00Z"), role, list, Some(&selection), None)
+    };
+    let listed = |role, selection: &ObjectSelection| {
+        let octets = read_part(&[], role, selection).unwrap();
+        let objects = protocols::cosem::association_ln::object_list(&Data::from_bytes(&octets).unwrap()).unwrap();
+        objects.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    let one = listed(ClientRole::Reader, &ObjectSelection::Object(clock));
+    assert_eq!((one.len(), ObjectId::from(&one[0]), one[0].attributes.len()), (1, clock, 9));
+    let profiles = listed(ClientRole::Reader, &ObjectSelection::Classes(vec![7]));
+    assert!(profiles.len() == 2 && profiles.iter().all(|object| object.class_id == 7 && object.attributes.is_empty()));
+    let all = [ClientRole::Public, ClientRole::Reader].map(|role| listed(role, &ObjectSelection::WithoutRights).len());
+    assert!(all[0] < all[1], "{all:?}");
+    let refused = read_part(&[Quirk::NoSelectiveAccess], ClientRole::Reader, &ObjectSelection::WithoutRights);
+    assert_eq!(refused, Err(DataAccessResult::ScopeOfAccessViolated));
 }
 
 /// Control, seen to fail: let the reader write.

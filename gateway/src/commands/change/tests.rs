@@ -11,7 +11,7 @@ use crate::reading::testing::{MeterBody, SharedBody, T0, TokioClock, serve_wrapp
 const SET: &str = "clock_set = { set_above_s = 5, set_below_s = 600 }\n";
 
 /// A meter behind a real socket for as many connections as come, and the settings of a gateway that has run.
-async fn site(folder: &Path, rest: &str) -> (SharedBody, Checked) {
+pub(super) async fn site(folder: &Path, rest: &str) -> (SharedBody, Checked) {
     // Away from the ends of a quarter of an hour.
     let body = MeterBody::shared(&TokioClock::shared(T0.plus_ms(300_000)), "SIM0001", 1);
     body.lock().unwrap().setter = Some(ClientRole::Public);
@@ -36,7 +36,7 @@ async fn site(folder: &Path, rest: &str) -> (SharedBody, Checked) {
 }
 
 /// Log, code and text of each, in the order of storing.
-fn events(checked: &Checked) -> Vec<(String, i64, String)> {
+pub(super) fn events(checked: &Checked) -> Vec<(String, i64, String)> {
     let mut found = Vec::new();
     let each = |row: &serde_json::Value| {
         let text = |key: &str| row[key].as_str().unwrap().to_owned();

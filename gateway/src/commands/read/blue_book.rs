@@ -1,166 +1,20 @@
-//! Names of the Blue Book (IEC 62056-6-1 and 62056-6-2) for people: of interface classes, of their attributes, of OBIS codes.
+//! Names of the Blue Book (IEC 62056-6-1 and 62056-6-2) for people: of attributes, of OBIS codes.
 
+use protocols::cosem::classes::ClassDescription;
 use protocols::metering::ObisCode;
 
-/// Class, name, and the names of attributes 2 and on, as far as they are of use.
-const CLASSES: &[(u16, &str, &[&str])] = &[
-    (1, "Data", &["value"]),
-    (3, "Register", &["value", "scaler_unit"]),
-    (4, "Extended register", &["value", "scaler_unit", "status", "capture_time"]),
-    (
-        5,
-        "Demand register",
-        &[
-            "current_average_value",
-            "last_average_value",
-            "scaler_unit",
-            "status",
-            "capture_time",
-            "start_time_current",
-            "period",
-            "number_of_periods",
-        ],
-    ),
-    (6, "Register activation", &["register_assignment", "mask_list", "active_mask"]),
-    (
-        7,
-        "Profile generic",
-        &[
-            "buffer",
-            "capture_objects",
-            "capture_period",
-            "sort_method",
-            "sort_object",
-            "entries_in_use",
-            "profile_entries",
-        ],
-    ),
-    (
-        8,
-        "Clock",
-        &[
-            "time",
-            "time_zone",
-            "status",
-            "daylight_savings_begin",
-            "daylight_savings_end",
-            "daylight_savings_deviation",
-            "daylight_savings_enabled",
-            "clock_base",
-        ],
-    ),
-    (9, "Script table", &["scripts"]),
-    (10, "Schedule", &["entries"]),
-    (11, "Special days table", &["entries"]),
-    (12, "Association SN", &["object_list", "access_rights_list", "security_setup_reference"]),
-    (
-        15,
-        "Association LN",
-        &[
-            "object_list",
-            "associated_partners_id",
-            "application_context_name",
-            "xDLMS_context_info",
-            "authentication_mechanism_name",
-            "secret",
-            "association_status",
-            "security_setup_reference",
-            "user_list",
-            "current_user",
-        ],
-    ),
-    (17, "SAP assignment", &["SAP_assignment_list"]),
-    (
-        18,
-        "Image transfer",
-        &["image_block_size", "image_transferred_blocks_status", "image_first_not_transferred_block_number"],
-    ),
-    (19, "IEC local port setup", &["default_mode", "default_baud", "prop_baud", "response_time", "device_addr"]),
-    (
-        20,
-        "Activity calendar",
-        &["calendar_name_active", "season_profile_active", "week_profile_table_active", "day_profile_table_active"],
-    ),
-    (21, "Register monitor", &["thresholds", "monitored_value", "actions"]),
-    (22, "Single action schedule", &["executed_script", "type", "execution_time"]),
-    (
-        23,
-        "IEC HDLC setup",
-        &[
-            "comm_speed",
-            "window_size_transmit",
-            "window_size_receive",
-            "max_info_field_length_transmit",
-            "max_info_field_length_receive",
-            "inter_octet_time_out",
-            "inactivity_time_out",
-            "device_address",
-        ],
-    ),
-    (24, "IEC twisted pair setup", &[]),
-    (25, "M-Bus slave port setup", &[]),
-    (27, "Modem configuration", &[]),
-    (28, "Auto answer", &[]),
-    (29, "Auto connect", &[]),
-    (30, "Data protection", &[]),
-    (40, "Push setup", &["push_object_list", "send_destination_and_method", "communication_window"]),
-    (41, "TCP-UDP setup", &["TCP-UDP_port", "IP_reference", "MSS", "nb_of_sim_conn", "inactivity_time_out"]),
-    (42, "IPv4 setup", &["DL_reference", "IP_address"]),
-    (43, "MAC address setup", &["MAC_address"]),
-    (44, "PPP setup", &["PHY_reference"]),
-    (45, "GPRS modem setup", &["APN"]),
-    (46, "SMTP setup", &[]),
-    (47, "GSM diagnostic", &["operator", "status"]),
-    (48, "IPv6 setup", &[]),
-    (61, "Register table", &[]),
-    (
-        62,
-        "Compact data",
-        &["compact_buffer", "capture_objects", "template_id", "template_description", "capture_method"],
-    ),
-    (63, "Status mapping", &["status_word", "mapping_table"]),
-    (
-        64,
-        "Security setup",
-        &["security_policy", "security_suite", "client_system_title", "server_system_title", "certificates"],
-    ),
-    (65, "Parameter monitor", &[]),
-    (68, "Arbitrator", &[]),
-    (70, "Disconnect control", &["output_state", "control_state", "control_mode"]),
-    (71, "Limiter", &["monitored_value", "threshold_active", "threshold_normal", "threshold_emergency"]),
-    (
-        72,
-        "M-Bus client",
-        &["mbus_port_reference", "capture_definition", "capture_period", "primary_address", "identification_number"],
-    ),
-    (74, "M-Bus master port setup", &[]),
-    (100, "NTP setup", &[]),
-    (111, "Account", &[]),
-    (112, "Credit", &[]),
-    (113, "Charge", &[]),
-    (115, "Token gateway", &[]),
-    (122, "Function control", &[]),
-    (123, "Array manager", &[]),
-    (124, "Communication port protection", &[]),
-    (151, "LTE monitoring", &[]),
-];
-
 /// Attributes that hold passwords or keys: never asked for, nor written.
-const SECRETS: [(u16, i8); 8] = [(15, 7), (19, 7), (19, 8), (19, 9), (44, 5), (45, 3), (46, 4), (115, 2)];
+const SECRETS: [(u16, i8); 10] =
+    [(15, 7), (19, 7), (19, 8), (19, 9), (44, 5), (45, 3), (46, 4), (100, 6), (100, 7), (115, 2)];
 
-pub(super) fn class_name(class_id: u16) -> Option<&'static str> {
-    CLASSES.iter().find(|(class, ..)| *class == class_id).map(|(_, name, _)| *name)
+pub(super) fn attribute_name(class_id: u16, version: u8, attribute: i8) -> Option<&'static str> {
+    ClassDescription::of(class_id, version)?.attribute(attribute)
 }
 
-pub(super) fn attribute_name(class_id: u16, attribute: i8) -> Option<&'static str> {
-    let (.., names) = CLASSES.iter().find(|(class, ..)| *class == class_id)?;
-    names.get(usize::try_from(attribute).ok()?.checked_sub(2)?).copied()
-}
-
-/// The attributes of a class that are known by name.
-pub(super) fn attributes(class_id: u16) -> std::ops::RangeInclusive<i8> {
-    let names = CLASSES.iter().find(|(class, ..)| *class == class_id).map_or(0, |(.., names)| names.len());
-    2..=i8::try_from(names).unwrap_or(0) + 1
+/// The attributes of a class that are known by name, but for its logical name.
+pub(super) fn attributes(class_id: u16, version: u8) -> std::ops::RangeInclusive<i8> {
+    let count = ClassDescription::of(class_id, version).map_or(1, ClassDescription::attribute_count);
+    2..=i8::try_from(count).unwrap_or(i8::MAX)
 }
 
 pub(in crate::commands) fn is_secret(class_id: u16, attribute: i8) -> bool {
@@ -310,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_and_classes_have_the_names_of_the_blue_book() {
+    fn codes_and_attributes_have_the_names_of_the_blue_book() {
         for (code, name) in [
             ("1-0:1.8.0", Some("active energy import")),
             ("1-1:2.8.2", Some("active energy export, tariff 2")),
@@ -328,12 +182,11 @@ mod tests {
         ] {
             assert_eq!(obis_name(code.parse().unwrap()).as_deref(), name, "{code}");
         }
-        assert_eq!((class_name(70), class_name(9_999)), (Some("Disconnect control"), None));
         assert_eq!(
-            (attribute_name(3, 3), attribute_name(3, 4), attribute_name(3, -1)),
+            (attribute_name(3, 0, 3), attribute_name(3, 0, 4), attribute_name(3, 0, -1)),
             (Some("scaler_unit"), None, None)
         );
-        assert_eq!((attributes(8), attributes(9_999).count()), (2..=9, 0));
+        assert_eq!((attributes(8, 0), attributes(9_999, 0).count()), (2..=9, 0));
         assert!(is_secret(15, 7) && !is_secret(15, 6));
     }
 

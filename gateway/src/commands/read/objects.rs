@@ -4,6 +4,7 @@ use std::io::Write;
 
 use protocols::cosem::InterfaceClass;
 use protocols::cosem::association_ln::{AssociationLn, ListedObject, OBJECT_LIST, object_list};
+use protocols::cosem::classes::ClassDescription;
 use protocols::cosem::profile_generic::{BUFFER, ProfileGeneric};
 use protocols::cosem::register::ScalerUnit;
 use protocols::dlms::apdu::CosemAttribute;
@@ -12,7 +13,7 @@ use protocols::dlms::data::Data;
 use protocols::dlms::short_names::ASSOCIATION_CLASS_ID;
 use protocols::metering::Unit;
 
-use super::blue_book::{attribute_name, attributes, class_name, is_secret, obis_name};
+use super::blue_book::{attribute_name, attributes, is_secret, obis_name};
 use super::value;
 use crate::reading::columns::{is_scaled, scaler_attribute};
 use crate::reading::registers::decode_scaler;
@@ -75,7 +76,7 @@ async fn read(talk: &mut Talk<'_>, object: &ListedObject, version: u8) -> Result
     let ListedObject { class_id, logical_name, attributes: rights, .. } = object;
     // Where no rights are stated, what the class is known to have is tried.
     let stated = rights.iter().map(|access| (access.attribute, access.mode.can_read(version)));
-    let known = attributes(*class_id).map(|attribute| (attribute, true));
+    let known = attributes(*class_id, object.version).map(|attribute| (attribute, true));
     let all: Vec<(i8, bool)> = if rights.is_empty() { known.collect() } else { stated.collect() };
     let mut said = Vec::new();
     for (attribute, may_read) in all.into_iter().filter(|(attribute, _)| *attribute != 1).take(ATTRIBUTES_MAX) {
@@ -128,11 +129,11 @@ fn shown(
 
 fn print_table(object: &ListedObject, said: &[Said], out: &mut impl Write) -> std::io::Result<()> {
     let ListedObject { class_id, version, logical_name, .. } = object;
-    let class = class_name(*class_id).unwrap_or("unknown class");
+    let class = ClassDescription::name_of(*class_id).unwrap_or("unknown class");
     let name = obis_name(*logical_name).map_or_else(String::new, |name| format!(": {name}"));
     writeln!(out, "{:<22} {class} ({class_id} v{version}){name}", logical_name.to_string())?;
     for Said { attribute, value } in said {
-        let name = attribute_name(*class_id, *attribute).unwrap_or("");
+        let name = attribute_name(*class_id, *version, *attribute).unwrap_or("");
         let text = match value {
             Ok(Shown::Quantity { decimal, unit }) => format!("{decimal} {unit}"),
             Ok(Shown::Encoded(octets)) => {
@@ -148,7 +149,8 @@ fn print_table(object: &ListedObject, said: &[Said], out: &mut impl Write) -> st
 fn print_json(object: &ListedObject, said: &[Said], out: &mut impl Write) -> std::io::Result<()> {
     let ListedObject { class_id, version, logical_name, .. } = object;
     let attribute = |Said { attribute, value }: &Said| {
-        let mut line = serde_json::json!({ "attribute": attribute, "name": attribute_name(*class_id, *attribute) });
+        let mut line =
+            serde_json::json!({ "attribute": attribute, "name": attribute_name(*class_id, *version, *attribute) });
         match value {
             Ok(Shown::Quantity { decimal, unit }) => {
                 (line["value"], line["unit"]) = (decimal.as_str().into(), unit.to_string().into());
@@ -161,7 +163,7 @@ fn print_json(object: &ListedObject, said: &[Said], out: &mut impl Write) -> std
         line
     };
     let line = serde_json::json!({
-        "class": class_id, "class_name": class_name(*class_id), "version": version, "code": logical_name.to_string(),
+        "class": class_id, "class_name": ClassDescription::name_of(*class_id), "version": version, "code": logical_name.to_string(),
         "name": obis_name(*logical_name), "attributes": said.iter().map(attribute).collect::<Vec<_>>(),
     });
     writeln!(out, "{line}")

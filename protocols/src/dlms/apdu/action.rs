@@ -54,6 +54,7 @@ pub struct ActionResult(pub u8);
 
 impl ActionResult {
     pub const SUCCESS: Self = Self(0);
+    pub const TEMPORARY_FAILURE: Self = Self(2);
     pub const READ_WRITE_DENIED: Self = Self(3);
     pub const OBJECT_UNDEFINED: Self = Self(4);
     pub const TYPE_UNMATCHED: Self = Self(12);

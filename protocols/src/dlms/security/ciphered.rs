@@ -1,13 +1,23 @@
 //! Associations with ciphering, of a client and of a server.
 
+mod keys;
+mod signed;
+
+use std::borrow::Cow;
+
 use zeroize::Zeroizing;
 
-use super::config::{CipheredConfig, Wrapping};
+use self::keys::Sender;
+pub(super) use self::keys::named_in_general;
+use super::config::{CipheredConfig, Keys, Wrapping};
 use super::content::{Content, Lock};
 use super::counter::{Counter, KeySet, ReceivedCounters};
 use super::envelope::{self, Envelope, Scope, Wrapper, is_ciphered};
 use super::gcm::TAG_LEN;
-use super::{Key, Level, Plain, Protection, ProtectionError, Purpose, SecurityControl, SystemTitle, same};
+use super::signing::{self, Signing};
+use super::{
+    Key, KeyTransport, Level, Plain, Protection, ProtectionError, Purpose, SecurityControl, SystemTitle, same,
+};
 use crate::dlms::apdu::tag;
 use crate::dlms::conformance::Conformance;
 
@@ -40,8 +50,14 @@ struct Association {
     received: ReceivedCounters,
     /// General wrappers may be used for services that have one of their own.
     general: bool,
+    /// The key that the peer has brought last.
+    brought: Option<Key>,
+    /// Of the last request, where it has one.
+    transaction_id: Option<Vec<u8>>,
     /// Of the last request: how an answer is protected.
     request: Option<Form>,
+    /// That request is the InitiateRequest, which is under the global key whatever services are under.
+    is_initiating: bool,
     /// Something was accepted without being authenticated.
     unauthenticated: bool,
 }
@@ -56,6 +72,8 @@ pub struct Ciphered {
     side: Side,
     counter: Counter,
     received: ReceivedCounters,
+    /// Of the next association.
+    renewed: Option<Keys>,
     association: Association,
 }
 
@@ -85,7 +103,7 @@ impl Ciphered {
         received: ReceivedCounters,
     ) -> Result<Self, ProtectionError> {
         config.check()?;
-        Ok(Self { config, side, counter, received, association: Association::default() })
+        Ok(Self { config, side, counter, received, renewed: None, association: Association::default() })
     }
 
     /// Our own invocation counter, to see how many are left.
@@ -103,100 +121,118 @@ impl Ciphered {
         &self.received
     }
 
+    /// From the next association on these are the global keys. Counters of peers begin anew with a new key; ours go on.
+    pub fn renew(&mut self, keys: Keys) -> Result<(), ProtectionError> {
+        keys.all().try_for_each(|key| self.config.suite.check(key))?;
+        self.renewed = Some(keys);
+        Ok(())
+    }
+
+    fn take_renewed(&mut self) {
+        let Some(keys) = self.renewed.take() else { return };
+        let old = std::mem::replace(&mut self.config.keys, keys);
+        if old.unicast != self.config.keys.unicast {
+            self.received.forget(KeySet::GlobalUnicast);
+        }
+        if old.broadcast != self.config.keys.broadcast {
+            self.received.forget(KeySet::GlobalBroadcast);
+        }
+    }
+
     /// How this side protects what it says first; an answer is protected as its request is, and not less than configured.
     fn form(&self, purpose: Purpose) -> Form {
-        if let (Side::Server, Some(request)) = (self.side, self.association.request) {
+        let is_answer = purpose == Purpose::Initiate || !self.association.is_initiating || self.transported().is_none();
+        if let (Side::Server, Some(request), true) = (self.side, self.association.request, is_answer) {
             return Form { level: request.level.or(self.config.level), ..request };
         }
-        let level = self.config.level;
-        let has_dedicated = self.association.dedicated.is_some();
-        let keys = match purpose {
-            Purpose::Proof if has_dedicated && self.config.quirks.proof_under_dedicated => KeySet::Dedicated,
-            Purpose::Service if has_dedicated => KeySet::Dedicated,
-            Purpose::Service if self.config.broadcast => KeySet::GlobalBroadcast,
-            _ => KeySet::GlobalUnicast,
-        };
-        let scope = if keys == KeySet::Dedicated { Scope::Dedicated } else { Scope::Global };
-        let wrapper = match (self.config.wrapping, purpose) {
-            (Wrapping::General, Purpose::Service | Purpose::Proof) if self.association.general => {
-                Wrapper::General(scope)
-            }
-            _ => Wrapper::Service(scope),
-        };
-        Form { wrapper, keys, level }
-    }
-
-    fn key(&self, keys: KeySet) -> Result<&Key, ProtectionError> {
-        let key = match keys {
-            KeySet::GlobalUnicast => &self.config.keys.unicast,
-            KeySet::GlobalBroadcast => &self.config.keys.broadcast,
-            KeySet::Dedicated => &self.association.dedicated,
-        };
-        key.as_ref().ok_or(ProtectionError::MissingKey { which: keys.name() })
-    }
-
-    fn lock(&self, keys: KeySet, title: SystemTitle) -> Result<Lock<'_>, ProtectionError> {
-        let authentication = self.config.keys.authentication.as_ref();
-        Ok(Lock { cipher: self.key(keys)?, authentication, title, fields: &[] })
+        let keys = self.keys_for(purpose);
+        Form { wrapper: self.wrapper_for(purpose, keys), keys, level: self.config.level }
     }
 
     fn control(&self, level: Level, keys: KeySet) -> SecurityControl {
         SecurityControl { suite: self.config.suite, level, broadcast: keys == KeySet::GlobalBroadcast }
     }
 
-    fn close(&mut self, form: Form, apdu: &[u8]) -> Result<Vec<u8>, ProtectionError> {
-        let tag = *apdu.first().ok_or(ProtectionError::Malformed { what: "tag" })?;
-        // Before a counter is taken: without the keys none is wasted.
-        self.lock(form.keys, self.config.title)?;
-        let counter = self.counter.next().ok_or(ProtectionError::CounterExhausted)?;
-        let control = self.control(form.level, form.keys);
-        let content = self.lock(form.keys, self.config.title)?.close(control, counter, apdu)?;
-        Ok(envelope::wrap(form.wrapper, tag, self.config.title, &content))
+    fn close(&mut self, purpose: Purpose, form: Form, apdu: &[u8]) -> Result<Vec<u8>, ProtectionError> {
+        let signing = self.signing_of(purpose);
+        if !self.association.general && (signing.is_some() || form.keys.is_transported()) {
+            return Err(ProtectionError::Unsupported { what: "general protection by the peer" });
+        }
+        let counter = self.counter.peek().ok_or(ProtectionError::CounterExhausted)?;
+        let transaction_id = self.transaction_id(counter);
+        let signed = match signing {
+            Some(Signing::Inside) => Cow::Owned(self.signed(&transaction_id, apdu)?),
+            _ => Cow::Borrowed(apdu),
+        };
+        let closed = match form.wrapper {
+            Wrapper::Ciphering(transport) => {
+                self.close_general((transport, form), &transaction_id, counter, &signed)?
+            }
+            wrapper => {
+                let tag = *signed.first().ok_or(ProtectionError::Malformed { what: "tag" })?;
+                let control = self.control(form.level, form.keys);
+                let content = self.lock(form.keys, self.config.title)?.close(control, counter, &signed)?;
+                envelope::wrap(wrapper, tag, self.config.title, &content)
+            }
+        };
+        let closed = match signing {
+            Some(Signing::Outside) => self.signed(&transaction_id, &closed)?,
+            _ => closed,
+        };
+        // Only now: without the keys none is wasted.
+        self.counter.next();
+        Ok(closed)
     }
 
     fn open(&mut self, purpose: Purpose, apdu: &[u8]) -> Result<Vec<u8>, ProtectionError> {
+        let signing = self.signing_of(purpose);
+        let (outside, apdu) = match signing {
+            Some(Signing::Outside) => self.verified(apdu).map(|(signed, content)| (Some(signed), content))?,
+            _ => (None, apdu),
+        };
         let envelope = Envelope::decode(apdu)?;
-        if envelope.general.is_some() {
-            return Err(ProtectionError::Unsupported { what: "general-ciphering in an association" });
-        }
         let control = envelope.content.control;
         if control.suite != self.config.suite && !self.config.quirks.any_suite {
             return Err(ProtectionError::Suite { id: control.suite.id() });
         }
         let keys = self.acceptable_keys(purpose, &envelope)?;
         let peer = self.sender(envelope.title)?;
+        if let Some(general) = &envelope.general {
+            general.header.check_recipient(self.config.title, keys == KeySet::GlobalBroadcast)?;
+        }
         let level = self.acceptable_level(control)?;
         let counter = envelope.content.counter;
         self.received.check(keys, peer, counter)?;
         self.association.received.check(keys, peer, counter)?;
-        let opened = self.opened(keys, peer, &envelope.content)?;
-        self.check_inside(&envelope, keys, &opened)?;
+        let key = self.incoming(&envelope, &Sender { title: peer, keys })?.into_owned();
+        let opened = self.opened(&key, peer, &envelope)?;
+        let (inside, content) = match signing {
+            Some(Signing::Inside) => self.verified(&opened).map(|(signed, content)| (Some(signed), content))?,
+            _ => (None, &opened[..]),
+        };
+        self.check_inside(&envelope, keys, content)?;
         self.remember(keys, peer, counter, level)?;
-        if self.side == Side::Server {
-            self.association.request = Some(Form { wrapper: envelope.wrapper, keys, level });
+        if keys.is_transported() {
+            self.association.brought = Some(key);
         }
-        Ok(opened)
+        if self.side == Side::Server {
+            let transport = self.transported().filter(|_| keys.is_transported());
+            let wrapper = transport.map_or(envelope.wrapper, |(transport, _)| Wrapper::Ciphering(transport));
+            self.association.request = Some(Form { wrapper, keys, level });
+            self.association.is_initiating = purpose == Purpose::Initiate;
+            let header =
+                envelope.general.map(|general| general.header).or(outside.or(inside).map(|signed| signed.header));
+            self.association.transaction_id = header.map(|header| header.transaction_id.to_vec());
+        }
+        Ok(content.to_vec())
     }
 
-    fn opened(&self, keys: KeySet, peer: SystemTitle, content: &Content<'_>) -> Result<Vec<u8>, ProtectionError> {
-        let lock = self.lock(keys, peer)?;
+    fn opened(&self, key: &Key, peer: SystemTitle, envelope: &Envelope<'_>) -> Result<Vec<u8>, ProtectionError> {
+        let authentication = self.config.keys.authentication.as_ref();
+        let fields = envelope.general.map_or(&[][..], |general| general.header.octets);
+        let lock = Lock { cipher: key, authentication, title: peer, fields };
+        let content = &envelope.content;
         if self.config.quirks.unverified { lock.open_unverified(content) } else { lock.open(content) }
-    }
-
-    /// The keys that a wrapper names, if they are the ones that may be used.
-    fn acceptable_keys(&self, purpose: Purpose, envelope: &Envelope<'_>) -> Result<KeySet, ProtectionError> {
-        let keys = match (envelope.wrapper.scope(), envelope.content.control.broadcast) {
-            (Scope::Global, false) => KeySet::GlobalUnicast,
-            (Scope::Global, true) => KeySet::GlobalBroadcast,
-            (Scope::Dedicated, false) => KeySet::Dedicated,
-            (Scope::Dedicated, true) => return Err(ProtectionError::Malformed { what: "security control" }),
-        };
-        let is_acceptable = match keys {
-            KeySet::GlobalUnicast => purpose != Purpose::Service || !self.config.broadcast,
-            KeySet::GlobalBroadcast => purpose == Purpose::Service && self.config.broadcast,
-            KeySet::Dedicated => purpose != Purpose::Initiate && self.association.dedicated.is_some(),
-        };
-        is_acceptable.then_some(keys).ok_or(ProtectionError::KeySet { found: keys.name() })
     }
 
     /// Who sent an APDU whose wrapper names this title, or none: never anybody but the peer.
@@ -263,7 +299,7 @@ impl Protection for Ciphered {
             self.association.request = Some(form);
         }
         // An InitiateRequest holds the dedicated key.
-        self.close(form, &Zeroizing::new(apdu))
+        self.close(purpose, form, &Zeroizing::new(apdu))
     }
 
     fn unprotect(&mut self, purpose: Purpose, apdu: Vec<u8>) -> Result<Vec<u8>, ProtectionError> {
@@ -279,7 +315,13 @@ impl Protection for Ciphered {
 
     fn overhead(&self) -> usize {
         // Not every service has a wrapper of its own, and of a server nobody knows which one the next request will have.
-        if self.association.ciphered { Wrapper::General(Scope::Global).overhead() } else { 0 }
+        let wrapper = match self.config.wrapping {
+            Wrapping::Ciphering(transport) => Wrapper::Ciphering(transport),
+            _ if self.association.transaction_id.is_some() => Wrapper::Ciphering(KeyTransport::Identified),
+            _ => Wrapper::General(Scope::Global),
+        };
+        let signature = if self.config.signing.is_some() { signing::OVERHEAD_MAX } else { 0 };
+        if self.association.ciphered { wrapper.overhead() + signature } else { 0 }
     }
 
     fn ciphers(&self) -> bool {
@@ -295,13 +337,12 @@ impl Protection for Ciphered {
     }
 
     fn conformance(&self) -> Conformance {
-        match self.config.wrapping {
-            Wrapping::General if self.ciphers() => Conformance::GENERAL_PROTECTION,
-            _ => Conformance::NONE,
-        }
+        let is_general = self.config.wrapping != Wrapping::Service || self.config.signing.is_some();
+        if is_general && self.ciphers() { Conformance::GENERAL_PROTECTION } else { Conformance::NONE }
     }
 
     fn begin(&mut self, ciphered: bool, minimum: Level) -> Result<(), ProtectionError> {
+        self.take_renewed();
         self.association = Association { ciphered, minimum, peer: self.config.peer, ..Association::default() };
         Ok(())
     }
@@ -391,5 +432,7 @@ impl Protection for Ciphered {
     }
 }
 
+#[cfg(test)]
+mod general_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What a ciphering side is told: its keys, who it and its peer are, how much is protected at least.
 
-use super::{Key, Level, ProtectionError, SecuritySuite, SystemTitle};
+use super::{Key, KeyTransport, Level, ProtectionError, SecuritySuite, Signing, SystemTitle, TransportKeys};
 
 /// The global keys, as far as the operator hands them over.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,19 @@ pub enum Wrapping {
     Service,
     /// general-glo or general-ded, with the system title; needs the general-protection bit of the conformance.
     General,
+    /// general-ciphering, with both system titles. Under [`KeyTransport::Identified`] keys are those of the others; under every other
+    /// transport services and proofs use its keys and no others, in both directions. Needs the same bit.
+    Ciphering(KeyTransport),
+}
+
+impl Wrapping {
+    /// The transport that brings keys of its own.
+    pub(super) const fn transport(self) -> Option<KeyTransport> {
+        match self {
+            Self::Service | Self::General | Self::Ciphering(KeyTransport::Identified) => None,
+            Self::Ciphering(transport) => Some(transport),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -52,6 +65,10 @@ pub struct CipheredConfig {
     /// Of a client: the key of this association, which goes with the InitiateRequest. Drawn anew for each.
     pub dedicated: Option<Key>,
     pub wrapping: Wrapping,
+    /// What [`Wrapping::Ciphering`] and signatures need.
+    pub transport: TransportKeys,
+    /// Everything but Initiate is signed, in both directions. Needs the general-protection bit of the conformance.
+    pub signing: Option<Signing>,
     pub quirks: SecurityQuirks,
 }
 
@@ -68,6 +85,8 @@ impl CipheredConfig {
             broadcast: false,
             dedicated: None,
             wrapping: Wrapping::Service,
+            transport: TransportKeys::NONE,
+            signing: None,
             quirks: SecurityQuirks::NONE,
         }
     }
@@ -75,7 +94,11 @@ impl CipheredConfig {
     /// Whether all keys have the length of the suite, and a dedicated key would be hidden on its way.
     pub(super) fn check(&self) -> Result<(), ProtectionError> {
         self.keys.all().chain(&self.dedicated).try_for_each(|key| self.suite.check(key))?;
+        self.transport.check(self.suite)?;
         match self.dedicated {
+            Some(_) if self.wrapping.transport().is_some() => {
+                Err(ProtectionError::Unsupported { what: "a dedicated key beside keys that general-ciphering brings" })
+            }
             Some(_) if !self.level.encrypted => {
                 Err(ProtectionError::Weak { found: self.level, required: Level::ENCRYPTED })
             }
@@ -100,6 +123,9 @@ pub struct SecurityQuirks {
     pub proof_shares_counter: bool,
     /// The proof of high level security is wanted under the dedicated key already, where one is agreed on (dlms-cosem-rs 0.1.0).
     pub proof_under_dedicated: bool,
+    /// The algorithm ids in the derivation of agreed keys are those that DLMS UA 1000-2 ed. 8 prints in its table 18,
+    /// 60 85 74 06 08 03 x, where its examples have 60 85 74 05 08 03 x (EnergyICT, `KeyAgreementImplTest`).
+    pub algorithms_of_edition_8: bool,
 }
 
 impl SecurityQuirks {
@@ -109,5 +135,6 @@ impl SecurityQuirks {
         any_suite: false,
         proof_shares_counter: false,
         proof_under_dedicated: false,
+        algorithms_of_edition_8: false,
     };
 }

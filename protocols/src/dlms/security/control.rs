@@ -40,7 +40,7 @@ impl SecuritySuite {
         }
     }
 
-    const fn from_id(id: u8) -> Result<Self, ProtectionError> {
+    pub const fn from_id(id: u8) -> Result<Self, ProtectionError> {
         match id {
             0 => Ok(Self::Suite0),
             1 => Ok(Self::Suite1),

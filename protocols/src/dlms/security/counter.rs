@@ -62,14 +62,25 @@ pub enum KeySet {
     GlobalUnicast,
     GlobalBroadcast,
     Dedicated,
+    /// Those that came under the key-encrypting key, all of them: a counter goes on from one to the next.
+    Wrapped,
+    /// Those that were agreed on, all of them.
+    Agreed,
 }
 
 impl KeySet {
+    /// Whether general-ciphering brings the key.
+    pub(super) const fn is_transported(self) -> bool {
+        matches!(self, Self::Wrapped | Self::Agreed)
+    }
+
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::GlobalUnicast => "global unicast",
             Self::GlobalBroadcast => "global broadcast",
             Self::Dedicated => "dedicated",
+            Self::Wrapped => "wrapped",
+            Self::Agreed => "agreed",
         }
     }
 }
@@ -115,6 +126,12 @@ impl ReceivedCounters {
         }
         self.greatest.push((keys, peer, counter));
         Ok(())
+    }
+
+    /// A key of this kind is new: with it counters begin anew.
+    pub(super) fn forget(&mut self, keys: KeySet) {
+        self.greatest.retain(|(set, ..)| *set != keys);
+        self.known = self.known.min(self.greatest.len());
     }
 
     pub(super) fn check(&self, keys: KeySet, peer: SystemTitle, counter: u32) -> Result<(), ProtectionError> {

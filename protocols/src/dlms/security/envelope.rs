@@ -3,14 +3,14 @@
 //! ```text
 //! glo-, ded-        tag of the service            | length, content
 //! general-glo, -ded DB or DC | length, system title | length, content
-//! general-ciphering DD | transaction-id | originator | recipient | date-time | other-information | key-info | length, content
+//! general-ciphering DD | header | key-info | length, content
 //! ```
 
-use super::ProtectionError;
 use super::content::{Content, OVERHEAD_MAX};
+use super::general::{HEADER_MAX, Header, KEY_INFO_MAX, KeyInfo, octet_string, write_octet_string};
 use super::system_title::SystemTitle;
+use super::{KeyTransport, ProtectionError};
 use crate::bytes::Reader;
-use crate::dlms::axdr::{read_length, write_length};
 
 pub(super) const GENERAL_GLOBAL: u8 = 0xdb;
 pub(super) const GENERAL_DEDICATED: u8 = 0xdc;
@@ -34,22 +34,26 @@ pub(super) enum Wrapper {
     Service(Scope),
     /// With the sender's system title, whatever the service.
     General(Scope),
+    /// With both system titles, and a key that is named or brought.
+    Ciphering(KeyTransport),
 }
 
 impl Wrapper {
     pub(super) const fn scope(self) -> Scope {
         match self {
             Self::Service(scope) | Self::General(scope) => scope,
+            Self::Ciphering(_) => Scope::Global,
         }
     }
 
     /// Octets that wrapping and protecting adds at most.
     pub(super) const fn overhead(self) -> usize {
-        let title = match self {
+        let fields = match self {
             Self::Service(_) => 0,
             Self::General(_) => 1 + SystemTitle::LEN,
+            Self::Ciphering(_) => HEADER_MAX + KEY_INFO_MAX,
         };
-        1 + title + LENGTH_MAX + OVERHEAD_MAX
+        1 + fields + LENGTH_MAX + OVERHEAD_MAX
     }
 }
 
@@ -69,22 +73,8 @@ pub(super) struct Envelope<'a> {
 /// What general-ciphering says besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct GeneralFields<'a> {
-    /// From transaction-id to other-information, lengths included: what is authenticated.
-    pub(super) octets: &'a [u8],
-    pub(super) recipient: &'a [u8],
+    pub(super) header: Header<'a>,
     pub(super) key: KeyInfo<'a>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum KeyInfo<'a> {
-    /// Which one is known without being said.
-    Absent,
-    /// 0 is the global unicast, 1 the global broadcast encryption key.
-    Identified(u8),
-    /// A key for this APDU, under the key-encrypting key.
-    Wrapped(&'a [u8]),
-    /// A key that both sides agree on by their certificates.
-    Agreed,
 }
 
 impl<'a> Envelope<'a> {
@@ -93,9 +83,11 @@ impl<'a> Envelope<'a> {
         let mut reader = Reader::new(apdu);
         let tag = reader.u8().map_err(|_| ProtectionError::Malformed { what: "tag" })?;
         let (wrapper, service) = match tag {
-            GENERAL_GLOBAL | GENERAL_CIPHERING => (Wrapper::General(Scope::Global), None),
+            GENERAL_GLOBAL => (Wrapper::General(Scope::Global), None),
             GENERAL_DEDICATED => (Wrapper::General(Scope::Dedicated), None),
-            GENERAL_SIGNING => return Err(ProtectionError::Unsupported { what: "general-signing" }),
+            // Which transport it is, the key-info says.
+            GENERAL_CIPHERING => (Wrapper::Ciphering(KeyTransport::Identified), None),
+            GENERAL_SIGNING => return Err(ProtectionError::Signed),
             _ => {
                 let (scope, service) = service_in(tag).ok_or(ProtectionError::Unprotected { tag })?;
                 (Wrapper::Service(scope), Some(service))
@@ -103,8 +95,8 @@ impl<'a> Envelope<'a> {
         };
         let (title, general) = match tag {
             GENERAL_CIPHERING => {
-                let (originator, fields) = general_fields(&mut reader)?;
-                (Some(originator), Some(fields))
+                let header = Header::decode(&mut reader)?;
+                (Some(header.originator), Some(GeneralFields { header, key: KeyInfo::decode(&mut reader)? }))
             }
             GENERAL_GLOBAL | GENERAL_DEDICATED => (Some(octet_string(&mut reader, "system title")?), None),
             _ => (None, None),
@@ -120,16 +112,23 @@ impl<'a> Envelope<'a> {
 /// Wraps `content`, in which is an APDU with this tag. A service that has no wrapper of its own gets a general one.
 pub(super) fn wrap(wrapper: Wrapper, tag: u8, title: SystemTitle, content: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(content.len() + wrapper.overhead());
-    match (wrapper, tag_of(wrapper.scope(), tag)) {
-        (Wrapper::Service(_), Some(ciphered)) => out.push(ciphered),
-        (Wrapper::Service(scope) | Wrapper::General(scope), _) => {
-            out.push(if scope == Scope::Global { GENERAL_GLOBAL } else { GENERAL_DEDICATED });
-            write_length(&mut out, SystemTitle::LEN);
-            out.extend(title.0);
-        }
+    if let (Wrapper::Service(_), Some(ciphered)) = (wrapper, tag_of(wrapper.scope(), tag)) {
+        out.push(ciphered);
+    } else {
+        out.push(if wrapper.scope() == Scope::Global { GENERAL_GLOBAL } else { GENERAL_DEDICATED });
+        write_octet_string(&mut out, &title.0);
     }
-    write_length(&mut out, content.len());
-    out.extend(content);
+    write_octet_string(&mut out, content);
+    out
+}
+
+/// general-ciphering of `content`.
+pub(super) fn wrap_general(header: &[u8], key_info: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + header.len() + key_info.len() + LENGTH_MAX + content.len());
+    out.push(GENERAL_CIPHERING);
+    out.extend(header);
+    out.extend(key_info);
+    write_octet_string(&mut out, content);
     out
 }
 
@@ -164,45 +163,6 @@ const fn service_in(tag: u8) -> Option<(Scope, u8)> {
 /// Whether an APDU with this tag is a protected one.
 pub(super) const fn is_ciphered(tag: u8) -> bool {
     service_in(tag).is_some() || matches!(tag, GENERAL_GLOBAL..=GENERAL_CIPHERING | GENERAL_SIGNING)
-}
-
-fn octet_string<'a>(reader: &mut Reader<'a>, what: &'static str) -> Result<&'a [u8], ProtectionError> {
-    let malformed = ProtectionError::Malformed { what };
-    let length = read_length(reader).map_err(|_| malformed.clone())?;
-    reader.take(length).map_err(|_| malformed)
-}
-
-/// The originator, and the rest.
-fn general_fields<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], GeneralFields<'a>), ProtectionError> {
-    let (start, before) = (reader.rest(), reader.offset());
-    octet_string(reader, "transaction-id")?;
-    let originator = octet_string(reader, "originator-system-title")?;
-    let recipient = octet_string(reader, "recipient-system-title")?;
-    octet_string(reader, "date-time")?;
-    octet_string(reader, "other-information")?;
-    let octets = start.get(..reader.offset() - before).unwrap_or_default();
-    Ok((originator, GeneralFields { octets, recipient, key: key_info(reader)? }))
-}
-
-fn key_info<'a>(reader: &mut Reader<'a>) -> Result<KeyInfo<'a>, ProtectionError> {
-    const WHAT: &str = "key-info";
-    let mut octet = || reader.u8().map_err(|_| ProtectionError::Malformed { what: WHAT });
-    match octet()? {
-        0 => return Ok(KeyInfo::Absent),
-        1 => {}
-        _ => return Err(ProtectionError::Malformed { what: WHAT }),
-    }
-    match octet()? {
-        0 => octet().map(KeyInfo::Identified),
-        // Which key-encrypting key: 0, the master key, is the only one.
-        1 if octet()? == 0 => octet_string(reader, WHAT).map(KeyInfo::Wrapped),
-        2 => {
-            octet_string(reader, WHAT)?;
-            octet_string(reader, WHAT)?;
-            Ok(KeyInfo::Agreed)
-        }
-        _ => Err(ProtectionError::Malformed { what: WHAT }),
-    }
 }
 
 #[cfg(test)]
@@ -260,27 +220,17 @@ mod tests {
     }
 
     #[test]
-    fn general_ciphering_is_taken_apart() {
-        let fields = "08 0000000000000001 08 4d4d4d0000bc614e 08 4d4d4d0000000001 00 02 abcd";
-        for (info, key) in [
-            ("00", KeyInfo::Absent),
-            ("010001", KeyInfo::Identified(1)),
-            ("010100 03 aabbcc", KeyInfo::Wrapped(&[0xaa, 0xbb, 0xcc])),
-            ("0102 01 02 01 aa", KeyInfo::Agreed),
-        ] {
-            let apdu = hex(&format!("dd {fields} {info} 06 3000000001aa"));
-            let envelope = Envelope::decode(&apdu).unwrap();
-            let general = envelope.general.unwrap();
-            assert_eq!((general.octets, general.key), (&hex(fields)[..], key));
-            assert_eq!(
-                (envelope.title, general.recipient),
-                (Some(&b"MMM\x00\x00\xbcaN"[..]), &b"MMM\x00\x00\x00\x00\x01"[..])
-            );
-        }
-        for wrong in ["02", "0103", "010101 00", "01"] {
-            let apdu = hex(&format!("dd {fields} {wrong}"));
-            assert_eq!(Envelope::decode(&apdu), Err(ProtectionError::Malformed { what: "key-info" }), "{wrong}");
-        }
+    fn general_ciphering_is_taken_apart_and_put_together() {
+        let header = hex("08 0000000000000001 08 4d4d4d0000bc614e 08 4d4d4d0000000001 00 02 abcd");
+        let content = hex("3000000001aa");
+        let apdu = wrap_general(&header, &[1, 0, 1], &content);
+        assert_eq!(apdu, [&[0xdd], &header[..], &[1, 0, 1, 6], &content].concat());
+        let envelope = Envelope::decode(&apdu).unwrap();
+        let general = envelope.general.unwrap();
+        assert_eq!((general.header.octets, general.key), (&header[..], KeyInfo::Identified(1)));
+        assert_eq!(envelope.title, Some(&b"MMM\x00\x00\xbcaN"[..]));
+        let wrong = wrap_general(&header, &[1, 3], &content);
+        assert_eq!(Envelope::decode(&wrong), Err(ProtectionError::Malformed { what: "key-info" }));
     }
 
     #[test]
@@ -292,7 +242,7 @@ mod tests {
         let more = [&whole[..], &[0]].concat();
         assert_eq!(Envelope::decode(&more), Err(ProtectionError::Malformed { what: "end" }));
         assert_eq!(Envelope::decode(&[0xc0, 0x01]), Err(ProtectionError::Unprotected { tag: 0xc0 }));
-        assert_eq!(Envelope::decode(&[0xdf]), Err(ProtectionError::Unsupported { what: "general-signing" }));
+        assert_eq!(Envelope::decode(&[0xdf]), Err(ProtectionError::Signed));
     }
 
     proptest! {

@@ -55,6 +55,18 @@ pub enum ProtectionError {
     /// More peers than there is room to remember counters for.
     #[error("more than {limit} peers under one key")]
     TooManyPeers { limit: usize },
+    /// A key of signatures or agreements is not for the security suite.
+    #[error("a key is of another curve than security suite {suite} has")]
+    Curve { suite: u8 },
+    /// What the peer sent for an agreement is no key of the curve.
+    #[error("no key can be agreed on with what the peer sent")]
+    Agreement,
+    /// Our configuration knows of no signatures, or has them elsewhere.
+    #[error("the APDU is signed, which it is not to be")]
+    Signed,
+    /// Our configuration asks for a signature.
+    #[error("APDU with tag {tag:#04x} is not signed")]
+    Unsigned { tag: u8 },
     /// The proof of who a client or server is has another form than its mechanism gives it.
     #[error("the proof of high level security is malformed")]
     Proof,

@@ -4,7 +4,17 @@
 //! wrapper in [`Protection::protect`] and verifies and removes it in [`Protection::unprotect`]; keys, system titles and
 //! invocation counters are its own state. [`Plain`] is for associations without ciphering. ACSE APDUs themselves are never
 //! protected, only their user-information is.
+//!
+//! | wrapper | key | set by |
+//! | --- | --- | --- |
+//! | glo-, general-glo | global | [`Wrapping::Service`], [`Wrapping::General`] |
+//! | ded-, general-ded | of the association | [`CipheredConfig::dedicated`] |
+//! | general-ciphering | global, wrapped, or agreed on | [`Wrapping::Ciphering`], [`TransportKeys`] |
+//! | general-signing, in or around one of them | of signatures | [`CipheredConfig::signing`] |
+//!
+//! Global keys change by [`KeyChange`], which loses none, or by [`GlobalAgreement`].
 
+mod agreement;
 mod ciphered;
 mod config;
 mod content;
@@ -13,27 +23,37 @@ mod counter;
 mod envelope;
 mod error;
 mod gcm;
+mod general;
+mod global_agreement;
 mod high_level;
 mod key;
+mod key_change;
 mod key_wrap;
 mod optional;
 mod push;
 mod secret;
 mod signature;
+mod signing;
 mod system_title;
+mod transport;
 
+pub use agreement::{AgreementKey, AgreementPublicKey, UseOfKey};
 pub use ciphered::Ciphered;
 pub use config::{CipheredConfig, Keys, SecurityQuirks, Wrapping};
 pub use control::{Level, SecurityControl, SecuritySuite};
 pub use counter::{Counter, KeySet, ReceivedCounters};
 pub use error::ProtectionError;
+pub use global_agreement::GlobalAgreement;
 pub use high_level::{Challenge, ChallengeError, HighLevel};
 pub use key::{Key, KeyError};
+pub use key_change::{GlobalKeys, KeyChange, KeyChangeStep, StepOutcome, StoredKeys};
 pub use key_wrap::{KeyWrapError, unwrap_key, wrap_key};
 pub use push::{PushConfig, PushReceiver, Pushed, protect_push};
 pub(crate) use secret::same;
-pub use signature::{SignatureKeyError, SigningKey, VerifyingKey};
+pub use signature::{CurveKeyError, SigningKey, VerifyingKey};
+pub use signing::Signing;
 pub use system_title::{SystemTitle, SystemTitleError};
+pub use transport::{KeyTransport, TransportKeys};
 
 use super::conformance::Conformance;
 

@@ -1,10 +1,16 @@
 //! Pushes that a meter protects, without any association: the wrapper is taken off, and said whether the content is authenticated.
 
+use std::borrow::Cow;
+
+use super::ciphered::named_in_general;
 use super::config::{Keys, SecurityQuirks};
 use super::content::Lock;
 use super::counter::{KeySet, ReceivedCounters};
-use super::envelope::{Envelope, KeyInfo, Scope, Wrapper, is_ciphered, wrap};
-use super::{Key, Level, ProtectionError, SecurityControl, SecuritySuite, SystemTitle, unwrap_key};
+use super::envelope::{Envelope, GENERAL_SIGNING, Scope, Wrapper, is_ciphered, wrap};
+use super::general::{Header, KeyInfo};
+use super::signing::{Signed, Signing};
+use super::transport::Exchange;
+use super::{Key, KeyTransport, Level, ProtectionError, SecurityControl, SecuritySuite, SystemTitle, TransportKeys};
 use crate::dlms::notification::{DataNotification, NotificationError, decode_data_notification};
 
 /// What is known of a meter that pushes.
@@ -12,8 +18,14 @@ use crate::dlms::notification::{DataNotification, NotificationError, decode_data
 pub struct PushConfig {
     pub suite: SecuritySuite,
     pub keys: Keys,
-    /// KEK, for pushes that bring a key of their own.
-    pub key_encrypting: Option<Key>,
+    /// What pushes bring their keys with; under other keys none is taken.
+    pub key: KeyTransport,
+    /// What that transport and signatures need.
+    pub transport: TransportKeys,
+    /// Where each push is signed. A signature does not tell a push that is sent again: without ciphering it authenticates nothing.
+    pub signing: Option<Signing>,
+    /// Our own title: where it is known, pushes that name another recipient are refused. No key is agreed on without.
+    pub title: Option<SystemTitle>,
     /// The meter's system title. Where it is not known, each push has to say it, and whoever has the keys is the meter.
     pub sender: Option<SystemTitle>,
     /// How a push has to be protected at least; [`Level::NONE`] takes plain ones too.
@@ -29,7 +41,10 @@ impl PushConfig {
         Self {
             suite: SecuritySuite::Suite0,
             keys,
-            key_encrypting: None,
+            key: KeyTransport::Identified,
+            transport: TransportKeys::NONE,
+            signing: None,
+            title: None,
             sender: None,
             minimum: Level::AUTHENTICATED_ENCRYPTED,
             broadcast: false,
@@ -84,7 +99,8 @@ pub struct PushReceiver {
 impl PushReceiver {
     /// `received` is what the owner knows of the meter from before.
     pub fn new(config: PushConfig, received: ReceivedCounters) -> Result<Self, ProtectionError> {
-        config.keys.all().chain(&config.key_encrypting).try_for_each(|key| config.suite.check(key))?;
+        config.keys.all().try_for_each(|key| config.suite.check(key))?;
+        config.transport.check(config.suite)?;
         Ok(Self { config, received })
     }
 
@@ -93,15 +109,54 @@ impl PushReceiver {
         &self.received
     }
 
-    /// Takes the wrapper off a whole APDU: glo-, general-glo, or general-ciphering with a global key or with a wrapped one.
+    /// Takes the wrapper off a whole APDU: glo-, general-glo, general-ciphering or general-signing, as configured.
     pub fn receive(&mut self, apdu: &[u8]) -> Result<Pushed, ProtectionError> {
+        match self.config.signing {
+            Some(Signing::Outside) => {
+                let content = self.verified(apdu)?;
+                self.unwrap(content)
+            }
+            Some(Signing::Inside) if apdu.first() == Some(&GENERAL_SIGNING) => {
+                self.acceptable(Level::NONE)?;
+                self.verified(apdu).and_then(Self::plain)
+            }
+            _ => self.unwrap(apdu),
+        }
+    }
+
+    fn unwrap(&mut self, apdu: &[u8]) -> Result<Pushed, ProtectionError> {
         match apdu.first() {
+            Some(&tag) if !is_ciphered(tag) && self.config.signing == Some(Signing::Inside) => {
+                Err(ProtectionError::Unsigned { tag })
+            }
             Some(&tag) if !is_ciphered(tag) => {
                 self.acceptable(Level::NONE)?;
-                Ok(Pushed { apdu: apdu.to_vec(), authenticated: false, sender: None })
+                Self::plain(apdu)
             }
             _ => self.open(&Envelope::decode(apdu)?),
         }
+    }
+
+    /// A push of which nobody knows when it was sent.
+    fn plain(apdu: &[u8]) -> Result<Pushed, ProtectionError> {
+        match apdu.first() {
+            Some(&inner) if is_ciphered(inner) => Err(ProtectionError::Mismatch { outer: GENERAL_SIGNING, inner }),
+            None => Err(ProtectionError::Malformed { what: "content" }),
+            Some(_) => Ok(Pushed { apdu: apdu.to_vec(), authenticated: false, sender: None }),
+        }
+    }
+
+    /// What the meter has signed.
+    fn verified<'a>(&self, apdu: &'a [u8]) -> Result<&'a [u8], ProtectionError> {
+        let signed = Signed::decode(apdu)?;
+        self.sender(Some(signed.header.originator))?;
+        self.check_recipient(&signed.header)?;
+        signed.verified(self.config.transport.peer_signing()?)
+    }
+
+    /// A push need not say whom it is for.
+    fn check_recipient(&self, header: &Header<'_>) -> Result<(), ProtectionError> {
+        self.config.title.map_or(Ok(()), |ours| header.check_recipient(ours, true))
     }
 
     fn open(&mut self, envelope: &Envelope<'_>) -> Result<Pushed, ProtectionError> {
@@ -113,22 +168,23 @@ impl PushReceiver {
         let level = Level { authenticated: control.level.authenticated && !quirks.unverified, ..control.level };
         self.acceptable(level)?;
         let sender = self.sender(envelope.title)?;
+        if let Some(general) = &envelope.general {
+            self.check_recipient(&general.header)?;
+        }
         let keys = self.acceptable_keys(envelope)?;
         self.received.check(keys, sender, counter)?;
-        let wrapped = self.wrapped_key(envelope)?;
-        let cipher = match (&wrapped, keys) {
-            (Some(key), _) => Some(key),
-            (None, KeySet::GlobalBroadcast) => self.config.keys.broadcast.as_ref(),
-            (None, _) => self.config.keys.unicast.as_ref(),
-        };
+        let key = self.key(keys, sender, envelope)?;
         let lock = Lock {
-            cipher: cipher.ok_or(ProtectionError::MissingKey { which: keys.name() })?,
+            cipher: &key,
             authentication: self.config.keys.authentication.as_ref(),
             title: sender,
-            fields: envelope.general.map_or(&[], |general| general.octets),
+            fields: envelope.general.map_or(&[], |general| general.header.octets),
         };
         let content = &envelope.content;
-        let apdu = if quirks.unverified { lock.open_unverified(content)? } else { lock.open(content)? };
+        let mut apdu = if quirks.unverified { lock.open_unverified(content)? } else { lock.open(content)? };
+        if self.config.signing == Some(Signing::Inside) {
+            apdu = self.verified(&apdu)?.to_vec();
+        }
         let inner = *apdu.first().ok_or(ProtectionError::Malformed { what: "content" })?;
         if envelope.service.is_some_and(|service| service != inner) || is_ciphered(inner) {
             return Err(ProtectionError::Mismatch { outer: envelope.tag, inner });
@@ -163,32 +219,47 @@ impl PushReceiver {
         }
     }
 
-    /// The keys that are configured, if the push names no others. A wrapped key is the meter's own: its counters go with it.
+    /// The keys that are configured, if the push names no others.
     fn acceptable_keys(&self, envelope: &Envelope<'_>) -> Result<KeySet, ProtectionError> {
         let broadcast = envelope.content.control.broadcast;
-        let found = match (envelope.wrapper.scope(), envelope.general.map(|general| general.key)) {
+        let global = if broadcast { KeySet::GlobalBroadcast } else { KeySet::GlobalUnicast };
+        let found = match (envelope.wrapper.scope(), envelope.general) {
             (Scope::Dedicated, _) => KeySet::Dedicated,
-            (_, Some(KeyInfo::Agreed)) => return Err(ProtectionError::Unsupported { what: "an agreed key" }),
-            (_, Some(KeyInfo::Identified(id))) if (id == 1) != broadcast || id > 1 => {
-                return Err(ProtectionError::Malformed { what: "key-info" });
-            }
-            (_, Some(KeyInfo::Wrapped(_))) if broadcast => {
-                return Err(ProtectionError::Malformed { what: "security control" });
-            }
-            _ if broadcast => KeySet::GlobalBroadcast,
-            _ => KeySet::GlobalUnicast,
+            (Scope::Global, Some(general)) => named_in_general(general.key, broadcast, global)?,
+            (Scope::Global, None) => global,
         };
-        let expected = if self.config.broadcast { KeySet::GlobalBroadcast } else { KeySet::GlobalUnicast };
+        let expected = match self.config.key {
+            KeyTransport::Identified if self.config.broadcast => KeySet::GlobalBroadcast,
+            KeyTransport::Identified => KeySet::GlobalUnicast,
+            KeyTransport::Wrapped => KeySet::Wrapped,
+            KeyTransport::OnePass | KeyTransport::StaticUnified => KeySet::Agreed,
+        };
         if found == expected { Ok(found) } else { Err(ProtectionError::KeySet { found: found.name() }) }
     }
 
-    fn wrapped_key(&self, envelope: &Envelope<'_>) -> Result<Option<Key>, ProtectionError> {
-        let Some(KeyInfo::Wrapped(octets)) = envelope.general.map(|general| general.key) else { return Ok(None) };
-        let encrypting = self.config.key_encrypting.as_ref();
-        let encrypting = encrypting.ok_or(ProtectionError::MissingKey { which: "key-encrypting" })?;
-        let key = unwrap_key(encrypting, octets).map_err(|_| ProtectionError::Forged)?;
-        self.config.suite.check(&key)?;
-        Ok(Some(key))
+    fn key(&self, keys: KeySet, sender: SystemTitle, envelope: &Envelope<'_>) -> Result<Cow<'_, Key>, ProtectionError> {
+        let PushConfig { suite, transport, .. } = &self.config;
+        let Some(general) = envelope.general.filter(|_| keys.is_transported()) else {
+            let global = &self.config.keys;
+            let key = if keys == KeySet::GlobalBroadcast { &global.broadcast } else { &global.unicast };
+            return key.as_ref().map(Cow::Borrowed).ok_or(ProtectionError::MissingKey { which: keys.name() });
+        };
+        let exchange = || {
+            Ok(Exchange {
+                suite: *suite,
+                originator: sender,
+                recipient: self.config.title.ok_or(ProtectionError::NoTitle)?,
+                transaction_id: general.header.transaction_id,
+                edition_8: self.config.quirks.algorithms_of_edition_8,
+            })
+        };
+        let key = match (general.key, self.config.key) {
+            (KeyInfo::Wrapped(octets), _) => transport.unwrapped(octets, *suite),
+            (KeyInfo::OnePass(octets), KeyTransport::OnePass) => transport.one_pass_received(octets, &exchange()?),
+            (KeyInfo::StaticUnified, KeyTransport::StaticUnified) => transport.static_unified(&exchange()?),
+            _ => Err(ProtectionError::KeySet { found: "otherwise agreed" }),
+        };
+        key.map(Cow::Owned)
     }
 }
 

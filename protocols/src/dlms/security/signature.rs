@@ -8,7 +8,7 @@ use p384::ecdsa as long;
 use zeroize::Zeroizing;
 
 use super::secret::octets_from_hex;
-use super::{KeyError, ProtectionError};
+use super::{KeyError, ProtectionError, SecuritySuite};
 
 /// The private half: not shown by `Debug`, wiped when dropped.
 #[derive(Clone)]
@@ -32,17 +32,17 @@ enum Public {
 
 impl SigningKey {
     /// 32 octets for P-256, 48 for P-384.
-    pub fn from_octets(octets: &[u8]) -> Result<Self, SignatureKeyError> {
+    pub fn from_octets(octets: &[u8]) -> Result<Self, CurveKeyError> {
         let private = match octets.len() {
             32 => short::SigningKey::from_slice(octets).map(|key| Private::P256(Box::new(key))),
             48 => long::SigningKey::from_slice(octets).map(|key| Private::P384(Box::new(key))),
-            len => return Err(SignatureKeyError::Length { len }),
+            len => return Err(CurveKeyError::Length { len }),
         };
-        private.map(Self).map_err(|_| SignatureKeyError::NotOnCurve)
+        private.map(Self).map_err(|_| CurveKeyError::NotOnCurve)
     }
 
     /// The same in hexadecimal digits, blanks around them allowed.
-    pub fn from_hex(text: &str) -> Result<Self, SignatureKeyError> {
+    pub fn from_hex(text: &str) -> Result<Self, CurveKeyError> {
         let octets: Zeroizing<Vec<u8>> = octets_from_hex(text).ok_or(KeyError::Digits)?;
         Self::from_octets(&octets)
     }
@@ -52,6 +52,13 @@ impl SigningKey {
             Private::P256(key) => Public::P256(*key.verifying_key()),
             Private::P384(key) => Public::P384(*key.verifying_key()),
         })
+    }
+
+    pub(super) const fn is_of(&self, suite: SecuritySuite) -> bool {
+        matches!(
+            (&self.0, suite),
+            (Private::P256(_), SecuritySuite::Suite1) | (Private::P384(_), SecuritySuite::Suite2)
+        )
     }
 
     /// r and s, 64 or 96 octets. Needs no randomness (RFC 6979).
@@ -71,15 +78,15 @@ impl SigningKey {
 
 impl VerifyingKey {
     /// x and y of the point, 64 octets for P-256, 96 for P-384.
-    pub fn from_octets(octets: &[u8]) -> Result<Self, SignatureKeyError> {
+    pub fn from_octets(octets: &[u8]) -> Result<Self, CurveKeyError> {
         // The mark of an uncompressed point.
         let point = [&[0x04], octets].concat();
         let public = match octets.len() {
             64 => short::VerifyingKey::from_sec1_bytes(&point).map(Public::P256),
             96 => long::VerifyingKey::from_sec1_bytes(&point).map(Public::P384),
-            len => return Err(SignatureKeyError::Length { len }),
+            len => return Err(CurveKeyError::Length { len }),
         };
-        public.map(Self).map_err(|_| SignatureKeyError::NotOnCurve)
+        public.map(Self).map_err(|_| CurveKeyError::NotOnCurve)
     }
 
     /// x and y, as [`Self::from_octets`] takes them.
@@ -91,6 +98,10 @@ impl VerifyingKey {
         // The mark of an uncompressed point.
         point.remove(0);
         point
+    }
+
+    pub(super) const fn is_of(&self, suite: SecuritySuite) -> bool {
+        matches!((&self.0, suite), (Public::P256(_), SecuritySuite::Suite1) | (Public::P384(_), SecuritySuite::Suite2))
     }
 
     pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), ProtectionError> {
@@ -108,10 +119,10 @@ impl VerifyingKey {
     }
 }
 
-/// Why octets or a text are no key of signatures.
+/// Why octets or a text are no key of P-256 or P-384.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum SignatureKeyError {
+pub enum CurveKeyError {
     #[error("no curve has keys of {len} octets")]
     Length { len: usize },
     /// Zero, too great, or no point.
@@ -180,13 +191,13 @@ mod tests {
     #[test]
     fn what_is_no_key_is_refused() {
         for len in (0..100).filter(|len| ![32, 48].contains(len)) {
-            assert_eq!(SigningKey::from_octets(&vec![1; len]).unwrap_err(), SignatureKeyError::Length { len });
+            assert_eq!(SigningKey::from_octets(&vec![1; len]).unwrap_err(), CurveKeyError::Length { len });
         }
-        assert_eq!(SigningKey::from_octets(&[0; 32]).unwrap_err(), SignatureKeyError::NotOnCurve);
-        assert_eq!(SigningKey::from_octets(&[0xff; 48]).unwrap_err(), SignatureKeyError::NotOnCurve);
-        assert_eq!(SigningKey::from_hex("0g").unwrap_err(), SignatureKeyError::Text(KeyError::Digits));
-        assert_eq!(VerifyingKey::from_octets(&[1; 64]), Err(SignatureKeyError::NotOnCurve));
-        assert_eq!(VerifyingKey::from_octets(&[1; 65]), Err(SignatureKeyError::Length { len: 65 }));
+        assert_eq!(SigningKey::from_octets(&[0; 32]).unwrap_err(), CurveKeyError::NotOnCurve);
+        assert_eq!(SigningKey::from_octets(&[0xff; 48]).unwrap_err(), CurveKeyError::NotOnCurve);
+        assert_eq!(SigningKey::from_hex("0g").unwrap_err(), CurveKeyError::Text(KeyError::Digits));
+        assert_eq!(VerifyingKey::from_octets(&[1; 64]), Err(CurveKeyError::NotOnCurve));
+        assert_eq!(VerifyingKey::from_octets(&[1; 65]), Err(CurveKeyError::Length { len: 65 }));
     }
 
     #[test]

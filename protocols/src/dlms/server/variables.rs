@@ -6,6 +6,7 @@ use super::reception::{Reception, Wanted};
 use super::set::write;
 use super::transfer::{Service, Transfer};
 use super::{ANSWER_BYTES_MAX, Association, Exception, ObjectServer, ServerSession};
+use crate::cosem::association_ln::selection::NamedSelection;
 use crate::dlms::apdu::{
     ActionResult, AttributeReference, CosemAttribute, DataAccessResult, DataBlock, ExceptionService, ExceptionState,
     InvokeId, ReadBlock, ReadRequest, ReadResponse, ReadResult, Target, VariableAccess, WriteRequest, WriteResponse,
@@ -189,7 +190,7 @@ impl<P: Protection> ServerSession<P> {
         let (target, selection) = self.meant(variable, objects)?;
         match target {
             Target::Attribute(attribute) if attribute.class_id == ASSOCIATION_CLASS_ID => {
-                self.read_association(association, attribute, objects)
+                self.read_association(association, attribute, selection.as_deref(), objects)
             }
             Target::Attribute(attribute) => {
                 let reference = AttributeReference { attribute, selection: selection.as_deref() };
@@ -210,6 +211,7 @@ impl<P: Protection> ServerSession<P> {
         &mut self,
         association: Association,
         attribute: CosemAttribute,
+        selection: Option<&[u8]>,
         objects: &mut dyn ObjectServer,
     ) -> Outcome {
         let names = self.names(objects);
@@ -217,9 +219,18 @@ impl<P: Protection> ServerSession<P> {
             let name = CosemAttribute::new(object.class_id, object.logical_name, 1);
             object.class_id == ASSOCIATION_CLASS_ID || objects.permits(association.role, name)
         };
-        match attribute.attribute {
-            1 => Ok(DataValue::from(attribute.obis).to_vec()),
-            OBJECT_LIST => Ok(names.object_list(is_listed).to_vec()),
+        match (attribute.attribute, selection) {
+            (1, None) => Ok(DataValue::from(attribute.obis).to_vec()),
+            (OBJECT_LIST, None) => Ok(names.object_list(is_listed).to_vec()),
+            (OBJECT_LIST, Some(selection)) if association.conformance.contains(Conformance::SELECTIVE_ACCESS) => {
+                let [selector, parameters @ ..] = selection else { return Err(DataAccessResult::OtherReason) };
+                let parameters = Data::from_bytes(parameters).map_err(|_| DataAccessResult::TypeUnmatched)?;
+                let selection = NamedSelection::decode(*selector, &parameters);
+                let selection = selection.map_err(|_| DataAccessResult::ScopeOfAccessViolated)?;
+                let chosen = names.select(selection, is_listed).ok_or(DataAccessResult::ObjectUndefined)?;
+                Ok(chosen.to_vec())
+            }
+            (1 | OBJECT_LIST, Some(_)) => Err(DataAccessResult::OtherReason),
             _ => Err(DataAccessResult::ReadWriteDenied),
         }
     }

@@ -1,14 +1,18 @@
 use super::*;
 use crate::captures::{capture, logged};
 use crate::dlms::notification::NotificationBody;
+use crate::dlms::security::general::encode_header;
+use crate::dlms::security::signing::sign;
 use crate::dlms::security::{
-    Ciphered, CipheredConfig, Counter, Protection as _, Purpose, SecurityControl, Wrapping, hex, wrap_key,
+    AgreementKey, Ciphered, CipheredConfig, Counter, Protection as _, Purpose, SecurityControl, SigningKey, Wrapping,
+    hex, wrap_key,
 };
 use crate::hdlc::{PushListener, UiReassembler};
 use proptest::prelude::*;
 use std::time::Duration;
 
 const METER: SystemTitle = SystemTitle(*b"KAM\x00\x00\xbcaN");
+const OWNER: SystemTitle = SystemTitle(*b"MMM\x00\x00\x00\x00\x01");
 const NOTIFICATION: &str = "0f 00000001 00 0600bc614e";
 
 fn key(octet: u8) -> Key {
@@ -122,16 +126,22 @@ fn the_key_is_the_one_that_is_configured() {
 #[test]
 fn general_ciphering_names_its_key_or_brings_it() {
     let own = [&hex("010100 18")[..], &wrap_key(&key(9), &key(4))].concat();
-    for (info, cipher, broadcast, expected) in [
-        (hex("00"), key(1), false, Ok(())),
-        (hex("010000"), key(1), false, Ok(())),
-        (hex("010001"), key(2), true, Ok(())),
-        (own.clone(), key(4), false, Ok(())),
-        (hex("010001"), key(1), false, Err(ProtectionError::Malformed { what: "key-info" })),
-        (hex("0102 00 00"), key(1), false, Err(ProtectionError::Unsupported { what: "an agreed key" })),
+    let named = |found| Err(ProtectionError::KeySet { found });
+    for (info, cipher, broadcast, transport, expected) in [
+        (hex("00"), key(1), false, KeyTransport::Identified, Ok(())),
+        (hex("010000"), key(1), false, KeyTransport::Identified, Ok(())),
+        (hex("010001"), key(2), true, KeyTransport::Identified, Ok(())),
+        (own.clone(), key(4), false, KeyTransport::Wrapped, Ok(())),
+        // Negative control: let the push choose among the keys that there are.
+        (own.clone(), key(4), false, KeyTransport::Identified, named("wrapped")),
+        (hex("010000"), key(1), false, KeyTransport::Wrapped, named("global unicast")),
+        (hex("010001"), key(2), false, KeyTransport::Identified, named("global broadcast")),
+        (hex("0102 01 02 00"), key(1), false, KeyTransport::Identified, named("agreed")),
+        (hex("010002"), key(1), false, KeyTransport::Identified, Err(ProtectionError::Malformed { what: "key-info" })),
     ] {
         let push = general_ciphering(&info, &cipher, broadcast);
-        let config = PushConfig { broadcast, key_encrypting: Some(key(9)), ..PushConfig::new(keys()) };
+        let transport_keys = TransportKeys { key_encrypting: Some(key(9)), ..TransportKeys::NONE };
+        let config = PushConfig { broadcast, key: transport, transport: transport_keys, ..PushConfig::new(keys()) };
         let result = receiver(config.clone()).receive(&push);
         assert_eq!(result.map(|pushed| assert!(pushed.authenticated)), expected, "{info:02x?}");
         // The fields are authenticated too: here the transaction-id.
@@ -139,8 +149,82 @@ fn general_ciphering_names_its_key_or_brings_it() {
         altered[9] ^= 1;
         assert!(receiver(config).receive(&altered).is_err());
     }
-    let unknown = receiver(PushConfig::new(keys())).receive(&general_ciphering(&own, &key(4), false));
+    let config = PushConfig { key: KeyTransport::Wrapped, ..PushConfig::new(keys()) };
+    let unknown = receiver(config).receive(&general_ciphering(&own, &key(4), false));
     assert_eq!(unknown, Err(ProtectionError::MissingKey { which: "key-encrypting" }));
+}
+
+/// A meter that pushes to `OWNER` by key pairs of suite 1, and who takes what it pushes.
+fn by_key_pairs(transport: KeyTransport, signing: Option<Signing>) -> (Ciphered, PushReceiver) {
+    let private = |octet| AgreementKey::from_octets(&[octet; 32]).unwrap();
+    let signing_key = SigningKey::from_octets(&[0x51; 32]).unwrap();
+    let meter = meter(|config| {
+        config.suite = SecuritySuite::Suite1;
+        config.peer = Some(OWNER);
+        (config.wrapping, config.signing) = (Wrapping::Ciphering(transport), signing);
+        config.transport = TransportKeys {
+            agreement: Some(private(1)),
+            ephemeral: Some(private(2)),
+            peer_agreement: Some(private(3).public_key()),
+            signing: Some(signing_key.clone()),
+            ..TransportKeys::NONE
+        };
+    });
+    let ours = TransportKeys {
+        agreement: Some(private(3)),
+        peer_agreement: Some(private(1).public_key()),
+        peer_signing: Some(signing_key.verifying_key()),
+        ..TransportKeys::NONE
+    };
+    let config = PushConfig {
+        suite: SecuritySuite::Suite1,
+        key: transport,
+        transport: ours,
+        signing,
+        title: Some(OWNER),
+        ..PushConfig::new(keys())
+    };
+    (meter, receiver(config))
+}
+
+#[test]
+fn pushes_under_agreed_keys_and_with_signatures_are_taken_once() {
+    for transport in [KeyTransport::Identified, KeyTransport::OnePass, KeyTransport::StaticUnified] {
+        for signing in [None, Some(Signing::Inside), Some(Signing::Outside)] {
+            let (mut meter, mut receiver) = by_key_pairs(transport, signing);
+            let first = push(&mut meter);
+            assert_eq!(first[0], if signing == Some(Signing::Outside) { 0xdf } else { 0xdd });
+            let pushed = receiver.receive(&first).unwrap();
+            assert_eq!((pushed.authenticated, pushed.sender), (true, Some((METER, 7))));
+            assert_eq!(receiver.receive(&first), Err(ProtectionError::Replayed { counter: 7, expected: 8 }));
+            assert!(receiver.receive(&push(&mut meter)).is_ok());
+            // Neither without the signature that is asked for, nor for somebody else.
+            let other = if signing.is_none() { Some(Signing::Inside) } else { None };
+            let (mut other, _) = by_key_pairs(transport, other);
+            assert!(matches!(
+                receiver.receive(&push(&mut other)),
+                Err(ProtectionError::Unsigned { .. }
+                    | ProtectionError::Mismatch { .. }
+                    | ProtectionError::Replayed { .. })
+            ));
+            receiver.config.title = Some(METER);
+            let elsewhere = receiver.receive(&push(&mut meter));
+            assert_eq!(elsewhere, Err(ProtectionError::Title { expected: METER, found: OWNER }));
+        }
+    }
+}
+
+#[test]
+fn a_signature_alone_authenticates_nothing() {
+    let (_, mut receiver) = by_key_pairs(KeyTransport::Identified, Some(Signing::Inside));
+    let header = encode_header(&[1], METER, OWNER);
+    let signed = sign(&SigningKey::from_octets(&[0x51; 32]).unwrap(), &header, &hex(NOTIFICATION));
+    let weak = ProtectionError::Weak { found: Level::NONE, required: Level::AUTHENTICATED_ENCRYPTED };
+    assert_eq!(receiver.receive(&signed), Err(weak));
+    receiver.config.minimum = Level::NONE;
+    let pushed = receiver.receive(&signed).unwrap();
+    assert_eq!((pushed.apdu, pushed.authenticated), (hex(NOTIFICATION), false));
+    assert_eq!(receiver.receive(&hex(NOTIFICATION)), Err(ProtectionError::Unsigned { tag: 0x0f }));
 }
 
 /// The octets of hexadecimal text beside a capture.
@@ -222,7 +306,7 @@ fn a_recorded_push_of_netz_noe_is_encrypted_only_and_has_the_values_that_are_kno
 
 proptest! {
     #[test]
-    fn no_octets_panic(mut apdu in prop::collection::vec(any::<u8>(), 0..90), tag in prop::sample::select(vec![0x0f, 0xca, 0xdb, 0xdc, 0xdd])) {
+    fn no_octets_panic(mut apdu in prop::collection::vec(any::<u8>(), 0..90), tag in prop::sample::select(vec![0x0f, 0xca, 0xdb, 0xdc, 0xdd, 0xdf])) {
         if let Some(first) = apdu.first_mut() {
             *first = tag;
         }
