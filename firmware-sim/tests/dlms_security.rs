@@ -184,7 +184,7 @@ fn manager(place: &LinePlace, keys: &GlobalKeys, first: u32) -> Result<Reader, C
     Client::associate_with(connect(place), link(place, 2), config, ciphered)
 }
 
-fn outcome(result: Result<(), RequestError>) -> StepOutcome {
+fn outcome(result: &Result<(), RequestError>) -> StepOutcome {
     if result.is_ok() { StepOutcome::Done } else { StepOutcome::Refused }
 }
 
@@ -198,13 +198,13 @@ fn take_step(place: &LinePlace, step: &KeyChangeStep, first: u32, is_first_trans
         }
         KeyChangeStep::Transfer { keys, parameters } => {
             let mut manager = manager(place, keys, first).unwrap();
-            let outcome = outcome(manager.invoke(key_transfer, parameters.clone()));
+            let outcome = outcome(&manager.invoke(key_transfer, parameters.clone()));
             // The answer is still under the old keys, and so is the end of the association.
             manager.release().unwrap();
             outcome
         }
         KeyChangeStep::Try { keys, parameters } => match (manager(place, keys, first), parameters) {
-            (Ok(mut manager), Some(parameters)) => outcome(manager.invoke(key_transfer, parameters.clone())),
+            (Ok(mut manager), Some(parameters)) => outcome(&manager.invoke(key_transfer, parameters.clone())),
             (Ok(_), None) => StepOutcome::Done,
             (Err(error), _) => {
                 assert!(error.is_refusal(), "{error:?}");

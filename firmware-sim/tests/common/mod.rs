@@ -173,6 +173,8 @@ impl<S: Read + Write, L: Link, P: Protection> Client<S, L, P> {
         while let ClientOutput::Send(octets) = self.session.poll() {
             self.stream.write_all(&octets).unwrap();
         }
+        // The meter has done it once it answers, but nobody looks at what it says.
+        assert_eq!(self.stream.read(&mut [0]).unwrap(), 1);
     }
 
     pub(crate) fn protection(&self) -> &P {

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use protocols::dlms::security::{
     AgreementKey, Key, KeyTransport, Keys, Level, ProtectionError, PushConfig, PushReceiver, ReceivedCounters,
     SecurityControl, SecurityQuirks, SecuritySuite, Signing, SigningKey, SystemTitle, TransportKeys, unwrap_key,
@@ -19,17 +21,15 @@ fn key_pairs() -> TransportKeys {
     }
 }
 
-/// Octets as a push, taken by who wants it authenticated, by who takes everything, and by who knows nothing; and as a wrapped key. What is
-/// accepted is no longer than what came, and said to be authenticated only by who checks it, and once.
-pub(crate) fn target(data: &[u8]) {
+/// Who takes a push, and whether he checks it.
+static CONFIGS: LazyLock<Vec<(PushConfig, bool)>> = LazyLock::new(|| {
     let keys = Keys {
         unicast: Some(Key::from([1; 16])),
         broadcast: Some(Key::from([2; 16])),
         authentication: Some(Key::from([3; 16])),
     };
-    let strict = PushConfig::new(keys.clone());
-    let quirks =
-        SecurityQuirks { empty_title: true, unverified: true, any_suite: true, ..SecurityQuirks::default() };
+    let strict = PushConfig::new(keys);
+    let quirks = SecurityQuirks { empty_title: true, unverified: true, any_suite: true, ..SecurityQuirks::default() };
     let lenient = PushConfig { sender: Some(METER), minimum: Level::NONE, quirks, ..strict.clone() };
     let blind = PushConfig { minimum: Level::NONE, ..PushConfig::new(Keys::default()) };
     let mut configs = vec![(strict.clone(), true), (lenient, false), (blind, false)];
@@ -39,12 +39,18 @@ pub(crate) fn target(data: &[u8]) {
             configs.push((PushConfig { suite, key, transport, signing, title, ..strict.clone() }, true));
         }
     }
-    for (config, checks) in configs {
-        let mut receiver = PushReceiver::new(config, ReceivedCounters::default()).expect("keys of suite 0");
+    configs
+});
+
+/// Octets as a push, taken by who wants it authenticated, by who takes everything, and by who knows nothing; and as a wrapped key. What is
+/// accepted is no longer than what came, and said to be authenticated only by who checks it, and once.
+pub(crate) fn target(data: &[u8]) {
+    for (config, checks) in CONFIGS.iter() {
+        let mut receiver = PushReceiver::new(config.clone(), ReceivedCounters::default()).expect("keys of suite 0");
         match receiver.receive(data) {
             Ok(pushed) => {
                 assert!(!pushed.apdu.is_empty() && pushed.apdu.len() <= data.len());
-                assert!(checks || !pushed.authenticated);
+                assert!(*checks || !pushed.authenticated);
                 assert!(!format!("{pushed:?}{:?}", pushed.notification()).is_empty());
                 let again = receiver.receive(data);
                 assert!(!pushed.authenticated || matches!(again, Err(ProtectionError::Replayed { .. })));

@@ -37,16 +37,20 @@ fn everything_is_read_under_keys_of_every_kind_and_with_signatures() {
         [KeyTransport::Identified, KeyTransport::Wrapped, KeyTransport::OnePass, KeyTransport::StaticUnified];
     for transport in transports {
         for signing in [None, Some(Signing::Inside), Some(Signing::Outside)] {
-            for how in mechanisms(SECRET) {
+            // The proof is the same whatever brings the key.
+            let count = if transport == KeyTransport::Identified { usize::MAX } else { 1 };
+            for how in mechanisms(SECRET).into_iter().take(count) {
                 let context = format!("{transport:?}, {signing:?}, {how:?}");
                 let (ours, theirs) = (side(CLIENT, transport, signing), side(SERVER, transport, signing));
                 let client = ClientConfig { max_receive_pdu_size: 1_000, ..proving(how.clone()) };
                 let meter = meter(how, Level::AUTHENTICATED_ENCRYPTED);
                 let mut pair = pair(client, client_side(ours), meter, server_side(theirs));
                 let tag = if signing == Some(Signing::Outside) { 0xdf } else { 0xdd };
+                let told = context.clone();
                 pair.fault = Box::new(move |message| {
-                    assert!(message.len() <= 1_001, "{} octets", message.len());
-                    assert!(matches!(message[..], [_] | [_, 0x60..=0x63, ..]) || message[1] == tag, "{message:02x?}");
+                    assert!(message.len() <= 1_001, "{told}: {} octets", message.len());
+                    let is_protected = matches!(message[..], [_] | [_, 0x60..=0x63, ..]) || message[1] == tag;
+                    assert!(is_protected, "{told}: {message:02x?}");
                     true
                 });
                 read_everything(&mut pair);

@@ -172,6 +172,7 @@ impl<P: Protection> ServerSession<P> {
         if !referencing.rights(conformance).contains(Conformance::GET) {
             return Err(ConfirmedServiceError::INCOMPATIBLE_CONFORMANCE.into());
         }
+        self.protection.agreed(conformance);
         let pdu_size = pdu_size(initiate.client_max_receive_pdu_size);
         // A block has to hold at least one octet of data.
         let Some(pdu_size) =
