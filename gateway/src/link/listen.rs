@@ -183,7 +183,7 @@ mod tests {
         octets
     }
 
-    /// Negative control: octets handed over as they come.
+    /// Control, seen to fail: octets handed over as they come.
     #[tokio::test]
     async fn frames_of_two_meters_come_one_after_the_other_and_are_answered() {
         let (mut ends, address) = ends().await;
@@ -207,7 +207,7 @@ mod tests {
         assert_ne!(ends.end(), others);
     }
 
-    /// Negative control: go on after what is no frame.
+    /// Control, seen to fail: go on after what is no frame.
     #[tokio::test]
     async fn who_says_something_else_is_heard_once_and_hung_up_on() {
         let (mut ends, address) = ends().await;

@@ -31,6 +31,7 @@ fn side(title: SystemTitle, transport: KeyTransport, signing: Option<Signing>) -
     }
 }
 
+/// Control, seen to fail: a server that does not note what was agreed on.
 #[test]
 fn everything_is_read_under_keys_of_every_kind_and_with_signatures() {
     let transports =

@@ -203,7 +203,7 @@ fn an_association_that_is_asked_for_takes_the_place_of_the_other_until_it_ends()
     assert_eq!(session.client(), Some(ClientRole::Reader));
 }
 
-/// Negative control: let the next request answer for it.
+/// Control, seen to fail: let the next request answer for it.
 #[test]
 fn an_exception_after_an_unconfirmed_write_shifts_no_answer() {
     let mut pair = Pair::new(
@@ -226,7 +226,7 @@ fn an_exception_after_an_unconfirmed_write_shifts_no_answer() {
     assert!(matches!(pair.result, Err(ClientError::AssociationException(_))), "{:?} {:?}", pair.result, pair.events);
 }
 
-/// Negative control: take the first block of another request for a repetition.
+/// Control, seen to fail: take the first block of another request for a repetition.
 #[test]
 fn a_write_that_was_given_up_has_no_part_in_the_next() {
     let (_, config) = known(Referencing::ShortNames);

@@ -131,7 +131,7 @@ async fn a_port_of_sml_goes_on_after_damage_and_counts_it() {
     port.abort();
 }
 
-/// Negative controls: confirm before it is stored; no word to the meter.
+/// Controls, seen to fail: confirm before it is stored; no word to the meter.
 #[tokio::test]
 async fn meters_that_come_are_told_that_their_push_is_kept_once_it_is() {
     use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};

@@ -61,7 +61,7 @@ fn every_quirk_of_a_protocol_has_its_name() {
     assert!(!format!("{all:?}").contains("false"), "{all:?}");
 }
 
-/// Negative control: the address not looked at.
+/// Control, seen to fail: the address not looked at.
 #[test]
 fn whoever_may_come_has_a_key_or_is_on_this_machine() {
     let dlms = |rest: &str| parse(&format!("protocol = \"dlms\"\n{rest}"));

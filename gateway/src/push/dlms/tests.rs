@@ -204,7 +204,7 @@ fn whoever_named_himself_last_is_who_speaks() {
     assert!(readings.len() == 2 && readings.iter().all(|reading| reading.series.meter.as_str() == "KFM0001"));
 }
 
-/// Negative controls: every push confirmed; the name of one meter kept for the next.
+/// Controls, seen to fail: every push confirmed; the name of one meter kept for the next; what found no room confirmed.
 #[test]
 fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
     let mut confirmed = apdu(T0, Some(b"KFM0001"));

@@ -24,7 +24,7 @@ async fn lose_some(one: DuplexStream, other: DuplexStream) {
     }
 }
 
-/// Negative controls: one attempt, as over TCP.
+/// Control, seen to fail: one attempt, as over TCP.
 #[tokio::test(start_paused = true)]
 async fn what_gets_lost_on_the_way_is_asked_for_again() {
     let clock = TokioClock::shared(T0);

@@ -120,7 +120,7 @@ fn the_change_can_be_delayed_for_slow_adapters() {
     assert_eq!(bench.wakes_in(), Duration::from_micros(6 * 33_333 + 400_000));
 }
 
-// Negative control: call again without the breaks, or with them at the first rate alone.
+// Controls, seen to fail: call again without the breaks, or with them at the first rate alone.
 #[test]
 fn a_meter_that_somebody_left_in_programming_mode_is_told_to_leave_it_at_whatever_rate() {
     let mut bench = Bench::called(ClientConfig { baud_max: Baud::B4800, ..config() }, Goal::Programming);
