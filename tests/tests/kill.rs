@@ -5,7 +5,9 @@ use std::time::Duration;
 use demo::sinks::{self, has_instant};
 use demo::verdict::{compare, read_truth};
 use tests::random::Random;
-use tests::system::{CATCH_UP_TIMEOUT, in_the_log, serial_toml, stage, start_dlms, start_each, start_serial, until};
+use tests::system::{
+    CATCH_UP_TIMEOUT, in_the_log, serial_toml, stage_at_mosquitto, start_dlms, start_each, start_serial, until,
+};
 
 /// One test run of the published figures: 100 kills of the gateway, 50 of the cloud.
 const GATEWAY_KILLS: u64 = 100;
@@ -26,7 +28,7 @@ async fn gateway_and_cloud_are_killed_under_load() {
     let seed = std::env::var("METERPOST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("seed {seed}, folder {}", folder.path().display());
     let mut random = Random::new(seed);
-    let mut stage = stage(folder.path()).await.unwrap();
+    let (mut stage, _broker) = stage_at_mosquitto(folder.path()).await.unwrap();
     let profiles = "speed = 600.0\nhistory_days = 0.5";
     let tcp = start_dlms(&mut stage, 1_001, 8, profiles).unwrap();
     let serial = start_serial(&mut stage, 2_001, 4, profiles).unwrap();

@@ -1,4 +1,5 @@
-//! The MQTT broker mosquitto, with mutual TLS: the name in a client's certificate decides what it may say and hear.
+//! The MQTT broker mosquitto: with mutual TLS, where the name in a client's certificate decides what it may say and hear, or open to
+//! whoever is on this machine.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -31,12 +32,6 @@ impl Mosquitto {
 
     /// The same with this certificate.
     pub fn start_as(folder: &Path, authority: &Authority, identity: &Identity) -> Result<Self> {
-        let program = program("mosquitto").ok_or_else(|| {
-            Missing::error(
-                "there is no mosquitto",
-                "apt-get install --no-install-recommends mosquitto mosquitto-clients",
-            )
-        })?;
         let home = folder.join("mosquitto");
         std::fs::create_dir_all(home.join("data")).with_context(|| format!("cannot make {}", home.display()))?;
         let port = free_port()?;
@@ -56,8 +51,32 @@ impl Mosquitto {
         write(&home.join("ca.crt"), authority.certificate())?;
         write(&home.join("server.crt"), &identity.chain)?;
         write(&home.join("server.key"), &identity.key)?;
+        Self::launch(&home, port)
+    }
+
+    /// Without certificates, and for everybody on this machine. It queues all that a client lacks that is away, and forgets it when it
+    /// ends.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let home = folder.join("mosquitto");
+        std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        let port = free_port()?;
+        let settings = format!(
+            "user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n\
+             max_queued_bytes 0\nmax_inflight_messages 100\n"
+        );
+        write(&home.join("mosquitto.conf"), &settings)?;
+        Self::launch(&home, port)
+    }
+
+    fn launch(home: &Path, port: u16) -> Result<Self> {
+        let program = program("mosquitto").ok_or_else(|| {
+            Missing::error(
+                "there is no mosquitto",
+                "apt-get install --no-install-recommends mosquitto mosquitto-clients",
+            )
+        })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let server = Server::new("mosquitto", &program, &home, Ready::Port(address));
+        let server = Server::new("mosquitto", &program, home, Ready::Port(address));
         let mut mosquitto = Self { address, server: server.arguments(["-c", "mosquitto.conf"]) };
         mosquitto.restart()?;
         Ok(mosquitto)
