@@ -8,8 +8,8 @@
 //! | mode C | programming | `ACK 0 Z 1`, change of the rate; P0 comes |
 //! | mode E | HDLC | `ACK 2 Z 2`, which the meter says again; change of the rate and to 8N1 |
 //!
-//! A message that came damaged is asked for again with NAK; silence is met by repeating what was asked, or the whole call. All
-//! repetitions together are bounded. Before a question is repeated into silence the line is left alone for another response
+//! A message that came damaged is asked for again with NAK; silence is met by repeating what was asked, or the whole call, before which
+//! once a break goes out at each rate, for a meter that another reader left in programming mode. All repetitions together are bounded. Before a question is repeated into silence the line is left alone for another response
 //! time-out, and what comes then is dropped: blocks have no numbers, so a late one could pass for that of the repetition.
 
 mod exchange;
