@@ -124,12 +124,13 @@ impl Client {
     /// Whoever was here before may have gone in the middle of programming mode, at a rate that we do not know: such a meter answers
     /// no call until its inactivity time-out of one to two minutes has passed. A break at each rate makes it leave.
     fn break_off(&mut self, now: Duration) {
-        let mut at = now;
+        let (mut at, mut command) = (now, Vec::new());
+        encode_command(&mut command, b'B', b'0', None);
+        // An adapter may still be sending when the line says that all is sent.
+        let pause = BREAK_PAUSE.max(Duration::from_millis(self.config.change_over_ms.unwrap_or(0).into()));
         for baud in Baud::ALL.into_iter().filter(|baud| *baud <= self.config.baud_max).rev() {
             self.timeline.set_line(at, self.config.line(baud));
-            let mut command = Vec::new();
-            encode_command(&mut command, b'B', b'0', None);
-            at = self.timeline.send(at, command) + BREAK_PAUSE;
+            at = self.timeline.send(at, command.clone()) + pause;
         }
         self.patience.quiet_until = self.patience.quiet_until.max(at + AFTER_BREAKS);
     }
