@@ -1,6 +1,7 @@
 //! What formats cost: bytes on the wire, and CPU time beside other implementations. No disk, no network.
 
 mod batch;
+mod beside;
 mod dlms;
 mod p1;
 mod wire;
