@@ -4,7 +4,7 @@
 use m_bus_application_layer::value_information as table;
 use table::{UnitName, ValueLabel};
 
-use super::record::ValueInformation;
+use super::record::{EXTENSIONS_MAX, ValueInformation};
 use crate::metering::Unit;
 
 const MORE: u8 = 0x80;
@@ -90,16 +90,20 @@ impl Meaning {
         if let Some(meaning) = corrected(information) {
             return meaning;
         }
-        let mut octets = [&[information.vif], information.extensions].concat();
+        let mut octets = [0; EXTENSIONS_MAX + 2];
+        let chain = std::iter::once(&information.vif).chain(information.extensions);
+        octets.iter_mut().zip(chain).for_each(|(octet, sent)| *octet = *sent);
         // The chain may have been cut.
-        if let Some(last) = octets.last_mut().filter(|last| **last != 0xff && **last != 0xfe) {
+        let last = octets.get_mut(information.extensions.len()).filter(|last| **last != 0xff && **last != 0xfe);
+        if let Some(last) = last {
             *last &= !MORE;
         }
-        // The crate wants the text of a unit in its place; what it says does not matter to it.
-        if information.unit_text.is_some() {
-            octets.push(0);
-        }
-        let parsed = table::ValueInformationBlock::try_from(&octets[..]);
+        // The crate wants the text of a unit in its place; what it says does not matter to it, so it is empty.
+        let len = 1 + information.extensions.len() + usize::from(information.unit_text.is_some());
+        let Some(octets) = octets.get(..len) else {
+            return unsupported("value information that is reserved");
+        };
+        let parsed = table::ValueInformationBlock::try_from(octets);
         let Ok(known) =
             parsed.as_ref().map_err(|_| ()).and_then(|block| table::ValueInformation::try_from(block).map_err(|_| ()))
         else {

@@ -2,15 +2,17 @@
 
 use std::hint::black_box;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, ensure};
 use dlms_cosem_rs::axdr::{Data as TheirData, DateTime as TheirDateTime};
 use dlms_cosem_rs::cosem::profile::ProfileBuffer;
 use protocols::cosem::profile_generic::CaptureObject;
 use protocols::cosem::profile_generic::reader::{ProfileReader, ProfileRules};
 use protocols::metering::ObisCode;
-use tests::measure::{ROUNDS, Reach, Row, alternate, cpu_of, note};
+use tests::measure::note;
 
-const ROWS: u32 = 1_000;
+use crate::beside::{Limit, Work};
+
+pub(crate) const ROWS: u32 = 1_000;
 const COLUMNS: usize = 4;
 const TIMES: usize = 1_500;
 
@@ -24,7 +26,7 @@ fn columns() -> [CaptureObject; COLUMNS] {
 }
 
 /// Quarter hours from 1 November 2026, an hour ahead of UTC; every cell stated.
-fn buffer() -> Vec<u8> {
+pub(crate) fn buffer() -> Vec<u8> {
     let mut octets = vec![0x01, 0x82];
     octets.extend((ROWS as u16).to_be_bytes());
     for row in 0..ROWS {
@@ -40,7 +42,7 @@ fn buffer() -> Vec<u8> {
 }
 
 /// A sum of all that stands in the cells: seconds and integers.
-fn ours(buffer: &[u8]) -> Result<i64> {
+pub(crate) fn ours(buffer: &[u8]) -> Result<i64> {
     let mut reader = ProfileReader::new(&columns(), ProfileRules::new(900), buffer)?;
     let mut sum = 0_i64;
     while let Some(row) = reader.next_row() {
@@ -53,12 +55,11 @@ fn ours(buffer: &[u8]) -> Result<i64> {
     Ok(sum)
 }
 
-fn theirs(buffer: &[u8]) -> Result<i64> {
-    let error = |error: dlms_cosem_rs::codec::Error| anyhow!("{error:?}");
-    let data = TheirData::from_bytes_in(buffer).map_err(error)?;
-    let profile = ProfileBuffer::new(&data).map_err(error)?;
+/// The same by them.
+pub(crate) fn theirs(data: &TheirData<'_>) -> Result<i64> {
+    let profile = ProfileBuffer::new(data)?;
     let (mut sum, mut bad) = (0_i64, 0);
-    let visited = profile.for_each_cell(COLUMNS, |_, column, cell| {
+    profile.for_each_cell(COLUMNS, |_, column, cell| {
         let value = if column == 0 {
             let octets = cell.as_bytes().and_then(|octets| <[u8; 12]>::try_from(octets).ok());
             octets.and_then(|octets| TheirDateTime::from_bytes(octets).to_unix_seconds())
@@ -70,33 +71,22 @@ fn theirs(buffer: &[u8]) -> Result<i64> {
             None => bad += 1,
         }
         Ok(())
-    });
-    visited.map_err(error)?;
-    anyhow::ensure!(bad == 0, "{bad} cells without a value");
+    })?;
+    ensure!(bad == 0, "{bad} cells without a value");
     Ok(sum)
 }
 
 pub(crate) fn run() -> Result<()> {
     let buffer = buffer();
-    let (sum, other) = (ours(&buffer)?, theirs(&buffer)?);
-    anyhow::ensure!(sum == other, "they do not read the same: {sum} and {other}");
-    let per_buffer = |seconds: f64| seconds / TIMES as f64 * 1e6;
-    let [own, peer] = alternate(
-        ROUNDS,
-        [
-            &mut || {
-                let work = || ours(black_box(&buffer)).map(|sum| assert_eq!(sum, other));
-                cpu_of(TIMES, work).map(per_buffer)
-            },
-            &mut || {
-                let work = || theirs(black_box(&buffer)).map(|sum| assert_eq!(sum, other));
-                cpu_of(TIMES, work).map(per_buffer)
-            },
-        ],
-    )?;
-    let beside = format!("ours {:.1} µs, dlms-cosem-rs {:.1} µs a buffer", own.median(), peer.median());
-    let (work, unit) = ("DLMS load profile, 1,000 rows × 4 columns, decode", "x the peer's time");
-    Row { work, figures: &own.over(&peer), unit, reach: Reach::AtMost(1.0), beside }.print()?;
+    Work {
+        name: "DLMS load profile, 1,000 rows × 4 columns, decode",
+        peer: "dlms-cosem-rs",
+        piece: "buffer",
+        pieces: 1,
+        times: TIMES,
+        limit: Limit::Time(0.95),
+    }
+    .measure(|| ours(black_box(&buffer)), || theirs(&TheirData::from_bytes_in(black_box(&buffer))?))?;
     Ok(note(
         "DLMS: both read every label as an instant and every cell as an integer; ours also maps the status to a quality.",
     )?)

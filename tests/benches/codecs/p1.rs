@@ -6,7 +6,9 @@ use anyhow::{Result, anyhow, ensure};
 use dsmr5::state::State;
 use protocols::metering::{Quantity, Unit, UtcMillis};
 use protocols::p1::{Builder, Layout, LocalTime, Readout, Scan, Settings, scan};
-use tests::measure::{ROUNDS, Reach, Row, alternate, cpu_of, note};
+use tests::measure::note;
+
+use crate::beside::{Limit, Work};
 
 const TELEGRAMS: u32 = 16;
 const TIMES: usize = 3_000;
@@ -74,7 +76,6 @@ pub(crate) fn run() -> Result<()> {
     let readings: usize = own.meters.iter().map(|meter| meter.readings.len()).sum();
     ensure!(own.problems.is_empty() && own.meters.len() == 2, "{:?}", own.problems);
     ensure!(peer.meterreadings[0].to == Some(3_432.836) && peer.lines[2].voltage == Some(230.6), "{peer:?}");
-    let per_telegram = |seconds: f64| seconds / (TIMES as f64 * f64::from(TELEGRAMS)) * 1e6;
     let read_ours = || {
         telegrams.iter().try_for_each(|telegram| {
             black_box(ours(black_box(telegram), &settings)?);
@@ -87,13 +88,15 @@ pub(crate) fn run() -> Result<()> {
             Ok(())
         })
     };
-    let [own, peer] = alternate(
-        ROUNDS,
-        [&mut || cpu_of(TIMES, read_ours).map(per_telegram), &mut || cpu_of(TIMES, read_theirs).map(per_telegram)],
-    )?;
-    let beside = format!("ours {:.2} µs, dsmr5 {:.2} µs a telegram", own.median(), peer.median());
-    let (work, unit) = ("P1 telegram, bytes to values", "x as fast as the peer");
-    Row { work, figures: &peer.over(&own), unit, reach: Reach::AtLeast(1.2), beside }.print()?;
+    Work {
+        name: "P1 telegram, bytes to values",
+        peer: "dsmr5",
+        piece: "telegram",
+        pieces: telegrams.len(),
+        times: TIMES,
+        limit: Limit::Time(0.75),
+    }
+    .measure(read_ours, read_theirs)?;
     let bytes = telegrams[0].len();
     Ok(note(&format!(
         "P1: DSMR 5, three phases and gas, {bytes} B. Ours gives {readings} exact readings of two meters with UTC instants, \

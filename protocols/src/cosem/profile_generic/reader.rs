@@ -134,15 +134,18 @@ impl<'a> ProfileReader<'a> {
     pub fn new(capture_objects: &[CaptureObject], rules: ProfileRules, buffer: &'a [u8]) -> Result<Self, AxdrError> {
         let place = |wanted: &dyn Fn(&CaptureObject) -> bool| capture_objects.iter().position(wanted);
         let own_status = |object: &CaptureObject| object.is_amr_status() && object.logical_name.0.get(1) == Some(&0);
+        let rows = Rows::new(buffer)?;
+        // A row has two octets at least, however many the buffer says there are.
+        let labels = Vec::with_capacity(rows.left().min(buffer.len() / 2));
         let mut reader = Self {
-            rows: Rows::new(buffer)?,
+            rows,
             rules,
             columns: vec![Column { cell: Data::Null, is_known: true }; capture_objects.len()],
             clock_column: place(&CaptureObject::is_clock),
             status_column: rules.status_column.or(place(&own_status)).or_else(|| place(&CaptureObject::is_amr_status)),
             row: 0,
             label_above: None,
-            order: Order::default(),
+            order: Order::Ascending { labels },
         };
         if rules.sort_method == SortMethod::Lifo {
             reader.order = reader.clone().count_labels();
@@ -308,12 +311,6 @@ enum Order {
     /// The newest row comes first, so the first row with a label has its highest number. Otherwise a new row would
     /// renumber the older ones, and each of their readings would become a revision.
     Descending { left: BTreeMap<UtcMillis, usize> },
-}
-
-impl Default for Order {
-    fn default() -> Self {
-        Self::Ascending { labels: Vec::new() }
-    }
 }
 
 impl Order {
