@@ -233,7 +233,7 @@ pub(super) mod tests {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![usage];
-        (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2036, 1, 1));
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
         params
     }
 
@@ -265,7 +265,8 @@ pub(super) mod tests {
     fn an_expired_a_foreign_and_a_forged_certificate_are_refused() {
         let algorithm = &PKCS_ECDSA_P256_SHA256;
         let root = Authority::new("Root", algorithm, true);
-        let meter = of_meter(NAME, KeyUsagePurpose::DigitalSignature);
+        let mut meter = of_meter(NAME, KeyUsagePurpose::DigitalSignature);
+        (meter.not_before, meter.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2036, 1, 1));
         let check = |der: &[u8], authorities: &[&Authority], now| {
             let authorities: Vec<_> = authorities.iter().map(|authority| authority.der.clone()).collect();
             certified(&[der.to_vec()], KeyUse::Signature, &authorities, now).unwrap_err()
