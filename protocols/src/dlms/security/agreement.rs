@@ -3,10 +3,10 @@
 use std::fmt;
 
 use p256::elliptic_curve::point::AffineCoordinates as _;
-use p256::elliptic_curve::sec1::ToSec1Point as _;
 use sha2::{Digest, Sha256, Sha384};
 use zeroize::Zeroizing;
 
+use super::curve::{OnCurve, Point};
 use super::secret::octets_from_hex;
 use super::{CurveKeyError, Key, KeyError, ProtectionError, SecuritySuite, SystemTitle};
 
@@ -14,21 +14,11 @@ use super::{CurveKeyError, Key, KeyError, ProtectionError, SecuritySuite, System
 #[derive(Clone)]
 pub struct AgreementKey(Private);
 
-#[derive(Clone)]
-enum Private {
-    P256(Box<p256::SecretKey>),
-    P384(Box<p384::SecretKey>),
-}
+type Private = OnCurve<Box<p256::SecretKey>, Box<p384::SecretKey>>;
 
 /// The public half.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct AgreementPublicKey(Public);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Public {
-    P256(p256::PublicKey),
-    P384(p384::PublicKey),
-}
+pub struct AgreementPublicKey(Point);
 
 /// What both sides know and nobody else: Z, the x-coordinate of the common point.
 pub(super) struct SharedSecret(Zeroizing<Vec<u8>>);
@@ -52,8 +42,8 @@ impl AgreementKey {
 
     pub fn public_key(&self) -> AgreementPublicKey {
         AgreementPublicKey(match &self.0 {
-            Private::P256(key) => Public::P256(key.public_key()),
-            Private::P384(key) => Public::P384(key.public_key()),
+            Private::P256(key) => Point::P256(key.public_key()),
+            Private::P384(key) => Point::P384(key.public_key()),
         })
     }
 
@@ -71,20 +61,17 @@ impl AgreementKey {
     }
 
     pub(super) const fn is_of(&self, suite: SecuritySuite) -> bool {
-        matches!(
-            (&self.0, suite),
-            (Private::P256(_), SecuritySuite::Suite1) | (Private::P384(_), SecuritySuite::Suite2)
-        )
+        self.0.is_of(suite)
     }
 
     /// ECC CDH (NIST SP 800-56A, 5.7.1.2); the cofactor of both curves is 1. `None` for keys of two curves.
     pub(super) fn agree(&self, peer: &AgreementPublicKey) -> Option<SharedSecret> {
         let octets = match (&self.0, &peer.0) {
-            (Private::P256(ours), Public::P256(theirs)) => {
+            (Private::P256(ours), Point::P256(theirs)) => {
                 let point = theirs.to_projective() * *ours.to_nonzero_scalar();
                 point.to_affine().x().to_vec()
             }
-            (Private::P384(ours), Public::P384(theirs)) => {
+            (Private::P384(ours), Point::P384(theirs)) => {
                 let point = theirs.to_projective() * *ours.to_nonzero_scalar();
                 point.to_affine().x().to_vec()
             }
@@ -97,29 +84,16 @@ impl AgreementKey {
 impl AgreementPublicKey {
     /// x and y of the point, 64 octets for P-256, 96 for P-384.
     pub fn from_octets(octets: &[u8]) -> Result<Self, CurveKeyError> {
-        // The mark of an uncompressed point.
-        let point = [&[0x04], octets].concat();
-        let public = match octets.len() {
-            64 => p256::PublicKey::from_sec1_bytes(&point).map(Public::P256),
-            96 => p384::PublicKey::from_sec1_bytes(&point).map(Public::P384),
-            len => return Err(CurveKeyError::Length { len }),
-        };
-        public.map(Self).map_err(|_| CurveKeyError::NotOnCurve)
+        Point::from_octets(octets).map(Self)
     }
 
     /// x and y, as [`Self::from_octets`] takes them.
     pub fn to_octets(&self) -> Vec<u8> {
-        let mut point = match &self.0 {
-            Public::P256(key) => key.to_sec1_point(false).as_bytes().to_vec(),
-            Public::P384(key) => key.to_sec1_point(false).as_bytes().to_vec(),
-        };
-        // The mark of an uncompressed point.
-        point.remove(0);
-        point
+        self.0.to_octets()
     }
 
     pub(super) const fn is_of(&self, suite: SecuritySuite) -> bool {
-        matches!((&self.0, suite), (Public::P256(_), SecuritySuite::Suite1) | (Public::P384(_), SecuritySuite::Suite2))
+        self.0.is_of(suite)
     }
 }
 
@@ -183,19 +157,13 @@ pub(super) fn public_key(suite: SecuritySuite, octets: &[u8]) -> Result<Agreemen
 
 impl fmt::Debug for AgreementKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Private::P256(_) => "AgreementKey(P-256)",
-            Private::P384(_) => "AgreementKey(P-384)",
-        })
+        self.0.name(f, "AgreementKey")
     }
 }
 
 impl fmt::Debug for AgreementPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Public::P256(_) => "AgreementPublicKey(P-256)",
-            Public::P384(_) => "AgreementPublicKey(P-384)",
-        })
+        self.0.name(f, "AgreementPublicKey")
     }
 }
 

@@ -7,28 +7,19 @@ use p256::ecdsa::signature::{Signer as _, Verifier as _};
 use p384::ecdsa as long;
 use zeroize::Zeroizing;
 
+use super::curve::{OnCurve, Point};
 use super::secret::octets_from_hex;
-use super::{KeyError, ProtectionError, SecuritySuite};
+use super::{CurveKeyError, KeyError, ProtectionError, SecuritySuite};
 
 /// The private half: not shown by `Debug`, wiped when dropped.
 #[derive(Clone)]
 pub struct SigningKey(Private);
 
-#[derive(Clone)]
-enum Private {
-    P256(Box<short::SigningKey>),
-    P384(Box<long::SigningKey>),
-}
+type Private = OnCurve<Box<short::SigningKey>, Box<long::SigningKey>>;
 
 /// The public half.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct VerifyingKey(Public);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Public {
-    P256(short::VerifyingKey),
-    P384(long::VerifyingKey),
-}
+pub struct VerifyingKey(Point);
 
 impl SigningKey {
     /// 32 octets for P-256, 48 for P-384.
@@ -49,16 +40,13 @@ impl SigningKey {
 
     pub fn verifying_key(&self) -> VerifyingKey {
         VerifyingKey(match &self.0 {
-            Private::P256(key) => Public::P256(*key.verifying_key()),
-            Private::P384(key) => Public::P384(*key.verifying_key()),
+            Private::P256(key) => Point::P256(key.verifying_key().into()),
+            Private::P384(key) => Point::P384(key.verifying_key().into()),
         })
     }
 
     pub(super) const fn is_of(&self, suite: SecuritySuite) -> bool {
-        matches!(
-            (&self.0, suite),
-            (Private::P256(_), SecuritySuite::Suite1) | (Private::P384(_), SecuritySuite::Suite2)
-        )
+        self.0.is_of(suite)
     }
 
     /// r and s, 64 or 96 octets. Needs no randomness (RFC 6979).
@@ -79,74 +67,43 @@ impl SigningKey {
 impl VerifyingKey {
     /// x and y of the point, 64 octets for P-256, 96 for P-384.
     pub fn from_octets(octets: &[u8]) -> Result<Self, CurveKeyError> {
-        // The mark of an uncompressed point.
-        let point = [&[0x04], octets].concat();
-        let public = match octets.len() {
-            64 => short::VerifyingKey::from_sec1_bytes(&point).map(Public::P256),
-            96 => long::VerifyingKey::from_sec1_bytes(&point).map(Public::P384),
-            len => return Err(CurveKeyError::Length { len }),
-        };
-        public.map(Self).map_err(|_| CurveKeyError::NotOnCurve)
+        Point::from_octets(octets).map(Self)
     }
 
     /// x and y, as [`Self::from_octets`] takes them.
     pub fn to_octets(&self) -> Vec<u8> {
-        let mut point = match &self.0 {
-            Public::P256(key) => key.to_sec1_point(false).as_bytes().to_vec(),
-            Public::P384(key) => key.to_sec1_point(false).as_bytes().to_vec(),
-        };
-        // The mark of an uncompressed point.
-        point.remove(0);
-        point
+        self.0.to_octets()
     }
 
     pub(super) const fn is_of(&self, suite: SecuritySuite) -> bool {
-        matches!((&self.0, suite), (Public::P256(_), SecuritySuite::Suite1) | (Public::P384(_), SecuritySuite::Suite2))
+        self.0.is_of(suite)
     }
 
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), ProtectionError> {
+    /// Whether these r and s, 64 or 96 octets, are of whoever has the private key.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), ProtectionError> {
         let verified = match &self.0 {
-            Public::P256(key) => {
+            Point::P256(key) => {
                 let signature = short::Signature::from_slice(signature).map_err(|_| ProtectionError::Proof)?;
-                key.verify(message, &signature)
+                short::VerifyingKey::from(key).verify(message, &signature)
             }
-            Public::P384(key) => {
+            Point::P384(key) => {
                 let signature = long::Signature::from_slice(signature).map_err(|_| ProtectionError::Proof)?;
-                key.verify(message, &signature)
+                long::VerifyingKey::from(key).verify(message, &signature)
             }
         };
         verified.map_err(|_| ProtectionError::Forged)
     }
 }
 
-/// Why octets or a text are no key of P-256 or P-384.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CurveKeyError {
-    #[error("no curve has keys of {len} octets")]
-    Length { len: usize },
-    /// Zero, too great, or no point.
-    #[error("the octets are no key of their curve")]
-    NotOnCurve,
-    #[error(transparent)]
-    Text(#[from] KeyError),
-}
-
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Private::P256(_) => "SigningKey(P-256)",
-            Private::P384(_) => "SigningKey(P-384)",
-        })
+        self.0.name(f, "SigningKey")
     }
 }
 
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Public::P256(_) => "VerifyingKey(P-256)",
-            Public::P384(_) => "VerifyingKey(P-384)",
-        })
+        self.0.name(f, "VerifyingKey")
     }
 }
 
