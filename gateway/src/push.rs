@@ -24,11 +24,13 @@ mod telegram;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use protocols::dlms::security::SystemTitle;
+use protocols::dlms::security::{Counter, SystemTitle};
 use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
 use protocols::uplink::{MeterEntry, MeterState};
 
 use self::notification::Rules;
+use self::seal::CloseError;
+pub use self::telegram::Confirmation;
 pub(crate) use self::telegram::{Found, Hearing, Part, Telegram};
 use crate::config::metering::{PortSettings, PushProtocol};
 use crate::inventory::{InventoryKeeper, clock_state};
@@ -54,7 +56,9 @@ pub struct Heard {
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
     /// What the meter is to be told once all of the requests are stored.
-    pub confirmations: Vec<Vec<u8>>,
+    pub confirmations: Vec<Confirmation>,
+    /// Confirmed pushes that were stored before, and came again.
+    pub repeated: u64,
 }
 
 /// A telegram of which nothing can be used.
@@ -198,6 +202,21 @@ impl PushPort {
         self.hearing.resume(&taken.collect::<Vec<_>>());
     }
 
+    /// Whose invocation counters have to be reserved before a confirmation is made, where none is left.
+    pub fn wants_counters(&self) -> Option<CounterId> {
+        self.hearing.wants_counters()
+    }
+
+    /// They are on the disk as used.
+    pub fn give_counters(&mut self, counter: Counter) {
+        self.hearing.give_counters(counter);
+    }
+
+    /// The octets that tell a meter of its push, protected as that was. Each uses up a counter.
+    pub(crate) fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
+        self.hearing.confirm(confirmation)
+    }
+
     /// The port was opened anew, or another meter speaks: what came before ends nowhere.
     pub fn reopened(&mut self) {
         self.hearing.clear();
@@ -237,7 +256,12 @@ impl PushPort {
         for found in self.hearing.hear(octets, received_at) {
             match found {
                 Found::Telegram(telegram) => is_taken = self.take(telegram, received_at, &mut heard),
-                Found::Confirmation(octets) => heard.confirmations.extend(is_taken.then_some(octets)),
+                Found::Confirmation(confirmation) => heard.confirmations.extend(is_taken.then_some(confirmation)),
+                Found::Repeated(confirmation) => {
+                    self.trouble = Trouble::Silence;
+                    heard.repeated += 1;
+                    heard.confirmations.push(confirmation);
+                }
                 Found::Noise => self.trouble = self.trouble.max(Trouble::Frame),
                 Found::Refused(refusal) => {
                     self.trouble = self.trouble.max(refusal.trouble);

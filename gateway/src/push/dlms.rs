@@ -1,14 +1,15 @@
 //! DLMS: data-notifications in HDLC frames, in long frames of M-Bus, or in frames of the wrapper.
 //!
-//! A confirmed push is confirmed where the wrapper brings it, which says to whom the confirmation goes, and where it came in clear: one
-//! that is encrypted would want an encrypted confirmation, and so counters of our own under the meter's key.
+//! A confirmed push is confirmed where the wrapper brings it, which says to whom the confirmation goes; protected as the push was. A meter
+//! that has not heard its confirmation may send the same octets again: they are told from a recording by being the last that was taken,
+//! and get the confirmation that was made then.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use protocols::dlms::block_transfer::BlockAssembler;
 use protocols::dlms::notification::{DataNotification, decode_data_notification, encode_data_notification_confirm};
-use protocols::dlms::security::SystemTitle;
+use protocols::dlms::security::{Counter, SystemTitle};
 use protocols::hdlc::UiReassembler;
 use protocols::hdlc::frame::{FLAG, FrameError, Scan, scan};
 use protocols::mbus::{self, Quirks, Reassembler, Scanner};
@@ -16,10 +17,11 @@ use protocols::metering::{Event, MeterId, UtcMillis};
 use protocols::wrapper::{self, Wpdu};
 
 use super::notification::{Rules, Said, read};
-use super::seal::{Opened, PeerCounter, Seal};
-use super::telegram::{Found, Hearing, Part, Telegram};
+use super::seal::{CloseError, Opened, PeerCounter, Seal};
+use super::telegram::{Confirmation, Found, Hearing, Part, Sealing, Telegram};
 use super::{Refusal, Trouble};
 use crate::config::metering::{PortSettings, PushFraming};
+use crate::outbox::CounterId;
 
 /// Of any push that was seen; a list of a hundred values stays below 4 KiB.
 const APDU_OCTETS_MAX: usize = 64 * 1024;
@@ -94,7 +96,19 @@ impl Hearing for DlmsHearing {
     }
 
     fn resume(&mut self, kept: &[PeerCounter]) {
-        self.notifications.seal.resume(kept);
+        self.notifications.resume(kept);
+    }
+
+    fn wants_counters(&self) -> Option<CounterId> {
+        self.notifications.seal.wants_counters()
+    }
+
+    fn give_counters(&mut self, counter: Counter) {
+        self.notifications.seal.give_counters(counter);
+    }
+
+    fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
+        self.notifications.confirm(confirmation)
     }
 
     #[cfg(test)]
@@ -215,12 +229,20 @@ pub(super) struct Notifications {
     expected: Option<MeterId>,
     /// Who has named himself last under a system title, or without one: short lists name nobody.
     named: HashMap<Option<SystemTitle>, MeterId>,
+    /// The last push of each meter that is stored, and how it was confirmed; `None`: by nobody in this process.
+    confirmed: HashMap<SystemTitle, (u32, Option<Vec<u8>>)>,
 }
 
 impl Notifications {
     pub(super) fn new(port: &PortSettings, rules: Rules) -> Self {
         let (seal, blocks) = (Seal::new(port.keys.as_ref()), BlockAssembler::new(APDU_OCTETS_MAX));
-        Self { seal, rules, blocks, expected: port.serial.clone(), named: HashMap::new() }
+        let (named, confirmed) = (HashMap::new(), HashMap::new());
+        Self { seal, rules, blocks, expected: port.serial.clone(), named, confirmed }
+    }
+
+    fn resume(&mut self, kept: &[PeerCounter]) {
+        self.seal.resume(kept);
+        self.confirmed = kept.iter().map(|(title, counter)| (*title, (*counter, None))).collect();
     }
 
     /// Nothing, where the APDU is a block and more are to come.
@@ -233,17 +255,51 @@ impl Notifications {
         };
         let opened = match self.seal.open(&whole) {
             Ok(opened) => opened,
-            Err(refusal) => return vec![Found::Refused(refusal)],
+            Err(refusal) => {
+                let again = ports.filter(|_| refusal.trouble == Trouble::Replayed);
+                let again = again.and_then(|ports| self.repeated(&whole, ports)).map(Found::Repeated);
+                return vec![again.unwrap_or(Found::Refused(refusal))];
+            }
         };
         let notification = match decode_data_notification(&opened.apdu) {
             Ok(notification) => notification,
             Err(error) => return refused(Trouble::Frame, error.to_string()),
         };
         let telegram = self.telegram(&opened, &notification, received_at);
-        let wants_word =
-            matches!(telegram, Found::Telegram(_)) && notification.is_confirmed() && opened.sender.is_none();
-        let confirmation = ports.filter(|_| wants_word).and_then(|ports| confirmation(&notification, ports));
+        let ports = ports.filter(|_| matches!(telegram, Found::Telegram(_)));
+        let confirmation = ports.and_then(|ports| confirmation(&notification, &opened, ports));
         std::iter::once(telegram).chain(confirmation.map(Found::Confirmation)).collect()
+    }
+
+    /// What its meter was told, or has to be told, of a push that is stored and comes again.
+    fn repeated(&self, apdu: &[u8], ports: (u16, u16)) -> Option<Confirmation> {
+        let opened = self.seal.repeated(apdu)?;
+        let notification = decode_data_notification(&opened.apdu).ok()?;
+        let confirmation = confirmation(&notification, &opened, ports)?;
+        let sealing = confirmation.sealing.as_ref()?;
+        match self.confirmed.get(&sealing.title)? {
+            (counter, _) if *counter != sealing.counter => None,
+            // As it left: whoever sends recordings uses up no counters of ours.
+            (_, Some(told)) => Some(Confirmation { apdu: told.clone(), ports, sealing: None }),
+            (_, None) => Some(confirmation),
+        }
+    }
+
+    fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
+        let Confirmation { mut apdu, ports: (source, destination), sealing } = confirmation;
+        if let Some(Sealing { title, counter, protection }) = sealing {
+            if self.confirmed.len() >= NAMED_MAX {
+                self.confirmed.clear();
+            }
+            // It is stored, whether its meter can be told or not.
+            self.confirmed.insert(title, (counter, None));
+            apdu = self.seal.close(&protection, &apdu)?;
+            self.confirmed.insert(title, (counter, Some(apdu.clone())));
+        }
+        let mut octets = Vec::new();
+        // Back to who pushed.
+        Wpdu { source: destination, destination: source, apdu: &apdu }.encode(&mut octets)?;
+        Ok(octets)
     }
 
     fn telegram(&mut self, opened: &Opened, notification: &DataNotification<'_>, received_at: UtcMillis) -> Found {
@@ -270,12 +326,16 @@ impl Notifications {
     }
 }
 
-/// Back to who pushed.
-fn confirmation(push: &DataNotification<'_>, (source, destination): (u16, u16)) -> Option<Vec<u8>> {
-    let (mut apdu, mut octets) = (Vec::new(), Vec::new());
+/// Where the meter wants one.
+fn confirmation(push: &DataNotification<'_>, opened: &Opened, ports: (u16, u16)) -> Option<Confirmation> {
+    if !push.is_confirmed() {
+        return None;
+    }
+    let mut apdu = Vec::new();
     encode_data_notification_confirm(push.long_invoke_id_and_priority, None, &mut apdu);
-    let answer = Wpdu { source: destination, destination: source, apdu: &apdu };
-    answer.encode(&mut octets).is_ok().then_some(octets)
+    let sealed = opened.sender.zip(opened.protection.clone());
+    let sealing = sealed.map(|(title, (counter, protection))| Sealing { title, counter, protection });
+    Some(Confirmation { apdu, ports, sealing })
 }
 
 fn telegram(said: Said, meter: MeterId, received_at: UtcMillis) -> Telegram {

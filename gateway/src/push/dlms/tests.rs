@@ -3,7 +3,10 @@ use std::sync::Arc;
 use protocols::cosem::register::ScalerUnit;
 use protocols::dlms::apdu::GeneralBlock;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
-use protocols::dlms::security::Level;
+use protocols::dlms::security::{
+    Key, Keys, Level, PushConfig, PushReceiver, ReceivedCounters, SecurityControl, SecurityQuirks, SecuritySuite,
+    protect_push,
+};
 use protocols::dlms::value::DataValue;
 use protocols::hdlc::{HdlcAddress, push_frames};
 use protocols::mbus::{DlmsApdu, encode_segments};
@@ -14,7 +17,7 @@ use super::*;
 use crate::config::metering::PushProtocol;
 use crate::inventory::InventoryKeeper;
 use crate::push::PushPort;
-use crate::push::seal::tests::{TITLE, keys, sealed};
+use crate::push::seal::tests::{OURS, TITLE, keys, sealed};
 use crate::push::tests::{T0, hear, port, settings};
 
 fn dlms(framing: PushFraming) -> PortSettings {
@@ -212,7 +215,9 @@ fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
     let mut port = port(dlms(PushFraming::Wrapper));
     let heard = port.receive(&mut in_wrapper(&confirmed), T0);
     let expected = [0, 1, 0, 16, 0, 1, 0, 6, 0x10, 0x40, 0, 0, 7, 0];
-    assert_eq!((heard.requests.len(), &heard.confirmations[..]), (1, &[expected.to_vec()][..]));
+    let confirmation = heard.confirmations[0].clone();
+    assert_eq!((heard.requests.len(), heard.confirmations.len(), confirmation.is_sealed()), (1, 1, false));
+    assert_eq!(port.confirm(confirmation).unwrap(), expected);
     assert!(port.receive(&mut in_wrapper(&apdu(T0, Some(b"KFM0001"))), T0).confirmations.is_empty());
     // What finds no room may be said again later.
     port.set_room(crate::push::Room { for_optional: false, for_strangers: true });
@@ -224,6 +229,69 @@ fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
     nameless[1] |= 0x40;
     let heard = port.receive(&mut in_wrapper(&nameless), T0);
     assert_eq!((heard.refused[0].trouble, heard.confirmations.len()), (Trouble::NoIdentity, 0));
+}
+
+/// What a meter reads in a confirmation of its push: the plain APDU, and our counter.
+fn told(octets: &[u8]) -> (Vec<u8>, u32) {
+    let wrapper::Scan::Wpdu { wpdu, used } = wrapper::scan(octets, 1_000) else { panic!("{octets:02x?}") };
+    assert_eq!((wpdu.source, wpdu.destination, used), (16, 1, octets.len()));
+    let keys = Keys::new(Key::from([1; 16]), Key::from([2; 16]));
+    let quirks = SecurityQuirks { any_suite: true, ..SecurityQuirks::NONE };
+    let config = PushConfig { sender: Some(OURS), quirks, ..PushConfig::new(keys) };
+    let pushed = PushReceiver::new(config, ReceivedCounters::default()).unwrap().receive(wpdu.apdu).unwrap();
+    (pushed.apdu, pushed.sender.unwrap().1)
+}
+
+/// Negative controls: confirm in clear; make a confirmation anew for what comes again; confirm what was not stored.
+#[test]
+fn a_sealed_push_is_confirmed_sealed_and_when_it_comes_again_as_before() {
+    const CONFIRM: [u8; 6] = [0x10, 0x40, 0, 0, 7, 0];
+    let push = |counter| {
+        let mut apdu = apdu(T0.plus_ms(i64::from(counter) * 900_000), Some(b"KFM0001"));
+        apdu[1] |= 0x40;
+        in_wrapper(&sealed(&apdu, Level::AUTHENTICATED_ENCRYPTED, counter))
+    };
+    let settings = ciphered(PushFraming::Wrapper);
+    let key = settings.keys.as_ref().unwrap().encryption.fingerprint();
+    let mut port = port(settings.clone());
+    let heard = port.receive(&mut push(1), T0);
+    let [confirmation] = &heard.confirmations[..] else { panic!("{heard:?}") };
+    assert_eq!((confirmation.is_sealed(), port.wants_counters()), (true, Some(CounterId { key, title: OURS })));
+    assert!(matches!(port.confirm(confirmation.clone()), Err(CloseError::Counter)), "none is reserved");
+    port.give_counters(Counter::reserved(70, 72));
+    let octets = port.confirm(confirmation.clone()).unwrap();
+    assert_eq!(told(&octets), (CONFIRM.to_vec(), 70));
+    // The meter has not heard it.
+    let again = port.receive(&mut push(1), T0);
+    assert_eq!((again.requests.len(), again.refused.len(), again.repeated), (0, 0, 1), "{again:?}");
+    assert_eq!(port.confirm(again.confirmations[0].clone()).unwrap(), octets, "no counter is used up");
+    let next = port.receive(&mut push(2), T0);
+    assert_eq!(told(&port.confirm(next.confirmations[0].clone()).unwrap()), (CONFIRM.to_vec(), 71));
+    assert!(port.wants_counters().is_some());
+    let old = port.receive(&mut push(1), T0);
+    assert_eq!((old.refused[0].trouble, old.confirmations.len()), (Trouble::Replayed, 0), "it is not the last");
+    // Taken, and never stored: it is not confirmed, however often it comes.
+    port.receive(&mut push(3), T0);
+    assert_eq!(port.receive(&mut push(3), T0).refused[0].trouble, Trouble::Replayed);
+    // After a restart what the outbox has was stored.
+    let mut port = self::port(settings);
+    port.resume(&[(TITLE, 3), (OURS, 72)]);
+    let again = port.receive(&mut push(2), T0);
+    assert_eq!((again.requests.len(), again.repeated), (0, 1));
+    port.give_counters(Counter::reserved(72, 80));
+    assert_eq!(told(&port.confirm(again.confirmations[0].clone()).unwrap()), (CONFIRM.to_vec(), 72));
+}
+
+/// Negative control: leave out who it is from.
+#[test]
+fn what_bears_our_own_title_is_no_push() {
+    let keys = Keys::new(Key::from([1; 16]), Key::from([2; 16]));
+    let level = Level::AUTHENTICATED_ENCRYPTED;
+    let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
+    let push = protect_push(&keys, OURS, control, 1, &apdu(T0, Some(b"KFM0001"))).unwrap();
+    let mut port = port(ciphered(PushFraming::Wrapper));
+    let heard = port.receive(&mut in_wrapper(&push), T0);
+    assert_eq!((heard.telegrams, heard.refused[0].trouble), (0, Trouble::Protection));
 }
 
 /// Negative control: say nothing of what the reassembler drops.

@@ -3,12 +3,14 @@ use protocols::dlms::security::{Key, SecurityControl, protect_push};
 use super::*;
 
 pub(crate) const TITLE: SystemTitle = SystemTitle(*b"SIM\x00\x00\x00\x00\x2a");
+pub(crate) const OURS: SystemTitle = SystemTitle(*b"XMP\x00\x00\x00\x00\x01");
 
 pub(crate) fn keys(authentication: Option<[u8; 16]>, accept_unauthenticated: bool) -> PushKeys {
     PushKeys {
         encryption: Key::from([1; 16]),
         authentication: authentication.map(Key::from),
         sender: None,
+        ours: Some(OURS),
         accept_unauthenticated,
     }
 }
@@ -81,6 +83,7 @@ fn keys_of_256_bits_are_those_of_suite_2() {
         encryption: Key::from([1; 32]),
         authentication: Some(Key::from([2; 32])),
         sender: None,
+        ours: None,
         accept_unauthenticated: false,
     };
     let all = Keys { unicast: Some(Key::from([1; 32])), broadcast: None, authentication: Some(Key::from([2; 32])) };
