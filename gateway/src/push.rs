@@ -55,6 +55,8 @@ pub struct Heard {
     pub problems: Vec<String>,
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
+    /// What the meter is told at once: which blocks of its push have come.
+    pub answers: Vec<Vec<u8>>,
     /// What the meter is to be told once all of the requests are stored.
     pub confirmations: Vec<Confirmation>,
     /// Confirmed pushes that were stored before, and came again.
@@ -217,9 +219,14 @@ impl PushPort {
         self.hearing.confirm(confirmation)
     }
 
-    /// The port was opened anew, or another meter speaks: what came before ends nowhere.
+    /// The port was opened anew: what came before ends nowhere.
     pub fn reopened(&mut self) {
         self.hearing.clear();
+    }
+
+    /// Another end speaks, or the same begins anew. What each of them pushes in blocks goes on.
+    pub fn turn_to(&mut self, end: u64) {
+        self.hearing.turn_to(end);
     }
 
     /// See [`crate::trust::ClockTrust::correction_ms`].
@@ -262,6 +269,7 @@ impl PushPort {
                     heard.repeated += 1;
                     heard.confirmations.push(confirmation);
                 }
+                Found::Answer(octets) => heard.answers.push(octets),
                 Found::Noise => self.trouble = self.trouble.max(Trouble::Frame),
                 Found::Refused(refusal) => {
                     self.trouble = self.trouble.max(refusal.trouble);

@@ -126,16 +126,16 @@ async fn hear(
     let session = &parts.session;
     let mut octets = vec![0; RECEIVE_OCTETS];
     let mut heard_at = tokio::time::Instant::now();
-    let mut end = link.end();
+    let mut from = (link.end(), link.piece());
     loop {
         let count = match tokio::time::timeout_at(heard_at + settings.silent_after, link.receive(&mut octets)).await {
             Ok(Ok(count)) => count,
             Ok(Err(lost)) => return lost,
             Err(_) => 0,
         };
-        if link.end() != end {
-            end = link.end();
-            port.reopened();
+        if (link.end(), link.piece()) != from {
+            from = (link.end(), link.piece());
+            port.turn_to(from.0);
         }
         let received_at = session.clock.wall();
         port.set_room(Room {
@@ -146,6 +146,11 @@ async fn hear(
         let heard = port.receive(&mut octets[..count], received_at);
         let (telegrams, repeated) = (heard.telegrams, heard.repeated);
         tell(session, settings, &heard, recurring);
+        for answer in &heard.answers {
+            if let Err(lost) = link.send(answer).await {
+                return lost;
+            }
+        }
         let mut is_stored = true;
         for request in heard.requests {
             is_stored &= store(parts, settings, request).await;

@@ -19,6 +19,7 @@ const PUSHERS_MAX: usize = 1_024;
 pub(crate) type PeerCounter = (SystemTitle, u32);
 
 /// What was inside.
+#[derive(Clone)]
 pub(crate) struct Opened {
     pub(crate) apdu: Vec<u8>,
     pub(crate) quality: Quality,

@@ -1,5 +1,6 @@
 //! A telegram in words that all protocols of ports share.
 
+use protocols::dlms::push_blocks::BlockSender;
 use protocols::dlms::security::{Counter, ProtectionError, PushProtection, SystemTitle};
 use protocols::metering::{Event, MeterId, TelegramReading, UtcMillis};
 
@@ -36,6 +37,8 @@ pub(crate) enum Found {
     Refused(Refusal),
     /// Octets between telegrams.
     Noise,
+    /// Octets that its sender hears at once: how far a push in blocks has come.
+    Answer(Vec<u8>),
     /// What the meter is to be told once the telegrams before are stored.
     Confirmation(Confirmation),
     /// What was stored before has come again: its meter has not heard that it was.
@@ -49,6 +52,8 @@ pub struct Confirmation {
     pub(crate) apdu: Vec<u8>,
     /// The wPorts of the push: of its meter, and ours.
     pub(crate) ports: (u16, u16),
+    /// Whose blocks the push came in: it goes in one, too.
+    pub(crate) blocks: Option<BlockSender>,
     pub(crate) sealing: Option<Sealing>,
 }
 
@@ -73,6 +78,10 @@ pub(crate) trait Hearing: Send {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found>;
     /// What came so far ends nowhere.
     fn clear(&mut self);
+    /// Octets of another end come, or another piece of what the same says: what was begun before does not go on.
+    fn turn_to(&mut self, _end: u64) {
+        self.clear();
+    }
     /// How far meters have counted their encrypted pushes, since this was asked last.
     fn taken(&mut self) -> Vec<PeerCounter> {
         Vec::new()

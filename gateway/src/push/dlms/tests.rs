@@ -231,6 +231,110 @@ fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
     assert_eq!((heard.refused[0].trouble, heard.confirmations.len()), (Trouble::NoIdentity, 0));
 }
 
+/// The blocks of a push in frames of the wrapper from `source`; with a window, each waits to be acknowledged.
+fn in_wrapped_blocks(apdu: &[u8], source: u16, window: u8) -> Vec<Vec<u8>> {
+    let pieces: Vec<_> = apdu.chunks(30).collect();
+    let block = |(number, data): (u16, &&[u8])| {
+        let last = usize::from(number) == pieces.len();
+        let block = GeneralBlock { last, streaming: window == 0, window, number, acknowledged: 0, data }.encode();
+        let mut octets = Vec::new();
+        Wpdu { source, destination: 16, apdu: &block }.encode(&mut octets).unwrap();
+        octets
+    };
+    (1..).zip(&pieces).map(block).collect()
+}
+
+/// Negative controls: one transfer for all; forget who sent when another end speaks; leave the source out of who sends.
+#[test]
+fn pushes_in_blocks_of_several_meters_at_one_port_do_not_spoil_each_other() {
+    let names = [&b"KFM0001"[..], b"KFM0002", b"KFM0003"];
+    let pushes = names.map(|name| apdu(T0, Some(name)));
+    // Two on one connection, one on another.
+    let sent = [(1, in_wrapped_blocks(&pushes[0], 1, 0)), (1, in_wrapped_blocks(&pushes[1], 2, 0))];
+    let sent = sent.into_iter().chain([(2, in_wrapped_blocks(&pushes[2], 1, 0))]).collect::<Vec<_>>();
+    let mut port = port(dlms(PushFraming::Wrapper));
+    let mut meters = Vec::new();
+    for place in 0..sent[0].1.len() {
+        for (end, blocks) in &sent {
+            port.turn_to(*end);
+            let (readings, refused) = {
+                let heard = port.receive(&mut blocks[place].clone(), T0);
+                (heard.requests.into_iter().flat_map(|request| request.readings).collect::<Vec<_>>(), heard.refused)
+            };
+            assert_eq!(refused, []);
+            meters.extend(readings.into_iter().map(|reading| reading.series.meter.as_str().as_bytes().to_vec()));
+        }
+    }
+    meters.dedup();
+    assert_eq!(meters, names);
+    // Blocks that are protected each, of two titles, on the same connection.
+    let mut port = self::port(ciphered(PushFraming::Wrapper));
+    let other = SystemTitle(*b"SIM\0\0\0\0\x2b");
+    let closed = |title, counter, block: &[u8]| {
+        let wrapper::Scan::Wpdu { wpdu, .. } = wrapper::scan(block, 1_000) else { panic!("a frame") };
+        let keys = Keys::new(Key::from([1; 16]), Key::from([2; 16]));
+        let level = Level::AUTHENTICATED_ENCRYPTED;
+        let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
+        in_wrapper(&protect_push(&keys, title, control, counter, wpdu.apdu).unwrap())
+    };
+    let mut telegrams = 0;
+    for (counter, (one, two)) in (1..).zip(sent[0].1.iter().zip(&sent[1].1)) {
+        for octets in [closed(TITLE, counter, one), closed(other, counter, two)] {
+            let heard = port.receive(&mut octets.clone(), T0);
+            assert_eq!(heard.refused, []);
+            telegrams += heard.telegrams;
+        }
+    }
+    assert_eq!(telegrams, 2);
+}
+
+/// What a meter that takes blocks hears: which of its own have come, and what is in ours.
+fn block_told(octets: &[u8]) -> (u16, Vec<u8>) {
+    let wrapper::Scan::Wpdu { wpdu, .. } = wrapper::scan(octets, 1_000) else { panic!("{octets:02x?}") };
+    let block = GeneralBlock::decode(wpdu.apdu).unwrap();
+    (block.acknowledged, block.data.to_vec())
+}
+
+/// Negative controls: give up what lacks a block; confirm outside of a block; acknowledge nothing that is not confirmed.
+#[test]
+fn a_meter_that_takes_blocks_is_asked_for_lost_ones_and_told_in_a_block() {
+    let mut confirmed = apdu(T0, Some(b"KFM0001"));
+    confirmed[1] |= 0x40;
+    let blocks = in_wrapped_blocks(&confirmed, 1, 1);
+    assert!(blocks.len() > 2);
+    let mut port = port(dlms(PushFraming::Wrapper));
+    let first = port.receive(&mut blocks[0].clone(), T0);
+    assert_eq!(block_told(&first.answers[0]), (1, Vec::new()));
+    let gap = port.receive(&mut blocks[2].clone(), T0);
+    assert_eq!((block_told(&gap.answers[0]), gap.refused.len()), ((1, Vec::new()), 0));
+    let rest = port.receive(&mut blocks[1..].concat(), T0);
+    assert_eq!((rest.telegrams, rest.answers.len()), (1, blocks.len() - 2), "not of the last");
+    let octets = port.confirm(rest.confirmations[0].clone()).unwrap();
+    let confirm = vec![0x10, 0x40, 0, 0, 7, 0];
+    assert_eq!(block_told(&octets), (blocks.len() as u16, confirm));
+    let again = port.receive(&mut blocks.last().unwrap().clone(), T0);
+    assert_eq!((&again.answers[..], again.telegrams), (&[octets][..], 0), "it got lost");
+    // Not confirmed: that all has come is all there is to say.
+    let plain = in_wrapped_blocks(&apdu(T0.plus_ms(900_000), Some(b"KFM0001")), 1, 1);
+    let heard = port.receive(&mut plain.concat(), T0);
+    let last = heard.answers.last().unwrap();
+    assert_eq!((heard.telegrams, block_told(last)), (1, (plain.len() as u16, Vec::new())));
+}
+
+/// Negative control: keep what a datagram begins.
+#[test]
+fn what_is_cut_off_in_one_datagram_does_not_go_on_in_the_next() {
+    let mut port = port(dlms(PushFraming::Wrapper));
+    let whole = in_wrapper(&apdu(T0, Some(b"KFM0001")));
+    port.turn_to(1);
+    assert_eq!(port.receive(&mut whole[..20].to_vec(), T0).refused, []);
+    port.turn_to(1);
+    let heard = port.receive(&mut whole.clone(), T0);
+    assert_eq!((heard.telegrams, heard.refused.len(), heard.refused[0].trouble), (1, 1, Trouble::Frame));
+    port.turn_to(2);
+    assert_eq!(port.receive(&mut whole.clone(), T0).refused, []);
+}
+
 /// What a meter reads in a confirmation of its push: the plain APDU, and our counter.
 fn told(octets: &[u8]) -> (Vec<u8>, u32) {
     let wrapper::Scan::Wpdu { wpdu, used } = wrapper::scan(octets, 1_000) else { panic!("{octets:02x?}") };
