@@ -19,6 +19,8 @@ use super::dlms_push::DlmsFeed;
 use super::iec62056_21::{CalledLine, CalledMeter, device_address};
 use super::line::{Listener, Medium};
 use super::mbus::{BusLine, BusMeter, Model};
+use super::notify::caller::Caller;
+use super::notify::{CallSettings, Notifier};
 use super::p1::{TelegramFeed, gas_meter_id};
 use super::port::{Feed, PushPort, Schedule};
 use super::seal::{Seal, encryption_key};
@@ -92,6 +94,12 @@ impl Lines {
         members: Vec<Member>,
         around: &Surroundings,
     ) -> Result<(), OpenError> {
+        if let Some(call) = settings.call {
+            for member in members {
+                self.start_calling(settings, call, member, around);
+            }
+            return Ok(());
+        }
         let mut members = members.into_iter().peekable();
         let mut index = 0;
         while members.peek().is_some() {
@@ -219,6 +227,18 @@ impl Lines {
             speed: settings.speed,
         };
         self.tasks.push(tokio::spawn(port.run(around.stopping.clone())));
+    }
+
+    /// A meter that has no line of ours: it goes to its listener.
+    fn start_calling(&mut self, settings: &LineSettings, call: CallSettings, member: Member, around: &Surroundings) {
+        let Member { station, seed } = member;
+        let mut place = LinePlace { address: Some(call.to.to_string()), ..LinePlace::default() };
+        let seal = settings.keys.as_ref().map(|keys| Seal::new(keys, None, station.id(), seed, &mut place));
+        let notifier = station.at(around.pace.start_at(), |meter| Notifier::new(meter, call.confirmed, seal));
+        self.places.push(Place::Line(place));
+        let (truth, pace) = (around.truth.clone(), around.pace.clone());
+        let caller = Caller { station, notifier, truth, pace, settings: call };
+        self.tasks.push(tokio::spawn(caller.run(around.stopping.clone())));
     }
 
     fn start_called(
