@@ -96,7 +96,8 @@ impl Lines {
     ) -> Result<(), OpenError> {
         if let Some(call) = settings.call {
             for member in members {
-                self.start_calling(settings, call, member, around);
+                let place = LinePlace { address: Some(call.to.to_string()), ..LinePlace::default() };
+                self.start_calling(settings, call, member, (None, place), around);
             }
             return Ok(());
         }
@@ -124,7 +125,11 @@ impl Lines {
         line: (Listener, LinePlace),
         around: &Surroundings,
     ) {
-        if group.protocol.pushes_at_port() {
+        if let Some(call) = settings.call {
+            let (listener, place) = line;
+            let member = sharing.into_iter().next().expect("a line that is opened has a meter");
+            self.start_calling(settings, call, member, (Some(listener), place), around);
+        } else if group.protocol.pushes_at_port() {
             let member = sharing.into_iter().next().expect("a line that is opened has a meter");
             self.start_pushing(group, settings, member, line, around);
         } else if group.protocol == Protocol::Iec62056_21 {
@@ -229,15 +234,19 @@ impl Lines {
         self.tasks.push(tokio::spawn(port.run(around.stopping.clone())));
     }
 
-    /// A meter that has no line of ours: it goes to its listener.
-    fn start_calling(&mut self, settings: &LineSettings, call: CallSettings, member: Member, around: &Surroundings) {
-        let Member { station, seed } = member;
-        let mut place = LinePlace { address: Some(call.to.to_string()), ..LinePlace::default() };
+    /// A meter that has no line of ours: it goes to its listener, or to one in this process.
+    fn start_calling(
+        &mut self,
+        settings: &LineSettings,
+        call: CallSettings,
+        Member { station, seed }: Member,
+        (memory, mut place): (Option<Listener>, LinePlace),
+        around: &Surroundings,
+    ) {
         let seal = settings.keys.as_ref().map(|keys| Seal::new(keys, None, station.id(), seed, &mut place));
         let notifier = station.at(around.pace.start_at(), |meter| Notifier::new(meter, call.confirmed, seal));
         self.places.push(Place::Line(place));
-        let (truth, pace) = (around.truth.clone(), around.pace.clone());
-        let caller = Caller { station, notifier, truth, pace, settings: call };
+        let caller = Caller::new(station, notifier, (around.truth.clone(), around.pace.clone()), call, memory);
         self.tasks.push(tokio::spawn(caller.run(around.stopping.clone())));
     }
 

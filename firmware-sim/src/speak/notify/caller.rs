@@ -1,7 +1,8 @@
 //! Goes to the listener: connects when there is something to say, says one push after the other, and leaves.
 //!
 //! A confirmation is waited for; without one the same octets are said again, then on another connection, sealed anew. What is to be
-//! confirmed belongs to the truth before it is sent, since it is said until it is kept; what is not, once it was written.
+//! confirmed belongs to the truth before it is sent, since it is said until it is kept, and no instant is told, since nobody need hear it
+//! then; what is not, once it was written.
 
 use std::io;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tracing::debug;
 
 use super::{CallSettings, Notifier, Transport};
 use crate::pace::Pace;
+use crate::speak::line::{Duplex, Listener};
 use crate::station::Station;
 use crate::truth::{Truth, TruthLine};
 
@@ -35,11 +37,14 @@ const OCTETS_MAX: usize = 65_535;
 
 /// One meter on its way to its listener.
 pub struct Caller {
-    pub station: Arc<Station>,
-    pub notifier: Notifier,
-    pub truth: Arc<Truth>,
-    pub pace: Arc<Pace>,
-    pub settings: CallSettings,
+    station: Arc<Station>,
+    notifier: Notifier,
+    truth: Arc<Truth>,
+    pace: Arc<Pace>,
+    settings: CallSettings,
+    /// A listener in the same process, in place of the network's: each of its openings brings the meter's end.
+    memory: Option<Listener>,
+    kept: Option<Connection>,
 }
 
 struct Connection {
@@ -49,11 +54,23 @@ struct Connection {
 }
 
 enum Socket {
+    /// One for as long as the listener is open.
+    Memory(Box<dyn Duplex>),
     Tcp(TcpStream),
     Udp(UdpSocket),
 }
 
 impl Caller {
+    pub fn new(
+        station: Arc<Station>,
+        notifier: Notifier,
+        (truth, pace): (Arc<Truth>, Arc<Pace>),
+        settings: CallSettings,
+        memory: Option<Listener>,
+    ) -> Self {
+        Self { station, notifier, truth, pace, settings, memory, kept: None }
+    }
+
     /// Until told to stop. What is under way then was perhaps heard, and is in the truth where it is to be confirmed.
     pub async fn run(mut self, mut stopping: watch::Receiver<bool>) {
         tokio::select! {
@@ -83,11 +100,18 @@ impl Caller {
 
     /// Says all that there is to say.
     async fn call(&mut self) -> io::Result<()> {
-        let mut connection = Connection::open(&self.settings).await?;
+        let mut connection = match (self.kept.take(), &mut self.memory) {
+            (Some(kept), _) => kept,
+            (None, Some(listener)) => Connection::new(Socket::Memory(listener.accept().await?)),
+            (None, None) => Connection::open(&self.settings).await?,
+        };
         loop {
             let Self { station, notifier, .. } = self;
             let apdu = station.now(|meter| notifier.next(meter).map(|push| push.apdu.clone()));
-            let Some(apdu) = apdu else { return Ok(()) };
+            let Some(apdu) = apdu else {
+                self.kept = matches!(connection.socket, Socket::Memory(_)).then_some(connection);
+                return Ok(());
+            };
             let mut octets = Vec::new();
             let (source, destination) = WPORTS;
             Wpdu { source, destination, apdu: &apdu }.encode(&mut octets).map_err(io::Error::other)?;
@@ -130,13 +154,17 @@ impl Caller {
 
     /// Once for each push.
     fn tell(&mut self) {
-        let pushed_at = Some(self.pace.wall().0);
+        let pushed_at = (!self.notifier.is_confirmed()).then(|| self.pace.wall().0);
         let truth = self.notifier.take_truth().into_iter();
         self.truth.write(&truth.map(|line| TruthLine { pushed_at, ..line }).collect::<Vec<_>>());
     }
 }
 
 impl Connection {
+    const fn new(socket: Socket) -> Self {
+        Self { socket, heard: Vec::new() }
+    }
+
     async fn open(CallSettings { to, transport, .. }: &CallSettings) -> io::Result<Self> {
         let socket = match transport {
             Transport::Tcp => Socket::Tcp(timeout(CONNECT_MAX, TcpStream::connect(to)).await??),
@@ -146,30 +174,30 @@ impl Connection {
                 Socket::Udp(socket)
             }
         };
-        Ok(Self { socket, heard: Vec::new() })
+        Ok(Self::new(socket))
     }
 
     async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
         match &mut self.socket {
+            Socket::Memory(stream) => timeout(WRITE_MAX, stream.write_all(octets)).await?,
             Socket::Tcp(stream) => timeout(WRITE_MAX, stream.write_all(octets)).await?,
             Socket::Udp(socket) => timeout(WRITE_MAX, socket.send(octets)).await?.map(drop),
         }
     }
 
     async fn receive(&mut self) -> io::Result<()> {
-        match &mut self.socket {
-            Socket::Tcp(stream) => match stream.read_buf(&mut self.heard).await? {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ => Ok(()),
-            },
+        let count = match &mut self.socket {
+            Socket::Memory(stream) => stream.read_buf(&mut self.heard).await?,
+            Socket::Tcp(stream) => stream.read_buf(&mut self.heard).await?,
             // Each datagram is whole.
             Socket::Udp(socket) => {
                 let mut datagram = vec![0; OCTETS_MAX];
                 let count = socket.recv(&mut datagram).await?;
                 datagram.truncate(count);
                 self.heard = datagram;
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        if count == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 }
