@@ -41,6 +41,7 @@ metrics! {
     ClocksNotSet, "counter", "gateway_clocks_not_set_total", "Clocks of meters that were to be set and were not: refused, or cut short";
     ClocksBeyond, "counter", "gateway_clocks_beyond_total", "Sessions with a meter whose clock is off by more than is set without a person";
     ProtectionErrors, "counter", "gateway_protection_errors_total", "Answers of meters that were not accepted: forged, replayed, of somebody else, protected too little";
+    ConnectionsDropped, "counter", "gateway_connections_dropped_total", "Connections at listeners that were hung up on: to make room for others, or because a frame did not end";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
     TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0, DLMS";

@@ -145,6 +145,10 @@ async fn hear(
         port.set_clock_correction(session.trust.correction_ms());
         let heard = port.receive(&mut octets[..count], received_at);
         let (telegrams, repeated) = (heard.telegrams, heard.repeated);
+        if telegrams > 0 {
+            link.vouch();
+        }
+        session.metrics.add(Metric::ConnectionsDropped, link.hung_up());
         tell(session, settings, &heard, recurring);
         for answer in &heard.answers {
             if let Err(lost) = link.send(answer).await {

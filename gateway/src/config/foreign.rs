@@ -69,6 +69,7 @@ const PORTS: Rows<PortProtocol> = {
                 "udp_listen",
                 "framing",
                 "client_title",
+                "system_titles",
                 "scaling",
                 "utc_offset_minutes",
                 "daylight_saving_minutes",

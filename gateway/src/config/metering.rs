@@ -213,6 +213,8 @@ pub struct PushKeys {
     /// `None`: the operator withholds it.
     pub authentication: Option<Key>,
     pub sender: Option<SystemTitle>,
+    /// Those that it may come from; empty: whoever has the keys.
+    pub senders: Vec<SystemTitle>,
     /// Under which title meters are told that their pushes are stored; `None`: they are not.
     pub ours: Option<SystemTitle>,
     pub accept_unauthenticated: bool,

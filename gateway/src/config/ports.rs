@@ -166,6 +166,7 @@ fn check_keys(
         let set = [
             ("authentication_key_file", authentication_key_file.is_some()),
             ("system_title", system_title.is_some()),
+            ("system_titles", !section.system_titles.is_empty()),
             ("client_title", client_title.is_some()),
             ("accept_unauthenticated", *accept_unauthenticated && !section.listens()),
         ];
@@ -192,8 +193,13 @@ fn check_keys(
         title.map_err(|_| value(at, format!("{setting} is no title"), "16 hexadecimal digits"))
     };
     let sender = title("system_title", system_title.as_ref())?;
+    let senders = section.system_titles.iter().map(|text| title("system_titles", Some(text)));
+    let senders: Vec<SystemTitle> = senders.collect::<Result<Vec<_>, ConfigError>>()?.into_iter().flatten().collect();
+    if sender.is_some() && !senders.is_empty() {
+        return Err(value(at, "both system_title and system_titles are set", "keep one of them"));
+    }
     let ours = title("client_title", client_title.as_ref())?;
-    if ours.is_some() && ours == sender {
+    if ours.is_some_and(|ours| sender == Some(ours) || senders.contains(&ours)) {
         return Err(value(at, "client_title and system_title are the same", "each side has a title of its own"));
     }
     let encryption = dlms_key(at, "encryption_key_file", path)?;
@@ -201,7 +207,7 @@ fn check_keys(
         return Err(value(at, "the keys are of different length", "both have 32 digits, or both 64"));
     }
     let accept_unauthenticated = *accept_unauthenticated;
-    Ok(Some(PushKeys { encryption, authentication, sender, ours, accept_unauthenticated }))
+    Ok(Some(PushKeys { encryption, authentication, sender, senders, ours, accept_unauthenticated }))
 }
 
 /// Of 128 bits, or of 256 as suite 2 has them.

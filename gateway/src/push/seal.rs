@@ -33,6 +33,8 @@ pub(crate) struct Seal {
     config: PushConfig,
     receiver: PushReceiver,
     taken: Vec<PeerCounter>,
+    /// Who is known; empty: whoever has the keys.
+    senders: Vec<SystemTitle>,
     ours: Option<CounterId>,
     /// Ours, written down as used and not used yet.
     counter: Counter,
@@ -69,7 +71,8 @@ impl Seal {
         };
         let receiver = receiver(&config, ReceivedCounters::default());
         let ours = keys.and_then(|keys| Some(CounterId { key: keys.encryption.fingerprint(), title: keys.ours? }));
-        Self { config, receiver, taken: Vec::new(), ours, counter: Counter::reserved(0, 0) }
+        let senders = keys.map(|keys| keys.senders.clone()).unwrap_or_default();
+        Self { config, receiver, taken: Vec::new(), senders, ours, counter: Counter::reserved(0, 0) }
     }
 
     /// Takes a whole APDU.
@@ -79,6 +82,10 @@ impl Seal {
             if self.ours.is_some_and(|ours| ours.title == title) {
                 return Err(refusal(&ProtectionError::OwnTitle));
             }
+            if !self.knows(title) {
+                let text = format!("system title {title} is none of system_titles");
+                return Err(Refusal { trouble: Trouble::Protection, text });
+            }
             self.taken.retain(|(other, _)| *other != title);
             self.taken.push((title, counter));
         }
@@ -87,7 +94,12 @@ impl Seal {
 
     /// What was taken last of its meter, where it comes once more: nothing of it is to be stored.
     pub(crate) fn repeated(&self, apdu: &[u8]) -> Option<Opened> {
-        self.receiver.repeated(apdu).map(opened)
+        let pushed = self.receiver.repeated(apdu)?;
+        pushed.sender.is_some_and(|(title, _)| self.knows(title)).then(|| opened(pushed))
+    }
+
+    fn knows(&self, title: SystemTitle) -> bool {
+        self.senders.is_empty() || self.senders.contains(&title)
     }
 
     /// Whose counters have to be reserved before anything more is closed.

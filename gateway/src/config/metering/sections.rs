@@ -454,6 +454,8 @@ pub struct PortSection {
     /// P1 and DLMS: the system title that encrypted pushes have to come from, 16 hexadecimal digits. Without it, whoever has the keys is
     /// the meter.
     pub system_title: Option<String>,
+    /// DLMS: the same of several meters that push at one port, as they come to a listener.
+    pub system_titles: Vec<String>,
     /// DLMS in wrapper frames: our own system title, 16 hexadecimal digits, under which confirmations of encrypted pushes go. The default
     /// follows from the gateway's id.
     pub client_title: Option<String>,
@@ -510,6 +512,7 @@ impl Default for PortSection {
             encryption_key_file: None,
             authentication_key_file: None,
             system_title: None,
+            system_titles: Vec::new(),
             client_title: None,
             accept_unauthenticated: false,
             scaling: BTreeMap::new(),

@@ -134,6 +134,7 @@ fn keys_come_from_files_and_what_cannot_be_verified_has_to_be_asked_for() {
         encryption: Key::from([0xa1; 16]),
         authentication: Some(Key::from([0xa2; 16])),
         sender: Some(SystemTitle(*b"KFMgP\0\0\x09")),
+        senders: Vec::new(),
         ours: None,
         accept_unauthenticated: false,
     };
@@ -188,9 +189,18 @@ fn confirmations_of_encrypted_pushes_have_a_title_of_ours() {
     assert_eq!(ours(listens), Some(title_of(&GatewayId::new("gw").unwrap())));
     let named = format!("{listens}client_title = \"4d4d4d0000000001\"\n");
     assert_eq!(ours(&named), Some(SystemTitle(*b"MMM\0\0\0\0\x01")));
+    let listed = checked(&format!("{listens}system_titles = [\"4b464d6750000009\"]\n")).unwrap();
+    let senders = listed.ports[0].keys.as_ref().unwrap().senders.clone();
+    assert_eq!(senders, [SystemTitle(*b"KFMgP\0\0\x09")]);
     assert_eq!(ours("tcp = \"a:1\"\n"), None, "nothing is confirmed in HDLC frames");
     for (rest, expected) in [
         (format!("{named}system_title = \"4d4d4d0000000001\"\n"), "client_title and system_title are the same"),
+        (format!("{named}system_titles = [\"4d4d4d0000000001\"]\n"), "client_title and system_title are the same"),
+        (format!("{listens}system_titles = [\"4d4d\"]\n"), "system_titles is no title\nhint: 16 hexadecimal digits"),
+        (
+            format!("{listens}system_title = \"4b464d6750000009\"\nsystem_titles = [\"4b464d675000000a\"]\n"),
+            "both system_title and system_titles are set",
+        ),
         (format!("{listens}client_title = \"4d4d\"\n"), "client_title is no title\nhint: 16 hexadecimal digits"),
         ("tcp = \"a:1\"\nclient_title = \"4d4d4d0000000001\"\n".to_owned(), "hint: set framing = \"wrapper\""),
     ] {
