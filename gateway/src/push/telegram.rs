@@ -66,7 +66,7 @@ impl Confirmation {
 
 /// Of which push, and how it was protected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sealing {
+pub(crate) struct Sealing {
     pub(crate) title: SystemTitle,
     pub(crate) counter: u32,
     pub(crate) protection: PushProtection,
