@@ -192,7 +192,7 @@ impl PushBlocks {
     }
 }
 
-/// The first block of a push of which nothing else has come yet, or all has.
+/// The first block once more, of a push of which nothing else has come yet.
 fn is_repeated_first(transfer: &Transfer, block: &GeneralBlock<'_>) -> bool {
     transfer.last_received == 1 && transfer.complete.is_none() && transfer.received == block.data
 }
