@@ -40,6 +40,8 @@ use crate::trust::whole_seconds;
 
 /// Series and logs of one port: four M-Bus channels have some hundred. Beyond it the port has gone mad, and starts afresh.
 const SERIES_MAX: usize = 4_096;
+/// Meters behind one port, or that come to it, which have an entry in the inventory: four times those that connect at once.
+const ENTERED_MAX: usize = 1_024;
 /// Log entries that are known to be stored: a meter lists the last ten.
 const LOGGED_MAX: usize = 256;
 
@@ -317,6 +319,9 @@ impl PushPort {
                 _ => (MeterState::Ok, String::new()),
             };
             self.inventory.session_ended(&name, Some(&part.meter), read_at, offset_ms, (state.0, &state.1));
+            if part.is_main && *name != *self.settings.name {
+                self.inventory.session_ended(&self.settings.name, None, read_at, None, (MeterState::Ok, ""));
+            }
             if !is_stopped {
                 self.take_readings(part, &name, read_at, &mut request, heard);
             }
@@ -398,10 +403,11 @@ impl PushPort {
         true
     }
 
-    /// The meter at the port goes by the port's name; sub-meters by that and their own identity.
+    /// The meter at the port goes by the port's name; sub-meters, and those that come to a listener, by that and their own identity.
     fn name_of(&mut self, part: &Part) -> String {
         let (meter, PortSettings { name: port, protocol, .. }) = (&part.meter, &*self.settings);
-        if part.is_main {
+        let has_room = self.entered.len() < ENTERED_MAX || self.entered.contains_key(meter);
+        if part.is_main && !(self.settings.is_shared() && has_room) {
             return port.to_string();
         }
         let enter = || {

@@ -239,6 +239,13 @@ pub struct PortSettings {
     pub clock_off_above_s: Option<u32>,
 }
 
+impl PortSettings {
+    /// Whether any number of meters may push at it.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.medium, MediumSettings::Listen { .. }) && self.serial.is_none()
+    }
+}
+
 /// A line and its meters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinePlan {

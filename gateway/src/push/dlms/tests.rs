@@ -14,7 +14,7 @@ use protocols::metering::{Kind, Quality, Unit};
 use protocols::uplink::MeterState;
 
 use super::*;
-use crate::config::metering::PushProtocol;
+use crate::config::metering::{MediumSettings, PushProtocol, Transport};
 use crate::inventory::InventoryKeeper;
 use crate::push::PushPort;
 use crate::push::seal::tests::{OURS, TITLE, keys, sealed};
@@ -333,6 +333,30 @@ fn what_is_cut_off_in_one_datagram_does_not_go_on_in_the_next() {
     assert_eq!((heard.telegrams, heard.refused.len(), heard.refused[0].trouble), (1, 1, Trouble::Frame));
     port.turn_to(2);
     assert_eq!(port.receive(&mut whole.clone(), T0).refused, []);
+}
+
+/// Negative control: let all of them go by the port's name.
+#[test]
+fn meters_that_come_to_a_listener_have_an_entry_each() {
+    let medium = MediumSettings::Listen { address: "127.0.0.1:1".parse().unwrap(), transport: Transport::Tcp };
+    let settings = PortSettings { medium, clock_off_above_s: Some(60), ..dlms(PushFraming::Wrapper) };
+    let inventory = InventoryKeeper::default();
+    let mut port = PushPort::new(Arc::new(settings), inventory.clone());
+    let says = |port: &mut PushPort, name: &[u8], seconds: i64| {
+        port.set_clock_correction(Some(0));
+        port.receive(&mut in_wrapper(&apdu(T0.plus_ms(seconds * 1_000), Some(name))), T0);
+    };
+    says(&mut port, b"KFM0001", 0);
+    says(&mut port, b"KFM0002", 900);
+    let version = inventory.version();
+    says(&mut port, b"KFM0001", 0);
+    says(&mut port, b"KFM0002", 900);
+    assert_eq!(inventory.version(), version, "that they take turns is no news");
+    let meters = inventory.snapshot().1.meters;
+    let entries: Vec<_> = meters.iter().map(|entry| (&*entry.name, entry.state, entry.expected.len())).collect();
+    let expected =
+        [("p1", MeterState::Ok, 0), ("p1 KFM0001", MeterState::Ok, 2), ("p1 KFM0002", MeterState::ClockOff, 2)];
+    assert_eq!(entries, expected);
 }
 
 /// What a meter reads in a confirmation of its push: the plain APDU, and our counter.
