@@ -33,7 +33,7 @@ pub enum Command {
 }
 
 /// Options that describe meters: a fleet file does that too, and one description is enough.
-const GROUP_OPTIONS: [&str; 26] = [
+const GROUP_OPTIONS: [&str; 29] = [
     "meters",
     "protocol",
     "source",
@@ -54,6 +54,9 @@ const GROUP_OPTIONS: [&str; 26] = [
     "medium",
     "encrypted",
     "framing",
+    "push_to",
+    "transport",
+    "unconfirmed",
     "dsmr",
     "gas",
     "sml_time",
@@ -90,8 +93,8 @@ pub struct MeterArgs {
 /// What the meters are.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// cad, dlms-tcp, dlms-hdlc, dlms-push, p1, sml, d0, iec62056-21, mbus, or none: nobody can read it and only --truth tells what it
-    /// captured.
+    /// cad, dlms-tcp, dlms-hdlc, dlms-push, dlms-notify, p1, sml, d0, iec62056-21, mbus, or none: nobody can read it and only --truth
+    /// tells what it captured.
     #[arg(long, default_value = "cad")]
     pub protocol: String,
     /// household, uci, lcl, bdew-h0 to bdew-l2, bdew-h25.
@@ -142,12 +145,21 @@ pub struct GroupArgs {
     /// What a meter on mbus counts: water, warm-water, heat, gas, electricity.
     #[arg(long, default_value = "water")]
     pub medium: String,
-    /// What meters of mbus, p1 and dlms-push say is encrypted; the keys are printed.
+    /// What meters of mbus, p1, dlms-push and dlms-notify say is encrypted; the keys are printed.
     #[arg(long)]
     pub encrypted: bool,
     /// Frames of dlms-push: hdlc, mbus.
     #[arg(long, default_value = "hdlc")]
     pub framing: String,
+    /// Listener to which a meter of dlms-notify goes with each entry of its load profile.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub push_to: Option<String>,
+    /// By which it goes there: tcp, udp.
+    #[arg(long, default_value = "tcp")]
+    pub transport: String,
+    /// It does not ask for confirmations.
+    #[arg(long)]
+    pub unconfirmed: bool,
     /// Version of P1 telegrams: 5.0, 4.2.
     #[arg(long, default_value = "5.0")]
     pub dsmr: String,
@@ -232,6 +244,9 @@ impl GroupArgs {
             medium: self.medium.clone(),
             encrypted: self.encrypted,
             framing: self.framing.clone(),
+            push_to: self.push_to.clone(),
+            transport: self.transport.clone(),
+            confirmed: !self.unconfirmed,
             dsmr: self.dsmr.clone(),
             gas: self.gas,
             sml_time: self.sml_time.clone(),

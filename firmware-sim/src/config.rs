@@ -77,7 +77,7 @@ pub struct MeterSection {
     pub first_number: Option<u32>,
     /// Three letters, as in a logical device name.
     pub manufacturer: String,
-    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `dlms-push`, `p1`, `sml`, `d0`, `iec62056-21`, `mbus`, or `none` for meters that nobody can read.
+    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `dlms-push`, `dlms-notify`, `p1`, `sml`, `d0`, `iec62056-21`, `mbus`, or `none` for meters that nobody can read.
     pub protocol: String,
     /// `household`, `uci`, `lcl`, `bdew-h0` to `bdew-l2`, `bdew-h25`.
     pub source: String,
@@ -130,17 +130,24 @@ pub struct MeterSection {
     /// M-Bus: the primary address of the first meter of a line, the next has the next. 0: all have 0, and are told apart by their
     /// secondary addresses.
     pub primary_address_first: u8,
-    /// M-Bus, P1 and DLMS pushes: what the meters say is encrypted; each has keys of its own, which are printed at the start, unless files
+    /// M-Bus, P1, DLMS pushes and notifications: what the meters say is encrypted; each has keys of its own, which are printed at the start, unless files
     /// name them.
     pub encrypted: bool,
     /// The encryption key of all meters, 32 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_key_file: Option<PathBuf>,
-    /// DLMS pushes: the same for the authentication key. P1 has that of Luxembourg.
+    /// DLMS pushes and notifications: the same for the authentication key. P1 has that of Luxembourg.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication_key_file: Option<PathBuf>,
     /// DLMS pushes: the frames: `hdlc`, or `mbus` for long frames of M-Bus.
     pub framing: String,
+    /// Notifications of DLMS: the listener, as `127.0.0.1:4059`, to which the meters go with each entry of their load profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_to: Option<String>,
+    /// By which they go there: `tcp` or `udp`.
+    pub transport: String,
+    /// Whether they want to hear that a notification is kept: until then they say it again.
+    pub confirmed: bool,
     /// Version of the P1 telegrams: `5.0`, `4.2`.
     pub dsmr: String,
     /// Whether a gas meter is connected behind the P1 meter.
@@ -253,6 +260,9 @@ impl Default for MeterSection {
             encryption_key_file: None,
             authentication_key_file: None,
             framing: "hdlc".to_owned(),
+            push_to: None,
+            transport: "tcp".to_owned(),
+            confirmed: true,
             dsmr: "5.0".to_owned(),
             gas: false,
             sml_time: "timestamp".to_owned(),

@@ -5,10 +5,10 @@
 //! | `meter`, `code`, `kind`, `period_s`, `captured_at`, `nth` | the reading's identity; `captured_at` is RFC 3339 in UTC |
 //! | `value`, `unit`, `quality` | what the meter delivers: the exact decimal as text, the DLMS symbol, names joined by a bar |
 //! | `protocol` | by which it can be had |
-//! | `pushed_at` | for pushed readings: wall clock ms when the push had finished; absent for profile entries |
+//! | `pushed_at` | for pushed readings: wall clock ms when the push had finished; absent for profile entries, and for what a meter pushes until it is confirmed |
 //! | `stamped_by` | `reader`: the meter states no time with this value, so that whoever reads it stamps it, and `captured_at` is what the meter's clock showed; otherwise absent |
 //!
-//! A profile entry is written when it is complete, a pushed reading when its push has finished. Lines are handed to the
+//! A profile entry is written when it is complete, a pushed reading when its push has finished, and before it begins where it is to be confirmed. Lines are handed to the
 //! system before anything else happens, so that a test can read them while the simulator runs.
 
 use std::fs::{File, OpenOptions};

@@ -415,7 +415,7 @@ impl Config {
         let token = self.cloud.token_file.as_deref().map(read_token).transpose()?;
         let mut media = distinct::Media::default();
         let lines = metering::check_lines(&self.line, &mut self.meter, &mut media, &gateway)?;
-        let ports = ports::check_ports(&mut self.port, &lines, &mut media)?;
+        let ports = ports::check_ports(&mut self.port, &lines, &mut media, &gateway)?;
         Ok(Checked { gateway, token, config: self, lines, ports })
     }
 }

@@ -24,11 +24,13 @@ mod telegram;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use protocols::dlms::security::SystemTitle;
+use protocols::dlms::security::{Counter, SystemTitle};
 use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
 use protocols::uplink::{MeterEntry, MeterState};
 
 use self::notification::Rules;
+use self::seal::CloseError;
+pub use self::telegram::Confirmation;
 pub(crate) use self::telegram::{Found, Hearing, Part, Telegram};
 use crate::config::metering::{PortSettings, PushProtocol};
 use crate::inventory::{InventoryKeeper, clock_state};
@@ -38,6 +40,8 @@ use crate::trust::whole_seconds;
 
 /// Series and logs of one port: four M-Bus channels have some hundred. Beyond it the port has gone mad, and starts afresh.
 const SERIES_MAX: usize = 4_096;
+/// Meters behind one port, or that come to it, which have an entry in the inventory: four times those that connect at once.
+const ENTERED_MAX: usize = 1_024;
 /// Log entries that are known to be stored: a meter lists the last ten.
 const LOGGED_MAX: usize = 256;
 
@@ -53,8 +57,12 @@ pub struct Heard {
     pub problems: Vec<String>,
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
+    /// What the meter is told at once: which blocks of its push have come.
+    pub answers: Vec<Vec<u8>>,
     /// What the meter is to be told once all of the requests are stored.
-    pub confirmations: Vec<Vec<u8>>,
+    pub confirmations: Vec<Confirmation>,
+    /// Confirmed pushes that were stored before, and came again.
+    pub repeated: u64,
 }
 
 /// A telegram of which nothing can be used.
@@ -198,9 +206,29 @@ impl PushPort {
         self.hearing.resume(&taken.collect::<Vec<_>>());
     }
 
-    /// The port was opened anew, or another meter speaks: what came before ends nowhere.
+    /// Whose invocation counters have to be reserved before a confirmation is made, where none is left.
+    pub fn wants_counters(&self) -> Option<CounterId> {
+        self.hearing.wants_counters()
+    }
+
+    /// They are on the disk as used.
+    pub fn give_counters(&mut self, counter: Counter) {
+        self.hearing.give_counters(counter);
+    }
+
+    /// The octets that tell a meter of its push, protected as that was. Each uses up a counter.
+    pub(crate) fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
+        self.hearing.confirm(confirmation)
+    }
+
+    /// The port was opened anew: what came before ends nowhere.
     pub fn reopened(&mut self) {
         self.hearing.clear();
+    }
+
+    /// Another end speaks, or the same begins anew. What each of them pushes in blocks goes on.
+    pub fn turn_to(&mut self, end: u64) {
+        self.hearing.turn_to(end);
     }
 
     /// See [`crate::trust::ClockTrust::correction_ms`].
@@ -237,7 +265,13 @@ impl PushPort {
         for found in self.hearing.hear(octets, received_at) {
             match found {
                 Found::Telegram(telegram) => is_taken = self.take(telegram, received_at, &mut heard),
-                Found::Confirmation(octets) => heard.confirmations.extend(is_taken.then_some(octets)),
+                Found::Confirmation(confirmation) => heard.confirmations.extend(is_taken.then_some(confirmation)),
+                Found::Repeated(confirmation) => {
+                    self.trouble = Trouble::Silence;
+                    heard.repeated += 1;
+                    heard.confirmations.push(confirmation);
+                }
+                Found::Answer(octets) => heard.answers.push(octets),
                 Found::Noise => self.trouble = self.trouble.max(Trouble::Frame),
                 Found::Refused(refusal) => {
                     self.trouble = self.trouble.max(refusal.trouble);
@@ -285,6 +319,9 @@ impl PushPort {
                 _ => (MeterState::Ok, String::new()),
             };
             self.inventory.session_ended(&name, Some(&part.meter), read_at, offset_ms, (state.0, &state.1));
+            if part.is_main && *name != *self.settings.name {
+                self.inventory.session_ended(&self.settings.name, None, read_at, None, (MeterState::Ok, ""));
+            }
             if !is_stopped {
                 self.take_readings(part, &name, read_at, &mut request, heard);
             }
@@ -366,10 +403,11 @@ impl PushPort {
         true
     }
 
-    /// The meter at the port goes by the port's name; sub-meters by that and their own identity.
+    /// The meter at the port goes by the port's name; sub-meters, and those that come to a listener, by that and their own identity.
     fn name_of(&mut self, part: &Part) -> String {
         let (meter, PortSettings { name: port, protocol, .. }) = (&part.meter, &*self.settings);
-        if part.is_main {
+        let has_room = self.entered.len() < ENTERED_MAX || self.entered.contains_key(meter);
+        if part.is_main && !(self.settings.is_shared() && has_room) {
             return port.to_string();
         }
         let enter = || {

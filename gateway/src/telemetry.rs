@@ -23,6 +23,9 @@ metrics! {
     TelegramsCrcInvalid, "counter", "gateway_telegrams_crc_invalid_total", "Telegrams at ports refused since their CRC was wrong or missing";
     TelegramsUnverified, "counter", "gateway_telegrams_unverified_total", "Encrypted telegrams refused since they are not what their meter sent, or less protected than set";
     TelegramsReplayed, "counter", "gateway_telegrams_replayed_total", "Encrypted telegrams refused since their invocation counter has not risen";
+    PushesConfirmed, "counter", "gateway_pushes_confirmed_total", "Pushes of meters that were told that they are stored";
+    PushesUnconfirmed, "counter", "gateway_pushes_unconfirmed_total", "Pushes that are stored and whose meters could not be told, for want of a key, a counter or the time";
+    PushesRepeated, "counter", "gateway_pushes_repeated_total", "Encrypted pushes that came again, octet for octet, since their meter had not heard that they are stored";
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";
     ReadsFailed, "counter", "gateway_meter_reads_failed_total", "Sessions that ended with an error";
@@ -38,6 +41,7 @@ metrics! {
     ClocksNotSet, "counter", "gateway_clocks_not_set_total", "Clocks of meters that were to be set and were not: refused, or cut short";
     ClocksBeyond, "counter", "gateway_clocks_beyond_total", "Sessions with a meter whose clock is off by more than is set without a person";
     ProtectionErrors, "counter", "gateway_protection_errors_total", "Answers of meters that were not accepted: forged, replayed, of somebody else, protected too little";
+    ConnectionsDropped, "counter", "gateway_connections_dropped_total", "Connections at listeners that were hung up on: to make room for others, or because a frame did not end";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
     TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0, DLMS";

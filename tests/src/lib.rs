@@ -4,6 +4,7 @@ pub mod checkers;
 pub mod cluster;
 pub mod hostile;
 pub mod household;
+pub mod listeners;
 pub mod measure;
 pub mod outbox_file;
 pub mod power_loss;

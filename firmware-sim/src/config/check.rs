@@ -197,6 +197,12 @@ impl MeterSection {
         if protocol == Protocol::Mbus && self.medium == "electricity" {
             return Ok(vec![ProfileSpec::monthly_billing(crate::speak::mbus::FROZEN_MAX)]);
         }
+        if protocol == Protocol::DlmsNotify {
+            // It pushes no other.
+            let mut profiles = self.profile.check()?;
+            profiles.truncate(1);
+            return Ok(profiles);
+        }
         if !protocol.carries_profiles() {
             return Ok(Vec::new());
         }

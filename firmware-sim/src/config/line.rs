@@ -14,6 +14,7 @@ use crate::speak::Protocol;
 use crate::speak::dlms_push::Framing;
 use crate::speak::line::LineSpeed;
 use crate::speak::mbus::Medium;
+use crate::speak::notify::{CallSettings, Transport};
 use crate::speak::p1::{Dsmr, P1Settings};
 use crate::speak::publisher::Secret;
 use crate::speak::security::{Mechanism, SIGNINGS, SecuritySettings, TRANSPORTS};
@@ -53,6 +54,8 @@ pub struct LineSettings {
     pub framing: Framing,
     /// `None`: nothing is encrypted.
     pub keys: Option<KeyFiles>,
+    /// Of meters that go to a listener.
+    pub call: Option<CallSettings>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +130,30 @@ impl MeterSection {
             mbus: self.mbus(protocol, baud, meters_per_line)?,
             framing: self.framing(protocol)?,
             keys: self.keys(protocol)?,
+            call: self.call(protocol)?,
         }))
+    }
+
+    fn call(&self, protocol: Protocol) -> Result<Option<CallSettings>, ConfigError> {
+        let transport = match self.transport.as_str() {
+            "tcp" => Transport::Tcp,
+            "udp" => Transport::Udp,
+            other => return Err(unknown("transport", other, ["tcp", "udp"]).into()),
+        };
+        match (&self.push_to, protocol) {
+            (Some(address), Protocol::DlmsNotify) => {
+                let to = address.parse().map_err(|_| {
+                    ConfigError::hinted(format!("push_to {address:?} is no address and port"), "as 127.0.0.1:4059")
+                })?;
+                Ok(Some(CallSettings { to, transport, confirmed: self.confirmed }))
+            }
+            (None, Protocol::DlmsNotify) => {
+                let hint = "set push_to to the tcp_listen or udp_listen of a gateway's port";
+                Err(ConfigError::hinted("dlms-notify needs push_to", hint))
+            }
+            (Some(_), _) => Err(ConfigError::plain("push_to goes with protocol dlms-notify")),
+            (None, _) => Ok(None),
+        }
     }
 
     fn meters_per_line(&self, protocol: Protocol) -> Result<u32, ConfigError> {
@@ -279,11 +305,11 @@ impl MeterSection {
                 _ => Err(ConfigError::hinted("a key file is set, and nothing is encrypted", "set encrypted = true")),
             };
         }
-        if !matches!(protocol, Protocol::Mbus | Protocol::P1 | Protocol::DlmsPush) {
+        if !matches!(protocol, Protocol::Mbus | Protocol::P1 | Protocol::DlmsPush | Protocol::DlmsNotify) {
             return Err(ConfigError::plain(format!("encrypted does not go with protocol {}", protocol.name())));
         }
-        if authentication.is_some() && protocol != Protocol::DlmsPush {
-            return Err(ConfigError::plain("authentication_key_file goes with protocol dlms-push"));
+        if authentication.is_some() && !matches!(protocol, Protocol::DlmsPush | Protocol::DlmsNotify) {
+            return Err(ConfigError::plain("authentication_key_file goes with protocols dlms-push and dlms-notify"));
         }
         let read = |path: &Option<PathBuf>| path.as_deref().map(key_in).transpose();
         Ok(Some(KeyFiles { encryption: read(encryption)?, authentication: read(authentication)? }))

@@ -175,6 +175,30 @@ fn what_does_not_hold_together_is_refused() {
 }
 
 #[test]
+fn meters_that_go_to_a_listener_are_told_where_it_is() {
+    use crate::speak::notify::Transport;
+    let notify = "[[meters]]\nprotocol = \"dlms-notify\"\n";
+    let called =
+        |rest: &str| check(&format!("{notify}push_to = \"127.0.0.1:4059\"\n{rest}")).unwrap().groups[0].clone();
+    let of = |group: &crate::config::Group| group.line.as_ref().unwrap().call.unwrap();
+    let call = of(&called(""));
+    assert_eq!((call.to.port(), call.transport, call.confirmed), (4_059, Transport::Tcp, true));
+    let call = of(&called("transport = \"udp\"\nconfirmed = false\nencrypted = true\n"));
+    assert_eq!((call.transport, call.confirmed), (Transport::Udp, false));
+    let profiles = called("").profiles;
+    assert!(profiles.len() == 1 && !profiles[0].is_billing, "it pushes no other");
+    for (text, expected) in [
+        (notify.to_owned(), "set push_to to the tcp_listen"),
+        (format!("{notify}push_to = \"listener\""), "as 127.0.0.1:4059"),
+        (format!("{notify}push_to = \"127.0.0.1:1\"\ntransport = \"tpc\""), "did you mean \"tcp\"?"),
+    ] {
+        assert!(hint(&text).contains(expected), "{text}");
+    }
+    assert!(check("[[meters]]\nprotocol = \"p1\"\npush_to = \"127.0.0.1:1\"").is_err());
+    assert!(check(&format!("{notify}push_to = \"127.0.0.1:1\"\nfaults = {{ silence = 0.1 }}")).is_err());
+}
+
+#[test]
 fn the_effective_settings_read_back() {
     let file = FleetFile::parse("[[meters]]\nprotocol = \"cad\"\ninterval_ms = 1000").unwrap();
     assert_eq!(FleetFile::parse(&file.effective()).unwrap(), file);

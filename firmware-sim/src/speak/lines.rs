@@ -19,6 +19,8 @@ use super::dlms_push::DlmsFeed;
 use super::iec62056_21::{CalledLine, CalledMeter, device_address};
 use super::line::{Listener, Medium};
 use super::mbus::{BusLine, BusMeter, Model};
+use super::notify::caller::Caller;
+use super::notify::{CallSettings, Notifier};
 use super::p1::{TelegramFeed, gas_meter_id};
 use super::port::{Feed, PushPort, Schedule};
 use super::seal::{Seal, encryption_key};
@@ -92,6 +94,13 @@ impl Lines {
         members: Vec<Member>,
         around: &Surroundings,
     ) -> Result<(), OpenError> {
+        if let Some(call) = settings.call {
+            for member in members {
+                let place = LinePlace { address: Some(call.to.to_string()), ..LinePlace::default() };
+                self.start_calling(settings, call, member, (None, place), around);
+            }
+            return Ok(());
+        }
         let mut members = members.into_iter().peekable();
         let mut index = 0;
         while members.peek().is_some() {
@@ -116,7 +125,11 @@ impl Lines {
         line: (Listener, LinePlace),
         around: &Surroundings,
     ) {
-        if group.protocol.pushes_at_port() {
+        if let Some(call) = settings.call {
+            let (listener, place) = line;
+            let member = sharing.into_iter().next().expect("a line that is opened has a meter");
+            self.start_calling(settings, call, member, (Some(listener), place), around);
+        } else if group.protocol.pushes_at_port() {
             let member = sharing.into_iter().next().expect("a line that is opened has a meter");
             self.start_pushing(group, settings, member, line, around);
         } else if group.protocol == Protocol::Iec62056_21 {
@@ -219,6 +232,22 @@ impl Lines {
             speed: settings.speed,
         };
         self.tasks.push(tokio::spawn(port.run(around.stopping.clone())));
+    }
+
+    /// A meter that has no line of ours: it goes to its listener, or to one in this process.
+    fn start_calling(
+        &mut self,
+        settings: &LineSettings,
+        call: CallSettings,
+        Member { station, seed }: Member,
+        (memory, mut place): (Option<Listener>, LinePlace),
+        around: &Surroundings,
+    ) {
+        let seal = settings.keys.as_ref().map(|keys| Seal::new(keys, None, station.id(), seed, &mut place));
+        let notifier = station.at(around.pace.start_at(), |meter| Notifier::new(meter, call.confirmed, seal));
+        self.places.push(Place::Line(place));
+        let caller = Caller::new(station, notifier, (around.truth.clone(), around.pace.clone()), call, memory);
+        self.tasks.push(tokio::spawn(caller.run(around.stopping.clone())));
     }
 
     fn start_called(

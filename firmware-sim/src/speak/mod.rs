@@ -3,7 +3,7 @@
 //!
 //! A personality that pushes over a broker gives a feed that the fleet's steward asks when due ([`cad`]); one that speaks on a
 //! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`], [`mbus`]; [`p1`], [`sml`], [`d0`] and [`dlms_push`], which push
-//! at a [`port`], sealed or not).
+//! at a [`port`], sealed or not; [`notify`], which goes to a listener).
 //! To add one: a file here, a [`Protocol`] with its name and what it can suffer, and its start in `run.rs` or, if it has a line,
 //! in [`lines`].
 
@@ -16,6 +16,7 @@ pub mod iec62056_21;
 pub mod line;
 pub mod lines;
 pub mod mbus;
+pub mod notify;
 pub mod objects;
 pub mod p1;
 pub mod port;
@@ -56,10 +57,12 @@ pub enum Protocol {
     Mbus,
     /// Data-notifications of DLMS, unasked.
     DlmsPush,
+    /// Entries of the load profile in data-notifications, for a listener to which the meter goes.
+    DlmsNotify,
 }
 
 impl Protocol {
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::None, "none"),
         (Self::Cad, "cad"),
         (Self::DlmsTcp, "dlms-tcp"),
@@ -70,6 +73,7 @@ impl Protocol {
         (Self::Iec62056_21, "iec62056-21"),
         (Self::Mbus, "mbus"),
         (Self::DlmsPush, "dlms-push"),
+        (Self::DlmsNotify, "dlms-notify"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -83,7 +87,8 @@ impl Protocol {
 
     /// Whether its bytes pass over a line of their own.
     pub const fn has_line(self) -> bool {
-        matches!(self, Self::DlmsTcp | Self::DlmsHdlc | Self::Iec62056_21 | Self::Mbus) || self.pushes_at_port()
+        matches!(self, Self::DlmsTcp | Self::DlmsHdlc | Self::Iec62056_21 | Self::Mbus | Self::DlmsNotify)
+            || self.pushes_at_port()
     }
 
     /// Whether it has a port of its own and sends by itself.
@@ -96,9 +101,9 @@ impl Protocol {
     /// which a clock that jumps back would make. Two octets that are lost from a block may leave its check as it was.
     pub const fn suffers(self, fault: Fault) -> bool {
         match (self, fault) {
-            (Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush, Fault::ClockJump) => false,
+            (Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush | Self::DlmsNotify, Fault::ClockJump) => false,
             (_, fault) if fault.is_of_meter() => true,
-            (Self::None, _) => false,
+            (Self::None | Self::DlmsNotify, _) => false,
             (Self::Cad, fault) => {
                 matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::Duplicate | Fault::DroppedBytes)
             }

@@ -1,7 +1,7 @@
 //! Keys of meters, and what they seal with them: general-glo, authenticated and encrypted.
 
 use protocols::dlms::security::{
-    Key, Keys, Level, PushConfig, PushReceiver, ReceivedCounters, SecurityControl, SecuritySuite, SystemTitle,
+    Key, Keys, Level, PushConfig, PushReceiver, Pushed, ReceivedCounters, SecurityControl, SecuritySuite, SystemTitle,
     protect_push,
 };
 use protocols::metering::{MeterId, UtcMillis};
@@ -64,10 +64,27 @@ impl Seal {
 
     /// The counter is the second that the meter's clock shows: it rises, over a restart too, unless that begins earlier (`start_at`).
     pub fn close(&self, apdu: &[u8], shown: UtcMillis) -> Vec<u8> {
+        self.close_with(apdu, u32::try_from(shown.seconds()).unwrap_or_default())
+    }
+
+    /// With a counter that was not used before.
+    pub fn close_with(&self, apdu: &[u8], counter: u32) -> Vec<u8> {
         let level = Level::AUTHENTICATED_ENCRYPTED;
         let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
-        let counter = u32::try_from(shown.seconds()).unwrap_or_default();
         protect_push(&self.keys, self.title, control, counter, apdu).expect("both keys are there")
+    }
+
+    /// What opens the answers of others, each once.
+    ///
+    /// # Panics
+    /// Keys of another length than the suite's, which the settings do not allow.
+    pub fn listener(&self) -> PushReceiver {
+        PushReceiver::new(PushConfig::new(self.keys.clone()), ReceivedCounters::default()).expect("keys of 128 bits")
+    }
+
+    /// Whether something was sent under our own title: it came back.
+    pub fn is_own(&self, pushed: &Pushed) -> bool {
+        pushed.sender.is_some_and(|(title, _)| title == self.title)
     }
 
     /// Whether a reader takes an APDU for what this meter sent.

@@ -18,8 +18,9 @@ use crate::backoff::Backoff;
 use crate::config::metering::PortSettings;
 use crate::link::{ByteLink, LinkLost};
 use crate::outbox::{Level, OutboxError, StoreRequest};
-use crate::push::{Heard, PushPort, Refusal, Room, Trouble};
-use crate::reading::session::{HELD_STOPPED, SessionParts};
+use crate::push::{Confirmation, Heard, PushPort, Refusal, Room, Trouble};
+use crate::reading::counters::reserve_for_pushes;
+use crate::reading::session::{HELD_STOPPED, SessionError, SessionParts};
 use crate::recurring::Recurring;
 use crate::telemetry::Metric;
 
@@ -80,12 +81,12 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
     }
     let medium = (parts.medium)(&settings.medium);
     let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
-    let mut recurring = Recurring::default();
+    let (mut recurring, mut voice) = (Recurring::default(), Voice::default());
     loop {
         let cause = match medium.open().await {
             Ok(mut link) => {
                 port.reopened();
-                let lost = hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut recurring).await;
+                let lost = hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut recurring, &mut voice).await;
                 session.metrics.add(Metric::LinesLost, 1);
                 lost.to_string()
             }
@@ -120,20 +121,21 @@ async fn hear(
     link: &mut dyn ByteLink,
     backoff: &mut Backoff,
     recurring: &mut Recurring<Trouble>,
+    voice: &mut Voice,
 ) -> LinkLost {
     let session = &parts.session;
     let mut octets = vec![0; RECEIVE_OCTETS];
     let mut heard_at = tokio::time::Instant::now();
-    let mut end = link.end();
+    let mut from = (link.end(), link.piece());
     loop {
         let count = match tokio::time::timeout_at(heard_at + settings.silent_after, link.receive(&mut octets)).await {
             Ok(Ok(count)) => count,
             Ok(Err(lost)) => return lost,
             Err(_) => 0,
         };
-        if link.end() != end {
-            end = link.end();
-            port.reopened();
+        if (link.end(), link.piece()) != from {
+            from = (link.end(), link.piece());
+            port.turn_to(from.0);
         }
         let received_at = session.clock.wall();
         port.set_room(Room {
@@ -142,18 +144,28 @@ async fn hear(
         });
         port.set_clock_correction(session.trust.correction_ms());
         let heard = port.receive(&mut octets[..count], received_at);
-        let telegrams = heard.telegrams;
+        let (telegrams, repeated) = (heard.telegrams, heard.repeated);
+        if telegrams > 0 {
+            link.vouch();
+        }
+        session.metrics.add(Metric::ConnectionsDropped, link.hung_up());
         tell(session, settings, &heard, recurring);
+        for answer in &heard.answers {
+            if let Err(lost) = link.send(answer).await {
+                return lost;
+            }
+        }
         let mut is_stored = true;
         for request in heard.requests {
             is_stored &= store(parts, settings, request).await;
         }
         for confirmation in heard.confirmations.into_iter().filter(|_| is_stored) {
-            if let Err(lost) = link.send(&confirmation).await {
+            let Some(octets) = voice.confirm(parts, settings, port, confirmation).await else { continue };
+            if let Err(lost) = link.send(&octets).await {
                 return lost;
             }
         }
-        if telegrams > 0 {
+        if telegrams > 0 || repeated > 0 {
             backoff.reset();
             heard_at = tokio::time::Instant::now();
         } else if heard_at.elapsed() >= settings.silent_after {
@@ -169,9 +181,70 @@ async fn hear(
     }
 }
 
+/// Tells meters that their pushes are stored.
+#[derive(Default)]
+struct Voice {
+    /// Since the start of this port counters were reserved: the outbox knows where they go on.
+    has_counters: bool,
+    troubles: Recurring<()>,
+}
+
+impl Voice {
+    /// The octets to send; a meter that is not told sends again.
+    async fn confirm(
+        &mut self,
+        parts: &PortParts,
+        settings: &PortSettings,
+        port: &mut PushPort,
+        confirmation: Confirmation,
+    ) -> Option<Vec<u8>> {
+        let session = &parts.session;
+        if confirmation.is_sealed()
+            && let Some(id) = port.wants_counters()
+        {
+            match reserve_for_pushes(session.counters(), id, !self.has_counters).await {
+                Ok(counter) => {
+                    self.has_counters = true;
+                    port.give_counters(counter);
+                }
+                Err(error) => return self.keep_quiet(session, settings, &unreserved(&error)),
+            }
+        }
+        match port.confirm(confirmation) {
+            Ok(octets) => {
+                session.metrics.add(Metric::PushesConfirmed, 1);
+                Some(octets)
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                self.keep_quiet(session, settings, &format!("{error}{}", cause.unwrap_or_default()))
+            }
+        }
+    }
+
+    fn keep_quiet(&mut self, session: &SessionParts, settings: &PortSettings, cause: &str) -> Option<Vec<u8>> {
+        session.metrics.add(Metric::PushesUnconfirmed, 1);
+        if let Some(times) = self.troubles.count((), session.clock.monotonic()) {
+            let hint = "it will push again: does it use the key in encryption_key_file, and is the cloud reached?";
+            warn!(port = %settings.name, error = %cause, hint, times, "a meter cannot be told that its push is stored");
+        }
+        None
+    }
+}
+
+fn unreserved(error: &SessionError) -> String {
+    match error {
+        SessionError::CounterUnknown => {
+            "the cloud has not told the time, by which our invocation counter begins".to_owned()
+        }
+        other => other.text(),
+    }
+}
+
 /// Counts what was heard, and says what of it could not be used.
 fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurring: &mut Recurring<Trouble>) {
-    let Heard { telegrams, refused, problems, optional_skipped, .. } = heard;
+    let Heard { telegrams, refused, problems, optional_skipped, repeated, .. } = heard;
+    session.metrics.add(Metric::PushesRepeated, *repeated);
     session.metrics.add(Metric::OptionalSkipped, *optional_skipped);
     session.metrics.add(Metric::TelegramsRead, *telegrams);
     session.metrics.add(Metric::FieldProblems, problems.len() as u64);

@@ -80,6 +80,8 @@ impl DecodeSettings {
             accept_unauthenticated: authentication.is_none(),
             authentication: authentication.cloned(),
             sender: None,
+            senders: Vec::new(),
+            ours: None,
         });
         Seal::new(keys.as_ref()).open(apdu)
     }

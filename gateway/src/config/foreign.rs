@@ -68,7 +68,19 @@ const PORTS: Rows<PortProtocol> = {
         (&["masked_parity"], &[D0]),
         (&["accept_invalid_crc"], &[P1, Sml, D0]),
         (&["quirks"], &[Sml, D0]),
-        (&["tcp_listen", "udp_listen", "framing", "scaling", "utc_offset_minutes", "daylight_saving_minutes"], &[Dlms]),
+        (
+            &[
+                "tcp_listen",
+                "udp_listen",
+                "framing",
+                "client_title",
+                "system_titles",
+                "scaling",
+                "utc_offset_minutes",
+                "daylight_saving_minutes",
+            ],
+            &[Dlms],
+        ),
         (&["encryption_key_file", "authentication_key_file", "system_title", "accept_unauthenticated"], &[P1, Dlms]),
     ]
 };

@@ -213,6 +213,10 @@ pub struct PushKeys {
     /// `None`: the operator withholds it.
     pub authentication: Option<Key>,
     pub sender: Option<SystemTitle>,
+    /// Those that it may come from; empty: whoever has the keys.
+    pub senders: Vec<SystemTitle>,
+    /// Under which title meters are told that their pushes are stored; `None`: they are not.
+    pub ours: Option<SystemTitle>,
     pub accept_unauthenticated: bool,
 }
 
@@ -233,6 +237,13 @@ pub struct PortSettings {
     pub metering_point: Option<Arc<str>>,
     /// `None`: the clock is not looked at.
     pub clock_off_above_s: Option<u32>,
+}
+
+impl PortSettings {
+    /// Whether any number of meters may push at it.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.medium, MediumSettings::Listen { .. }) && self.serial.is_none()
+    }
 }
 
 /// A line and its meters.

@@ -9,6 +9,7 @@ use protocols::dlms::datetime::ClockRules;
 use protocols::dlms::security::{Key, SystemTitle};
 use protocols::metering::{Code, Quantity, Unit};
 use protocols::p1::AUTHENTICATION_KEY;
+use protocols::uplink::GatewayId;
 
 use super::ConfigError;
 use super::distinct::Media;
@@ -20,6 +21,7 @@ use super::metering::{
 };
 use super::profiles::place;
 use super::quirks::{LINES, SML, refuse_unknown, switch};
+use super::security::{hex, title_of};
 
 impl PortProtocol {
     /// Rate, data bits and parity.
@@ -38,6 +40,7 @@ pub(super) fn check_ports(
     ports: &mut [PortSection],
     plans: &[LinePlan],
     media: &mut Media,
+    gateway: &GatewayId,
 ) -> Result<Vec<Arc<PortSettings>>, ConfigError> {
     let mut names: HashSet<String> =
         plans.iter().flat_map(|plan| &plan.meters).map(|meter| meter.name.to_string()).collect();
@@ -81,7 +84,7 @@ pub(super) fn check_ports(
             protocol,
             medium,
             accept_invalid_crc: section.accept_invalid_crc,
-            keys: check_keys(&at, section)?,
+            keys: check_keys(&at, section, protocol, gateway)?,
             scaling: section
                 .scaling
                 .iter()
@@ -144,12 +147,27 @@ fn check_listener(
     Ok(())
 }
 
-fn check_keys(at: &str, section: &PortSection) -> Result<Option<PushKeys>, ConfigError> {
-    let PortSection { protocol, authentication_key_file, system_title, accept_unauthenticated, .. } = section;
+fn check_keys(
+    at: &str,
+    section: &mut PortSection,
+    pushed: PushProtocol,
+    gateway: &GatewayId,
+) -> Result<Option<PushKeys>, ConfigError> {
+    let confirms = matches!(pushed, PushProtocol::Dlms { framing: PushFraming::Wrapper, .. });
+    if confirms && section.encryption_key_file.is_some() {
+        section.client_title.get_or_insert_with(|| hex(title_of(gateway)));
+    } else if section.client_title.is_some() && !confirms {
+        let hint = "set framing = \"wrapper\", or remove it";
+        return Err(value(at, "client_title is for confirmations, which go in wrapper frames", hint));
+    }
+    let PortSection { protocol, authentication_key_file, system_title, client_title, accept_unauthenticated, .. } =
+        &*section;
     let Some(path) = &section.encryption_key_file else {
         let set = [
             ("authentication_key_file", authentication_key_file.is_some()),
             ("system_title", system_title.is_some()),
+            ("system_titles", !section.system_titles.is_empty()),
+            ("client_title", client_title.is_some()),
             ("accept_unauthenticated", *accept_unauthenticated && !section.listens()),
         ];
         return match set.into_iter().find(|(_, is_set)| *is_set) {
@@ -170,13 +188,26 @@ fn check_keys(at: &str, section: &PortSection) -> Result<Option<PushKeys>, Confi
             "set it; where the operator withholds the key, accept_unauthenticated = true takes what nobody can verify";
         return Err(value(at, "authentication_key_file is missing", hint));
     }
-    let sender = system_title.as_deref().map(SystemTitle::from_hex).transpose();
-    let sender = sender.map_err(|_| value(at, "system_title is no title", "16 hexadecimal digits"))?;
+    let title = |setting: &str, text: Option<&String>| {
+        let title = text.map(|text| SystemTitle::from_hex(text)).transpose();
+        title.map_err(|_| value(at, format!("{setting} is no title"), "16 hexadecimal digits"))
+    };
+    let sender = title("system_title", system_title.as_ref())?;
+    let senders = section.system_titles.iter().map(|text| title("system_titles", Some(text)));
+    let senders: Vec<SystemTitle> = senders.collect::<Result<Vec<_>, ConfigError>>()?.into_iter().flatten().collect();
+    if sender.is_some() && !senders.is_empty() {
+        return Err(value(at, "both system_title and system_titles are set", "keep one of them"));
+    }
+    let ours = title("client_title", client_title.as_ref())?;
+    if ours.is_some_and(|ours| sender == Some(ours) || senders.contains(&ours)) {
+        return Err(value(at, "client_title and system_title are the same", "each side has a title of its own"));
+    }
     let encryption = dlms_key(at, "encryption_key_file", path)?;
     if authentication.as_ref().is_some_and(|key| key.bits() != encryption.bits()) {
         return Err(value(at, "the keys are of different length", "both have 32 digits, or both 64"));
     }
-    Ok(Some(PushKeys { encryption, authentication, sender, accept_unauthenticated: *accept_unauthenticated }))
+    let accept_unauthenticated = *accept_unauthenticated;
+    Ok(Some(PushKeys { encryption, authentication, sender, senders, ours, accept_unauthenticated }))
 }
 
 /// Of 128 bits, or of 256 as suite 2 has them.

@@ -155,7 +155,7 @@ const COUNTER_OBJECT_DEFAULT: ObisCode = ObisCode::new(0, 0, 43, 1, 0, 255);
 const COUNTER_CLIENT_DEFAULT: u16 = 16;
 
 /// The system title of a gateway that was given none: it follows from the gateway's id, and stays as long as that does.
-fn title_of(gateway: &GatewayId) -> SystemTitle {
+pub(super) fn title_of(gateway: &GatewayId) -> SystemTitle {
     // FNV-1a, 64 bits: never changes, which nobody promises of the hasher of the standard library.
     let hash = gateway
         .as_str()
@@ -434,7 +434,7 @@ impl Examined<'_> {
     }
 }
 
-fn hex(title: SystemTitle) -> String {
+pub(super) fn hex(title: SystemTitle) -> String {
     title
         .0
         .iter()

@@ -81,6 +81,16 @@ pub trait ByteLink: Send {
     fn end(&self) -> u64 {
         0
     }
+    /// What was received last is good: its end is kept, where not all can be.
+    fn vouch(&mut self) {}
+    /// Ends that were hung up on since this was asked last: to make room, or because a frame of theirs did not end.
+    fn hung_up(&mut self) -> u64 {
+        0
+    }
+    /// Counts what the ends say whole, as datagrams: nothing goes on from one to the next. 0: octets come as a stream.
+    fn piece(&self) -> u64 {
+        0
+    }
     /// Sets rate and framing, `None` for those of the settings, in the midst of a conversation; a medium that has none of its own
     /// stays as it is. Only when all that was sent has left.
     fn set_line(&mut self, _line: Option<Line>) -> Result<(), LinkLost> {

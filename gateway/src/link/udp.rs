@@ -72,11 +72,13 @@ struct UdpLink {
     datagram: Vec<u8>,
     /// What of it was not handed over yet.
     rest: std::ops::Range<usize>,
+    /// Datagrams that came.
+    count: u64,
 }
 
 impl UdpLink {
     fn new(socket: UdpSocket, peer: Option<SocketAddr>) -> Self {
-        Self { socket, peer, datagram: vec![0; DATAGRAM_OCTETS_MAX], rest: 0..0 }
+        Self { socket, peer, datagram: vec![0; DATAGRAM_OCTETS_MAX], rest: 0..0, count: 0 }
     }
 }
 
@@ -85,7 +87,7 @@ impl ByteLink for UdpLink {
     async fn receive(&mut self, into: &mut [u8]) -> Result<usize, LinkLost> {
         while self.rest.is_empty() {
             match self.socket.recv_from(&mut self.datagram).await {
-                Ok((count, peer)) => (self.rest, self.peer) = (0..count, Some(peer)),
+                Ok((count, peer)) => (self.rest, self.peer, self.count) = (0..count, Some(peer), self.count + 1),
                 // An earlier datagram met nobody: over UDP that is silence.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return Err(LinkLost::Io(error)),
@@ -117,6 +119,10 @@ impl ByteLink for UdpLink {
         let mut hasher = DefaultHasher::new();
         self.peer.hash(&mut hasher);
         hasher.finish()
+    }
+
+    fn piece(&self) -> u64 {
+        self.count
     }
 }
 

@@ -1,14 +1,20 @@
 //! DLMS: data-notifications in HDLC frames, in long frames of M-Bus, or in frames of the wrapper.
 //!
-//! A confirmed push is confirmed where the wrapper brings it, which says to whom the confirmation goes, and where it came in clear: one
-//! that is encrypted would want an encrypted confirmation, and so counters of our own under the meter's key.
+//! Who pushes in blocks is told from the others by where it comes from, by the source in its frames, and by its title where each block is
+//! protected: pushes of several meters that come at once do not spoil each other ([`PushBlocks`]). In the wrapper lost blocks are asked
+//! for, of whoever takes blocks itself.
+//!
+//! A confirmed push is confirmed where the wrapper brings it, which says to whom the confirmation goes; protected as the push was. A meter
+//! that has not heard its confirmation may send the same octets again: they are told from a recording by being the last that was taken,
+//! and get the confirmation that was made then.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use protocols::dlms::block_transfer::BlockAssembler;
+use protocols::dlms::apdu::tag::GENERAL_BLOCK_TRANSFER;
 use protocols::dlms::notification::{DataNotification, decode_data_notification, encode_data_notification_confirm};
-use protocols::dlms::security::SystemTitle;
+use protocols::dlms::push_blocks::{BlockSender, BlockTaken, PushBlockLimits, PushBlocks};
+use protocols::dlms::security::{Counter, SystemTitle};
 use protocols::hdlc::UiReassembler;
 use protocols::hdlc::frame::{FLAG, FrameError, Scan, scan};
 use protocols::mbus::{self, Quirks, Reassembler, Scanner};
@@ -16,13 +22,14 @@ use protocols::metering::{Event, MeterId, UtcMillis};
 use protocols::wrapper::{self, Wpdu};
 
 use super::notification::{Rules, Said, read};
-use super::seal::{Opened, PeerCounter, Seal};
-use super::telegram::{Found, Hearing, Part, Telegram};
+use super::seal::{CloseError, Opened, PeerCounter, Seal};
+use super::telegram::{Confirmation, Found, Hearing, Part, Sealing, Telegram};
 use super::{Refusal, Trouble};
 use crate::config::metering::{PortSettings, PushFraming};
+use crate::outbox::CounterId;
 
 /// Of any push that was seen; a list of a hundred values stays below 4 KiB.
-const APDU_OCTETS_MAX: usize = 64 * 1024;
+const APDU_OCTETS_MAX: usize = PushBlockLimits::DEFAULT.apdu_octets_max;
 /// A frame that stops for so long will not go on, and a push neither: meters send it in one go.
 const GAP_MAX: Duration = Duration::from_secs(1);
 /// System titles whose meters' names are remembered: more than connect to one port.
@@ -32,6 +39,9 @@ pub(super) struct DlmsHearing {
     frames: Frames,
     notifications: Notifications,
     heard_at: Option<UtcMillis>,
+    /// Whose octets come, and that what one of them had begun ended nowhere.
+    end: u64,
+    is_cut: bool,
 }
 
 enum Frames {
@@ -51,7 +61,7 @@ impl DlmsHearing {
             }
             PushFraming::Wrapper => Frames::Wrapper { buffer: Vec::new() },
         };
-        Self { frames, notifications: Notifications::new(port, rules), heard_at: None }
+        Self { frames, notifications: Notifications::new(port, rules), heard_at: None, end: 0, is_cut: false }
     }
 }
 
@@ -61,32 +71,34 @@ impl Hearing for DlmsHearing {
         if !octets.is_empty() {
             self.heard_at = Some(received_at);
         }
+        let spoilt = |text| Found::Refused(Refusal { trouble: Trouble::Frame, text });
         let mut found = Vec::new();
+        if std::mem::take(&mut self.is_cut) {
+            found.push(spoilt("a frame that was not sent whole".to_owned()));
+        }
         for heard in self.frames.hear(octets, received_at, is_late) {
             match heard {
                 Heard::Noise => found.push(Found::Noise),
-                Heard::Spoilt(text) => found.push(Found::Refused(Refusal { trouble: Trouble::Frame, text })),
-                Heard::Apdu(apdu, ports) => found.extend(self.notifications.take(&apdu, ports, received_at)),
+                Heard::Spoilt(text) => found.push(spoilt(text)),
+                Heard::Apdu(apdu, way) => {
+                    found.extend(self.notifications.take(&apdu, Way { end: self.end, ..way }, received_at));
+                }
             }
         }
         found
     }
 
+    fn turn_to(&mut self, end: u64) {
+        self.end = end;
+        self.is_cut |= self.frames.pending() > 0;
+        self.frames.clear();
+    }
+
     fn clear(&mut self) {
         // Another meter may be there now.
-        self.notifications.named.remove(&None);
-        self.notifications.blocks = BlockAssembler::new(APDU_OCTETS_MAX);
-        match &mut self.frames {
-            Frames::Hdlc { buffer, reassembler } => {
-                buffer.clear();
-                *reassembler = UiReassembler::new(APDU_OCTETS_MAX, GAP_MAX);
-            }
-            Frames::Mbus { scanner, reassembler } => {
-                scanner.clear();
-                reassembler.clear();
-            }
-            Frames::Wrapper { buffer } => buffer.clear(),
-        }
+        self.notifications.named.retain(|who, _| who.title.is_some());
+        self.notifications.blocks.clear();
+        self.frames.clear();
     }
 
     fn taken(&mut self) -> Vec<PeerCounter> {
@@ -94,27 +106,81 @@ impl Hearing for DlmsHearing {
     }
 
     fn resume(&mut self, kept: &[PeerCounter]) {
-        self.notifications.seal.resume(kept);
+        self.notifications.resume(kept);
+    }
+
+    fn wants_counters(&self) -> Option<CounterId> {
+        self.notifications.seal.wants_counters()
+    }
+
+    fn give_counters(&mut self, counter: Counter) {
+        self.notifications.seal.give_counters(counter);
+    }
+
+    fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
+        self.notifications.confirm(confirmation)
     }
 
     #[cfg(test)]
     fn pending(&self) -> usize {
-        match &self.frames {
-            Frames::Hdlc { buffer, .. } | Frames::Wrapper { buffer } => buffer.len(),
-            Frames::Mbus { scanner, .. } => scanner.pending(),
+        self.frames.pending()
+    }
+}
+
+/// How an APDU came.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    end: u64,
+    /// Who speaks there, as the frame says.
+    source: u32,
+    /// Of the wrapper: from whom and to whom. Else nobody can be answered.
+    ports: Option<(u16, u16)>,
+}
+
+impl Way {
+    const fn from(source: u32) -> Self {
+        Self { end: 0, source, ports: None }
+    }
+
+    /// Whoever has the keys is who its title says, wherever it connects from.
+    const fn sender(self, title: Option<SystemTitle>) -> BlockSender {
+        match title {
+            Some(_) => BlockSender { end: 0, source: 0, title },
+            None => BlockSender { end: self.end, source: self.source, title },
         }
     }
 }
 
 /// What octets were.
 enum Heard {
-    /// With the wPorts of who speaks and to whom, of the wrapper.
-    Apdu(Vec<u8>, Option<(u16, u16)>),
+    Apdu(Vec<u8>, Way),
     Noise,
     Spoilt(String),
 }
 
 impl Frames {
+    /// Octets that wait for more.
+    fn pending(&self) -> usize {
+        match self {
+            Self::Hdlc { buffer, .. } | Self::Wrapper { buffer } => buffer.len(),
+            Self::Mbus { scanner, .. } => scanner.pending(),
+        }
+    }
+
+    fn clear(&mut self) {
+        match self {
+            Self::Hdlc { buffer, reassembler } => {
+                buffer.clear();
+                *reassembler = UiReassembler::new(APDU_OCTETS_MAX, GAP_MAX);
+            }
+            Self::Mbus { scanner, reassembler } => {
+                scanner.clear();
+                reassembler.clear();
+            }
+            Self::Wrapper { buffer } => buffer.clear(),
+        }
+    }
+
     /// Before what comes late, nothing that has begun goes on.
     fn hear(&mut self, octets: &[u8], received_at: UtcMillis, is_late: bool) -> Vec<Heard> {
         let mut heard = Vec::new();
@@ -136,7 +202,10 @@ impl Frames {
                 scanner.feed(octets);
                 while let Some(next) = scanner.next_frame() {
                     match next.map(|frame| reassembler.take(frame)) {
-                        Ok(Ok(Some(whole))) => heard.push(Heard::Apdu(whole.apdu, None)),
+                        Ok(Ok(Some(whole))) => {
+                            let way = Way::from((u32::from(whole.address) << 8) | u32::from(whole.source));
+                            heard.push(Heard::Apdu(whole.apdu, way));
+                        }
                         Ok(Ok(None)) => {}
                         // What masters and slaves say besides.
                         Ok(Err(mbus::SegmentError::NotDlms)) | Err(mbus::FrameError::Start { .. }) => {
@@ -163,7 +232,8 @@ fn wrapped(buffer: &mut Vec<u8>, heard: &mut Vec<Heard>) {
         match wrapper::scan(&buffer[done..], APDU_OCTETS_MAX) {
             wrapper::Scan::NeedMore => break,
             wrapper::Scan::Wpdu { wpdu: Wpdu { source, destination, apdu }, used } => {
-                heard.push(Heard::Apdu(apdu.to_vec(), Some((source, destination))));
+                let way = Way { ports: Some((source, destination)), ..Way::from(source.into()) };
+                heard.push(Heard::Apdu(apdu.to_vec(), way));
                 done += used;
             }
             wrapper::Scan::Broken(error) => {
@@ -192,7 +262,9 @@ fn hdlc(buffer: &mut Vec<u8>, reassembler: &mut UiReassembler, now: Duration, gi
                 heard.push(if is_noise(error) { Heard::Noise } else { Heard::Spoilt(error.to_string()) });
             }
             Scan::Frame { frame, used } => {
-                heard.extend(reassembler.accept(now, &frame).map(|apdu| Heard::Apdu(apdu, None)));
+                let lower = u32::from(frame.source.lower().unwrap_or_default());
+                let way = Way::from((u32::from(frame.source.upper()) << 16) | lower);
+                heard.extend(reassembler.accept(now, &frame).map(|apdu| Heard::Apdu(apdu, way)));
                 heard.extend(reassembler.take_dropped().map(|why| Heard::Spoilt(why.to_string())));
                 done += used;
             }
@@ -210,44 +282,134 @@ fn is_noise(error: FrameError) -> bool {
 pub(super) struct Notifications {
     seal: Seal,
     rules: Rules,
-    /// Of a push that comes in blocks (Landis+Gyr E450).
-    blocks: BlockAssembler,
+    /// Of pushes that come in blocks (Landis+Gyr E450).
+    blocks: PushBlocks,
     expected: Option<MeterId>,
-    /// Who has named himself last under a system title, or without one: short lists name nobody.
-    named: HashMap<Option<SystemTitle>, MeterId>,
+    /// Who has named himself last under a system title, or else from an address: short lists name nobody.
+    named: HashMap<BlockSender, MeterId>,
+    /// The last push of each meter that is stored, and how it was confirmed; `None`: by nobody in this process.
+    confirmed: HashMap<SystemTitle, (u32, Option<Vec<u8>>)>,
 }
 
 impl Notifications {
     pub(super) fn new(port: &PortSettings, rules: Rules) -> Self {
-        let (seal, blocks) = (Seal::new(port.keys.as_ref()), BlockAssembler::new(APDU_OCTETS_MAX));
-        Self { seal, rules, blocks, expected: port.serial.clone(), named: HashMap::new() }
+        let (seal, blocks) = (Seal::new(port.keys.as_ref()), PushBlocks::new(PushBlockLimits::DEFAULT));
+        let (named, confirmed) = (HashMap::new(), HashMap::new());
+        Self { seal, rules, blocks, expected: port.serial.clone(), named, confirmed }
+    }
+
+    fn resume(&mut self, kept: &[PeerCounter]) {
+        self.seal.resume(kept);
+        self.confirmed = kept.iter().map(|(title, counter)| (*title, (*counter, None))).collect();
     }
 
     /// Nothing, where the APDU is a block and more are to come.
-    fn take(&mut self, apdu: &[u8], ports: Option<(u16, u16)>, received_at: UtcMillis) -> Vec<Found> {
-        let refused = |trouble, text: String| vec![Found::Refused(Refusal { trouble, text })];
-        let whole = match self.blocks.whole(apdu) {
-            Ok(Some(whole)) => whole,
-            Ok(None) => return Vec::new(),
-            Err(error) => return refused(Trouble::Frame, error.to_string()),
-        };
-        let opened = match self.seal.open(&whole) {
-            Ok(opened) => opened,
-            Err(refusal) => return vec![Found::Refused(refusal)],
-        };
-        let notification = match decode_data_notification(&opened.apdu) {
-            Ok(notification) => notification,
-            Err(error) => return refused(Trouble::Frame, error.to_string()),
-        };
-        let telegram = self.telegram(&opened, &notification, received_at);
-        let wants_word =
-            matches!(telegram, Found::Telegram(_)) && notification.is_confirmed() && opened.sender.is_none();
-        let confirmation = ports.filter(|_| wants_word).and_then(|ports| confirmation(&notification, ports));
-        std::iter::once(telegram).chain(confirmation.map(Found::Confirmation)).collect()
+    fn take(&mut self, apdu: &[u8], way: Way, received_at: UtcMillis) -> Vec<Found> {
+        if apdu.first() != Some(&GENERAL_BLOCK_TRANSFER) {
+            return self.push(apdu, way, None, received_at);
+        }
+        let sender = way.sender(None);
+        self.block(apdu, way, sender, |this, whole| this.push(whole, way, Some(sender), received_at))
     }
 
-    fn telegram(&mut self, opened: &Opened, notification: &DataNotification<'_>, received_at: UtcMillis) -> Found {
-        let refused = |trouble, text: String| Found::Refused(Refusal { trouble, text });
+    /// A block, and what `whole` makes of the push that it completes.
+    fn block(
+        &mut self,
+        block: &[u8],
+        way: Way,
+        sender: BlockSender,
+        whole: impl FnOnce(&mut Self, &[u8]) -> Vec<Found>,
+    ) -> Vec<Found> {
+        let can_be_said = way.ports.is_some() && sender.title.is_none();
+        let BlockTaken { apdu, answer, dropped } = match self.blocks.take(sender, can_be_said, block) {
+            Ok(taken) => taken,
+            Err(error) => return vec![refused(Trouble::Frame, error.to_string())],
+        };
+        let given_up = || refused(Trouble::Frame, "a push in blocks was given up for another".to_owned());
+        let mut found: Vec<Found> = (0..dropped).map(|_| given_up()).collect();
+        found.extend(answer.and_then(|answer| answered(&answer, way)));
+        found.extend(apdu.map(|apdu| whole(self, &apdu)).into_iter().flatten());
+        found
+    }
+
+    /// A push, whole; `blocks` says whose blocks it came in.
+    fn push(&mut self, apdu: &[u8], way: Way, blocks: Option<BlockSender>, received_at: UtcMillis) -> Vec<Found> {
+        let opened = match self.seal.open(apdu) {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                let again = (refusal.trouble == Trouble::Replayed).then(|| self.repeated(apdu, way, blocks)).flatten();
+                return vec![again.map_or(Found::Refused(refusal), Found::Repeated)];
+            }
+        };
+        // Blocks of which each is protected.
+        if opened.apdu.first() == Some(&GENERAL_BLOCK_TRANSFER) && blocks.is_none() && opened.sender.is_some() {
+            let sender = way.sender(opened.sender);
+            return self.block(&opened.apdu, way, sender, |this, whole| {
+                this.notified(&Opened { apdu: whole.to_vec(), ..opened.clone() }, way, None, received_at)
+            });
+        }
+        self.notified(&opened, way, blocks, received_at)
+    }
+
+    fn notified(
+        &mut self,
+        opened: &Opened,
+        way: Way,
+        blocks: Option<BlockSender>,
+        received_at: UtcMillis,
+    ) -> Vec<Found> {
+        let notification = match decode_data_notification(&opened.apdu) {
+            Ok(notification) => notification,
+            Err(error) => return vec![refused(Trouble::Frame, error.to_string())],
+        };
+        let telegram = self.telegram(opened, &notification, way, received_at);
+        let is_telegram = matches!(telegram, Found::Telegram(_));
+        let mut found = vec![telegram];
+        if notification.is_confirmed() {
+            let confirmation = confirmation(&notification, opened, way, blocks).filter(|_| is_telegram);
+            found.extend(confirmation.map(Found::Confirmation));
+        } else if let Some(all) = blocks.and_then(|sender| self.blocks.close(sender, &[])) {
+            found.extend(answered(&all, way));
+        }
+        found
+    }
+
+    /// What its meter was told, or has to be told, of a push that is stored and comes again.
+    fn repeated(&self, apdu: &[u8], way: Way, blocks: Option<BlockSender>) -> Option<Confirmation> {
+        let opened = self.seal.repeated(apdu)?;
+        let notification = decode_data_notification(&opened.apdu).ok().filter(DataNotification::is_confirmed)?;
+        let confirmation = confirmation(&notification, &opened, way, blocks)?;
+        let sealing = confirmation.sealing.as_ref()?;
+        match self.confirmed.get(&sealing.title)? {
+            (counter, _) if *counter != sealing.counter => None,
+            // As it left: whoever sends recordings uses up no counters of ours.
+            (_, Some(told)) => Some(Confirmation { apdu: told.clone(), sealing: None, ..confirmation }),
+            (_, None) => Some(confirmation),
+        }
+    }
+
+    fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
+        let Confirmation { mut apdu, ports, blocks, sealing } = confirmation;
+        if let Some(Sealing { title, counter, protection }) = sealing {
+            if self.confirmed.len() >= NAMED_MAX {
+                self.confirmed.clear();
+            }
+            // It is stored, whether its meter can be told or not.
+            self.confirmed.insert(title, (counter, None));
+            apdu = self.seal.close(&protection, &apdu)?;
+            self.confirmed.insert(title, (counter, Some(apdu.clone())));
+        }
+        let in_block = blocks.and_then(|sender| self.blocks.close(sender, &apdu));
+        framed(&in_block.unwrap_or(apdu), ports)
+    }
+
+    fn telegram(
+        &mut self,
+        opened: &Opened,
+        notification: &DataNotification<'_>,
+        way: Way,
+        received_at: UtcMillis,
+    ) -> Found {
         let said = read(notification, &self.rules, received_at, opened.quality);
         self.rules.numbers_are_power |= said.is_list_of_kaifa;
         if said.readings.is_empty() && said.texts.is_empty() {
@@ -257,9 +419,9 @@ impl Notifications {
             if self.named.len() >= NAMED_MAX {
                 self.named.clear();
             }
-            self.named.insert(opened.sender, meter);
+            self.named.insert(way.sender(opened.sender), meter);
         }
-        let named = self.named.get(&opened.sender).cloned();
+        let named = self.named.get(&way.sender(opened.sender)).cloned();
         // Whoever has the keys is the meter that its title says, where nothing else does.
         let titled =
             opened.sender.and_then(|title| MeterId::new(&title.0.map(|octet| format!("{octet:02X}")).concat()).ok());
@@ -270,12 +432,34 @@ impl Notifications {
     }
 }
 
-/// Back to who pushed.
-fn confirmation(push: &DataNotification<'_>, (source, destination): (u16, u16)) -> Option<Vec<u8>> {
-    let (mut apdu, mut octets) = (Vec::new(), Vec::new());
+/// `None`: nobody can be told.
+fn confirmation(
+    push: &DataNotification<'_>,
+    opened: &Opened,
+    way: Way,
+    blocks: Option<BlockSender>,
+) -> Option<Confirmation> {
+    let mut apdu = Vec::new();
     encode_data_notification_confirm(push.long_invoke_id_and_priority, None, &mut apdu);
-    let answer = Wpdu { source: destination, destination: source, apdu: &apdu };
-    answer.encode(&mut octets).is_ok().then_some(octets)
+    let sealed = opened.sender.zip(opened.protection.clone());
+    let sealing = sealed.map(|(title, (counter, protection))| Sealing { title, counter, protection });
+    Some(Confirmation { apdu, ports: way.ports?, blocks, sealing })
+}
+
+/// What a sender of blocks hears at once.
+fn answered(block: &[u8], way: Way) -> Option<Found> {
+    Some(Found::Answer(framed(block, way.ports?).ok()?))
+}
+
+/// Back to who pushed.
+fn framed(apdu: &[u8], (source, destination): (u16, u16)) -> Result<Vec<u8>, CloseError> {
+    let mut octets = Vec::new();
+    Wpdu { source: destination, destination: source, apdu }.encode(&mut octets)?;
+    Ok(octets)
+}
+
+fn refused(trouble: Trouble, text: String) -> Found {
+    Found::Refused(Refusal { trouble, text })
 }
 
 fn telegram(said: Said, meter: MeterId, received_at: UtcMillis) -> Telegram {

@@ -9,8 +9,10 @@
 //! Nobody vouches for what a client without security is told. Too low a counter changes nothing as long as the outbox or the time knows
 //! better; a high one is believed up to [`BELIEVED_MAX`], so that nobody can use up a key by lying.
 //!
+//! Confirmations of ciphered pushes use such counters, too: [`reserve_for_pushes`].
+//!
 //! What is left open, all of it only where the outbox was lost or restored: counters that the meter has not heard since it accepted one, as
-//! far as the time has not passed them; with `counter_from_meter` off, more counters than seconds since the first start; without the
+//! far as the time has not passed them; with `counter_from_meter` off, or in confirmations of pushes, more counters than seconds since the first start; without the
 //! time, a liar in the meter's place.
 //!
 //! Keys that general-ciphering brings have counters of their own as meters count, and share ours: one that is drawn or agreed on anew for each
@@ -278,6 +280,18 @@ fn floor(by_meter: Option<u32>, by_time: Option<u32>) -> Result<u32, SessionErro
         Some(told) => Err(SessionError::CounterBeyondBelief { told }),
         None => by_meter.into_iter().chain(by_time).max().ok_or(SessionError::CounterUnknown),
     }
+}
+
+/// A range for what is said to meters that come to us. None of them tells what it has accepted: the first range of a process begins behind
+/// what the outbox and the time know, and there is none without the time.
+pub(crate) async fn reserve_for_pushes(
+    counters: Counters<'_>,
+    id: CounterId,
+    is_first: bool,
+) -> Result<Counter, SessionError> {
+    let floor = if is_first { floor(None, counters.trust.now().and_then(seconds))? } else { 0 };
+    let range = within_store_timeout(reserve(counters.outbox, id, floor)).await?;
+    Ok(Counter::reserved(range.start, range.end))
 }
 
 /// Whether two clients of a meter count what they say together: then they have to share what is known of it.

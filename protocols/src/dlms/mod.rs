@@ -10,7 +10,7 @@
 //! | SET: normal, with-list, each in blocks | `set`, `set_list` | [`server::ObjectServer::write`] |
 //! | ACTION: normal, with-list, blocks both ways | `invoke`, `invoke_list` | [`server::ObjectServer::invoke`] |
 //! | General-Block-Transfer | [`client::ClientConfig::block_window`] | [`server::ServerConfig::block_window`] |
-//! | General-Block-Transfer of pushes | [`block_transfer::BlockAssembler`] | |
+//! | General-Block-Transfer of pushes | [`block_transfer::BlockAssembler`], of many senders [`push_blocks::PushBlocks`] | |
 //! | ACCESS | `access` | the three of [`server::ObjectServer`] |
 //! | Read, Write | the same, with [`client::ClientConfig::referencing`] | the same, with [`server::ServerConfig::referencing`] |
 //! | UnconfirmedWrite, unconfirmed SET and ACTION | `set_unconfirmed`, `invoke_unconfirmed` | the last two |
@@ -28,6 +28,7 @@ pub mod conformance;
 pub mod data;
 pub mod datetime;
 pub mod notification;
+pub mod push_blocks;
 pub mod security;
 pub mod server;
 pub mod short_names;

@@ -12,7 +12,7 @@ use super::meters::PERIOD_S;
 use crate::random::Random;
 
 /// Everything that may be in a fleet. Over some hundred seeds all of it was.
-pub const KINDS: [&str; 31] = [
+pub const KINDS: [&str; 34] = [
     "password",
     "hls 5",
     "hls 5, suite 2",
@@ -44,6 +44,9 @@ pub const KINDS: [&str; 31] = [
     "dlms push in hdlc, ciphered",
     "dlms push in m-bus, ciphered",
     "cad",
+    "short names",
+    "dlms going to a listener",
+    "dlms going to a listener, ciphered",
 ];
 
 /// Kind, name in both settings, security suite; all but the last protect every APDU.
@@ -76,10 +79,25 @@ struct Protection {
 #[derive(Debug, Clone, Copy)]
 enum Protocol {
     Wrapper(Option<Protection>),
+    /// With a password, over the wrapper, as older meters name their objects.
+    ShortNames,
     Hdlc,
     Called,
-    Bus { medium: &'static str, is_secondary: bool, is_enciphered: bool },
-    Port { kind: &'static str, protocol: &'static str, framing: Option<&'static str>, is_ciphered: bool },
+    Bus {
+        medium: &'static str,
+        is_secondary: bool,
+        is_enciphered: bool,
+    },
+    Port {
+        kind: &'static str,
+        protocol: &'static str,
+        framing: Option<&'static str>,
+        is_ciphered: bool,
+    },
+    /// It goes to the gateway, and says what it captures until that is confirmed.
+    Caller {
+        is_ciphered: bool,
+    },
 }
 
 /// One meter of a fleet.
@@ -167,6 +185,15 @@ impl Drawn {
         Self { protocol: Protocol::Port { kind, protocol, framing, is_ciphered }, faults }
     }
 
+    /// With short names, or going to a listener.
+    pub(super) fn newcomer(random: &mut Random) -> Self {
+        if random.below(2) == 0 {
+            return Self { protocol: Protocol::ShortNames, faults: faults_of_answers(random) };
+        }
+        let faults = vec![("power-failure", random.below(8) as f64)];
+        Self { protocol: Protocol::Caller { is_ciphered: random.below(2) == 0 }, faults }
+    }
+
     /// What it counts as, of [`KINDS`].
     pub(super) fn kinds(&self) -> Vec<&'static str> {
         match self.protocol {
@@ -189,12 +216,23 @@ impl Drawn {
                 [medium, address].into_iter().chain(is_enciphered.then_some("m-bus, enciphered")).collect()
             }
             Protocol::Port { kind, .. } => vec![kind],
+            Protocol::ShortNames => vec!["short names"],
+            Protocol::Caller { is_ciphered: false } => vec!["dlms going to a listener"],
+            Protocol::Caller { is_ciphered: true } => vec!["dlms going to a listener, ciphered"],
+        }
+    }
+
+    /// Where the gateway finds it, or it the gateway.
+    pub(super) fn address(&self, number: u32) -> String {
+        match self.protocol {
+            Protocol::Caller { .. } => format!("127.0.0.1:{}", 4_059 + number),
+            _ => format!("meter-{number}:4059"),
         }
     }
 
     /// Whether the gateway keeps the line open, as a serial port. Another connection for each turn is that of TCP.
     pub(super) fn stays_open(&self) -> bool {
-        !matches!(self.protocol, Protocol::Wrapper(_))
+        !matches!(self.protocol, Protocol::Wrapper(_) | Protocol::ShortNames)
     }
 
     /// A fleet file with this meter.
@@ -212,6 +250,11 @@ impl Drawn {
                      security = {{ authentication = \"{authentication}\", suite = {suite}, policy = \"{policy}\" }}\n"
                 )
             }
+            Protocol::ShortNames => format!("protocol = \"dlms-tcp\"\nreferencing = \"sn\"\n{profile}"),
+            Protocol::Caller { is_ciphered } => format!(
+                "protocol = \"dlms-notify\"\npush_to = \"{}\"\nencrypted = {is_ciphered}\n{profile}",
+                self.address(number)
+            ),
             Protocol::Hdlc => format!("protocol = \"dlms-hdlc\"\nhdlc_address_first = {PHYSICAL}\n{profile}"),
             // It offers a rate that nobody behind an address can change to.
             Protocol::Called => {
@@ -260,8 +303,15 @@ impl Drawn {
         let cet = "utc_offset_minutes = 60\ndaylight_saving_minutes = 60\n";
         let of_meter = match self.protocol {
             Protocol::Port { protocol, framing, .. } => {
-                return Ok(port_toml(number, address, protocol, framing, &keys()?));
+                return Ok(port_toml(number, &format!("tcp = \"{address}\"\n"), protocol, framing, &keys()?));
             }
+            Protocol::Caller { .. } => {
+                return Ok(port_toml(number, &format!("tcp_listen = \"{address}\"\n"), "dlms", None, &keys()?));
+            }
+            Protocol::ShortNames => format!(
+                "protocol = \"dlms-wrapper\"\nreferencing = \"short-names\"\nserver = 1\nclient = 1\n{}{profile}",
+                password()?
+            ),
             Protocol::Wrapper(protection) => {
                 let proof = match (protection, &place.security) {
                     (Some(protection), Some(told)) => protection.gateway_toml(told, &password()?, &secrets)?,
@@ -299,10 +349,10 @@ impl Drawn {
     }
 }
 
-fn port_toml(number: u32, address: &str, protocol: &str, framing: Option<&str>, keys: &str) -> String {
+fn port_toml(number: u32, medium: &str, protocol: &str, framing: Option<&str>, keys: &str) -> String {
     let framing = framing.map_or(String::new(), |framing| format!("framing = \"{framing}\"\n"));
     format!(
-        "[[port]]\nname = \"port-{number}\"\nprotocol = \"{protocol}\"\ntcp = \"{address}\"\n{framing}{keys}every_s = 1\n\
+        "[[port]]\nname = \"port-{number}\"\nprotocol = \"{protocol}\"\n{medium}{framing}{keys}every_s = 1\n\
          registers_every_s = 1\nclock_check = \"off\"\nsilent_after_s = 120\n"
     )
 }

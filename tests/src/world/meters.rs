@@ -1,5 +1,5 @@
 //! The virtual meters of a fleet behind memory transports: two DLMS meters that a host of its own answers for, one on a line, one at a
-//! port, two CAD devices. What [`fleet`](super::fleet) has drawn for them, the simulator makes as from any other fleet file.
+//! port, two CAD devices, and one that has short names or goes to a listener of the gateway. What [`fleet`](super::fleet) has drawn for them, the simulator makes as from any other fleet file.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
@@ -87,6 +87,9 @@ impl Meters {
         for number in 5..=6 {
             meters.start_cad(random, number, feeds);
         }
+        // Drawn last: the others of a seed stay what they were.
+        let newcomer = Drawn::newcomer(random);
+        meters.start_drawn(random, 7, &newcomer, folder)?;
         Ok(meters)
     }
 
@@ -173,7 +176,7 @@ impl Meters {
         let settings = group.line.as_ref().context("a meter without a line")?;
         let made = (group.profiles.clone(), group.quirks, group.faults);
         let (station, seed) = self.station(number, group.protocol, random, made);
-        let address = format!("meter-{number}:4059");
+        let address = drawn.address(number);
         let listener = Listener::Memory(self.open(&address, drawn.stays_open()));
         let stop = if group.protocol.pushes_at_port() { &self.stop } else { &self.lines_stop };
         let (pace, truth, stopping) = (self.pace.clone(), self.truth.clone(), stop.subscribe());

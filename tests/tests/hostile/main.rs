@@ -2,6 +2,7 @@
 
 mod cad;
 mod hdlc;
+mod listener;
 mod p1;
 mod polled;
 mod ports;

@@ -1,5 +1,5 @@
 use protocols::uplink::MeterState;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::config::metering::{MediumSettings, PushProtocol};
@@ -138,7 +138,6 @@ async fn meters_that_come_are_told_that_their_push_is_kept_once_it_is() {
     use protocols::dlms::notification::encode_data_notification;
     use protocols::dlms::value::DataValue;
     use protocols::wrapper::Wpdu;
-    use tokio::io::AsyncReadExt;
 
     use crate::config::metering::{PushFraming, Transport};
 
@@ -177,6 +176,78 @@ async fn meters_that_come_are_told_that_their_push_is_kept_once_it_is() {
         assert_eq!(answer, [0, 1, 0, 16, 0, 1, 0, 6, 0x10, 0x40, 0, 0, 1, 0]);
         meters.push(stream);
         assert_eq!(stored(&outbox).len(), meters.len(), "it is in the outbox when the meter hears of it");
+    }
+    port.abort();
+}
+
+/// Controls: `reserve_for_pushes` without the time; seal with a counter that is not noted.
+#[tokio::test]
+async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_without_the_time() {
+    use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
+    use protocols::dlms::notification::{decode_data_notification_confirm, encode_data_notification};
+    use protocols::dlms::security::{
+        Keys, Level, PushConfig, PushReceiver, ReceivedCounters, SecurityControl, SecurityQuirks, SecuritySuite,
+        protect_push,
+    };
+    use protocols::dlms::value::DataValue;
+    use protocols::wrapper::Wpdu;
+
+    use crate::config::metering::PushFraming;
+    use crate::outbox::CounterId;
+    use crate::push::seal::tests::{OURS, TITLE, keys};
+
+    let all = || Keys::new([1; 16].into(), [2; 16].into());
+    let push = |counter: u32| {
+        let text = |octets: &[u8]| DataValue::OctetString(octets.to_vec());
+        let energy = DataValue::Structure(vec![text(&[1, 0, 1, 8, 0, 255]), DataValue::DoubleLongUnsigned(counter)]);
+        let stamp = Some(DateTime::from_utc(T0.plus_ms(i64::from(counter) * 900_000), 60, ClockStatus::GOOD));
+        let (mut apdu, mut octets) = (Vec::new(), Vec::new());
+        encode_data_notification(0x4000_0000 + counter, stamp, &DataValue::Structure(vec![energy]), &mut apdu);
+        let level = Level::AUTHENTICATED_ENCRYPTED;
+        let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
+        let apdu = protect_push(&all(), TITLE, control, counter, &apdu).unwrap();
+        Wpdu { source: 1, destination: 16, apdu: &apdu }.encode(&mut octets).unwrap();
+        octets
+    };
+    let clock = TokioClock::shared(T0);
+    let (session, outbox) = parts(&clock);
+    let trust = crate::trust::ClockTrust::new(clock.clone(), 1);
+    let session = Arc::new(SessionParts { trust: trust.clone(), ..session });
+    let (medium, mut opened) = MemoryMedium::new("memory", true);
+    let medium: Arc<dyn crate::link::Medium> = Arc::new(medium);
+    let parts = PortParts { session: session.clone(), medium: Arc::new(move |_| medium.clone()), seed: 7 };
+    let protocol = PushProtocol::Dlms { framing: PushFraming::Wrapper, clock: ClockRules::default() };
+    let keys = keys(Some([2; 16]), false);
+    let id = CounterId { key: keys.encryption.fingerprint(), title: OURS };
+    let settings = PortSettings { protocol, keys: Some(keys), ..settings("memory:1".to_owned()) };
+    let (_keep, running) = watch::channel(());
+    let port = tokio::spawn(run(parts, Arc::new(settings), running));
+    let mut stream = opened.recv().await.unwrap();
+    let counted = || {
+        [Metric::TelegramsRead, Metric::PushesConfirmed, Metric::PushesUnconfirmed, Metric::PushesRepeated]
+            .map(|metric| session.metrics.value(metric))
+    };
+    stream.write_all(&push(1)).await.unwrap();
+    while counted()[2] == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((counted(), outbox.lock().unwrap().counter(&id).unwrap()), ([1, 0, 1, 0], None));
+    trust.on_cloud_time(T0);
+    let config = PushConfig { sender: Some(OURS), quirks: SecurityQuirks::NONE, ..PushConfig::new(all()) };
+    let mut meter = PushReceiver::new(config, ReceivedCounters::default()).unwrap();
+    // What was stored and not confirmed comes again, then the next.
+    for (sent, expected) in [(1, [1, 1, 1, 1]), (2, [2, 2, 1, 1])] {
+        stream.write_all(&push(sent)).await.unwrap();
+        let mut answer = vec![0; 512];
+        let count = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(answer[..8], [0, 1, 0, 16, 0, 1, 0, (count - 8) as u8]);
+        let pushed = meter.receive(&answer[8..count]).unwrap();
+        assert_eq!(decode_data_notification_confirm(&pushed.apdu).unwrap().0, 0x4000_0000 + sent);
+        assert_eq!(counted(), expected);
+        let used = pushed.sender.unwrap().1;
+        let next = outbox.lock().unwrap().counter(&id).unwrap().unwrap();
+        assert!(used < next, "{used} may have been used when it was written down that all below {next} are");
+        assert_eq!(stored(&outbox).len(), sent as usize);
     }
     port.abort();
 }

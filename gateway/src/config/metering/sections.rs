@@ -441,7 +441,7 @@ pub struct PortSection {
     /// `host:port` of a serial device server.
     pub tcp: Option<String>,
     /// DLMS: an address and port of this machine, as `0.0.0.0:4059`, to which meters connect to push. A push that a meter wants to have
-    /// confirmed is confirmed once it is stored, as far as it came in clear. Without `encryption_key_file`, anybody who reaches the port may
+    /// confirmed is confirmed once it is stored, protected as it was. Without `encryption_key_file`, anybody who reaches the port may
     /// say anything: beyond loopback that takes `accept_unauthenticated = true`.
     pub tcp_listen: Option<String>,
     /// DLMS: the same for datagrams.
@@ -476,6 +476,11 @@ pub struct PortSection {
     /// P1 and DLMS: the system title that encrypted pushes have to come from, 16 hexadecimal digits. Without it, whoever has the keys is
     /// the meter.
     pub system_title: Option<String>,
+    /// DLMS: the same of several meters that push at one port, as they come to a listener.
+    pub system_titles: Vec<String>,
+    /// DLMS in wrapper frames: our own system title, 16 hexadecimal digits, under which confirmations of encrypted pushes go. The default
+    /// follows from the gateway's id.
+    pub client_title: Option<String>,
     /// P1 and DLMS: takes encrypted pushes that nobody can tell from altered ones, as their values are then marked: those without a
     /// tag, and those with one where the operator withholds the authentication key. Nothing keeps recorded ones from being played back.
     /// Of meters that come to us: takes pushes in clear of whoever reaches the port.
@@ -529,6 +534,8 @@ impl Default for PortSection {
             encryption_key_file: None,
             authentication_key_file: None,
             system_title: None,
+            system_titles: Vec::new(),
+            client_title: None,
             accept_unauthenticated: false,
             scaling: BTreeMap::new(),
             utc_offset_minutes: 0,

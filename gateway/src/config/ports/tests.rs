@@ -134,6 +134,8 @@ fn keys_come_from_files_and_what_cannot_be_verified_has_to_be_asked_for() {
         encryption: Key::from([0xa1; 16]),
         authentication: Some(Key::from([0xa2; 16])),
         sender: Some(SystemTitle(*b"KFMgP\0\0\x09")),
+        senders: Vec::new(),
+        ours: None,
         accept_unauthenticated: false,
     };
     assert_eq!(keys("dlms", &both), Ok(Some(expected.clone())));
@@ -173,6 +175,40 @@ fn keys_come_from_files_and_what_cannot_be_verified_has_to_be_asked_for() {
         let error = keys(protocol, &rest).unwrap_err();
         assert!(error.contains(expected), "{error:?} instead of {expected:?}");
     }
+}
+
+/// Negative control: leave the title out where the section does.
+#[test]
+fn confirmations_of_encrypted_pushes_have_a_title_of_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (key_file(&folder, &"a1".repeat(16)), key_file(&folder, &"a2".repeat(16)));
+    let files = format!("encryption_key_file = {one:?}\nauthentication_key_file = {two:?}\n");
+    let checked = |rest: &str| parse(&format!("protocol = \"dlms\"\n{files}{rest}"));
+    let ours = |rest: &str| checked(rest).unwrap().ports[0].keys.as_ref().unwrap().ours;
+    let listens = "tcp_listen = \"127.0.0.1:4059\"\n";
+    assert_eq!(ours(listens), Some(title_of(&GatewayId::new("gw").unwrap())));
+    let named = format!("{listens}client_title = \"4d4d4d0000000001\"\n");
+    assert_eq!(ours(&named), Some(SystemTitle(*b"MMM\0\0\0\0\x01")));
+    let listed = checked(&format!("{listens}system_titles = [\"4b464d6750000009\"]\n")).unwrap();
+    let senders = listed.ports[0].keys.as_ref().unwrap().senders.clone();
+    assert_eq!(senders, [SystemTitle(*b"KFMgP\0\0\x09")]);
+    assert_eq!(ours("tcp = \"a:1\"\n"), None, "nothing is confirmed in HDLC frames");
+    for (rest, expected) in [
+        (format!("{named}system_title = \"4d4d4d0000000001\"\n"), "client_title and system_title are the same"),
+        (format!("{named}system_titles = [\"4d4d4d0000000001\"]\n"), "client_title and system_title are the same"),
+        (format!("{listens}system_titles = [\"4d4d\"]\n"), "system_titles is no title\nhint: 16 hexadecimal digits"),
+        (
+            format!("{listens}system_title = \"4b464d6750000009\"\nsystem_titles = [\"4b464d675000000a\"]\n"),
+            "both system_title and system_titles are set",
+        ),
+        (format!("{listens}client_title = \"4d4d\"\n"), "client_title is no title\nhint: 16 hexadecimal digits"),
+        ("tcp = \"a:1\"\nclient_title = \"4d4d4d0000000001\"\n".to_owned(), "hint: set framing = \"wrapper\""),
+    ] {
+        let error = checked(&rest).unwrap_err();
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+    let open = format!("protocol = \"dlms\"\n{listens}client_title = \"4d4d4d0000000001\"\n");
+    assert!(parse(&open).unwrap_err().contains("client_title is a setting of encrypted pushes"));
 }
 
 #[test]

@@ -3,7 +3,10 @@ use std::sync::Arc;
 use protocols::cosem::register::ScalerUnit;
 use protocols::dlms::apdu::GeneralBlock;
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
-use protocols::dlms::security::Level;
+use protocols::dlms::security::{
+    Key, Keys, Level, PushConfig, PushReceiver, ReceivedCounters, SecurityControl, SecurityQuirks, SecuritySuite,
+    protect_push,
+};
 use protocols::dlms::value::DataValue;
 use protocols::hdlc::{HdlcAddress, push_frames};
 use protocols::mbus::{DlmsApdu, encode_segments};
@@ -11,10 +14,10 @@ use protocols::metering::{Kind, Quality, Unit};
 use protocols::uplink::MeterState;
 
 use super::*;
-use crate::config::metering::PushProtocol;
+use crate::config::metering::{MediumSettings, PushProtocol, Transport};
 use crate::inventory::InventoryKeeper;
 use crate::push::PushPort;
-use crate::push::seal::tests::{TITLE, keys, sealed};
+use crate::push::seal::tests::{OURS, TITLE, keys, sealed};
 use crate::push::tests::{T0, hear, port, settings};
 
 fn dlms(framing: PushFraming) -> PortSettings {
@@ -212,7 +215,9 @@ fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
     let mut port = port(dlms(PushFraming::Wrapper));
     let heard = port.receive(&mut in_wrapper(&confirmed), T0);
     let expected = [0, 1, 0, 16, 0, 1, 0, 6, 0x10, 0x40, 0, 0, 7, 0];
-    assert_eq!((heard.requests.len(), &heard.confirmations[..]), (1, &[expected.to_vec()][..]));
+    let confirmation = heard.confirmations[0].clone();
+    assert_eq!((heard.requests.len(), heard.confirmations.len(), confirmation.is_sealed()), (1, 1, false));
+    assert_eq!(port.confirm(confirmation).unwrap(), expected);
     assert!(port.receive(&mut in_wrapper(&apdu(T0, Some(b"KFM0001"))), T0).confirmations.is_empty());
     // What finds no room may be said again later.
     port.set_room(crate::push::Room { for_optional: false, for_strangers: true });
@@ -224,6 +229,197 @@ fn a_push_in_wrapper_frames_is_confirmed_when_its_meter_wants_it() {
     nameless[1] |= 0x40;
     let heard = port.receive(&mut in_wrapper(&nameless), T0);
     assert_eq!((heard.refused[0].trouble, heard.confirmations.len()), (Trouble::NoIdentity, 0));
+}
+
+/// The blocks of a push in frames of the wrapper from `source`; with a window, each waits to be acknowledged.
+fn in_wrapped_blocks(apdu: &[u8], source: u16, window: u8) -> Vec<Vec<u8>> {
+    let pieces: Vec<_> = apdu.chunks(30).collect();
+    let block = |(number, data): (u16, &&[u8])| {
+        let last = usize::from(number) == pieces.len();
+        let block = GeneralBlock { last, streaming: window == 0, window, number, acknowledged: 0, data }.encode();
+        let mut octets = Vec::new();
+        Wpdu { source, destination: 16, apdu: &block }.encode(&mut octets).unwrap();
+        octets
+    };
+    (1..).zip(&pieces).map(block).collect()
+}
+
+/// Negative controls: one transfer for all; forget who sent when another end speaks; leave the source out of who sends.
+#[test]
+fn pushes_in_blocks_of_several_meters_at_one_port_do_not_spoil_each_other() {
+    let names = [&b"KFM0001"[..], b"KFM0002", b"KFM0003"];
+    let pushes = names.map(|name| apdu(T0, Some(name)));
+    // Two on one connection, one on another.
+    let sent = [(1, in_wrapped_blocks(&pushes[0], 1, 0)), (1, in_wrapped_blocks(&pushes[1], 2, 0))];
+    let sent = sent.into_iter().chain([(2, in_wrapped_blocks(&pushes[2], 1, 0))]).collect::<Vec<_>>();
+    let mut port = port(dlms(PushFraming::Wrapper));
+    let mut meters = Vec::new();
+    for place in 0..sent[0].1.len() {
+        for (end, blocks) in &sent {
+            port.turn_to(*end);
+            let (readings, refused) = {
+                let heard = port.receive(&mut blocks[place].clone(), T0);
+                (heard.requests.into_iter().flat_map(|request| request.readings).collect::<Vec<_>>(), heard.refused)
+            };
+            assert_eq!(refused, []);
+            meters.extend(readings.into_iter().map(|reading| reading.series.meter.as_str().as_bytes().to_vec()));
+        }
+    }
+    meters.dedup();
+    assert_eq!(meters, names);
+    // Blocks that are protected each, of two titles, on the same connection.
+    let mut port = self::port(ciphered(PushFraming::Wrapper));
+    let other = SystemTitle(*b"SIM\0\0\0\0\x2b");
+    let closed = |title, counter, block: &[u8]| {
+        let wrapper::Scan::Wpdu { wpdu, .. } = wrapper::scan(block, 1_000) else { panic!("a frame") };
+        let keys = Keys::new(Key::from([1; 16]), Key::from([2; 16]));
+        let level = Level::AUTHENTICATED_ENCRYPTED;
+        let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
+        in_wrapper(&protect_push(&keys, title, control, counter, wpdu.apdu).unwrap())
+    };
+    let mut telegrams = 0;
+    for (counter, (one, two)) in (1..).zip(sent[0].1.iter().zip(&sent[1].1)) {
+        for octets in [closed(TITLE, counter, one), closed(other, counter, two)] {
+            let heard = port.receive(&mut octets.clone(), T0);
+            assert_eq!(heard.refused, []);
+            telegrams += heard.telegrams;
+        }
+    }
+    assert_eq!(telegrams, 2);
+}
+
+/// What a meter that takes blocks hears: which of its own have come, and what is in ours.
+fn block_told(octets: &[u8]) -> (u16, Vec<u8>) {
+    let wrapper::Scan::Wpdu { wpdu, .. } = wrapper::scan(octets, 1_000) else { panic!("{octets:02x?}") };
+    let block = GeneralBlock::decode(wpdu.apdu).unwrap();
+    (block.acknowledged, block.data.to_vec())
+}
+
+/// Negative controls: give up what lacks a block; confirm outside of a block; acknowledge nothing that is not confirmed.
+#[test]
+fn a_meter_that_takes_blocks_is_asked_for_lost_ones_and_told_in_a_block() {
+    let mut confirmed = apdu(T0, Some(b"KFM0001"));
+    confirmed[1] |= 0x40;
+    let blocks = in_wrapped_blocks(&confirmed, 1, 1);
+    assert!(blocks.len() > 2);
+    let mut port = port(dlms(PushFraming::Wrapper));
+    let first = port.receive(&mut blocks[0].clone(), T0);
+    assert_eq!(block_told(&first.answers[0]), (1, Vec::new()));
+    let gap = port.receive(&mut blocks[2].clone(), T0);
+    assert_eq!((block_told(&gap.answers[0]), gap.refused.len()), ((1, Vec::new()), 0));
+    let rest = port.receive(&mut blocks[1..].concat(), T0);
+    assert_eq!((rest.telegrams, rest.answers.len()), (1, blocks.len() - 2), "not of the last");
+    let octets = port.confirm(rest.confirmations[0].clone()).unwrap();
+    let confirm = vec![0x10, 0x40, 0, 0, 7, 0];
+    assert_eq!(block_told(&octets), (blocks.len() as u16, confirm));
+    let again = port.receive(&mut blocks.last().unwrap().clone(), T0);
+    assert_eq!((&again.answers[..], again.telegrams), (&[octets][..], 0), "it got lost");
+    // Not confirmed: that all has come is all there is to say.
+    let plain = in_wrapped_blocks(&apdu(T0.plus_ms(900_000), Some(b"KFM0001")), 1, 1);
+    let heard = port.receive(&mut plain.concat(), T0);
+    let last = heard.answers.last().unwrap();
+    assert_eq!((heard.telegrams, block_told(last)), (1, (plain.len() as u16, Vec::new())));
+}
+
+/// Negative control: keep what a datagram begins.
+#[test]
+fn what_is_cut_off_in_one_datagram_does_not_go_on_in_the_next() {
+    let mut port = port(dlms(PushFraming::Wrapper));
+    let whole = in_wrapper(&apdu(T0, Some(b"KFM0001")));
+    port.turn_to(1);
+    assert_eq!(port.receive(&mut whole[..20].to_vec(), T0).refused, []);
+    port.turn_to(1);
+    let heard = port.receive(&mut whole.clone(), T0);
+    assert_eq!((heard.telegrams, heard.refused.len(), heard.refused[0].trouble), (1, 1, Trouble::Frame));
+    port.turn_to(2);
+    assert_eq!(port.receive(&mut whole.clone(), T0).refused, []);
+}
+
+/// Negative control: let all of them go by the port's name.
+#[test]
+fn meters_that_come_to_a_listener_have_an_entry_each() {
+    let medium = MediumSettings::Listen { address: "127.0.0.1:1".parse().unwrap(), transport: Transport::Tcp };
+    let settings = PortSettings { medium, clock_off_above_s: Some(60), ..dlms(PushFraming::Wrapper) };
+    let inventory = InventoryKeeper::default();
+    let mut port = PushPort::new(Arc::new(settings), inventory.clone());
+    let says = |port: &mut PushPort, name: &[u8], seconds: i64| {
+        port.set_clock_correction(Some(0));
+        port.receive(&mut in_wrapper(&apdu(T0.plus_ms(seconds * 1_000), Some(name))), T0);
+    };
+    says(&mut port, b"KFM0001", 0);
+    says(&mut port, b"KFM0002", 900);
+    let version = inventory.version();
+    says(&mut port, b"KFM0001", 0);
+    says(&mut port, b"KFM0002", 900);
+    assert_eq!(inventory.version(), version, "that they take turns is no news");
+    let meters = inventory.snapshot().1.meters;
+    let entries: Vec<_> = meters.iter().map(|entry| (&*entry.name, entry.state, entry.expected.len())).collect();
+    let expected =
+        [("p1", MeterState::Ok, 0), ("p1 KFM0001", MeterState::Ok, 2), ("p1 KFM0002", MeterState::ClockOff, 2)];
+    assert_eq!(entries, expected);
+}
+
+/// What a meter reads in a confirmation of its push: the plain APDU, and our counter.
+fn told(octets: &[u8]) -> (Vec<u8>, u32) {
+    let wrapper::Scan::Wpdu { wpdu, used } = wrapper::scan(octets, 1_000) else { panic!("{octets:02x?}") };
+    assert_eq!((wpdu.source, wpdu.destination, used), (16, 1, octets.len()));
+    let keys = Keys::new(Key::from([1; 16]), Key::from([2; 16]));
+    let quirks = SecurityQuirks { any_suite: true, ..SecurityQuirks::NONE };
+    let config = PushConfig { sender: Some(OURS), quirks, ..PushConfig::new(keys) };
+    let pushed = PushReceiver::new(config, ReceivedCounters::default()).unwrap().receive(wpdu.apdu).unwrap();
+    (pushed.apdu, pushed.sender.unwrap().1)
+}
+
+/// Negative controls: confirm in clear; make a confirmation anew for what comes again; confirm what was not stored.
+#[test]
+fn a_sealed_push_is_confirmed_sealed_and_when_it_comes_again_as_before() {
+    const CONFIRM: [u8; 6] = [0x10, 0x40, 0, 0, 7, 0];
+    let push = |counter| {
+        let mut apdu = apdu(T0.plus_ms(i64::from(counter) * 900_000), Some(b"KFM0001"));
+        apdu[1] |= 0x40;
+        in_wrapper(&sealed(&apdu, Level::AUTHENTICATED_ENCRYPTED, counter))
+    };
+    let settings = ciphered(PushFraming::Wrapper);
+    let key = settings.keys.as_ref().unwrap().encryption.fingerprint();
+    let mut port = port(settings.clone());
+    let heard = port.receive(&mut push(1), T0);
+    let [confirmation] = &heard.confirmations[..] else { panic!("{heard:?}") };
+    assert_eq!((confirmation.is_sealed(), port.wants_counters()), (true, Some(CounterId { key, title: OURS })));
+    assert!(matches!(port.confirm(confirmation.clone()), Err(CloseError::Counter)), "none is reserved");
+    port.give_counters(Counter::reserved(70, 72));
+    let octets = port.confirm(confirmation.clone()).unwrap();
+    assert_eq!(told(&octets), (CONFIRM.to_vec(), 70));
+    // The meter has not heard it.
+    let again = port.receive(&mut push(1), T0);
+    assert_eq!((again.requests.len(), again.refused.len(), again.repeated), (0, 0, 1), "{again:?}");
+    assert_eq!(port.confirm(again.confirmations[0].clone()).unwrap(), octets, "no counter is used up");
+    let next = port.receive(&mut push(2), T0);
+    assert_eq!(told(&port.confirm(next.confirmations[0].clone()).unwrap()), (CONFIRM.to_vec(), 71));
+    assert!(port.wants_counters().is_some());
+    let old = port.receive(&mut push(1), T0);
+    assert_eq!((old.refused[0].trouble, old.confirmations.len()), (Trouble::Replayed, 0), "it is not the last");
+    // Taken, and never stored: it is not confirmed, however often it comes.
+    port.receive(&mut push(3), T0);
+    assert_eq!(port.receive(&mut push(3), T0).refused[0].trouble, Trouble::Replayed);
+    // After a restart what the outbox has was stored.
+    let mut port = self::port(settings);
+    port.resume(&[(TITLE, 3), (OURS, 72)]);
+    let again = port.receive(&mut push(2), T0);
+    assert_eq!((again.requests.len(), again.repeated), (0, 1));
+    port.give_counters(Counter::reserved(72, 80));
+    assert_eq!(told(&port.confirm(again.confirmations[0].clone()).unwrap()), (CONFIRM.to_vec(), 72));
+}
+
+/// Negative control: leave out who it is from.
+#[test]
+fn what_bears_our_own_title_is_no_push() {
+    let keys = Keys::new(Key::from([1; 16]), Key::from([2; 16]));
+    let level = Level::AUTHENTICATED_ENCRYPTED;
+    let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
+    let push = protect_push(&keys, OURS, control, 1, &apdu(T0, Some(b"KFM0001"))).unwrap();
+    let mut port = port(ciphered(PushFraming::Wrapper));
+    let heard = port.receive(&mut in_wrapper(&push), T0);
+    assert_eq!((heard.telegrams, heard.refused[0].trouble), (0, Trouble::Protection));
 }
 
 /// Negative control: say nothing of what the reassembler drops.

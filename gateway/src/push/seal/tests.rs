@@ -3,12 +3,15 @@ use protocols::dlms::security::{Key, SecurityControl, protect_push};
 use super::*;
 
 pub(crate) const TITLE: SystemTitle = SystemTitle(*b"SIM\x00\x00\x00\x00\x2a");
+pub(crate) const OURS: SystemTitle = SystemTitle(*b"XMP\x00\x00\x00\x00\x01");
 
 pub(crate) fn keys(authentication: Option<[u8; 16]>, accept_unauthenticated: bool) -> PushKeys {
     PushKeys {
         encryption: Key::from([1; 16]),
         authentication: authentication.map(Key::from),
         sender: None,
+        senders: Vec::new(),
+        ours: Some(OURS),
         accept_unauthenticated,
     }
 }
@@ -71,6 +74,15 @@ fn a_push_is_taken_once_also_after_a_restart_and_only_of_its_sender() {
     again.resume(&[(SystemTitle([7; 8]), 70), (TITLE, 9)]);
     assert_eq!(trouble(&mut again, &push(9)), Trouble::Replayed);
     assert!(again.open(&push(10)).is_ok());
+    let listed = |senders: &[SystemTitle]| PushKeys { senders: senders.to_vec(), ..strict.clone() };
+    assert!(Seal::new(Some(&listed(&[SystemTitle([9; 8]), TITLE]))).open(&push(1)).is_ok());
+    let mut elsewhere = Seal::new(Some(&listed(&[SystemTitle([9; 8])])));
+    assert_eq!(trouble(&mut elsewhere, &push(1)), Trouble::Protection);
+    assert_eq!(
+        (elsewhere.taken(), elsewhere.repeated(&push(1)).is_some()),
+        (Vec::new(), false),
+        "nor when it comes again"
+    );
     let elsewhere = PushKeys { sender: Some(SystemTitle([9; 8])), ..strict };
     assert_eq!(trouble(&mut Seal::new(Some(&elsewhere)), &push(1)), Trouble::Protection);
 }
@@ -81,6 +93,8 @@ fn keys_of_256_bits_are_those_of_suite_2() {
         encryption: Key::from([1; 32]),
         authentication: Some(Key::from([2; 32])),
         sender: None,
+        senders: Vec::new(),
+        ours: None,
         accept_unauthenticated: false,
     };
     let all = Keys { unicast: Some(Key::from([1; 32])), broadcast: None, authentication: Some(Key::from([2; 32])) };

@@ -93,6 +93,8 @@ pub struct ReceivedCounters {
     greatest: Vec<(KeySet, SystemTitle, u32)>,
     /// How many of them the owner knew before.
     known: usize,
+    /// For how many there is room beyond [`Self::PEERS_MAX`].
+    room: usize,
 }
 
 impl ReceivedCounters {
@@ -103,7 +105,13 @@ impl ReceivedCounters {
     pub fn known(counters: impl IntoIterator<Item = (KeySet, SystemTitle, u32)>) -> Self {
         let greatest: Vec<_> = counters.into_iter().collect();
         let known = greatest.len();
-        Self { greatest, known }
+        Self { greatest, known, room: 0 }
+    }
+
+    /// For a side to which more peers come than a meter has clients: `peers` besides those that were known.
+    #[must_use]
+    pub fn with_room(self, peers: usize) -> Self {
+        Self { room: peers.saturating_sub(Self::PEERS_MAX), ..self }
     }
 
     pub fn greatest(&self, keys: KeySet, peer: SystemTitle) -> Option<u32> {
@@ -121,8 +129,9 @@ impl ReceivedCounters {
             *greatest = counter.max(*greatest);
             return Ok(());
         }
-        if self.greatest.len() >= self.known + Self::PEERS_MAX {
-            return Err(ProtectionError::TooManyPeers { limit: Self::PEERS_MAX });
+        let limit = Self::PEERS_MAX + self.room;
+        if self.greatest.len() >= self.known + limit {
+            return Err(ProtectionError::TooManyPeers { limit });
         }
         self.greatest.push((keys, peer, counter));
         Ok(())
@@ -201,5 +210,9 @@ mod tests {
         let refused = Err(ProtectionError::TooManyPeers { limit: 64 });
         assert_eq!(received.remember(KeySet::GlobalUnicast, peer(64), 1), refused);
         assert_eq!(received.remember(KeySet::GlobalUnicast, peer(63), 2), Ok(()));
+        let mut roomy = received.with_room(66);
+        assert_eq!([64, 65].map(|number| roomy.remember(KeySet::GlobalUnicast, peer(number), 1)), [Ok(()), Ok(())]);
+        let refused = Err(ProtectionError::TooManyPeers { limit: 66 });
+        assert_eq!(roomy.remember(KeySet::GlobalUnicast, peer(66), 1), refused);
     }
 }

@@ -50,7 +50,7 @@ pub use high_level::{Challenge, ChallengeError, HighLevel};
 pub use key::{Key, KeyError};
 pub use key_change::{GlobalKeys, KeyChange, KeyChangeStep, StepOutcome, StoredKeys};
 pub use key_wrap::{KeyWrapError, unwrap_key, wrap_key};
-pub use push::{PushConfig, PushReceiver, Pushed, protect_push};
+pub use push::{PushConfig, PushProtection, PushReceiver, Pushed, protect_push};
 pub(crate) use secret::same;
 pub use signature::{SigningKey, VerifyingKey};
 pub use signing::Signing;

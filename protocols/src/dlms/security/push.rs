@@ -6,8 +6,8 @@ use super::ciphered::named_in_general;
 use super::config::{Keys, SecurityQuirks};
 use super::content::Lock;
 use super::counter::{KeySet, ReceivedCounters};
-use super::envelope::{Envelope, GENERAL_SIGNING, Scope, Wrapper, is_ciphered, wrap};
-use super::general::{Header, KeyInfo};
+use super::envelope::{Envelope, GENERAL_SIGNING, Scope, Wrapper, is_ciphered, wrap, wrap_general};
+use super::general::{Header, KeyInfo, encode_header};
 use super::signing::{Signed, Signing};
 use super::transport::Exchange;
 use super::{Key, KeyTransport, Level, ProtectionError, SecurityControl, SecuritySuite, SystemTitle, TransportKeys};
@@ -62,6 +62,18 @@ pub struct Pushed {
     pub authenticated: bool,
     /// Who sent it, and its invocation counter; of a plain push nobody knows.
     pub sender: Option<(SystemTitle, u32)>,
+    /// How it was protected; `None` where it came in clear.
+    pub protection: Option<PushProtection>,
+}
+
+/// How a push was protected, for [`PushReceiver::answer`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushProtection {
+    control: SecurityControl,
+    keys: KeySet,
+    sender: SystemTitle,
+    /// Of general-ciphering, which its answer says again.
+    transaction_id: Option<Vec<u8>>,
 }
 
 impl Pushed {
@@ -109,6 +121,46 @@ impl PushReceiver {
         &self.received
     }
 
+    /// The push that was taken last of its sender, when it comes once more, octet for octet: a meter sends again what nobody has confirmed.
+    /// It is verified, and not to be stored. `None` of everything else, and where nobody can verify it.
+    pub fn repeated(&self, apdu: &[u8]) -> Option<Pushed> {
+        if self.config.signing.is_some() {
+            return None;
+        }
+        let envelope = Envelope::decode(apdu).ok()?;
+        let (keys, sender, level) = self.checked(&envelope).ok()?;
+        let is_last = self.received.greatest(keys, sender) == Some(envelope.content.counter);
+        // Under one counter a meter has said one thing.
+        if level.authenticated && is_last { self.opened(&envelope, keys, sender, level).ok() } else { None }
+    }
+
+    /// Protects what a meter is told about its push as the push was: under the same key and suite, in the same wrapper, no less (Green Book,
+    /// xDLMS APDUs: DataNotification-Confirm has no ciphered tag of its own, so that it goes in general-glo or general-ciphering). `ours`
+    /// is our system title, `counter` one of ours under this key, which is used once.
+    pub fn answer(
+        &self,
+        protection: &PushProtection,
+        ours: SystemTitle,
+        counter: u32,
+        apdu: &[u8],
+    ) -> Result<Vec<u8>, ProtectionError> {
+        // A broadcast key is everybody's, and keys that were brought or agreed on are for what the meter says.
+        if protection.keys != KeySet::GlobalUnicast || self.config.signing.is_some() {
+            return Err(ProtectionError::Unsupported { what: "an answer under another key, or with a signature" });
+        }
+        let global = &self.config.keys;
+        let cipher = global.unicast.as_ref().ok_or(ProtectionError::MissingKey { which: protection.keys.name() })?;
+        let transaction_id = protection.transaction_id.as_deref();
+        let header = transaction_id.map(|id| encode_header(id, ours, protection.sender));
+        let fields = header.as_deref().unwrap_or_default();
+        let lock = Lock { cipher, authentication: global.authentication.as_ref(), title: ours, fields };
+        let content = lock.close(protection.control, counter, apdu)?;
+        let Some(header) = header else { return Ok(wrap(Wrapper::General(Scope::Global), 0, ours, &content)) };
+        let mut key_info = Vec::new();
+        KeyInfo::Identified(0).encode(&mut key_info);
+        Ok(wrap_general(&header, &key_info, &content))
+    }
+
     /// Takes the wrapper off a whole APDU: glo-, general-glo, general-ciphering or general-signing, as configured.
     pub fn receive(&mut self, apdu: &[u8]) -> Result<Pushed, ProtectionError> {
         match self.config.signing {
@@ -142,7 +194,7 @@ impl PushReceiver {
         match apdu.first() {
             Some(&inner) if is_ciphered(inner) => Err(ProtectionError::Mismatch { outer: GENERAL_SIGNING, inner }),
             None => Err(ProtectionError::Malformed { what: "content" }),
-            Some(_) => Ok(Pushed { apdu: apdu.to_vec(), authenticated: false, sender: None }),
+            Some(_) => Ok(Pushed { apdu: apdu.to_vec(), authenticated: false, sender: None, protection: None }),
         }
     }
 
@@ -160,7 +212,19 @@ impl PushReceiver {
     }
 
     fn open(&mut self, envelope: &Envelope<'_>) -> Result<Pushed, ProtectionError> {
-        let (control, counter) = (envelope.content.control, envelope.content.counter);
+        let (keys, sender, level) = self.checked(envelope)?;
+        self.received.check(keys, sender, envelope.content.counter)?;
+        let pushed = self.opened(envelope, keys, sender, level)?;
+        if level.authenticated {
+            // One forged or damaged push among the others would shut the meter out for ever.
+            self.received.remember(keys, sender, envelope.content.counter)?;
+        }
+        Ok(pushed)
+    }
+
+    /// Under which keys, by whom and how well a push is protected, as far as its wrapper says so; all that is not configured is refused.
+    fn checked(&self, envelope: &Envelope<'_>) -> Result<(KeySet, SystemTitle, Level), ProtectionError> {
+        let control = envelope.content.control;
         let quirks = self.config.quirks;
         if control.suite != self.config.suite && !quirks.any_suite {
             return Err(ProtectionError::Suite { id: control.suite.id() });
@@ -171,8 +235,17 @@ impl PushReceiver {
         if let Some(general) = &envelope.general {
             self.check_recipient(&general.header)?;
         }
-        let keys = self.acceptable_keys(envelope)?;
-        self.received.check(keys, sender, counter)?;
+        Ok((self.acceptable_keys(envelope)?, sender, level))
+    }
+
+    /// What is inside, verified.
+    fn opened(
+        &self,
+        envelope: &Envelope<'_>,
+        keys: KeySet,
+        sender: SystemTitle,
+        level: Level,
+    ) -> Result<Pushed, ProtectionError> {
         let key = self.key(keys, sender, envelope)?;
         let lock = Lock {
             cipher: &key,
@@ -181,7 +254,8 @@ impl PushReceiver {
             fields: envelope.general.map_or(&[], |general| general.header.octets),
         };
         let content = &envelope.content;
-        let mut apdu = if quirks.unverified { lock.open_unverified(content)? } else { lock.open(content)? };
+        let is_unverified = self.config.quirks.unverified;
+        let mut apdu = if is_unverified { lock.open_unverified(content)? } else { lock.open(content)? };
         if self.config.signing == Some(Signing::Inside) {
             apdu = self.verified(&apdu)?.to_vec();
         }
@@ -189,11 +263,10 @@ impl PushReceiver {
         if envelope.service.is_some_and(|service| service != inner) || is_ciphered(inner) {
             return Err(ProtectionError::Mismatch { outer: envelope.tag, inner });
         }
-        if level.authenticated {
-            // One forged or damaged push among the others would shut the meter out for ever.
-            self.received.remember(keys, sender, counter)?;
-        }
-        Ok(Pushed { apdu, authenticated: level.authenticated, sender: Some((sender, counter)) })
+        let transaction_id = envelope.general.map(|general| general.header.transaction_id.to_vec());
+        let protection = PushProtection { control: content.control, keys, sender, transaction_id };
+        let sender = Some((sender, content.counter));
+        Ok(Pushed { apdu, authenticated: level.authenticated, sender, protection: Some(protection) })
     }
 
     fn acceptable(&self, found: Level) -> Result<(), ProtectionError> {

@@ -238,6 +238,59 @@ fn attribute<'a>(xml: &'a str, name: &str) -> &'a str {
     rest.split_once('"').unwrap().0
 }
 
+/// Negative controls: answer authenticated and encrypted whatever came; leave the header of general-ciphering out of the tag.
+#[test]
+fn a_push_is_answered_as_it_was_protected_and_under_our_own_title() {
+    const CONFIRM: &str = "10 40000001 00";
+    let whole = PushConfig { minimum: Level::ENCRYPTED, ..PushConfig::new(keys()) };
+    let by_meter = |ours| receiver(PushConfig { sender: Some(ours), ..whole.clone() });
+    for level in [Level::ENCRYPTED, Level::AUTHENTICATED_ENCRYPTED] {
+        let mut listener = receiver(whole.clone());
+        let push = push(&mut meter(|config| config.level = level));
+        let pushed = listener.receive(&push).unwrap();
+        let protection = pushed.protection.unwrap();
+        let answer = listener.answer(&protection, OWNER, 21, &hex(CONFIRM)).unwrap();
+        let wrapper = [&[0xdb, 8][..], &OWNER.0].concat();
+        // The security control octet is the one of the push; the counter is ours.
+        assert_eq!((&answer[..10], answer[11], &answer[12..16]), (&wrapper[..], push[11], &[0, 0, 0, 21][..]));
+        let told = by_meter(OWNER).receive(&answer).unwrap();
+        assert_eq!((told.apdu, told.authenticated), (hex(CONFIRM), level.authenticated));
+        assert!(by_meter(METER).receive(&answer).is_err(), "whoever answers is not the meter");
+    }
+    let mut listener = receiver(whole.clone());
+    let pushed = listener.receive(&general_ciphering(&hex("00"), &key(1), false)).unwrap();
+    let answer = listener.answer(&pushed.protection.unwrap(), OWNER, 21, &hex(CONFIRM)).unwrap();
+    let header = hex("dd 08 0000000000000001 08 4d4d4d0000000001 08 4b414d0000bc614e 00 00 010000");
+    assert_eq!(answer[..header.len()], header[..], "the transaction of the push, from us to the meter");
+    assert_eq!(by_meter(OWNER).receive(&answer).unwrap().apdu, hex(CONFIRM));
+    let mut altered = answer;
+    altered[9] ^= 1;
+    assert!(by_meter(OWNER).receive(&altered).is_err());
+    // Under a key that all share nobody is answered.
+    let mut listener = receiver(PushConfig { broadcast: true, ..PushConfig::new(keys()) });
+    let pushed = listener.receive(&push(&mut meter(|config| config.broadcast = true))).unwrap();
+    let refused = listener.answer(&pushed.protection.unwrap(), OWNER, 21, &hex(CONFIRM));
+    assert!(matches!(refused, Err(ProtectionError::Unsupported { .. })), "{refused:?}");
+}
+
+/// Negative control: know every counter again that is not above the greatest.
+#[test]
+fn the_last_push_is_known_when_it_comes_again_and_no_other_is() {
+    let mut meter = meter(|_| {});
+    let mut receiver = receiver(PushConfig::new(keys()));
+    let [first, last, next] = [(); 3].map(|()| push(&mut meter));
+    assert_eq!(receiver.repeated(&first), None, "nothing was taken yet");
+    receiver.receive(&first).unwrap();
+    let pushed = receiver.receive(&last).unwrap();
+    assert_eq!(receiver.repeated(&last), Some(pushed));
+    assert_eq!((receiver.repeated(&first), receiver.repeated(&next)), (None, None));
+    let mut forged = last.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    assert_eq!(receiver.repeated(&forged), None, "a counter alone says nothing");
+    assert_eq!(receiver.repeated(&hex(NOTIFICATION)), None);
+    assert_eq!(receiver.receive(&last), Err(ProtectionError::Replayed { counter: 8, expected: 9 }), "it is not stored");
+}
+
 fn decoded(name: &str) -> Option<String> {
     Some(String::from_utf8(capture(&format!("dlms_push/{name}_decoded.xml"))?).unwrap())
 }
