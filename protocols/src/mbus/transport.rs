@@ -38,6 +38,9 @@ pub struct Header {
     pub status: Status,
     /// How it was enciphered; 0: not.
     pub mode: u8,
+    /// Message counter of the authentication and fragmentation layer, verified (mode 7): it rises with each message, and one that does
+    /// not was sent before.
+    pub counter: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,6 +282,7 @@ fn open(
     let mut data = reader.rest().to_vec();
     decipher(&keys.enciphering, [0; BLOCK_LEN], &mut data, len)?;
     header.mode = mode;
+    header.counter = Some(u32::from_le_bytes(counter));
     Ok(data)
 }
 

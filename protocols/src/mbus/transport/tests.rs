@@ -26,7 +26,7 @@ fn headers_are_read() {
     let long = [&[0x72][..], &ADDRESS, &[0x55, 0x30, 0, 0, 0x01, 0x13, 5]].concat();
     let telegram = Telegram::decode(&long, None, None).expect("a telegram");
     let address = Some(SecondaryAddress::from_octets(ADDRESS));
-    assert_eq!(telegram.header, Header { address, access: 0x55, status: Status(0x30), mode: 0 });
+    assert_eq!(telegram.header, Header { address, access: 0x55, status: Status(0x30), ..Header::default() });
     let link = Some(SecondaryAddress::of_number(1, 2, 3, 4));
     let short = Telegram::decode(&[0x7a, 0x55, 0x30, 0, 0, 0x01, 0x13, 5], link, None).expect("a telegram");
     assert_eq!((short.header.address, short.body.clone()), (link, telegram.body.clone()));
@@ -112,7 +112,9 @@ proptest! {
     ) {
         let key = Key::new(master);
         let mut octets = mode_7(&key, counter, &content, has_length);
-        let clear = records(Telegram::decode(&octets, None, Some(&key)));
+        let telegram = Telegram::decode(&octets, None, Some(&key));
+        prop_assert_eq!(telegram.clone().map(|telegram| telegram.header.counter), Ok(Some(u32::from_le_bytes(counter))));
+        let clear = records(telegram);
         prop_assert!(clear[2..].starts_with(&content));
         prop_assert_eq!(Telegram::decode(&octets, None, None), Err(SecurityError::NoKey { mode: 7 }.into()));
         // Negative control: do not verify.
