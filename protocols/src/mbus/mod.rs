@@ -54,7 +54,8 @@ mod walk;
 mod wireless;
 
 pub use address::{
-    ANYBODY, BROADCAST, PRIMARY_MAX, SELECTED, SecondaryAddress, Selection, SelectionError, maker_code, maker_letters,
+    ANYBODY, AddressError, BROADCAST, PRIMARY_MAX, SELECTED, SecondaryAddress, Selection, SelectionError, maker_code,
+    maker_letters,
 };
 pub use build::{BuildError, Builder, Datum};
 pub use code::medium;

@@ -51,6 +51,14 @@ fn what_is_no_telegram_is_refused() {
     assert_eq!(refused, Err(SecurityError::Length { enciphered: 32, left: 16 }.into()));
 }
 
+/// Control, seen to fail: the mode taken from the configuration field.
+#[test]
+fn what_has_no_enciphered_blocks_is_in_clear_whatever_its_mode() {
+    let bare = [&[0x72][..], &ADDRESS, &[0x55, 0, 0x00, 0x05, 0x01, 0x13, 5]].concat();
+    let telegram = Telegram::decode(&bare, None, Some(&Key::new([7; 16]))).expect("a telegram");
+    assert_eq!((telegram.header.mode, telegram.body), (0, Body::Records(vec![0x01, 0x13, 5])));
+}
+
 #[test]
 fn application_errors_and_alarms_are_told_apart() {
     let body = |octets: &[u8]| Telegram::decode(octets, None, None).expect("a telegram").body;
@@ -81,7 +89,9 @@ fn a_captured_telegram_of_mode_5_is_deciphered() {
 fn a_captured_telegram_of_the_extended_link_layer_is_deciphered() {
     let frame = octets("2A442D2C998734761B16 8D2091D37CAC21 E1D68CDAFFCD3DC452BD802913FF7B1706CA9E355D6C2701CC24");
     let frame = WirelessFrame::decode(&frame, WirelessForm::Stripped).expect("a frame");
-    let clear = records(frame.telegram(Some(&key("28F64A24988064A079AA2C807D6102AE"))));
+    let telegram = frame.telegram(Some(&key("28F64A24988064A079AA2C807D6102AE")));
+    assert_eq!(telegram.clone().map(|telegram| telegram.header.mode), Ok(8));
+    let clear = records(telegram);
     assert_eq!(clear, octets("02FF207100041308190000441308190000615B7F616713"));
     assert_eq!(frame.telegram(None), Err(SecurityError::NoKey { mode: 8 }.into()));
     assert_eq!(frame.telegram(Some(&Key::new([7; 16]))), Err(TelegramError::PayloadCrc));
