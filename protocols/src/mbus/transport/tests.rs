@@ -51,7 +51,7 @@ fn what_is_no_telegram_is_refused() {
     assert_eq!(refused, Err(SecurityError::Length { enciphered: 32, left: 16 }.into()));
 }
 
-/// Control, seen to fail: the mode taken from the configuration field.
+/// Control: the mode taken from the configuration field.
 #[test]
 fn what_has_no_enciphered_blocks_is_in_clear_whatever_its_mode() {
     let bare = [&[0x72][..], &ADDRESS, &[0x55, 0, 0x00, 0x05, 0x01, 0x13, 5]].concat();
@@ -145,6 +145,21 @@ proptest! {
         let enciphered = builder().finish_enciphered(&key);
         let clear = records(Telegram::decode(&builder().finish()[0], None, None));
         prop_assert!(records(Telegram::decode(&enciphered[0], None, Some(&key)))[2..].starts_with(&clear));
+    }
+
+    /// The other one who writes it is [`mode_7`].
+    #[test]
+    fn what_the_builder_authenticates_is_verified_and_deciphered(master: [u8; 16], number: u32, counter: u32) {
+        let key = Key::new(master);
+        let builder = || {
+            let builder = Builder::new(SecondaryAddress::from_octets(ADDRESS)).access(0x55);
+            builder.record(Place::PRESENT, &[0x13], &Datum::Integer(number.into(), 6)).unwrap()
+        };
+        let clear = records(Telegram::decode(&builder().finish()[0], None, None));
+        let authenticated = builder().finish_authenticated(&key, counter).remove(0);
+        prop_assert_eq!(&authenticated, &mode_7(&key, counter.to_le_bytes(), &clear, false));
+        let telegram = Telegram::decode(&authenticated, None, Some(&key)).expect("a telegram");
+        prop_assert_eq!((telegram.header.mode, telegram.header.counter), (7, Some(counter)));
     }
 
     #[test]

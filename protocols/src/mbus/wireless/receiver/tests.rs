@@ -124,7 +124,7 @@ fn frames_of_an_im871a_are_checked_and_may_have_time_and_signal_strength() {
         let check = !crate::hdlc::fcs::update(crate::hdlc::fcs::PRESET, &checked[1..]);
         checked.extend(check.to_le_bytes());
         assert_eq!(frames(all_of(&mut listener, &checked)), [(water(), None)], "{flags:02x}");
-        // Control, seen to fail: the check not looked at.
+        // Control: the check not looked at.
         checked[20] ^= 1;
         let wrong = all_of(&mut listener, &[checked, bare].concat());
         assert!(matches!(errors(&wrong)[0], ReceiverError::Checksum { .. }), "{wrong:?}");
@@ -158,7 +158,7 @@ fn frames_of_an_amb8465_have_signal_strength_where_it_says_so() {
     assert_eq!(all_of(&mut listener, &bare), asked_again, "another one may be there");
 }
 
-/// Control, seen to fail: the rest of a line that is too long taken for the next line.
+/// Control: the rest of a line that is too long taken for the next line.
 #[test]
 fn a_line_without_end_is_told_once_and_kept_in_part() {
     let mut listener = listener(Receiver::RtlWmbus);
@@ -190,7 +190,7 @@ fn between(receiver: Receiver, noise: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
-    // Controls, seen to fail: skip one octet less behind a frame; judge a header of three octets.
+    // Controls: skip one octet less behind a frame; judge a header of three octets.
     #[test]
     fn any_cut_of_the_octets_gives_the_same_frames(
         heard in proptest::collection::vec(any_frame(), 1..4), which in 0..ALL.len(),
