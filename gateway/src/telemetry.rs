@@ -40,7 +40,10 @@ metrics! {
     ProtectionErrors, "counter", "gateway_protection_errors_total", "Answers of meters that were not accepted: forged, replayed, of somebody else, protected too little";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
-    TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0, DLMS";
+    TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0, DLMS, wireless M-Bus";
+    TelegramsRepeated, "counter", "gateway_telegrams_repeated_total", "Telegrams of wireless M-Bus that were heard before and not stored again";
+    TelegramsIgnored, "counter", "gateway_telegrams_ignored_total", "Telegrams of wireless M-Bus that are of meters without a section here, or hold no values";
+    PortNoise, "counter", "gateway_port_noise_total", "Pieces between telegrams at ports that are none, damaged frames of the radio among them";
     BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
     BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
     BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";

@@ -2,7 +2,7 @@ use protocols::uplink::MeterState;
 use tokio::io::AsyncWriteExt;
 
 use super::*;
-use crate::config::metering::{MediumSettings, PushProtocol};
+use crate::config::metering::{MediumSettings, PushProtocol, RadioSettings};
 use crate::link::memory::MemoryMedium;
 use crate::reading::testing::{T0, TokioClock};
 use crate::reading::tests::{parts, stored};
@@ -21,6 +21,7 @@ fn settings(address: String) -> PortSettings {
         serial: None,
         metering_point: None,
         clock_off_above_s: Some(60),
+        radio: RadioSettings::default(),
     }
 }
 
