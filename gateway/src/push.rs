@@ -354,10 +354,10 @@ impl PushPort {
         match found {
             Found::Repeated(meter) => {
                 heard.repeated += 1;
-                self.is_heard(&meter);
+                self.mark_heard(&meter);
             }
             Found::RefusedOf(meter, refusal) => {
-                self.is_heard(&meter);
+                self.mark_heard(&meter);
                 let hint = refusal.trouble.hint();
                 // What is only not known yet, or only now and then, is no state.
                 if matches!(
@@ -377,7 +377,7 @@ impl PushPort {
         }
     }
 
-    fn is_heard(&mut self, meter: &RadioMeter) {
+    fn mark_heard(&mut self, meter: &RadioMeter) {
         if let Some(heard_at) = self.heard_at.get_mut(&meter.name) {
             *heard_at = None;
         }
@@ -406,7 +406,7 @@ impl PushPort {
         let corrected = self.clock_correction_ms.map(|correction_ms| received_at.plus_ms(correction_ms));
         for part in parts {
             if let Some(meter) = &part.radio {
-                self.is_heard(meter);
+                self.mark_heard(meter);
             }
             let name = self.name_of(&part);
             let offset_ms = part.clock.filter(|_| part.is_main).zip(corrected);

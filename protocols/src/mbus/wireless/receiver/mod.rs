@@ -73,7 +73,7 @@ pub enum ReceiverError {
     /// By its own word.
     #[error("the receiver heard a frame whose check is wrong")]
     Damaged,
-    #[error("a line has no end within {LINE_LEN_MAX} octets")]
+    #[error("a line has no end within {} octets", LINE_LEN_MAX)]
     LineLength,
     /// Of the receiver's own frame, not of the one of the radio.
     #[error("a check of {stated:04x} is stated, the octets give {computed:04x}")]
