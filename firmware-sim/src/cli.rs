@@ -93,7 +93,7 @@ pub struct MeterArgs {
 /// What the meters are.
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// cad, dlms-tcp, dlms-hdlc, dlms-push, dlms-notify, p1, sml, d0, iec62056-21, mbus, or none: nobody can read it and only --truth
+    /// cad, dlms-tcp, dlms-hdlc, dlms-push, dlms-notify, p1, sml, d0, iec62056-21, mbus, wmbus, or none: nobody can read it and only --truth
     /// tells what it captured.
     #[arg(long, default_value = "cad")]
     pub protocol: String,
@@ -142,10 +142,13 @@ pub struct GroupArgs {
     /// The password of client 1, or of programming mode; without, each meter has its own, which is printed.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// What a meter on mbus counts: water, warm-water, heat, gas, electricity.
+    /// How the receiver of a wmbus meter hands its telegrams out: rtl-wmbus, im871a.
+    #[arg(long, default_value = "rtl-wmbus")]
+    pub receiver: String,
+    /// What a meter of mbus or wmbus counts: water, warm-water, heat, gas, electricity.
     #[arg(long, default_value = "water")]
     pub medium: String,
-    /// What meters of mbus, p1, dlms-push and dlms-notify say is encrypted; the keys are printed.
+    /// What meters of mbus, wmbus, p1, dlms-push and dlms-notify say is encrypted; the keys are printed.
     #[arg(long)]
     pub encrypted: bool,
     /// Frames of dlms-push: hdlc, mbus.
@@ -241,6 +244,7 @@ impl GroupArgs {
             meters_per_line: self.meters_per_line,
             referencing: self.referencing.clone(),
             password_file: self.password_file.clone(),
+            receiver: self.receiver.clone(),
             medium: self.medium.clone(),
             encrypted: self.encrypted,
             framing: self.framing.clone(),

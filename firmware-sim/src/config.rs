@@ -77,7 +77,8 @@ pub struct MeterSection {
     pub first_number: Option<u32>,
     /// Three letters, as in a logical device name.
     pub manufacturer: String,
-    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `dlms-push`, `dlms-notify`, `p1`, `sml`, `d0`, `iec62056-21`, `mbus`, or `none` for meters that nobody can read.
+    /// `cad`, `dlms-tcp`, `dlms-hdlc`, `dlms-push`, `dlms-notify`, `p1`, `sml`, `d0`, `iec62056-21`, `mbus`, `wmbus`, or `none` for meters that
+    /// nobody can read.
     pub protocol: String,
     /// `household`, `uci`, `lcl`, `bdew-h0` to `bdew-l2`, `bdew-h25`.
     pub source: String,
@@ -125,12 +126,15 @@ pub struct MeterSection {
     /// The password of client 1, or of programming mode; without, each meter has its own, which is printed at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// M-Bus: what is metered: `water`, `warm-water`, `heat`, `gas`, or `electricity` from the source.
+    /// Wireless M-Bus: how its receiver hands telegrams out: `rtl-wmbus`, `im871a`. A reader stamps by arrival; the truth has the meter's
+    /// time.
+    pub receiver: String,
+    /// M-Bus, wired and wireless: what is metered: `water`, `warm-water`, `heat`, `gas`, or `electricity` from the source.
     pub medium: String,
     /// M-Bus: the primary address of the first meter of a line, the next has the next. 0: all have 0, and are told apart by their
     /// secondary addresses.
     pub primary_address_first: u8,
-    /// M-Bus, P1, DLMS pushes and notifications: what the meters say is encrypted; each has keys of its own, which are printed at the start, unless files
+    /// M-Bus, wired and wireless (mode 5), P1, DLMS pushes and notifications: what the meters say is encrypted; each has keys of its own, which are printed at the start, unless files
     /// name them.
     pub encrypted: bool,
     /// The encryption key of all meters, 32 hexadecimal digits.
@@ -254,6 +258,7 @@ impl Default for MeterSection {
             referencing: "ln".to_owned(),
             hdlc_information_octets_max: 128,
             password_file: None,
+            receiver: "rtl-wmbus".to_owned(),
             medium: "water".to_owned(),
             primary_address_first: 1,
             encrypted: false,

@@ -9,6 +9,7 @@ pub mod metering;
 pub(crate) mod ports;
 pub mod profiles;
 mod quirks;
+pub(crate) mod radio;
 pub mod security;
 
 use std::fmt;
@@ -415,7 +416,8 @@ impl Config {
         let token = self.cloud.token_file.as_deref().map(read_token).transpose()?;
         let mut media = distinct::Media::default();
         let lines = metering::check_lines(&self.line, &mut self.meter, &mut media, &gateway)?;
-        let ports = ports::check_ports(&mut self.port, &lines, &mut media, &gateway)?;
+        let radio = radio::check_radio(&mut self.meter, &self.port)?;
+        let ports = ports::check_ports(&mut self.port, &lines, &radio, &mut media, &gateway)?;
         Ok(Checked { gateway, token, config: self, lines, ports })
     }
 }

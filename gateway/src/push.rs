@@ -1,6 +1,7 @@
 //! What a port makes of its bytes: telegrams, what of them is worth storing, and how the port is doing. Plain: no IO, no clock.
 //!
-//! What a telegram is, its protocol says: [`p1`], [`sml`], [`d0`], [`dlms`]. A meter says everything anew each second. Stored is:
+//! What a telegram is, its protocol says: [`p1`], [`sml`], [`d0`], [`dlms`], [`radio`]. A meter says everything anew each second. Stored
+//! is:
 //!
 //! | what | when |
 //! | --- | --- |
@@ -17,12 +18,14 @@ mod d0;
 mod dlms;
 pub(crate) mod notification;
 mod p1;
+mod radio;
 pub(crate) mod seal;
 mod sml;
 mod telegram;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocols::dlms::security::{Counter, SystemTitle};
 use protocols::metering::{Code, Event, Kind, MeterId, Quantity, TelegramReading, UtcMillis};
@@ -30,16 +33,18 @@ use protocols::uplink::{MeterEntry, MeterState};
 
 use self::notification::Rules;
 use self::seal::CloseError;
-pub use self::telegram::Confirmation;
+pub use self::telegram::{Confirmation, Stranger};
 pub(crate) use self::telegram::{Found, Hearing, Part, Telegram};
-use crate::config::metering::{PortSettings, PushProtocol};
+use crate::config::metering::{PortSettings, PushProtocol, RadioMeter};
 use crate::inventory::{InventoryKeeper, clock_state};
 use crate::outbox::{CounterId, StoreRequest};
 use crate::reading::session::HELD_STOPPED;
 use crate::trust::whole_seconds;
 
-/// Series and logs of one port: four M-Bus channels have some hundred. Beyond it the port has gone mad, and starts afresh.
+/// Series and logs of one port, and more for each meter that has a section: four M-Bus channels have some hundred. Beyond it the port has
+/// gone mad, and starts afresh.
 const SERIES_MAX: usize = 4_096;
+const SERIES_OF_METER_MAX: usize = 256;
 /// Meters behind one port, or that come to it, which have an entry in the inventory: four times those that connect at once.
 const ENTERED_MAX: usize = 1_024;
 /// Log entries that are known to be stored: a meter lists the last ten.
@@ -57,12 +62,23 @@ pub struct Heard {
     pub problems: Vec<String>,
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
-    /// What the meter is told at once: which blocks of its push have come.
+    /// What whoever is at the port is told at once: which blocks of a push have come, or what to listen for.
     pub answers: Vec<Vec<u8>>,
     /// What the meter is to be told once all of the requests are stored.
     pub confirmations: Vec<Confirmation>,
+    /// Whether there was any telegram, be it of whom it may.
+    pub is_alive: bool,
+    /// Pieces between telegrams that are none.
+    pub noise: u64,
     /// Confirmed pushes that were stored before, and came again.
     pub repeated: u64,
+    /// Telegrams that were taken before, of meters with a section, and those of meters that no section names.
+    pub repeated_of: u64,
+    pub ignored: u64,
+    /// Telegrams of which nothing could be used, of meters with a section.
+    pub refused_of: Vec<(Arc<str>, Refusal)>,
+    /// Meters that no section names, each once.
+    pub strangers: Vec<Stranger>,
 }
 
 /// A telegram of which nothing can be used.
@@ -81,13 +97,21 @@ pub enum Trouble {
     Line,
     /// Octets come that are no telegram.
     Frame,
+    /// Telegrams come without their check.
+    Receiver,
     /// Telegrams come that hold no values.
     Empty,
     NoIdentity,
     /// Of the telegram or of its block.
     Crc,
+    /// Of a compact telegram, whose format was not heard yet.
+    Format,
     /// It is encrypted, and there is no key.
     NoKey,
+    /// The same of one of several meters: its section has none, or another than it uses, or it speaks in clear.
+    NoMeterKey,
+    WrongKey,
+    InClear,
     /// Another key or sender, or less protected than it has to be.
     Protection,
     /// It came before, or its counter began anew.
@@ -101,6 +125,7 @@ impl Trouble {
             Self::Silence => "is the cable plugged in, and the port switched on at the meter?",
             Self::Line => "the value is left out, and the rest of the telegram stored; is the cable good?",
             Self::Frame => "are baud, data_bits and parity of its section right, and is the cable good?",
+            Self::Receiver => "switch UART_CMD_Out on (05h in its memory) with its maker's tool",
             Self::Empty => {
                 "does the meter push more once its owner has unlocked it, or does it need a quirk in its section?"
             }
@@ -109,7 +134,15 @@ impl Trouble {
                 "check the cable; for a meter that is known to compute it wrongly, set accept_invalid_crc = true in the \
                  section of the port"
             }
+            Self::Format => "a full telegram has to be heard first, which such meters send every few minutes",
             Self::NoKey => "set encryption_key_file in the section of the port",
+            Self::NoMeterKey => "set encryption_key_file in the section of the meter",
+            Self::WrongKey => {
+                "is encryption_key_file in the section of the meter the key of this meter? Whoever delivered it has the key"
+            }
+            Self::InClear => {
+                "somebody may speak in its name; of a meter that does not encipher, remove encryption_key_file from its section"
+            }
             Self::Protection => {
                 "are encryption_key_file, authentication_key_file and system_title of its section right? What comes without a tag \
                  takes accept_unauthenticated = true"
@@ -139,6 +172,8 @@ pub struct PushPort {
     logged_order: VecDeque<(MeterId, String, UtcMillis, u8, i64)>,
     /// Sub-meters in the inventory.
     entered: HashMap<MeterId, String>,
+    /// When a meter that has a section was heard last, on the monotonic clock; `None`: since that was looked at last.
+    heard_at: HashMap<Arc<str>, Option<Duration>>,
     room: Room,
     /// What our clock lacks to the cloud's; `None`: nothing is known of it, and nobody's clock is judged.
     clock_correction_ms: Option<i64>,
@@ -172,15 +207,26 @@ pub(crate) fn hearing(settings: &PortSettings) -> Box<dyn Hearing> {
             let rules = Rules { clock, scaling: settings.scaling.clone(), numbers_are_power: false };
             Box::new(dlms::DlmsHearing::new(settings, framing, rules))
         }
+        PushProtocol::Wmbus { receiver, mode } => Box::new(radio::RadioHearing::new(&settings.radio, receiver, mode)),
     }
 }
 
 impl PushPort {
     pub fn new(settings: Arc<PortSettings>, inventory: InventoryKeeper) -> Self {
-        let entry = entry(settings.name.to_string(), None, settings.protocol.name());
-        inventory.enter(MeterEntry { metering_point: settings.metering_point.as_deref().map(str::to_owned), ..entry });
+        let enter = |name: &str, meter: Option<MeterId>, metering_point: Option<&str>| {
+            let metering_point = metering_point.map(str::to_owned);
+            inventory.enter(MeterEntry { metering_point, ..entry(name.to_owned(), meter, settings.protocol.name()) });
+        };
+        // A receiver is no meter.
+        if !matches!(settings.protocol, PushProtocol::Wmbus { .. }) {
+            enter(&settings.name, None, settings.metering_point.as_deref());
+        }
+        for meter in &settings.radio.meters {
+            enter(&meter.name, meter.meter_id(), meter.metering_point.as_deref());
+        }
         Self {
             hearing: hearing(&settings),
+            heard_at: settings.radio.meters.iter().map(|meter| (meter.name.clone(), None)).collect(),
             settings,
             inventory,
             told: HashMap::new(),
@@ -221,9 +267,37 @@ impl PushPort {
         self.hearing.confirm(confirmation)
     }
 
-    /// The port was opened anew: what came before ends nowhere.
-    pub fn reopened(&mut self) {
-        self.hearing.clear();
+    /// Keys of meters that have a section, whose telegrams were counted before this process: see [`Self::resume_of`].
+    pub fn keys(&self) -> HashSet<[u8; 16]> {
+        self.settings.radio.meters.iter().filter_map(|meter| Some(meter.key.as_ref()?.fingerprint)).collect()
+    }
+
+    /// The same as [`Self::resume`] of one of these keys.
+    pub fn resume_of(&mut self, key: [u8; 16], kept: &[(SystemTitle, u32)]) {
+        let taken = kept.iter().filter_map(|(title, next)| Some((*title, next.checked_sub(1)?)));
+        self.hearing.resume_of(key, &taken.collect::<Vec<_>>());
+    }
+
+    /// How often [`Self::look_for_silence`] says something new.
+    pub fn look_every(&self) -> Duration {
+        let of_meters = self.settings.radio.meters.iter().map(|meter| meter.silent_after);
+        of_meters.fold(self.settings.silent_after, Duration::min)
+    }
+
+    /// Which of the meters that have a section were not heard for too long. `now` is of the monotonic clock.
+    pub fn look_for_silence(&mut self, now: Duration) {
+        for meter in &self.settings.radio.meters {
+            let Some(heard_at) = self.heard_at.get_mut(&meter.name) else { continue };
+            if now.saturating_sub(*heard_at.get_or_insert(now)) >= meter.silent_after {
+                let cause = format!("no telegram for {} s", meter.silent_after.as_secs());
+                self.inventory.trouble(&meter.name, MeterState::Silent, &cause);
+            }
+        }
+    }
+
+    /// The port was opened anew: what came before ends nowhere. What is to be sent first, if anything.
+    pub fn reopened(&mut self) -> Vec<u8> {
+        self.hearing.start()
     }
 
     /// Another end speaks, or the same begins anew. What each of them pushes in blocks goes on.
@@ -239,6 +313,9 @@ impl PushPort {
     /// There is no port.
     pub fn closed(&self, cause: &str) {
         self.inventory.trouble(&self.settings.name, MeterState::Silent, cause);
+        for meter in &self.settings.radio.meters {
+            self.inventory.trouble(&meter.name, MeterState::Silent, cause);
+        }
     }
 
     /// No good telegram for as long as the settings allow: says why in the inventory, and here, as far as it is known.
@@ -248,10 +325,16 @@ impl PushPort {
         let (state, cause) = match trouble {
             Trouble::Silence | Trouble::Line => (MeterState::Silent, format!("no telegram for {period_s} s")),
             Trouble::Frame => (MeterState::Silent, format!("octets, but no telegram for {period_s} s: {hint}")),
+            Trouble::Receiver => (MeterState::Refusing, format!("the receiver leaves the checks out: {hint}")),
             Trouble::Empty => (MeterState::Refusing, format!("the telegrams hold no values: {hint}")),
             Trouble::NoIdentity => (MeterState::Refusing, format!("the telegrams name no meter; {hint}")),
             Trouble::Crc => (MeterState::Silent, format!("no telegram with a right CRC for {period_s} s: {hint}")),
-            Trouble::NoKey => (MeterState::Refusing, format!("the telegrams are encrypted: {hint}")),
+            Trouble::NoKey | Trouble::NoMeterKey => {
+                (MeterState::Refusing, format!("the telegrams are encrypted: {hint}"))
+            }
+            Trouble::Format | Trouble::WrongKey | Trouble::InClear => {
+                (MeterState::Refusing, format!("the telegrams cannot be used: {hint}"))
+            }
             Trouble::Protection => (MeterState::Refusing, format!("the telegrams cannot be verified: {hint}")),
             Trouble::Replayed => (MeterState::Refusing, format!("the telegrams are no new ones: {hint}")),
         };
@@ -268,15 +351,20 @@ impl PushPort {
                 Found::Confirmation(confirmation) => heard.confirmations.extend(is_taken.then_some(confirmation)),
                 Found::Repeated(confirmation) => {
                     self.trouble = Trouble::Silence;
+                    heard.is_alive = true;
                     heard.repeated += 1;
                     heard.confirmations.push(confirmation);
                 }
                 Found::Answer(octets) => heard.answers.push(octets),
-                Found::Noise => self.trouble = self.trouble.max(Trouble::Frame),
+                Found::Noise => {
+                    heard.noise += 1;
+                    self.trouble = self.trouble.max(Trouble::Frame);
+                }
                 Found::Refused(refusal) => {
                     self.trouble = self.trouble.max(refusal.trouble);
                     heard.refused.push(refusal);
                 }
+                found => self.note(found, &mut heard),
             }
         }
         if let (Some(keys), Some(last)) = (&self.settings.keys, heard.requests.last_mut()) {
@@ -284,17 +372,58 @@ impl PushPort {
             let taken = self.hearing.taken().into_iter();
             last.counters = taken.map(|(title, taken)| (CounterId { key, title }, taken.saturating_add(1))).collect();
         }
+        if let Some(last) = heard.requests.last_mut() {
+            last.counters.extend(self.hearing.counted());
+        }
         heard
+    }
+
+    /// What one of several meters says that is not stored.
+    fn note(&mut self, found: Found, heard: &mut Heard) {
+        heard.is_alive = true;
+        self.trouble = Trouble::Silence;
+        match found {
+            Found::RepeatedOf(meter) => {
+                heard.repeated_of += 1;
+                self.mark_heard(&meter);
+            }
+            Found::RefusedOf(meter, refusal) => {
+                self.mark_heard(&meter);
+                let hint = refusal.trouble.hint();
+                // What is only not known yet, or only now and then, is no state.
+                if matches!(
+                    refusal.trouble,
+                    Trouble::NoMeterKey | Trouble::WrongKey | Trouble::InClear | Trouble::Replayed
+                ) {
+                    let cause = format!("{}: {hint}", refusal.text);
+                    self.inventory.trouble(&meter.name, MeterState::Refusing, &cause);
+                }
+                heard.refused_of.push((meter.name.clone(), refusal));
+            }
+            Found::Stranger(stranger) => {
+                heard.ignored += 1;
+                heard.strangers.push(stranger);
+            }
+            _ => heard.ignored += 1,
+        }
+    }
+
+    fn mark_heard(&mut self, meter: &RadioMeter) {
+        if let Some(heard_at) = self.heard_at.get_mut(&meter.name) {
+            *heard_at = None;
+        }
     }
 
     /// False where something of it finds no room.
     fn take(&mut self, telegram: Telegram, received_at: UtcMillis, heard: &mut Heard) -> bool {
         let skipped_before = heard.optional_skipped;
         heard.telegrams += 1;
+        heard.is_alive = true;
         self.trouble = Trouble::Silence;
         let Telegram { parts, states, log, problems } = telegram;
         heard.problems.extend(problems);
-        if self.told.len() > SERIES_MAX || self.states.len() > SERIES_MAX {
+        let series_max = SERIES_MAX + SERIES_OF_METER_MAX * self.settings.radio.meters.len();
+        if self.told.len() > series_max || self.states.len() > series_max {
             self.told.clear();
             self.states.clear();
         }
@@ -307,6 +436,9 @@ impl PushPort {
         // A telegram is pushed at once, and takes a second or two.
         let corrected = self.clock_correction_ms.map(|correction_ms| received_at.plus_ms(correction_ms));
         for part in parts {
+            if let Some(meter) = &part.radio {
+                self.mark_heard(meter);
+            }
             let name = self.name_of(&part);
             let offset_ms = part.clock.filter(|_| part.is_main).zip(corrected);
             let offset_ms = offset_ms.map(|(clock, received_at)| whole_seconds(clock.since(received_at)));
@@ -315,7 +447,10 @@ impl PushPort {
                     let stopped = if is_stopped { format!("; {HELD_STOPPED}") } else { String::new() };
                     (MeterState::WrongIdentity, format!("expected {expected}, found {found}{stopped}"))
                 }
-                _ if part.is_main => clock_state(offset_ms, self.settings.clock_off_above_s),
+                _ if part.is_main => {
+                    let of_meter = part.radio.as_ref().map(|meter| meter.clock_off_above_s);
+                    clock_state(offset_ms, of_meter.unwrap_or(self.settings.clock_off_above_s))
+                }
                 _ => (MeterState::Ok, String::new()),
             };
             self.inventory.session_ended(&name, Some(&part.meter), read_at, offset_ms, (state.0, &state.1));
@@ -406,6 +541,9 @@ impl PushPort {
     /// The meter at the port goes by the port's name; sub-meters, and those that come to a listener, by that and their own identity.
     fn name_of(&mut self, part: &Part) -> String {
         let (meter, PortSettings { name: port, protocol, .. }) = (&part.meter, &*self.settings);
+        if let Some(radio) = &part.radio {
+            return radio.name.to_string();
+        }
         let has_room = self.entered.len() < ENTERED_MAX || self.entered.contains_key(meter);
         if part.is_main && !(self.settings.is_shared() && has_room) {
             return port.to_string();

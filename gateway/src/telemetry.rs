@@ -44,7 +44,10 @@ metrics! {
     ConnectionsDropped, "counter", "gateway_connections_dropped_total", "Connections at listeners that were hung up on: to make room for others, or because a frame did not end";
     LineOpenErrors, "counter", "gateway_line_open_errors_total", "Lines and ports that could not be opened";
     LinesLost, "counter", "gateway_lines_lost_total", "Lines and ports that failed while open";
-    TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0, DLMS";
+    TelegramsRead, "counter", "gateway_telegrams_total", "Telegrams taken at ports: P1, SML, D0, DLMS, wireless M-Bus";
+    TelegramsRepeated, "counter", "gateway_telegrams_repeated_total", "Telegrams of wireless M-Bus that were heard before and not stored again";
+    TelegramsIgnored, "counter", "gateway_telegrams_ignored_total", "Telegrams of wireless M-Bus that are of meters without a section here, or hold no values";
+    PortNoise, "counter", "gateway_port_noise_total", "Pieces between telegrams at ports that are none, damaged frames of the radio among them";
     BatchesSealed, "counter", "gateway_batches_sealed_total", "Batches sealed";
     BatchesApplied, "counter", "gateway_batches_applied_total", "Batches receipted as applied";
     BatchesRefused, "counter", "gateway_batches_refused_total", "Batches receipted as refused";

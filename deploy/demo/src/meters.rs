@@ -19,13 +19,12 @@ const CALLED_READS: &str =
 const POLLED_READS: &str = "[[meter.read]]\nsource = \"readout\"\nevery_s = 3\n";
 
 /// Meters of [`each`].
-pub const EACH: usize = 8;
+pub const EACH: usize = 9;
 /// For people.
-pub const EACH_NAMES: &str =
-    "one of SML, D0, IEC 62056-21, DLMS with high level security, DLMS pushes and P1, both ciphered, and two of M-Bus";
+pub const EACH_NAMES: &str = "one of SML, D0, IEC 62056-21, DLMS with high level security, DLMS pushes and P1, both ciphered, two of M-Bus, and one by radio";
 
 /// The simulator's groups of one meter for each protocol and protection; each on a pty in `folder`, the secured one behind TCP and
-/// with this `profile`.
+/// with this `profile`, and the receiver of wireless M-Bus behind TCP.
 pub fn each(folder: &Path, password: &str, profile: &str) -> String {
     let pty = |name: &str| format!("line = \"pty\"\npath = \"{}\"\n", folder.join(name).display());
     let groups = [
@@ -41,6 +40,8 @@ pub fn each(folder: &Path, password: &str, profile: &str) -> String {
         format!("protocol = \"p1\"\nencrypted = true\n{}", pty("ciphered")),
         format!("protocol = \"mbus\"\nmedium = \"heat\"\nencrypted = true\nbaud = {MBUS_BAUD}\n{}", pty("heat")),
         format!("protocol = \"mbus\"\nmedium = \"water\"\nbaud = {MBUS_BAUD}\n{}", pty("water")),
+        // A reader stamps by arrival, too.
+        "protocol = \"wmbus\"\nmedium = \"warm-water\"\nencrypted = true\ninterval_ms = 3000\n".to_owned(),
     ];
     groups.map(|group| format!("[[meters]]\ncount = 1\n{group}")).concat()
 }
@@ -107,6 +108,15 @@ pub fn meter_toml(endpoint: &Value, password: &str, reads: &str) -> anyhow::Resu
             let place = format!("line = \"{name}\"\naddress = \"{address}\"\n{}", own_keys()?);
             let line = line(&format!("baud = {}\nparity = \"even\"\n", number("baud")?))?;
             Ok(section(line, "mbus", &place, &serial, POLLED_READS))
+        }
+        "wmbus" => {
+            let (address, receiver) = (&endpoint["identity"], &endpoint["receiver"]);
+            Ok(format!(
+                "[[port]]\nname = \"{name}-radio\"\nprotocol = \"wmbus\"\nreceiver = {receiver}\n{}every_s = 1\nregisters_every_s = 1\n\
+                 [[meter]]\nname = \"{name}\"\nprotocol = \"wmbus\"\nport = \"{name}-radio\"\naddress = {address}\n{}clock_check = \"off\"\n",
+                medium("serial_port")?,
+                own_keys()?
+            ))
         }
         "dlms-push" => port("dlms", &format!("framing = \"mbus\"\n{}", own_keys()?)),
         protocol @ ("p1" | "sml" | "d0") => port(protocol, &own_keys()?),

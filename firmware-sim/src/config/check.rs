@@ -194,7 +194,7 @@ impl MeterSection {
     }
 
     fn profiles(&self, protocol: Protocol) -> Result<Vec<ProfileSpec>, ConfigError> {
-        if protocol == Protocol::Mbus && self.medium == "electricity" {
+        if matches!(protocol, Protocol::Mbus | Protocol::Wmbus) && self.medium == "electricity" {
             return Ok(vec![ProfileSpec::monthly_billing(crate::speak::mbus::FROZEN_MAX)]);
         }
         if protocol == Protocol::DlmsNotify {
@@ -273,7 +273,8 @@ impl MeterSection {
                 return Err(ConfigError::hinted(message, hint));
             }
             let is_of_register = matches!(fault, Fault::StuckRegister | Fault::CounterReset);
-            if protocol == Protocol::Mbus && self.medium != "electricity" && is_of_register {
+            let is_mbus = matches!(protocol, Protocol::Mbus | Protocol::Wmbus);
+            if is_mbus && self.medium != "electricity" && is_of_register {
                 let message = format!(
                     "fault {name} has nothing to strike: the register of {} is a function of the hour",
                     self.medium

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use protocols::dlms::security::{Key, Level, SecuritySuite};
 use protocols::dlms::server::Referencing;
 use protocols::iec62056_21::Baud;
+use protocols::mbus::Receiver;
 
 use super::check::password;
 use super::{ConfigError, MeterSection, PushEvery};
@@ -13,7 +14,7 @@ use crate::nearest::unknown;
 use crate::speak::Protocol;
 use crate::speak::dlms_push::Framing;
 use crate::speak::line::LineSpeed;
-use crate::speak::mbus::Medium;
+use crate::speak::mbus::{Medium, receiver_of};
 use crate::speak::notify::{CallSettings, Transport};
 use crate::speak::p1::{Dsmr, P1Settings};
 use crate::speak::publisher::Secret;
@@ -52,6 +53,8 @@ pub struct LineSettings {
     pub rates: (Baud, Baud),
     pub mbus: MbusSettings,
     pub framing: Framing,
+    /// Of wireless M-Bus.
+    pub receiver: Receiver,
     /// `None`: nothing is encrypted.
     pub keys: Option<KeyFiles>,
     /// Of meters that go to a listener.
@@ -129,6 +132,7 @@ impl MeterSection {
             rates: if protocol == Protocol::Iec62056_21 { self.rates(baud)? } else { (Baud::B300, Baud::B300) },
             mbus: self.mbus(protocol, baud, meters_per_line)?,
             framing: self.framing(protocol)?,
+            receiver: receiver_of(&self.receiver)?,
             keys: self.keys(protocol)?,
             call: self.call(protocol)?,
         }))
@@ -305,7 +309,10 @@ impl MeterSection {
                 _ => Err(ConfigError::hinted("a key file is set, and nothing is encrypted", "set encrypted = true")),
             };
         }
-        if !matches!(protocol, Protocol::Mbus | Protocol::P1 | Protocol::DlmsPush | Protocol::DlmsNotify) {
+        if !matches!(
+            protocol,
+            Protocol::Mbus | Protocol::Wmbus | Protocol::P1 | Protocol::DlmsPush | Protocol::DlmsNotify
+        ) {
             return Err(ConfigError::plain(format!("encrypted does not go with protocol {}", protocol.name())));
         }
         if authentication.is_some() && !matches!(protocol, Protocol::DlmsPush | Protocol::DlmsNotify) {

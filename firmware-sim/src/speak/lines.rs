@@ -18,7 +18,7 @@ use super::dlms::{DlmsAddress, DlmsLine, LineMeter, PUBLIC_CLIENT, READER_CLIENT
 use super::dlms_push::DlmsFeed;
 use super::iec62056_21::{CalledLine, CalledMeter, device_address};
 use super::line::{Listener, Medium};
-use super::mbus::{BusLine, BusMeter, Model};
+use super::mbus::{BusLine, BusMeter, Model, RadioFeed};
 use super::notify::caller::Caller;
 use super::notify::{CallSettings, Notifier};
 use super::p1::{TelegramFeed, gas_meter_id};
@@ -196,6 +196,15 @@ impl Lines {
             Protocol::DlmsPush => {
                 let seal = settings.keys.as_ref().map(|keys| Seal::new(keys, None, station.id(), seed, &mut place));
                 let feed = station.at(start_at, |meter| DlmsFeed::new(meter, seed, settings.framing, seal, faults));
+                self.start_port(group, settings, member, feed, (listener, place), around);
+            }
+            Protocol::Wmbus => {
+                let key = settings.keys.as_ref().map(|keys| encryption_key(keys, seed, &mut place));
+                let key = key.map(|key| mbus::Key::try_from(&key).expect("the settings allow no other length"));
+                let model = Model::new(station, around.truth.clone(), seed, settings.mbus.medium, key);
+                place.identity = Some(model.meter_id().to_string());
+                let feed = RadioFeed::new(model, settings.receiver, seed, faults);
+                place.receiver = Some(feed.receiver_name());
                 self.start_port(group, settings, member, feed, (listener, place), around);
             }
             _ => {

@@ -2,8 +2,8 @@
 //! its [`Station`](crate::station::Station).
 //!
 //! A personality that pushes over a broker gives a feed that the fleet's steward asks when due ([`cad`]); one that speaks on a
-//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`], [`mbus`]; [`p1`], [`sml`], [`d0`] and [`dlms_push`], which push
-//! at a [`port`], sealed or not; [`notify`], which goes to a listener).
+//! [`line`] is a task of its own ([`dlms`] with its [`objects`], [`iec62056_21`], [`mbus`]; [`p1`], [`sml`], [`d0`], [`dlms_push`] and wireless
+//! [`mbus`], which push at a [`port`], sealed or not; [`notify`], which goes to a listener).
 //! To add one: a file here, a [`Protocol`] with its name and what it can suffer, and its start in `run.rs` or, if it has a line,
 //! in [`lines`].
 
@@ -59,6 +59,8 @@ pub enum Protocol {
     DlmsPush,
     /// Entries of the load profile in data-notifications, for a listener to which the meter goes.
     DlmsNotify,
+    /// Wireless M-Bus, as a receiver hands it out.
+    Wmbus,
 }
 
 impl Protocol {
@@ -74,6 +76,7 @@ impl Protocol {
         (Self::Mbus, "mbus"),
         (Self::DlmsPush, "dlms-push"),
         (Self::DlmsNotify, "dlms-notify"),
+        (Self::Wmbus, "wmbus"),
     ];
 
     pub fn name(self) -> &'static str {
@@ -93,7 +96,7 @@ impl Protocol {
 
     /// Whether it has a port of its own and sends by itself.
     pub const fn pushes_at_port(self) -> bool {
-        matches!(self, Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush)
+        matches!(self, Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush | Self::Wmbus)
     }
 
     /// Whether a fault can show in this protocol. Damage that a reader could not tell from a true value is left out: MQTT
@@ -101,7 +104,9 @@ impl Protocol {
     /// which a clock that jumps back would make. Two octets that are lost from a block may leave its check as it was.
     pub const fn suffers(self, fault: Fault) -> bool {
         match (self, fault) {
-            (Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush | Self::DlmsNotify, Fault::ClockJump) => false,
+            (Self::P1 | Self::Sml | Self::D0 | Self::DlmsPush | Self::DlmsNotify | Self::Wmbus, Fault::ClockJump) => {
+                false
+            }
             (_, fault) if fault.is_of_meter() => true,
             (Self::None | Self::DlmsNotify, _) => false,
             (Self::Cad, fault) => {
@@ -118,6 +123,10 @@ impl Protocol {
             }
             // A frame that lost octets, or the start of another in noise, would take the next push along.
             (Self::DlmsPush, fault) => matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::WrongCrc),
+            // A receiver checks what it heard, and says so.
+            (Self::Wmbus, fault) => {
+                matches!(fault, Fault::Silence | Fault::SlowAnswers | Fault::WrongCrc | Fault::Duplicate)
+            }
             (Self::P1 | Self::Sml | Self::D0, fault) => !matches!(fault, Fault::Duplicate | Fault::Echo),
         }
     }
@@ -202,6 +211,9 @@ pub struct LinePlace {
     pub primary_address: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secondary_address: Option<String>,
+    /// Of wireless M-Bus: how frames are handed out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receiver: Option<&'static str>,
     /// Printed where the meter was given one by the seed, as a password is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_key: Option<String>,

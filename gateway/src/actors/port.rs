@@ -1,4 +1,4 @@
-//! A port at which a meter pushes telegrams: P1, SML, D0, DLMS.
+//! A port at which a meter pushes telegrams: P1, SML, D0, DLMS; or a receiver of wireless M-Bus, which hears several.
 //!
 //! Owns: the medium and the [`PushPort`]. Fed by: the meter. Feeds: the outbox. Bound: one portion of bytes and what it says; while
 //! the outbox does not take that, the port is not read, and the meter will say most of it again. On failure of the medium:
@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use protocols::dlms::security::SystemTitle;
 use tokio::sync::watch;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::line::MediumFactory;
 use super::supervisor::DeathNotice;
@@ -79,14 +79,21 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
     if let Some(keys) = &settings.keys {
         port.resume(&kept(session, keys.encryption.fingerprint()).await);
     }
+    for key in port.keys() {
+        port.resume_of(key, &kept(session, key).await);
+    }
     let medium = (parts.medium)(&settings.medium);
     let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
-    let (mut recurring, mut voice) = (Recurring::default(), Voice::default());
+    let (mut troubles, mut voice) = (Troubles::default(), Voice::default());
     loop {
         let cause = match medium.open().await {
             Ok(mut link) => {
-                port.reopened();
-                let lost = hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut recurring, &mut voice).await;
+                let lost = match start(&mut port, &mut *link).await {
+                    Ok(()) => {
+                        hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut troubles, &mut voice).await
+                    }
+                    Err(lost) => lost,
+                };
                 session.metrics.add(Metric::LinesLost, 1);
                 lost.to_string()
             }
@@ -113,6 +120,12 @@ async fn kept(session: &SessionParts, key: [u8; 16]) -> Vec<(SystemTitle, u32)> 
     }
 }
 
+/// Says what has to be said first.
+async fn start(port: &mut PushPort, link: &mut dyn ByteLink) -> Result<(), LinkLost> {
+    let first = port.reopened();
+    if first.is_empty() { Ok(()) } else { link.send(&first).await }
+}
+
 /// Listens while the link lives.
 async fn hear(
     parts: &PortParts,
@@ -120,7 +133,7 @@ async fn hear(
     port: &mut PushPort,
     link: &mut dyn ByteLink,
     backoff: &mut Backoff,
-    recurring: &mut Recurring<Trouble>,
+    troubles: &mut Troubles,
     voice: &mut Voice,
 ) -> LinkLost {
     let session = &parts.session;
@@ -128,7 +141,9 @@ async fn hear(
     let mut heard_at = tokio::time::Instant::now();
     let mut from = (link.end(), link.piece());
     loop {
-        let count = match tokio::time::timeout_at(heard_at + settings.silent_after, link.receive(&mut octets)).await {
+        let look_at = tokio::time::Instant::now() + port.look_every();
+        let wake_at = look_at.min(heard_at + settings.silent_after);
+        let count = match tokio::time::timeout_at(wake_at, link.receive(&mut octets)).await {
             Ok(Ok(count)) => count,
             Ok(Err(lost)) => return lost,
             Err(_) => 0,
@@ -144,12 +159,14 @@ async fn hear(
         });
         port.set_clock_correction(session.trust.correction_ms());
         let heard = port.receive(&mut octets[..count], received_at);
-        let (telegrams, repeated) = (heard.telegrams, heard.repeated);
-        if telegrams > 0 {
+        port.look_for_silence(session.clock.monotonic());
+        let is_alive = heard.is_alive;
+        if heard.telegrams > 0 {
             link.vouch();
         }
         session.metrics.add(Metric::ConnectionsDropped, link.hung_up());
-        tell(session, settings, &heard, recurring);
+        tell(session, settings, &heard, &mut troubles.of_port);
+        tell_of_meters(session, settings, &heard, &mut troubles.of_meters);
         for answer in &heard.answers {
             if let Err(lost) = link.send(answer).await {
                 return lost;
@@ -165,20 +182,27 @@ async fn hear(
                 return lost;
             }
         }
-        if telegrams > 0 || repeated > 0 {
+        if is_alive {
             backoff.reset();
             heard_at = tokio::time::Instant::now();
         } else if heard_at.elapsed() >= settings.silent_after {
             let (trouble, cause) = port.silent();
             // Of the others each telegram was told.
             if matches!(trouble, Trouble::Silence | Trouble::Frame)
-                && let Some(times) = recurring.count(Trouble::Silence, session.clock.monotonic())
+                && let Some(times) = troubles.of_port.count(Trouble::Silence, session.clock.monotonic())
             {
                 warn!(port = %settings.name, error = %cause, hint = trouble.hint(), times, "the port says nothing");
             }
             heard_at = tokio::time::Instant::now();
         }
     }
+}
+
+/// What was said of troubles, and is not said again at once: of the port, and of meters that have a section.
+#[derive(Default)]
+struct Troubles {
+    of_port: Recurring<Trouble>,
+    of_meters: Recurring<(Arc<str>, Trouble)>,
 }
 
 /// Tells meters that their pushes are stored.
@@ -243,10 +267,11 @@ fn unreserved(error: &SessionError) -> String {
 
 /// Counts what was heard, and says what of it could not be used.
 fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurring: &mut Recurring<Trouble>) {
-    let Heard { telegrams, refused, problems, optional_skipped, repeated, .. } = heard;
+    let Heard { telegrams, refused, problems, optional_skipped, noise, repeated, .. } = heard;
     session.metrics.add(Metric::PushesRepeated, *repeated);
     session.metrics.add(Metric::OptionalSkipped, *optional_skipped);
     session.metrics.add(Metric::TelegramsRead, *telegrams);
+    session.metrics.add(Metric::PortNoise, *noise);
     session.metrics.add(Metric::FieldProblems, problems.len() as u64);
     session.metrics.add(Metric::TelegramsRefused, refused.len() as u64);
     let of = |trouble| refused.iter().filter(|refusal| refusal.trouble == trouble).count() as u64;
@@ -264,6 +289,39 @@ fn tell(session: &SessionParts, settings: &PortSettings, heard: &Heard, recurrin
         if let Some(times) = recurring.count(trouble, now) {
             warn!(port = %settings.name, error = %problem, hint = trouble.hint(), times, "a line or value could not be used");
         }
+    }
+}
+
+/// The same of meters that have sections, and of those that have none.
+fn tell_of_meters(
+    session: &SessionParts,
+    settings: &PortSettings,
+    heard: &Heard,
+    of_meters: &mut Recurring<(Arc<str>, Trouble)>,
+) {
+    let Heard { refused_of, repeated_of, ignored, strangers, .. } = heard;
+    session.metrics.add(Metric::TelegramsRefused, refused_of.len() as u64);
+    session.metrics.add(Metric::TelegramsRepeated, *repeated_of);
+    session.metrics.add(Metric::TelegramsIgnored, *ignored);
+    let of = |troubles: &[Trouble]| {
+        refused_of.iter().filter(|(_, refusal)| troubles.contains(&refusal.trouble)).count() as u64
+    };
+    session.metrics.add(Metric::TelegramsUnverified, of(&[Trouble::WrongKey, Trouble::InClear]));
+    session.metrics.add(Metric::TelegramsReplayed, of(&[Trouble::Replayed]));
+    let now = session.clock.monotonic();
+    for (meter, Refusal { trouble, text }) in refused_of {
+        if let Some(times) = of_meters.count((meter.clone(), *trouble), now) {
+            let hint = trouble.hint();
+            warn!(port = %settings.name, %meter, error = %text, hint, times, "a telegram could not be used");
+        }
+    }
+    for stranger in strangers {
+        let (address, rssi_dbm) = (stranger.address, stranger.rssi_dbm);
+        info!(
+            port = %settings.name, meter = %address, rssi_dbm,
+            "a meter is heard that no section names\nhint: to store what it says, add\n{}",
+            stranger.section(&settings.name)
+        );
     }
 }
 

@@ -197,6 +197,12 @@ pub(super) fn find<'c>(checked: &'c Checked, name: &str) -> anyhow::Result<(&'c 
     if let Some((plan, meter)) = all().find(|(_, meter)| &*meter.name == name) {
         return Ok((plan, meter.clone()));
     }
+    if let Some(port) = checked.ports.iter().find(|port| port.radio.meters.iter().any(|meter| &*meter.name == name)) {
+        anyhow::bail!(
+            "{name} is only heard, and not asked\nhint: `read {}` waits for the next telegram at its port",
+            port.name
+        );
+    }
     let ports = checked.ports.iter().map(|port| &*port.name);
     let known: Vec<&str> = all().map(|(_, meter)| &*meter.name).chain(ports).take(10).collect();
     anyhow::bail!("there is no meter or port {name:?}\nhint: known meters: {}", known.join(", "))

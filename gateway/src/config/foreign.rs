@@ -10,7 +10,7 @@ use super::metering::{LineSection, MeterProtocol, MeterSection, PortProtocol, Po
 type Rows<P> = &'static [(&'static [&'static str], &'static [P])];
 
 const METERS: Rows<MeterProtocol> = {
-    use MeterProtocol::{DlmsHdlc, DlmsWrapper, Iec62056_21, Mbus};
+    use MeterProtocol::{DlmsHdlc, DlmsWrapper, Iec62056_21, Mbus, Wmbus};
     &[
         (
             &[
@@ -43,8 +43,11 @@ const METERS: Rows<MeterProtocol> = {
         ),
         (&["physical", "address_octets"], &[DlmsHdlc]),
         (&["password_file"], &[DlmsWrapper, DlmsHdlc, Iec62056_21]),
-        (&["encryption_key_file"], &[DlmsWrapper, DlmsHdlc, Mbus]),
-        (&["address", "initial_baud", "line_quirks"], &[Iec62056_21, Mbus]),
+        (&["encryption_key_file"], &[DlmsWrapper, DlmsHdlc, Mbus, Wmbus]),
+        (&["line", "read"], &[DlmsWrapper, DlmsHdlc, Iec62056_21, Mbus]),
+        (&["port", "silent_after_s"], &[Wmbus]),
+        (&["address", "line_quirks"], &[Iec62056_21, Mbus, Wmbus]),
+        (&["initial_baud"], &[Iec62056_21, Mbus]),
         (
             &[
                 "baud_max",
@@ -63,7 +66,7 @@ const METERS: Rows<MeterProtocol> = {
 };
 
 const PORTS: Rows<PortProtocol> = {
-    use PortProtocol::{D0, Dlms, P1, Sml};
+    use PortProtocol::{D0, Dlms, P1, Sml, Wmbus};
     &[
         (&["masked_parity"], &[D0]),
         (&["accept_invalid_crc"], &[P1, Sml, D0]),
@@ -82,6 +85,9 @@ const PORTS: Rows<PortProtocol> = {
             &[Dlms],
         ),
         (&["encryption_key_file", "authentication_key_file", "system_title", "accept_unauthenticated"], &[P1, Dlms]),
+        (&["receiver", "radio_mode"], &[Wmbus]),
+        // A meter that is heard by radio has them in a section of its own.
+        (&["serial", "metering_point", "clock_check", "clock_off_above_s"], &[P1, Sml, D0, Dlms]),
     ]
 };
 

@@ -28,7 +28,7 @@ pub(super) use self::check::{
 pub use self::clock_set::{ClockSetSection, ClockSetSettings};
 pub use self::sections::{
     AssociationName, LineSection, MeterProtocol, MeterSection, Parity, PortProtocol, PortSection, PushFraming,
-    QuirksSection, ReadSection, ReferencingName, Source, StampFormName, Switch,
+    QuirksSection, RadioModeName, ReadSection, ReceiverName, ReferencingName, Source, StampFormName, Switch,
 };
 
 /// Where bytes go.
@@ -193,6 +193,7 @@ pub enum PushProtocol {
     Sml { quirks: protocols::sml::Quirks },
     D0 { quirks: ReadQuirks, masked_parity: bool },
     Dlms { framing: PushFraming, clock: ClockRules },
+    Wmbus { receiver: mbus::Receiver, mode: mbus::RadioMode },
 }
 
 impl PushProtocol {
@@ -202,6 +203,7 @@ impl PushProtocol {
             Self::Sml { .. } => "sml",
             Self::D0 { .. } => "d0",
             Self::Dlms { .. } => "dlms",
+            Self::Wmbus { .. } => "wmbus",
         }
     }
 }
@@ -218,6 +220,43 @@ pub struct PushKeys {
     /// Under which title meters are told that their pushes are stored; `None`: they are not.
     pub ours: Option<SystemTitle>,
     pub accept_unauthenticated: bool,
+}
+
+/// A meter of wireless M-Bus, and how it is understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RadioMeter {
+    pub name: Arc<str>,
+    /// Who sends.
+    pub address: mbus::SecondaryAddress,
+    /// `None`: its telegrams come in clear.
+    pub key: Option<RadioKey>,
+    pub readout: mbus::Settings,
+    pub metering_point: Option<Arc<str>>,
+    pub silent_after: Duration,
+    /// `None`: the clock is not looked at.
+    pub clock_off_above_s: Option<u32>,
+}
+
+impl RadioMeter {
+    /// As whom it is known before it was heard.
+    pub fn meter_id(&self) -> Option<MeterId> {
+        self.readout.alias.clone().or_else(|| self.address.meter_id())
+    }
+}
+
+/// A key of wireless M-Bus, and by what the outbox knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RadioKey {
+    pub key: mbus::Key,
+    pub fingerprint: [u8; 16],
+}
+
+/// Who is heard at a port of wireless M-Bus.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RadioSettings {
+    pub meters: Vec<Arc<RadioMeter>>,
+    /// Meters of other ports, which may be heard at this one too.
+    pub elsewhere: Vec<mbus::SecondaryAddress>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -237,6 +276,7 @@ pub struct PortSettings {
     pub metering_point: Option<Arc<str>>,
     /// `None`: the clock is not looked at.
     pub clock_off_above_s: Option<u32>,
+    pub radio: RadioSettings,
 }
 
 impl PortSettings {

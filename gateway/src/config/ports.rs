@@ -17,33 +17,50 @@ use super::foreign::refuse_of_port;
 use super::keys::read_key;
 use super::metering::{
     LinePlan, MediumSettings, NamedMedia, Parity, PortParameters, PortProtocol, PortSection, PortSettings, PushFraming,
-    PushKeys, PushProtocol, Switch, check_medium, check_name, check_serial, value,
+    PushKeys, PushProtocol, ReceiverName, Switch, check_medium, check_name, check_serial, value,
 };
 use super::profiles::place;
 use super::quirks::{LINES, SML, refuse_unknown, switch};
+use super::radio::Radio;
 use super::security::{hex, title_of};
 
-impl PortProtocol {
+impl PortSection {
     /// Rate, data bits and parity.
-    const fn line(self) -> (u32, u8, Parity) {
-        match self {
-            Self::P1 => (115_200, 8, Parity::None),
-            Self::Sml => (9_600, 8, Parity::None),
-            Self::D0 => (9_600, 7, Parity::Even),
-            Self::Dlms => (2_400, 8, Parity::Even),
+    const fn line(&self) -> (u32, u8, Parity) {
+        match (self.protocol, self.receiver) {
+            (PortProtocol::P1, _) => (115_200, 8, Parity::None),
+            (PortProtocol::D0, _) => (9_600, 7, Parity::Even),
+            (PortProtocol::Dlms, _) => (2_400, 8, Parity::Even),
+            (PortProtocol::Wmbus, Some(ReceiverName::Cul)) => (38_400, 8, Parity::None),
+            (PortProtocol::Wmbus, Some(ReceiverName::Im871a)) => (57_600, 8, Parity::None),
+            (PortProtocol::Sml | PortProtocol::Wmbus, _) => (9_600, 8, Parity::None),
         }
     }
 }
+
+const SILENT_AFTER_S: u32 = 60;
+/// Meters of wireless M-Bus send seldom.
+const RADIO_SILENT_AFTER_S: u32 = 3_600;
 
 /// The ports. What their sections leave out is filled in, so that what is printed is what is done.
 pub(super) fn check_ports(
     ports: &mut [PortSection],
     plans: &[LinePlan],
+    radio: &Radio,
     media: &mut Media,
     gateway: &GatewayId,
 ) -> Result<Vec<Arc<PortSettings>>, ConfigError> {
     let mut names: HashSet<String> =
         plans.iter().flat_map(|plan| &plan.meters).map(|meter| meter.name.to_string()).collect();
+    for name in radio.names() {
+        if !names.insert(name.to_owned()) {
+            return Err(value(
+                &format!("meter {name:?}"),
+                "two meters have this name",
+                "a name is unique on the gateway",
+            ));
+        }
+    }
     let mut checked = Vec::with_capacity(ports.len());
     for section in ports {
         let at = place("port", &section.name, section.profile.as_deref());
@@ -53,7 +70,7 @@ pub(super) fn check_ports(
         }
         refuse_of_port(&at, section)?;
         let protocol = check_protocol(&at, section)?;
-        let (baud, data_bits, parity) = section.protocol.line();
+        let (baud, data_bits, parity) = section.line();
         // Bit 7 is parity: then the port hands over all eight.
         let (data_bits, parity) = if section.masked_parity { (8, Parity::None) } else { (data_bits, parity) };
         let parameters = PortParameters {
@@ -75,7 +92,10 @@ pub(super) fn check_ports(
         check_listener(&at, section, &medium, protocol)?;
         let hint = "a P1 port or an optical head has one meter, and nobody else reads it";
         media.claim(&at, &medium).map_err(|message| value(&at, message, hint))?;
-        if section.every_s == 0 || section.registers_every_s == 0 || section.silent_after_s < 5 {
+        let is_radio = section.protocol == PortProtocol::Wmbus;
+        let silent_after_s =
+            *section.silent_after_s.get_or_insert(if is_radio { RADIO_SILENT_AFTER_S } else { SILENT_AFTER_S });
+        if section.every_s == 0 || section.registers_every_s == 0 || silent_after_s < 5 {
             let message = "every_s or registers_every_s is 0, or silent_after_s is below 5";
             return Err(value(&at, message, "a meter pushes every 1 to 10 s"));
         }
@@ -92,10 +112,11 @@ pub(super) fn check_ports(
                 .collect::<Result<_, _>>()?,
             every_s: section.every_s,
             registers_every_s: section.registers_every_s,
-            silent_after: Duration::from_secs(section.silent_after_s.into()),
+            silent_after: Duration::from_secs(silent_after_s.into()),
             serial: section.serial.as_deref().map(|serial| check_serial(&at, serial)).transpose()?,
             metering_point: section.metering_point.as_deref().map(Arc::from),
             clock_off_above_s: (section.clock_check == Switch::On).then_some(section.clock_off_above_s),
+            radio: radio.at(&section.name),
         }));
     }
     Ok(checked)
@@ -125,6 +146,7 @@ fn check_protocol(at: &str, section: &mut PortSection) -> Result<PushProtocol, C
             let clock = ClockRules { assume_offset_minutes: offset, assume_daylight_saving_minutes: saving };
             Ok(PushProtocol::Dlms { framing, clock })
         }
+        PortProtocol::Wmbus => super::radio::check_receiver(at, section),
     }
 }
 

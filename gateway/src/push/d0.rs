@@ -96,7 +96,7 @@ impl From<Readout> for Telegram {
     fn from(readout: Readout) -> Self {
         let Readout { meter, clock, captured_at, readings, events, problems, .. } = readout;
         let (states, log) = events.into_iter().partition(|event| event.at == captured_at);
-        let part = Part { meter, is_main: true, captured_at, own_stamps: true, clock, readings };
+        let part = Part { meter, is_main: true, captured_at, own_stamps: true, clock, readings, radio: None };
         Self { parts: vec![part], states, log, problems: problems.iter().map(ToString::to_string).collect() }
     }
 }

@@ -475,7 +475,7 @@ fn telegram(said: Said, meter: MeterId, received_at: UtcMillis) -> Telegram {
         text,
     };
     let states = texts.into_iter().map(state).collect();
-    let part = Part { meter, is_main: true, captured_at, own_stamps: false, clock, readings };
+    let part = Part { meter, is_main: true, captured_at, own_stamps: false, clock, readings, radio: None };
     Telegram { parts: vec![part], states, log: Vec::new(), problems: Vec::new() }
 }
 

@@ -181,6 +181,7 @@ impl From<Readout> for Telegram {
             own_stamps: true,
             clock,
             readings: meter.readings,
+            radio: None,
         };
         let (states, log) = events.into_iter().partition(|event| event.at == captured_at);
         let problems = problems.iter().map(ToString::to_string).collect();

@@ -71,6 +71,7 @@ fn telegram(readout: Readout, expected: Option<&MeterId>) -> Telegram {
         own_stamps: false,
         clock: (meter.stamped_by == StampedBy::Meter).then_some(meter.captured_at),
         readings: meter.readings,
+        radio: None,
     });
     let problems = problems.iter().map(Problem::to_string).collect();
     Telegram { parts: parts.collect(), states: events, log: Vec::new(), problems }

@@ -1,11 +1,15 @@
 //! A telegram in words that all protocols of ports share.
 
+use std::sync::Arc;
+
 use protocols::dlms::push_blocks::BlockSender;
 use protocols::dlms::security::{Counter, ProtectionError, PushProtection, SystemTitle};
+use protocols::mbus::SecondaryAddress;
 use protocols::metering::{Event, MeterId, TelegramReading, UtcMillis};
 
 use super::Refusal;
 use super::seal::{CloseError, PeerCounter};
+use crate::config::metering::RadioMeter;
 use crate::outbox::CounterId;
 
 /// What a telegram said.
@@ -30,6 +34,8 @@ pub(crate) struct Part {
     /// What the meter's clock showed; `None` where it has none.
     pub(crate) clock: Option<UtcMillis>,
     pub(crate) readings: Vec<TelegramReading>,
+    /// Whose section it is, where meters at a port have some.
+    pub(crate) radio: Option<Arc<RadioMeter>>,
 }
 
 pub(crate) enum Found {
@@ -37,12 +43,20 @@ pub(crate) enum Found {
     Refused(Refusal),
     /// Octets between telegrams.
     Noise,
-    /// Octets that its sender hears at once: how far a push in blocks has come.
+    /// What whoever is at the port is told at once: how far a push in blocks has come, or what a receiver is to do.
     Answer(Vec<u8>),
     /// What the meter is to be told once the telegrams before are stored.
     Confirmation(Confirmation),
     /// What was stored before has come again: its meter has not heard that it was.
     Repeated(Confirmation),
+    /// A telegram of one of several meters that was taken before.
+    RepeatedOf(Arc<RadioMeter>),
+    /// One of which nothing can be used: that meter alone suffers from it.
+    RefusedOf(Arc<RadioMeter>, Refusal),
+    /// A telegram that is no business of ours.
+    Ignored,
+    /// The same of a meter that no section names, for the first time.
+    Stranger(Stranger),
 }
 
 /// What a meter is told of a push, not protected yet.
@@ -72,12 +86,36 @@ pub(crate) struct Sealing {
     pub(crate) protection: PushProtection,
 }
 
+/// A meter that was heard and that no section names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    pub address: SecondaryAddress,
+    pub is_enciphered: bool,
+    /// Signal strength, where it is known.
+    pub rssi_dbm: Option<i16>,
+}
+
+impl Stranger {
+    /// The section that would bind it to its port.
+    pub fn section(&self, port: &str) -> String {
+        let name: String = self.address.to_string().chars().map(|c| if c == ':' { '-' } else { c }).collect();
+        let key = if self.is_enciphered { "encryption_key_file = \"...\"\n" } else { "" };
+        let address = self.address;
+        format!("[[meter]]\nname = \"{name}\"\nprotocol = \"wmbus\"\nport = \"{port}\"\naddress = \"{address}\"\n{key}")
+    }
+}
+
 /// Makes telegrams of octets in pieces of any size. Holds one unfinished telegram at most.
 pub(crate) trait Hearing: Send {
     /// What these octets complete. They may be altered.
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found>;
     /// What came so far ends nowhere.
     fn clear(&mut self);
+    /// The port was opened: what came before ends nowhere. What has to be said there first; mostly nothing.
+    fn start(&mut self) -> Vec<u8> {
+        self.clear();
+        Vec::new()
+    }
     /// Octets of another end come, or another piece of what the same says: what was begun before does not go on.
     fn turn_to(&mut self, _end: u64) {
         self.clear();
@@ -98,6 +136,12 @@ pub(crate) trait Hearing: Send {
     fn confirm(&mut self, _: Confirmation) -> Result<Vec<u8>, CloseError> {
         Err(ProtectionError::Unsupported { what: "a confirmation" }.into())
     }
+    /// Where several meters have keys of their own: by key and meter the first counter that was not taken, since this was asked last.
+    fn counted(&mut self) -> Vec<(CounterId, u32)> {
+        Vec::new()
+    }
+    /// The same from before, of one key.
+    fn resume_of(&mut self, _key: [u8; 16], _: &[PeerCounter]) {}
     /// Octets that wait for more.
     #[cfg(test)]
     fn pending(&self) -> usize;

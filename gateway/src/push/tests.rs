@@ -4,7 +4,7 @@ use protocols::metering::{Reading, Unit};
 use protocols::p1::{Builder, Layout, LocalTime};
 
 use super::*;
-use crate::config::metering::MediumSettings;
+use crate::config::metering::{MediumSettings, RadioSettings};
 
 pub(super) const T0: UtcMillis = UtcMillis(1_795_392_000_000);
 
@@ -22,6 +22,7 @@ pub(super) fn settings() -> PortSettings {
         serial: None,
         metering_point: None,
         clock_off_above_s: Some(60),
+        radio: RadioSettings::default(),
     }
 }
 

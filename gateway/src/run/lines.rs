@@ -127,10 +127,13 @@ impl Lines {
         let gone: Vec<Arc<str>> =
             self.ports.iter().filter(|(_, running)| !is_wanted(running)).map(|(name, _)| name.clone()).collect();
         for name in gone {
-            if let Some(RunningPort { child, own_thread, keeps_running, .. }) = self.ports.remove(&name) {
+            if let Some(RunningPort { child, own_thread, keeps_running, settings }) = self.ports.remove(&name) {
                 info!(port = %name, "the port ends");
                 self.dismiss(child).await;
                 self.session.inventory.remove(&name);
+                for meter in &settings.radio.meters {
+                    self.session.inventory.remove(&meter.name);
+                }
                 drop(keeps_running);
                 stop_when_idle(own_thread);
             }

@@ -36,6 +36,7 @@ targets! {
     iec62056_21_server,
     mbus,
     mbus_master,
+    mbus_receiver,
     mbus_slave,
     notification,
     p1,

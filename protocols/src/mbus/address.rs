@@ -100,6 +100,33 @@ impl fmt::Display for SecondaryAddress {
     }
 }
 
+/// Why a text is no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no address of a meter; expected maker, number, version and medium as HYD:26718590:28:04")]
+pub struct AddressError {
+    pub text: String,
+}
+
+impl FromStr for SecondaryAddress {
+    type Err = AddressError;
+
+    /// As it is displayed.
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let parsed = || {
+            let [maker, number, version, medium] = *text.split(':').collect::<Vec<_>>() else { return None };
+            let digits = |text: &str, count: usize| {
+                let is_number = text.len() == count && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+                is_number.then(|| u32::from_str_radix(text, 16).ok()).flatten()
+            };
+            let octet = |text: &str| digits(text, 2).and_then(|number| u8::try_from(number).ok());
+            let of_digits = || digits(maker, 4).and_then(|number| u16::try_from(number).ok());
+            let (maker, id) = (maker_code(maker).or_else(of_digits)?, digits(number, DIGITS)?.to_le_bytes());
+            Some(Self { id, maker, version: octet(version)?, medium: octet(medium)? })
+        };
+        parsed().ok_or_else(|| AddressError { text: text.to_owned() })
+    }
+}
+
 impl fmt::Debug for SecondaryAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -225,6 +252,23 @@ mod tests {
         assert_eq!(address, SecondaryAddress::of_number(26_718_590, maker_code("HYD").unwrap(), 0x28, 4));
         assert_eq!(address.to_octets(), octets);
         assert_eq!(address.meter_id().map(|id| id.to_string()).as_deref(), Some("HYD:26718590:28:04"));
+        assert_eq!("HYD:26718590:28:04".parse(), Ok(address));
+        for wrong in
+            ["", "HYD:2671859:28:04", "hyd:26718590:28:04", "HYD:26718590:+8:04", "HYD:26718590:28:04:", "26718590"]
+        {
+            assert_eq!(wrong.parse::<SecondaryAddress>(), Err(AddressError { text: wrong.to_owned() }));
+        }
+    }
+
+    proptest! {
+        // The highest bit of a maker is shown only where it has no letters.
+        #[test]
+        fn addresses_round_trip(octets: [u8; 8]) {
+            let address = SecondaryAddress::from_octets(octets);
+            let again: SecondaryAddress = address.to_string().parse().unwrap();
+            prop_assert_eq!(again.to_string(), address.to_string());
+            prop_assert_eq!(SecondaryAddress { maker: address.maker, ..again }, address);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::meaning::Meaning;
 use super::record::{
     Coding, Function, IDLE_FILLER, MANUFACTURER, MORE_RECORDS_FOLLOW, Place, Records, ValueInformation,
 };
-use super::security::{Key, encipher};
+use super::security::{Key, MessageKeys, cmac, encipher};
 use super::status::Status;
 use super::time::{Civil, TimeType};
 use crate::metering::{Code, Kind, ObisCode, Quantity, TelegramReading, Unit};
@@ -14,6 +14,13 @@ use crate::metering::{Code, Kind, ObisCode, Quantity, TelegramReading, Unit};
 const BLOCK_LEN: usize = 16;
 /// As many blocks as the configuration field of mode 5 can count, with its fillers and the announcement of more.
 const RECORDS_LEN_MAX: usize = 15 * BLOCK_LEN - 3;
+
+/// Of the authentication and fragmentation layer: nothing follows; control, counter and code are there.
+const LAST_FRAGMENT: [u8; 2] = [0x00, 0x2c];
+/// A counter, and a code of 8 octets.
+const MESSAGE_CONTROL: u8 = 0x25;
+/// Behind the configuration field of mode 7.
+const KEY_DERIVATION_A: u8 = 0x10;
 
 const VIF_DATE_TIME: u8 = 0x6d;
 const VIF_DATE: u8 = 0x6c;
@@ -49,6 +56,14 @@ pub enum BuildError {
     Place,
     #[error("a record of {len} octets fits into no telegram")]
     TooLong { len: usize },
+}
+
+/// How telegrams are protected.
+#[derive(Clone, Copy)]
+enum Protection<'k> {
+    Clear,
+    Enciphered(&'k Key),
+    Authenticated(&'k Key, u32),
 }
 
 /// Writes the telegrams of one answer, from CI on, with a long header.
@@ -140,15 +155,21 @@ impl Builder {
 
     /// The telegrams, from CI on.
     pub fn finish(self) -> Vec<Vec<u8>> {
-        self.telegrams(None)
+        self.telegrams(Protection::Clear)
     }
 
     /// The same in security mode 5, filled up to whole blocks.
     pub fn finish_enciphered(self, key: &Key) -> Vec<Vec<u8>> {
-        self.telegrams(Some(key))
+        self.telegrams(Protection::Enciphered(key))
     }
 
-    fn telegrams(self, key: Option<&Key>) -> Vec<Vec<u8>> {
+    /// The same in security mode 7, with an authentication code of 8 octets (type 5). `counter` is the message counter of the first
+    /// telegram; the others count on.
+    pub fn finish_authenticated(self, key: &Key, counter: u32) -> Vec<Vec<u8>> {
+        self.telegrams(Protection::Authenticated(key, counter))
+    }
+
+    fn telegrams(self, protection: Protection<'_>) -> Vec<Vec<u8>> {
         let count = self.records.len();
         let telegrams = (0u8..).zip(&self.records).map(|(number, records)| {
             let mut content = records.clone();
@@ -159,33 +180,57 @@ impl Builder {
                 content.extend(&self.manufacturer);
                 content.truncate(RECORDS_LEN_MAX);
             }
-            self.telegram(self.access.wrapping_add(number), content, key)
+            let access = self.access.wrapping_add(number);
+            match protection {
+                Protection::Clear => self.telegram(access, &[0, 0], &content),
+                Protection::Enciphered(key) => self.enciphered(access, content, key),
+                Protection::Authenticated(key, counter) => {
+                    self.authenticated(access, content, key, counter.wrapping_add(number.into()))
+                }
+            }
         });
         telegrams.collect()
     }
 
-    fn telegram(&self, access: u8, mut content: Vec<u8>, key: Option<&Key>) -> Vec<u8> {
-        let address = self.address.to_octets();
-        let mut configuration = 0u16;
-        if let Some(key) = key {
-            content.splice(..0, [IDLE_FILLER; 2]);
-            content.resize(content.len().next_multiple_of(BLOCK_LEN), IDLE_FILLER);
-            let [a, b, c, d, m1, m2, version, medium] = address;
-            let iv = [m1, m2, a, b, c, d, version, medium];
-            let mut vector = [access; 16];
-            for (octet, of_address) in vector.iter_mut().zip(iv) {
-                *octet = of_address;
-            }
-            encipher(key, vector, &mut content);
-            configuration = 5 << 8 | ((content.len() / BLOCK_LEN) as u16) << 4;
-        }
+    fn enciphered(&self, access: u8, content: Vec<u8>, key: &Key) -> Vec<u8> {
+        let mut content = filled(content);
+        let [a, b, c, d, m1, m2, version, medium] = self.address.to_octets();
+        let n = access;
+        encipher(key, [m1, m2, a, b, c, d, version, medium, n, n, n, n, n, n, n, n], &mut content);
+        self.telegram(access, &[blocks(&content), 5], &content)
+    }
+
+    fn authenticated(&self, access: u8, content: Vec<u8>, key: &Key, counter: u32) -> Vec<u8> {
+        let (mut content, counter) = (filled(content), counter.to_le_bytes());
+        let keys = MessageKeys::derive(key, counter, self.address.id);
+        encipher(&keys.enciphering, [0; BLOCK_LEN], &mut content);
+        let message = self.telegram(access, &[blocks(&content), 7, KEY_DERIVATION_A], &content);
+        let code = cmac(&keys.authentication, &[&[MESSAGE_CONTROL][..], &counter, &message].concat());
+        let code = code.first_chunk::<8>().copied().unwrap_or_default();
+        let fields = [&LAST_FRAGMENT[..], &[MESSAGE_CONTROL], &counter, &code].concat();
+        [&[0x90, fields.len() as u8][..], &fields, &message].concat()
+    }
+
+    fn telegram(&self, access: u8, configuration: &[u8], content: &[u8]) -> Vec<u8> {
         let mut octets = vec![0x72];
-        octets.extend(address);
+        octets.extend(self.address.to_octets());
         octets.extend([access, self.status.0]);
-        octets.extend(configuration.to_le_bytes());
+        octets.extend(configuration);
         octets.extend(content);
         octets
     }
+}
+
+/// From fillers to fillers, in whole blocks.
+fn filled(mut content: Vec<u8>) -> Vec<u8> {
+    content.splice(..0, [IDLE_FILLER; 2]);
+    content.resize(content.len().next_multiple_of(BLOCK_LEN), IDLE_FILLER);
+    content
+}
+
+/// The low octet of the configuration field.
+fn blocks(content: &[u8]) -> u8 {
+    ((content.len() / BLOCK_LEN) as u8) << 4
 }
 
 impl Datum {

@@ -2,9 +2,9 @@
 //! sub-meters.
 //!
 //! [`Master`] reads the meters of a line by primary or secondary address and finds those whose address nobody knows; [`Slave`]
-//! and [`Builder`] are the simulator's end. [`WirelessFrame`] reads what receivers hear. Both give [`Telegram`]s, deciphered, and
-//! what those mean is told by [`Readout`]. [`Scanner`] finds frames in what meters send unasked; where these carry DLMS,
-//! [`Reassembler`] puts the APDUs together.
+//! and [`Builder`] are the simulator's end. [`Listener`] finds the [`WirelessFrame`]s in what receivers of the radio hand out.
+//! Both give [`Telegram`]s, deciphered, and what those mean is told by [`Readout`]. [`Scanner`] finds frames in what meters send
+//! unasked; where these carry DLMS, [`Reassembler`] puts the APDUs together.
 //!
 //! ```
 //! use protocols::mbus::{Builder, Readout, SecondaryAddress, Settings, Telegram, maker_code};
@@ -54,7 +54,8 @@ mod walk;
 mod wireless;
 
 pub use address::{
-    ANYBODY, BROADCAST, PRIMARY_MAX, SELECTED, SecondaryAddress, Selection, SelectionError, maker_code, maker_letters,
+    ANYBODY, AddressError, BROADCAST, PRIMARY_MAX, SELECTED, SecondaryAddress, Selection, SelectionError, maker_code,
+    maker_letters,
 };
 pub use build::{BuildError, Builder, Datum};
 pub use code::medium;
@@ -76,4 +77,7 @@ pub use status::Status;
 pub use time::{Civil, DateEdge, TimeType};
 pub use transport::{Body, Header, Telegram, TelegramError};
 pub use value::{RecordValue, ValueError};
-pub use wireless::{CompactError, FORMATS_MAX, FormatCache, WirelessError, WirelessForm, WirelessFrame};
+pub use wireless::{
+    CompactError, FORMATS_MAX, FormatCache, LINE_LEN_MAX, Listener, PENDING_MAX, RadioMode, Receiver, ReceiverError,
+    Reception, SND_NR, WirelessError, WirelessForm, WirelessFrame,
+};

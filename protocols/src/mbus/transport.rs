@@ -21,6 +21,9 @@ use crate::dlms::security::same;
 /// Enciphered blocks have 16 octets.
 const BLOCK_LEN: usize = 16;
 
+/// As which the cipher of the extended link layer is told.
+const COUNTER_MODE: u8 = 8;
+
 /// What one frame carried, deciphered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telegram {
@@ -36,8 +39,11 @@ pub struct Header {
     /// Counts answers; repeated in one that is sent again.
     pub access: u8,
     pub status: Status,
-    /// How it was enciphered; 0: not.
+    /// How it was enciphered; 0: not, 8: in counter mode of the extended link layer.
     pub mode: u8,
+    /// Message counter of the authentication and fragmentation layer, verified (mode 7): it rises with each message, and one that does
+    /// not was sent before.
+    pub counter: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,24 +122,29 @@ fn extended_link(
     }
     let session = reader.array::<4>()?;
     let mut payload = reader.rest().to_vec();
-    match u32::from_le_bytes(session) >> 29 {
-        0 => {}
+    let is_enciphered = match u32::from_le_bytes(session) >> 29 {
+        0 => false,
         1 => {
-            let key = key.ok_or(SecurityError::NoKey { mode: 8 })?;
+            let key = key.ok_or(SecurityError::NoKey { mode: COUNTER_MODE })?;
             let [m1, m2, i1, i2, i3, i4, version, medium] = vector_octets(link);
             let [s1, s2, s3, s4] = session;
             // The bit that repeaters set does not count.
             let communication = communication & 0xef;
             count(key, [m1, m2, i1, i2, i3, i4, version, medium, communication, s1, s2, s3, s4, 0, 0, 0], &mut payload);
+            true
         }
         mode => return Err(SecurityError::Mode { mode: mode as u8 }.into()),
-    }
+    };
     let mut reader = Reader::new(&payload);
     let stated = u16::from_le_bytes(reader.array()?);
     if crc16(reader.rest()) != stated {
         return Err(TelegramError::PayloadCrc);
     }
-    inner(reader.rest(), link, key)
+    let mut telegram = inner(reader.rest(), link, key)?;
+    if is_enciphered && telegram.header.mode == 0 {
+        telegram.header.mode = COUNTER_MODE;
+    }
+    Ok(telegram)
 }
 
 /// Behind an extended link layer there is no other.
@@ -257,10 +268,11 @@ fn open(
             let mut data = reader.rest().to_vec();
             let [a, b, c, d, e, f, g, h] = vector_octets(header.address);
             let n = header.access;
+            // Without blocks it is in clear, whatever the mode.
             if len > 0 {
                 decipher(key()?, [a, b, c, d, e, f, g, h, n, n, n, n, n, n, n, n], &mut data, len)?;
+                header.mode = mode;
             }
-            header.mode = mode;
             return Ok(data);
         }
         7 => {}
@@ -279,6 +291,7 @@ fn open(
     let mut data = reader.rest().to_vec();
     decipher(&keys.enciphering, [0; BLOCK_LEN], &mut data, len)?;
     header.mode = mode;
+    header.counter = Some(u32::from_le_bytes(counter));
     Ok(data)
 }
 

@@ -1,9 +1,10 @@
 //! M-Bus: the meters of one line answer whoever asks them by their primary or secondary address.
 //!
 //! What a meter says takes as long as its rate says. As for DLMS, a reader that connects while another is there takes over; whoever was
-//! selected stays it. What a meter has, [`model`] says.
+//! selected stays it. What a meter has, [`model`] says. Of wireless M-Bus, [`radio`] is a receiver that hears one meter.
 
 mod model;
+mod radio;
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 pub use self::model::{FROZEN_MAX, Medium, Model};
+pub use self::radio::{RadioFeed, receiver_of};
 use super::attend::{Attended, Ended, attend};
 use super::line::{Duplex, Line, LineSpeed, Listener};
 use crate::faults::{FaultRates, LineFaults};

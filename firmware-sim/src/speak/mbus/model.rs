@@ -222,6 +222,41 @@ impl Model {
         (now, frozen)
     }
 
+    /// A telegram of this moment, with the newest value of the past, as one of the radio has room for no more, and what a reader finds
+    /// in it.
+    pub(super) fn sent_by_radio(&mut self, meter: &VirtualMeter) -> (Vec<u8>, Vec<TruthLine>) {
+        let (now, frozen) = self.values(meter);
+        let newest = frozen.into_iter().next();
+        let (shown, zone) = (meter.shown(), meter.clock().zone());
+        self.access = self.access.wrapping_add(1);
+        let mut builder = Builder::new(self.address).access(self.access);
+        builder = builder.clock(civil(shown, zone)).expect("four octets");
+        for reading in &now {
+            builder = builder.reading(reading, 0).expect("a value that this medium has");
+        }
+        if let Some(reading) = &newest {
+            builder = builder.storage_date(1, civil(reading.captured_at.plus_ms(-1), zone)).expect("two octets");
+            builder = builder.reading(reading, 1).expect("a value that this medium has");
+        }
+        let news = newest.filter(|reading| reading.captured_at > self.told);
+        let news = news.map(|reading| TelegramReading { quality: Quality::LABEL_DERIVED, ..reading });
+        let now = now.into_iter().map(|reading| TelegramReading { stamped_by: StampedBy::Gateway, ..reading });
+        let id = self.meter_id();
+        let truth = now.chain(news).map(|reading| TruthLine::pushed(&id, Protocol::Wmbus.name(), &reading)).collect();
+        let telegrams = match &self.key {
+            Some(key) => builder.finish_enciphered(key),
+            None => builder.finish(),
+        };
+        (telegrams.into_iter().next().expect("a builder makes one telegram at least"), truth)
+    }
+
+    /// That a reader has found these values of the past.
+    pub(super) fn is_told(&mut self, truth: &[TruthLine]) {
+        let labels = truth.iter().filter(|line| line.stamped_by.is_none());
+        let newest = labels.filter_map(|line| line.captured_at.parse::<UtcMillis>().ok()).max();
+        self.told = self.told.max(newest.unwrap_or(self.told));
+    }
+
     fn write_truth(&mut self, now: Vec<TelegramReading>, frozen: Vec<TelegramReading>) {
         let id = self.meter_id();
         let newest = frozen.iter().map(|reading| reading.captured_at).fold(self.told, UtcMillis::max);

@@ -2,7 +2,7 @@ use protocols::uplink::MeterState;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::config::metering::{MediumSettings, PushProtocol};
+use crate::config::metering::{MediumSettings, PushProtocol, RadioSettings};
 use crate::link::memory::MemoryMedium;
 use crate::reading::testing::{T0, TokioClock};
 use crate::reading::tests::{parts, stored};
@@ -21,6 +21,7 @@ fn settings(address: String) -> PortSettings {
         serial: None,
         metering_point: None,
         clock_off_above_s: Some(60),
+        radio: RadioSettings::default(),
     }
 }
 
@@ -249,5 +250,56 @@ async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_
         assert!(used < next, "{used} may have been used when it was written down that all below {next} are");
         assert_eq!(stored(&outbox).len(), sent as usize);
     }
+    port.abort();
+}
+
+/// Controls: nothing said first; what came twice stored twice.
+#[tokio::test(start_paused = true)]
+async fn a_receiver_is_told_what_to_listen_for_and_what_its_meters_say_is_stored_once() {
+    use protocols::mbus::{Builder, RadioMode, Receiver, SND_NR, SecondaryAddress, WirelessFrame, maker_code};
+    use protocols::metering::{Kind, ObisCode, Quantity, TelegramReading, Unit};
+
+    use crate::config::metering::RadioMeter;
+
+    let address = SecondaryAddress::of_number(1, maker_code("SIM").unwrap(), 1, 7);
+    let meter = RadioMeter {
+        name: "m".into(),
+        address,
+        key: None,
+        readout: protocols::mbus::Settings::default(),
+        metering_point: None,
+        silent_after: Duration::from_secs(600),
+        clock_off_above_s: None,
+    };
+    let protocol = PushProtocol::Wmbus { receiver: Receiver::Im871a, mode: RadioMode::CT };
+    let radio = RadioSettings { meters: vec![Arc::new(meter)], elsewhere: Vec::new() };
+    let settings =
+        PortSettings { protocol, radio, silent_after: Duration::from_secs(3_600), ..settings("memory:1".to_owned()) };
+    let clock = TokioClock::shared(T0);
+    let (session, outbox) = parts(&clock);
+    let session = Arc::new(session);
+    let (medium, mut opened) = MemoryMedium::new("memory", true);
+    let medium: Arc<dyn crate::link::Medium> = Arc::new(medium);
+    let parts = PortParts { session: session.clone(), medium: Arc::new(move |_| medium.clone()), seed: 7 };
+    let (_keep, running) = watch::channel(());
+    let port = tokio::spawn(run(parts, Arc::new(settings), running));
+    let mut stream = opened.recv().await.unwrap();
+    let mut first = [0; 14];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(first[..8], [0xa5, 0x81, 0x03, 0x08, 0x00, 0x03, 0x00, 0x0a]);
+    let volume = Quantity::new(1_500, -3, Unit::CUBIC_METRE);
+    let volume = TelegramReading::new(ObisCode::new(8, 0, 1, 0, 0, 255), Kind::Register, T0, volume);
+    let payload = Builder::new(address).reading(&volume, 0).unwrap().finish().remove(0);
+    let frame = Receiver::Im871a.hand_out(&WirelessFrame { control: SND_NR, address, payload }, T0).unwrap();
+    stream.write_all(&frame.repeat(2)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let counted = [Metric::TelegramsRead, Metric::TelegramsRepeated, Metric::PortNoise];
+    assert_eq!(counted.map(|metric| session.metrics.value(metric)), [1, 1, 0]);
+    assert_eq!(stored(&outbox).len(), 1);
+    let state = || session.inventory.snapshot().1.meters.remove(0).state;
+    assert_eq!(state(), MeterState::Ok);
+    // The port itself may be silent for an hour.
+    tokio::time::sleep(Duration::from_secs(1_200)).await;
+    assert_eq!(state(), MeterState::Silent);
     port.abort();
 }

@@ -1,4 +1,4 @@
-//! A port: waits for the next telegram and prints it.
+//! A port: waits for the next telegram and prints it. Of wireless M-Bus, the sections that would name the meters heard meanwhile.
 
 use std::io::Write;
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::{HINT_BUSY, ReadOptions};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::metering::PortSettings;
-use crate::link;
-use crate::push::{Found, Part, Telegram, hearing};
+use crate::link::{self, LinkLost};
+use crate::push::{Found, Part, Stranger, Telegram, hearing};
 
 const RECEIVE_OCTETS: usize = 4096;
 
@@ -27,17 +27,27 @@ pub(super) async fn hear(port: &PortSettings, options: &ReadOptions, out: &mut i
         Err(error) => anyhow::bail!("port {}: {error}\n{HINT_BUSY}", port.name),
     };
     let (clock, mut hearing) = (SystemClock::new(), hearing(port));
+    let lost = |lost: LinkLost| anyhow::anyhow!("port {}: {lost}", port.name);
+    let first = hearing.start();
+    if !first.is_empty() {
+        link.send(&first).await.map_err(lost)?;
+    }
     let deadline = Instant::now() + port.silent_after;
     let mut octets = vec![0; RECEIVE_OCTETS];
-    let (mut count, mut last) = (0, None);
+    let (mut count, mut last, mut strangers) = (0, None, 0);
     while let Ok(received) = tokio::time::timeout_at(deadline, link.receive(&mut octets)).await {
-        let received = received.map_err(|lost| anyhow::anyhow!("port {}: {lost}", port.name))?;
+        let received = received.map_err(lost)?;
         count += received;
         for found in hearing.hear(&mut octets[..received], clock.wall()) {
             match found {
                 Found::Telegram(telegram) => return print(port, &telegram, clock.wall(), options.json, out),
-                Found::Refused(refusal) => last = Some(refusal),
-                Found::Noise | Found::Confirmation(_) => {}
+                Found::Refused(refusal) | Found::RefusedOf(_, refusal) => last = Some(refusal),
+                Found::Answer(octets) => link.send(&octets).await.map_err(lost)?,
+                Found::Stranger(stranger) => {
+                    strangers += 1;
+                    writeln!(out, "{}", unnamed(port, &stranger, options.json))?;
+                }
+                Found::Noise | Found::Confirmation(_) | Found::Repeated(_) | Found::RepeatedOf(_) | Found::Ignored => {}
             }
         }
     }
@@ -45,8 +55,22 @@ pub(super) async fn hear(port: &PortSettings, options: &ReadOptions, out: &mut i
     if let Some(refusal) = last {
         anyhow::bail!("port {name}: {}\nhint: {}", refusal.text, refusal.trouble.hint());
     }
+    if strangers > 0 {
+        return Ok(());
+    }
     let trouble = if count > 0 { crate::push::Trouble::Frame } else { crate::push::Trouble::Silence };
     anyhow::bail!("port {name}: {count} octets and no telegram in {period_s} s\nhint: {}", trouble.hint())
+}
+
+/// A meter that no section names: the section that would.
+fn unnamed(port: &PortSettings, stranger: &Stranger, json: bool) -> String {
+    let (address, is_enciphered) = (stranger.address, stranger.is_enciphered);
+    if json {
+        let object =
+            serde_json::json!({ "port": &*port.name, "address": address.to_string(), "encrypted": is_enciphered });
+        return object.to_string();
+    }
+    stranger.section(&port.name)
 }
 
 fn print(

@@ -68,6 +68,10 @@ pub(in crate::config) fn check_lines(
     let mut last_reads: Option<Arc<[ReadSettings]>> = None;
     for section in meters {
         let at = place("meter", &section.name, section.profile.as_deref());
+        if section.protocol == MeterProtocol::Wmbus {
+            // No line has it, but a port.
+            continue;
+        }
         let place = places.get(&section.line).copied();
         let line = place.map(|place| (&lines[place], &plans[place].line.medium));
         let mut meter = check_meter(&at, section, line, gateway)?;
@@ -203,6 +207,7 @@ fn check_meter(
     let addressing = match section.protocol {
         MeterProtocol::Iec62056_21 => check_call(at, section, line)?,
         MeterProtocol::Mbus => check_bus(at, section, line)?,
+        MeterProtocol::Wmbus => return Err(value(at, "a meter of wireless M-Bus is on no line", "set port")),
         MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc => check_address(at, section)?,
     };
     let is_dlms = matches!(section.protocol, MeterProtocol::DlmsWrapper | MeterProtocol::DlmsHdlc);

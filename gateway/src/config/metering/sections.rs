@@ -83,6 +83,7 @@ pub enum MeterProtocol {
     #[serde(rename = "iec62056-21")]
     Iec62056_21,
     Mbus,
+    Wmbus,
 }
 
 impl MeterProtocol {
@@ -92,6 +93,7 @@ impl MeterProtocol {
             Self::DlmsHdlc => "dlms-hdlc",
             Self::Iec62056_21 => "iec62056-21",
             Self::Mbus => "mbus",
+            Self::Wmbus => "wmbus",
         }
     }
 }
@@ -162,9 +164,12 @@ pub struct MeterSection {
     pub name: String,
     /// The line that it is on.
     pub line: String,
+    /// Wireless M-Bus: the port whose receiver hears it.
+    pub port: String,
     /// Whose profile holds what this section leaves out: a name that `meterpost-gateway profiles` lists.
     pub profile: Option<String>,
-    /// `dlms-wrapper`, `dlms-hdlc`, `iec62056-21` (read-outs of modes A, B and C, programming mode) or `mbus` (wired).
+    /// `dlms-wrapper`, `dlms-hdlc`, `iec62056-21` (read-outs of modes A, B and C, programming mode), `mbus` (wired) or `wmbus` (wireless
+    /// M-Bus, OMS: it is only heard).
     pub protocol: MeterProtocol,
     /// Who reads: 16 is the public client.
     pub client: u16,
@@ -198,9 +203,10 @@ pub struct MeterSection {
     /// DLMS: general-signing of each APDU, both ways, of suites 1 and 2: `inside` of the ciphering, as is usual, or `outside`. What the
     /// meter does not sign is not accepted. Default: nothing is signed.
     pub signing: Option<SigningName>,
-    /// DLMS: a file that holds the global unicast encryption key (GUEK) in hexadecimal digits; M-Bus: the key of an enciphered meter (modes 5
-    /// and 7). As of all keys, nobody but its owner may read it. Each meter has a key of its own: DLMS meters that share one are safe from
-    /// each other's counters as long as the outbox lives.
+    /// DLMS: a file that holds the global unicast encryption key (GUEK) in hexadecimal digits; M-Bus, wired and wireless: the key of an
+    /// enciphered meter (modes 5 and 7, counter mode of the extended link layer); of a wireless one what comes in clear is refused then. As
+    /// of all keys, nobody but its owner may read it. Each meter has a key of its own: DLMS meters that share one are safe from each other's
+    /// counters as long as the outbox lives.
     pub encryption_key_file: Option<PathBuf>,
     /// DLMS: a file that holds the global authentication key (GAK).
     pub authentication_key_file: Option<PathBuf>,
@@ -233,7 +239,8 @@ pub struct MeterSection {
     /// DLMS: who may read it without any security. Default 16.
     pub counter_client: Option<u16>,
     /// Who has to answer here: logical device name, or device id 0-0:96.1.0; of M-Bus maker, number, version and medium, as
-    /// `HYD:26718590:28:04`.
+    /// `HYD:26718590:28:04`. Of wireless M-Bus the name under which its values are stored, where the one on its label is another than it
+    /// sends.
     pub serial: Option<String>,
     /// Where the energy is metered; goes to the cloud with the inventory.
     pub metering_point: Option<String>,
@@ -248,7 +255,8 @@ pub struct MeterSection {
     pub daylight_saving_minutes: i16,
     /// IEC 62056-21: the device address, up to 32 characters. Without it, whoever is at the optical head answers. M-Bus: the primary
     /// address, 0 to 250, or 254 for the only meter of a line; or the secondary one, 8 digits of the number, or 16 with maker,
-    /// version and medium as they are sent, F for any.
+    /// version and medium as they are sent, F for any. Wireless M-Bus: who sends: maker, number, version and medium, as
+    /// `HYD:26718590:28:04`, which the gateway says of a meter that it hears and no section names.
     pub address: Option<String>,
     /// IEC 62056-21: the rate at which the meter is called. Default 300. M-Bus over TCP: the rate behind the endpoint. Default 2400.
     pub initial_baud: Option<u32>,
@@ -271,6 +279,8 @@ pub struct MeterSection {
     pub full_codes: Option<bool>,
     /// M-Bus: resets the application before each read-out; 0 without a subcode, others choose what is told. Default: it is not reset.
     pub application_reset: Option<u8>,
+    /// Wireless M-Bus: not heard for so long, it counts as silent. Meters send every few seconds, or once a day. Default 86400.
+    pub silent_after_s: Option<u32>,
     /// IEC 62056-21 and M-Bus: what this meter does differently, by name. IEC 62056-21, of the conversation, all off: `ignores_rate`,
     /// `accept_invalid_bcc`, `any_answer_address`, `acknowledge_readout`; of what it says: `sign_padding`, `billing_inherits_unit`,
     /// `doubled_groups` (on), `billing_zero_is_current`, `units_by_code`, `unit_without_asterisk` (off). M-Bus: `length_overflow`,
@@ -303,6 +313,7 @@ impl Default for MeterSection {
         Self {
             name: String::new(),
             line: String::new(),
+            port: String::new(),
             profile: None,
             protocol: MeterProtocol::DlmsWrapper,
             client: 16,
@@ -348,6 +359,7 @@ impl Default for MeterSection {
             stamp_form: None,
             full_codes: None,
             application_reset: None,
+            silent_after_s: None,
             line_quirks: BTreeMap::new(),
             quirks: QuirksSection::default(),
             clock_set: None,
@@ -414,6 +426,29 @@ pub enum PortProtocol {
     Sml,
     D0,
     Dlms,
+    Wmbus,
+}
+
+/// What listens to the radio, and how it hands out what it hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReceiverName {
+    RtlWmbus,
+    Hex,
+    Cul,
+    Im871a,
+    Amb8465,
+}
+
+/// What it listens for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RadioModeName {
+    #[default]
+    Ct,
+    T,
+    C,
+    S,
 }
 
 /// In which frames a meter pushes DLMS.
@@ -434,8 +469,15 @@ pub struct PortSection {
     pub name: String,
     /// Whose profile holds what this section leaves out: a name that `meterpost-gateway profiles` lists.
     pub profile: Option<String>,
-    /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, `d0` (read-outs of IEC 62056-21, unasked), or `dlms` (data-notifications).
+    /// What the meter pushes: `p1` (DSMR, e-MUCS), `sml`, `d0` (read-outs of IEC 62056-21, unasked), or `dlms` (data-notifications);
+    /// `wmbus`: a receiver of wireless M-Bus, whose meters have sections of their own.
     pub protocol: PortProtocol,
+    /// Wireless M-Bus: what the receiver hands out: `rtl-wmbus` (its lines), `hex` (a frame in hexadecimal digits a line), `cul` (culfw),
+    /// `im871a` (IMST, binary), `amb8465` (Amber, Würth, command frames: its UART_CMD_Out has to be on).
+    pub receiver: Option<ReceiverName>,
+    /// Wireless M-Bus: what `cul`, `im871a` and `amb8465` are told to listen for: `ct` (modes C and T, an iM871A from firmware 1.4 on), `c`,
+    /// `t` or `s`. Others are told where they are started. Default `ct`.
+    pub radio_mode: Option<RadioModeName>,
     /// A device, best by its stable name: `/dev/serial/by-id/...`.
     pub serial_port: Option<PathBuf>,
     /// `host:port` of a serial device server.
@@ -446,7 +488,8 @@ pub struct PortSection {
     pub tcp_listen: Option<String>,
     /// DLMS: the same for datagrams.
     pub udp_listen: Option<String>,
-    /// Of a serial port. Default 115200 for P1 (9600 with 7E1 before DSMR 4), 2400 for DLMS, else 9600.
+    /// Of a serial port. Default 115200 for P1 (9600 with 7E1 before DSMR 4), 2400 for DLMS, 38400 for a CUL, 57600 for an iM871A, else
+    /// 9600.
     pub baud: Option<u32>,
     /// Of a serial port: 7 or 8. Default 8, for D0 7.
     pub data_bits: Option<u8>,
@@ -463,8 +506,9 @@ pub struct PortSection {
     pub every_s: u32,
     /// Registers, on the full period.
     pub registers_every_s: u32,
-    /// Without a telegram for so long the meter counts as silent.
-    pub silent_after_s: u32,
+    /// Without a telegram for so long the meter counts as silent. Default 60; of wireless M-Bus, where it is about telegrams of any meter,
+    /// 3600.
+    pub silent_after_s: Option<u32>,
     /// DLMS: the frames of the pushes: `hdlc`, `mbus` for long frames of M-Bus (Austria, Switzerland), or `wrapper` as on IP networks.
     /// Default `hdlc`, and `wrapper` where meters come to us.
     pub framing: Option<PushFraming>,
@@ -520,6 +564,8 @@ impl Default for PortSection {
             name: String::new(),
             profile: None,
             protocol: PortProtocol::P1,
+            receiver: None,
+            radio_mode: None,
             serial_port: None,
             tcp: None,
             tcp_listen: None,
@@ -542,7 +588,7 @@ impl Default for PortSection {
             daylight_saving_minutes: 0,
             every_s: 60,
             registers_every_s: 900,
-            silent_after_s: 60,
+            silent_after_s: None,
             serial: None,
             metering_point: None,
             clock_check: Switch::On,

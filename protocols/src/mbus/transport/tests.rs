@@ -26,7 +26,7 @@ fn headers_are_read() {
     let long = [&[0x72][..], &ADDRESS, &[0x55, 0x30, 0, 0, 0x01, 0x13, 5]].concat();
     let telegram = Telegram::decode(&long, None, None).expect("a telegram");
     let address = Some(SecondaryAddress::from_octets(ADDRESS));
-    assert_eq!(telegram.header, Header { address, access: 0x55, status: Status(0x30), mode: 0 });
+    assert_eq!(telegram.header, Header { address, access: 0x55, status: Status(0x30), ..Header::default() });
     let link = Some(SecondaryAddress::of_number(1, 2, 3, 4));
     let short = Telegram::decode(&[0x7a, 0x55, 0x30, 0, 0, 0x01, 0x13, 5], link, None).expect("a telegram");
     assert_eq!((short.header.address, short.body.clone()), (link, telegram.body.clone()));
@@ -49,6 +49,14 @@ fn what_is_no_telegram_is_refused() {
     let cut = [&[0x72][..], &ADDRESS, &[0x55, 0, 0x20, 0x05], &[0; 16]].concat();
     let refused = Telegram::decode(&cut, None, Some(&Key::new([0; 16])));
     assert_eq!(refused, Err(SecurityError::Length { enciphered: 32, left: 16 }.into()));
+}
+
+/// Control: the mode taken from the configuration field.
+#[test]
+fn what_has_no_enciphered_blocks_is_in_clear_whatever_its_mode() {
+    let bare = [&[0x72][..], &ADDRESS, &[0x55, 0, 0x00, 0x05, 0x01, 0x13, 5]].concat();
+    let telegram = Telegram::decode(&bare, None, Some(&Key::new([7; 16]))).expect("a telegram");
+    assert_eq!((telegram.header.mode, telegram.body), (0, Body::Records(vec![0x01, 0x13, 5])));
 }
 
 #[test]
@@ -81,7 +89,9 @@ fn a_captured_telegram_of_mode_5_is_deciphered() {
 fn a_captured_telegram_of_the_extended_link_layer_is_deciphered() {
     let frame = octets("2A442D2C998734761B16 8D2091D37CAC21 E1D68CDAFFCD3DC452BD802913FF7B1706CA9E355D6C2701CC24");
     let frame = WirelessFrame::decode(&frame, WirelessForm::Stripped).expect("a frame");
-    let clear = records(frame.telegram(Some(&key("28F64A24988064A079AA2C807D6102AE"))));
+    let telegram = frame.telegram(Some(&key("28F64A24988064A079AA2C807D6102AE")));
+    assert_eq!(telegram.clone().map(|telegram| telegram.header.mode), Ok(8));
+    let clear = records(telegram);
     assert_eq!(clear, octets("02FF207100041308190000441308190000615B7F616713"));
     assert_eq!(frame.telegram(None), Err(SecurityError::NoKey { mode: 8 }.into()));
     assert_eq!(frame.telegram(Some(&Key::new([7; 16]))), Err(TelegramError::PayloadCrc));
@@ -112,7 +122,9 @@ proptest! {
     ) {
         let key = Key::new(master);
         let mut octets = mode_7(&key, counter, &content, has_length);
-        let clear = records(Telegram::decode(&octets, None, Some(&key)));
+        let telegram = Telegram::decode(&octets, None, Some(&key));
+        prop_assert_eq!(telegram.clone().map(|telegram| telegram.header.counter), Ok(Some(u32::from_le_bytes(counter))));
+        let clear = records(telegram);
         prop_assert!(clear[2..].starts_with(&content));
         prop_assert_eq!(Telegram::decode(&octets, None, None), Err(SecurityError::NoKey { mode: 7 }.into()));
         // Negative control: do not verify.
@@ -133,6 +145,21 @@ proptest! {
         let enciphered = builder().finish_enciphered(&key);
         let clear = records(Telegram::decode(&builder().finish()[0], None, None));
         prop_assert!(records(Telegram::decode(&enciphered[0], None, Some(&key)))[2..].starts_with(&clear));
+    }
+
+    /// The other one who writes it is [`mode_7`].
+    #[test]
+    fn what_the_builder_authenticates_is_verified_and_deciphered(master: [u8; 16], number: u32, counter: u32) {
+        let key = Key::new(master);
+        let builder = || {
+            let builder = Builder::new(SecondaryAddress::from_octets(ADDRESS)).access(0x55);
+            builder.record(Place::PRESENT, &[0x13], &Datum::Integer(number.into(), 6)).unwrap()
+        };
+        let clear = records(Telegram::decode(&builder().finish()[0], None, None));
+        let authenticated = builder().finish_authenticated(&key, counter).remove(0);
+        prop_assert_eq!(&authenticated, &mode_7(&key, counter.to_le_bytes(), &clear, false));
+        let telegram = Telegram::decode(&authenticated, None, Some(&key)).expect("a telegram");
+        prop_assert_eq!((telegram.header.mode, telegram.header.counter), (7, Some(counter)));
     }
 
     #[test]

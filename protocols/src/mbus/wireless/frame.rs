@@ -11,8 +11,14 @@ use std::fmt;
 
 use super::crc16;
 use crate::mbus::address::SecondaryAddress;
+use crate::mbus::frame::control;
 use crate::mbus::security::Key;
 use crate::mbus::transport::{Telegram, TelegramError};
+
+/// Sent to nobody, who does not answer.
+pub const SND_NR: u8 = 0x44;
+/// The same while the meter is being installed.
+const SND_IR: u8 = 0x46;
 
 /// L to medium.
 const FIRST_LEN: usize = 10;
@@ -46,6 +52,7 @@ impl WirelessForm {
 /// A frame whose checks are right and taken out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WirelessFrame {
+    /// What it is for: see [`Self::carries_values`].
     pub control: u8,
     /// Who sent it.
     pub address: SecondaryAddress,
@@ -90,13 +97,16 @@ impl WirelessFrame {
     /// The frame at the start of some octets, whatever its form, and how many octets it takes: forms with CRCs go first. The error is
     /// that of a frame without.
     pub fn find(octets: &[u8]) -> Result<(Self, usize), WirelessError> {
+        let take = |form| Self::take(octets, form);
+        take(WirelessForm::A).or_else(|_| take(WirelessForm::B)).or_else(|_| take(WirelessForm::Stripped))
+    }
+
+    /// The frame of this form at the start of some octets, and how many octets it takes.
+    pub fn take(octets: &[u8], form: WirelessForm) -> Result<(Self, usize), WirelessError> {
         let &length = octets.first().ok_or(WirelessError::Empty)?;
-        let decode = |form: WirelessForm| {
-            let (len, left) = (form.frame_len(length), octets.len() - 1);
-            let frame = octets.get(..len).ok_or(WirelessError::Length { length, left })?;
-            Self::decode(frame, form).map(|frame| (frame, len))
-        };
-        decode(WirelessForm::A).or_else(|_| decode(WirelessForm::B)).or_else(|_| decode(WirelessForm::Stripped))
+        let (len, left) = (form.frame_len(length), octets.len() - 1);
+        let frame = octets.get(..len).ok_or(WirelessError::Length { length, left })?;
+        Self::decode(frame, form).map(|frame| (frame, len))
     }
 
     /// Writes the frame; `None` when it is too long for L.
@@ -118,6 +128,12 @@ impl WirelessFrame {
             }
         }
         Some(octets)
+    }
+
+    /// Whether a meter says with it what it counts: SND-NR, SND-IR, or RSP-UD to whoever asked (EN 13757-4, C-field). Others are
+    /// to a meter, or say that it can be asked.
+    pub fn carries_values(&self) -> bool {
+        matches!(self.control, SND_NR | SND_IR) || self.control & !(control::ACD | control::DFC) == control::RSP_UD
     }
 
     /// What it carries, deciphered.
