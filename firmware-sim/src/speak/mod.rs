@@ -64,7 +64,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::None, "none"),
         (Self::Cad, "cad"),
         (Self::DlmsTcp, "dlms-tcp"),
