@@ -183,6 +183,7 @@ impl<'a> Elements<'a> {
         self.left = left;
         let mut budget = Budget::CHECKED;
         let decoded = match self.form {
+            Form::Tagged if left == 0 => last_tagged(&mut self.values, &mut budget, slot),
             Form::Tagged => tagged(&mut self.values, &mut budget, slot),
             Form::Each => untagged(&mut self.types, &mut self.values, &mut budget, slot),
             Form::Same => untagged(&mut self.types.clone(), &mut self.values, &mut budget, slot),
@@ -342,6 +343,18 @@ fn tagged<'a>(reader: &mut Reader<'a>, budget: &mut Budget, slot: &mut Data<'a>)
         }
         _ => simple(reader, tag, offset, slot)?,
     }
+    Ok(())
+}
+
+/// The last element of a sequence that was checked. Whatever is left is of it, so nothing has to be walked over to find its end.
+#[inline]
+fn last_tagged<'a>(reader: &mut Reader<'a>, budget: &mut Budget, slot: &mut Data<'a>) -> Result<(), AxdrError> {
+    let Some(tag @ (tag::ARRAY | tag::STRUCTURE)) = reader.peek() else { return tagged(reader, budget, slot) };
+    reader.u8()?;
+    let len = read_length(reader)? as u32;
+    let values = reader.take(reader.rest().len())?;
+    let elements = Sequence { values, types: &[], len, form: Form::Tagged };
+    *slot = if tag == tag::ARRAY { Data::Array(elements) } else { Data::Structure(elements) };
     Ok(())
 }
 

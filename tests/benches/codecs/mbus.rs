@@ -20,15 +20,15 @@ const TIMES: usize = 2_000;
 /// Records, those that are numbers, and what numbers and powers of ten add up to.
 type Read = (usize, usize, i64);
 
-/// Records of a heat meter: totals, momentary values, those of its due date, a maximum and its times.
+/// Records of a heat meter: totals, momentary values, those of its due date, a maximum.
 fn built() -> Result<Vec<u8>> {
     let maker = maker_code("SIM").context("three letters")?;
     let due = Place { storage: 1, ..Place::PRESENT };
     let tariff = Place { tariff: 2, ..Place::PRESENT };
     let maximum = Place { function: Function::Maximum, ..Place::PRESENT };
     let mut builder = Builder::new(SecondaryAddress::of_number(12_345_678, maker, 1, 0x04));
-    for (place, information, datum) in [
-        (Place::PRESENT, &[0x06][..], Datum::Bcd(123_456, 4)),
+    let parts: [(Place, &[u8], Datum); 15] = [
+        (Place::PRESENT, &[0x06], Datum::Bcd(123_456, 4)),
         (Place::PRESENT, &[0x14], Datum::Bcd(7_891_234, 4)),
         (Place::PRESENT, &[0x3b], Datum::Integer(1_204, 2)),
         (Place::PRESENT, &[0x2b], Datum::Integer(8_120, 4)),
@@ -43,7 +43,8 @@ fn built() -> Result<Vec<u8>> {
         (Place::PRESENT, &[0xfd, 0x48], Datum::Integer(2_301, 2)),
         (Place::PRESENT, &[0xfd, 0x59], Datum::Integer(-1_750, 4)),
         (Place::PRESENT, &[0x83, 0x3c], Datum::Integer(310, 4)),
-    ] {
+    ];
+    for (place, information, datum) in parts {
         builder = builder.record(place, information, &datum)?;
     }
     let telegrams = builder.finish();
