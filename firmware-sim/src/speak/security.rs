@@ -73,15 +73,15 @@ pub struct SecuritySettings {
 
 impl SecuritySettings {
     /// Whether anything is done by pairs of keys, which suite 0 does not have.
-    pub fn has_key_pairs(&self) -> bool {
+    pub fn has_key_pairs(self) -> bool {
         self.has_agreements() || self.has_signatures()
     }
 
-    fn has_agreements(&self) -> bool {
+    fn has_agreements(self) -> bool {
         matches!(self.transport, Some(KeyTransport::OnePass | KeyTransport::StaticUnified))
     }
 
-    fn has_signatures(&self) -> bool {
+    fn has_signatures(self) -> bool {
         self.mechanism == Mechanism::Ecdsa || self.signing.is_some() || self.transport == Some(KeyTransport::OnePass)
     }
 }
@@ -200,19 +200,10 @@ impl MeterSecurity {
         let agreement = |octets: &[u8]| AgreementKey::from_octets(octets).expect(IN_RANGE);
         let (client_private, meter_private) = (private(3), private(4));
         let (client_agreement, meter_agreement) = (private(9), agreement(&private(10)));
-        let secret = || Password::new(password);
-        let how = match settings.mechanism {
-            Mechanism::Low => None,
-            Mechanism::Manufacturer => Some(HighLevel::Manufacturer(secret())),
-            Mechanism::Md5 => Some(HighLevel::Md5(secret())),
-            Mechanism::Sha1 => Some(HighLevel::Sha1(secret())),
-            Mechanism::Gmac => Some(HighLevel::Gmac),
-            Mechanism::Sha256 => Some(HighLevel::Sha256(secret())),
-            Mechanism::Ecdsa => Some(HighLevel::Ecdsa {
-                ours: signing(&meter_private),
-                theirs: signing(&client_private).verifying_key(),
-            }),
-        };
+        let how = proof(settings.mechanism, password, || HighLevel::Ecdsa {
+            ours: signing(&meter_private),
+            theirs: signing(&client_private).verifying_key(),
+        });
         let management_password = management_password(seed);
         let (management_authentication, management) = match settings.mechanism {
             Mechanism::Sha256 => ("sha1", HighLevel::Sha1(Password::new(management_password.as_str()))),
@@ -366,6 +357,20 @@ impl MeterSecurity {
 /// Whether a WPDU says that the client's invocation counter is too low.
 pub fn is_counter_error(wpdu: &[u8]) -> bool {
     matches!(wpdu.get(HEADER_OCTETS..), Some([0xd8, _, 0x06, ..]))
+}
+
+/// How client 1 proves who it is, by high level security.
+fn proof(mechanism: Mechanism, password: &str, signatures: impl FnOnce() -> HighLevel) -> Option<HighLevel> {
+    let secret = || Password::new(password);
+    match mechanism {
+        Mechanism::Low => None,
+        Mechanism::Manufacturer => Some(HighLevel::Manufacturer(secret())),
+        Mechanism::Md5 => Some(HighLevel::Md5(secret())),
+        Mechanism::Sha1 => Some(HighLevel::Sha1(secret())),
+        Mechanism::Gmac => Some(HighLevel::Gmac),
+        Mechanism::Sha256 => Some(HighLevel::Sha256(secret())),
+        Mechanism::Ecdsa => Some(signatures()),
+    }
 }
 
 /// Three letters of the maker and a number of its own.

@@ -49,8 +49,8 @@ impl Calendar {
         if let Some((what, _)) = empty.into_iter().find(|(_, is_empty)| *is_empty) {
             return Err(CalendarError::Empty { what });
         }
-        each_once("season", self.seasons.iter().map(|season| &season.name))?;
-        each_once("week", self.weeks.iter().map(|week| &week.name))?;
+        each_once("season", &self.seasons.iter().map(|season| &season.name[..]).collect::<Vec<_>>())?;
+        each_once("week", &self.weeks.iter().map(|week| &week.name[..]).collect::<Vec<_>>())?;
         for (place, day) in self.days.iter().enumerate() {
             if self.days.iter().take(place).any(|before| before.day_id == day.day_id) {
                 return Err(CalendarError::Twice { what: "day", name: Name(day.day_id.to_string().into()) });
@@ -82,13 +82,9 @@ impl DayProfile {
     }
 }
 
-fn each_once<'a>(what: &'static str, names: impl Iterator<Item = &'a Vec<u8>> + Clone) -> Result<(), CalendarError> {
-    for (place, name) in names.clone().enumerate() {
-        if names.clone().take(place).any(|before| before == name) {
-            return Err(CalendarError::Twice { what, name: Name(name.clone()) });
-        }
-    }
-    Ok(())
+fn each_once(what: &'static str, names: &[&[u8]]) -> Result<(), CalendarError> {
+    let twice = names.iter().enumerate().find(|(place, name)| names.iter().take(*place).any(|before| before == *name));
+    twice.map_or(Ok(()), |(_, name)| Err(CalendarError::Twice { what, name: Name(name.to_vec()) }))
 }
 
 #[cfg(test)]
