@@ -19,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, warn};
 
-use super::{ByteLink, LinkLost, Medium, OpenError, SEND_TIMEOUT, own_address_error, send_all};
+use super::{ByteLink, LinkLost, Medium, OpenError, own_address_error, send_all};
 
 const CONNECTIONS_MAX: usize = 256;
 const FRAMES_MAX: usize = 16;
@@ -29,6 +29,8 @@ const APDU_OCTETS_MAX: usize = 65_535;
 const IDLE_MAX: Duration = Duration::from_secs(3_600);
 /// The first frame comes within this, and each that has begun comes to its end.
 const FRAME_MAX: Duration = Duration::from_secs(60);
+/// For an answer: whoever reads has room for one. The others wait meanwhile.
+const ANSWER_MAX: Duration = Duration::from_millis(250);
 /// After an error of `accept`, as when there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// What is shown of octets that are no frame.
@@ -80,7 +82,7 @@ impl Ends {
     }
 }
 
-/// Who is connected, shared by the connections and whoever takes what they say.
+/// Who is connected: shared by the connections and whoever takes what they say.
 #[derive(Clone, Default)]
 struct Connected(Arc<std::sync::Mutex<Book>>);
 
@@ -110,6 +112,13 @@ impl Book {
         if self.connections.len() >= CONNECTIONS_MAX {
             let stranger = self.connections.iter().position(|connection| !connection.is_good);
             self.connections.remove(stranger.unwrap_or(0)).task.abort();
+            self.hung_up += 1;
+        }
+    }
+
+    fn hang_up(&mut self, end: u64) {
+        if let Some(place) = self.connections.iter().position(|connection| connection.end == end) {
+            self.connections.remove(place).task.abort();
             self.hung_up += 1;
         }
     }
@@ -209,12 +218,13 @@ impl ByteLink for Ends {
         Ok(count)
     }
 
-    /// That the meter has left is no fault of the others.
+    /// That the meter has left, or does not listen, is no fault of the others.
     async fn send(&mut self, octets: &[u8]) -> Result<(), LinkLost> {
         let end = self.end();
         let Some(writer) = self.current.as_ref().and_then(|current| current.writer.upgrade()) else { return Ok(()) };
-        if let Err(error) = send_all(&mut *writer.lock().await, octets, SEND_TIMEOUT).await {
+        if let Err(error) = send_all(&mut *writer.lock().await, octets, ANSWER_MAX).await {
             debug!(end, %error, "a meter did not take an answer");
+            self.connected.book().hang_up(end);
         }
         Ok(())
     }
@@ -316,6 +326,19 @@ mod tests {
         ends.send(b"taken").await.unwrap();
         meter.read_exact(&mut [0; 5]).await.unwrap();
         assert_eq!(ends.connected.book().connections.len(), CONNECTIONS_MAX);
+    }
+
+    /// Control: wait for whoever does not read, again and again.
+    #[tokio::test]
+    async fn whoever_does_not_read_what_he_is_told_is_hung_up_on() {
+        let (mut ends, address) = ends().await;
+        let mut deaf = TcpStream::connect(address).await.unwrap();
+        deaf.write_all(&frame(b"ask")).await.unwrap();
+        assert_eq!(heard(&mut ends, 64).await, frame(b"ask"));
+        // More than buffers hold.
+        ends.send(&vec![0; 64 * 1024 * 1024]).await.unwrap();
+        assert_eq!(ends.hung_up(), 1);
+        ends.send(b"and more").await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

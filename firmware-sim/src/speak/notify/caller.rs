@@ -129,10 +129,10 @@ impl Caller {
     async fn until_confirmed(&mut self, connection: &mut Connection, octets: &[u8]) -> io::Result<()> {
         for _ in 0..SAID_MAX {
             connection.send(octets).await?;
-            match timeout(ANSWER_MAX, self.confirmation(connection)).await {
-                Ok(confirmed) => return confirmed,
-                Err(_) => debug!(meter = %self.station.id(), "no confirmation came in time"),
+            if let Ok(confirmed) = timeout(ANSWER_MAX, self.confirmation(connection)).await {
+                return confirmed;
             }
+            debug!(meter = %self.station.id(), "no confirmation came in time");
         }
         Err(io::ErrorKind::TimedOut.into())
     }
