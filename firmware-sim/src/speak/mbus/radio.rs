@@ -37,16 +37,11 @@ impl RadioFeed {
 
     /// What no reader takes: a line that says so, or a frame with another check.
     fn spoil(&self, octets: &mut Vec<u8>) {
-        match self.receiver {
-            Receiver::Im871a => {
-                if let Some(last) = octets.last_mut() {
-                    *last ^= 1;
-                }
-            }
-            _ => {
-                let line = String::from_utf8_lossy(octets).replacen("T1;1;1;", "T1;0;1;", 1);
-                *octets = line.into_bytes();
-            }
+        if self.receiver == Receiver::Im871a {
+            octets.last_mut().into_iter().for_each(|last| *last ^= 1);
+        } else {
+            let line = String::from_utf8_lossy(octets).replacen("T1;1;1;", "T1;0;1;", 1);
+            *octets = line.into_bytes();
         }
     }
 }
