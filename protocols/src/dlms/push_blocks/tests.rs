@@ -109,7 +109,7 @@ fn whoever_begins_pushes_without_end_loses_his_own() {
     let mut dropped = 0;
     for (place, block) in honest.iter().enumerate() {
         let taken = all.take(meter, false, block).unwrap();
-        assert_eq!((taken.apdu.is_some(), taken.dropped), (place == 4, 0));
+        assert_eq!(taken.apdu.is_some(), place == 4, "for its room others give way");
         for source in 0..50 {
             dropped += all.take(sender(2, source), false, &blocks(&push(2, 25), 0)[0]).unwrap().dropped;
             assert!(all.transfers.len() <= 8 && all.octets() <= 100, "{} octets", all.octets());
