@@ -171,6 +171,11 @@ pub struct SecuritySection {
     pub suite: u8,
     /// What is asked of each APDU at least: `none`, `authenticated`, `encrypted`, `authenticated-encrypted`.
     pub policy: String,
+    /// The keys of services: `global` (dedicated ones, too, in whichever wrapper they come), or by general-ciphering and no other
+    /// `wrapped`, `one-pass`, `static-unified`. The last two are of suites 1 and 2.
+    pub ciphering: String,
+    /// general-signing, of suites 1 and 2: `none`, `inside` of the ciphering, or `outside`.
+    pub signing: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -263,7 +268,8 @@ impl Default for MeterSection {
 impl Default for SecuritySection {
     fn default() -> Self {
         let (authentication, policy) = ("gmac".to_owned(), "authenticated-encrypted".to_owned());
-        Self { authentication, suite: 0, policy }
+        let (ciphering, signing) = ("global".to_owned(), "none".to_owned());
+        Self { authentication, suite: 0, policy, ciphering, signing }
     }
 }
 

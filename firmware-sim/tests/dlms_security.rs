@@ -15,8 +15,9 @@ use protocols::dlms::apdu::{CosemMethod, DataAccessResult};
 use protocols::dlms::client::{Authentication, ClientConfig, ClientError, ReadError, RequestError, Stage};
 use protocols::dlms::data::Data;
 use protocols::dlms::security::{
-    Challenge, Ciphered, CipheredConfig, Counter, GlobalKeys, HighLevel, Key, KeyChange, KeyChangeStep, Keys, Level,
-    ReceivedCounters, SecuritySuite, SigningKey, StepOutcome, StoredKeys, SystemTitle, VerifyingKey, wrap_key,
+    AgreementKey, AgreementPublicKey, Challenge, Ciphered, CipheredConfig, Counter, GlobalKeys, HighLevel, Key,
+    KeyChange, KeyChangeStep, KeyTransport, Keys, Level, ReceivedCounters, SecuritySuite, Signing, SigningKey,
+    StepOutcome, StoredKeys, SystemTitle, TransportKeys, VerifyingKey, Wrapping, wrap_key,
 };
 use protocols::hdlc::{ClientAddress, HdlcAddress, HdlcClient, HdlcConfig};
 use protocols::link::Link;
@@ -61,6 +62,25 @@ fn client_side(place: &LinePlace, level: Level, first: u32) -> (ClientConfig, Ci
         [SecuritySuite::Suite0, SecuritySuite::Suite1, SecuritySuite::Suite2][usize::from(security.security_suite)];
     config.peer = Some(SystemTitle::from_hex(&security.meter_title).unwrap());
     (config.level, config.minimum) = (level, level);
+    let transport = security.ciphering.map(|name| match name {
+        "wrapped" => KeyTransport::Wrapped,
+        "one-pass" => KeyTransport::OnePass,
+        _ => KeyTransport::StaticUnified,
+    });
+    config.wrapping = transport.map_or(Wrapping::Service, Wrapping::Ciphering);
+    config.signing = security.signing.map(|name| if name == "inside" { Signing::Inside } else { Signing::Outside });
+    let drawn = vec![0x01; if security.security_suite == 2 { 48 } else { 32 }];
+    let (private, public) = (security.agreement_key.as_deref(), security.meter_agreement_key.as_deref());
+    config.transport = TransportKeys {
+        key_encrypting: Some(key(&security.key_encrypting_key)),
+        wrapped: Some(Key::from_octets(&vec![0x55; config.suite.key_bits() / 8]).unwrap()),
+        agreement: private.map(|hex| AgreementKey::from_hex(hex).unwrap()),
+        ephemeral: Some(AgreementKey::from_octets(&drawn).unwrap())
+            .filter(|_| transport == Some(KeyTransport::OnePass)),
+        peer_agreement: public.map(|hex| AgreementPublicKey::from_octets(&octets(hex)).unwrap()),
+        signing: security.signing_key.as_deref().map(|hex| SigningKey::from_hex(hex).unwrap()),
+        peer_signing: security.meter_public_key.as_deref().map(|hex| VerifyingKey::from_octets(&octets(hex)).unwrap()),
+    };
     let ciphered = Ciphered::client(config, Counter::reserved(first, 100_000), ReceivedCounters::default()).unwrap();
     (ClientConfig { authentication, ..reader_config(None) }, ciphered)
 }
@@ -125,6 +145,47 @@ async fn every_mechanism_and_suite_lets_in_who_knows_and_nobody_else() {
             let password = reader_config(place.password.as_deref());
             let plain = Client::associate(connect(place), link(place, 1), password).err();
             assert!(plain.as_ref().is_some_and(ClientError::is_refusal), "{meter}: {plain:?}");
+        }
+    })
+    .await
+    .unwrap();
+    fleet.stop().await;
+}
+
+/// Negative control: give the meter no transport in `MeterSecurity::new`.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_every_kind_and_signatures_let_in_who_has_them_and_nobody_else() {
+    let mut sections = vec!["history_days = 0.2\n".to_owned()];
+    for (suite, ciphering, signing) in [
+        (0, "wrapped", "none"),
+        (1, "wrapped", "inside"),
+        (1, "one-pass", "none"),
+        (1, "static-unified", "outside"),
+        (2, "one-pass", "inside"),
+        (2, "static-unified", "none"),
+        (2, "global", "outside"),
+    ] {
+        sections.push(format!(
+            "[[meters]]\nprotocol = \"dlms-tcp\"\n\
+             security = {{ suite = {suite}, ciphering = {ciphering:?}, signing = {signing:?} }}\n"
+        ));
+    }
+    let fleet = start(&sections.concat()).await;
+    let places = places(&fleet);
+    tokio::task::spawn_blocking(move || {
+        for (meter, place) in &places {
+            for first in [10, 1_000] {
+                let mut reader = reader(place, Level::AUTHENTICATED_ENCRYPTED, first).unwrap();
+                assert!(reader.value((3, ENERGY, 2)).is_ok(), "{meter}");
+                assert!(reader.value((7, LOAD, 2)).unwrap().len() > 100, "{meter}");
+                reader.release().unwrap();
+            }
+            // Whoever takes other keys than the meter wants is not heard.
+            let mut other = place.clone();
+            let security = other.security.as_mut().unwrap();
+            (security.ciphering, security.signing) = (None, None);
+            let refused = self::reader(&other, Level::AUTHENTICATED_ENCRYPTED, 2_000).err();
+            assert!(refused.is_some(), "{meter}");
         }
     })
     .await

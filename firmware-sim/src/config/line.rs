@@ -16,7 +16,7 @@ use crate::speak::line::LineSpeed;
 use crate::speak::mbus::Medium;
 use crate::speak::p1::{Dsmr, P1Settings};
 use crate::speak::publisher::Secret;
-use crate::speak::security::{Mechanism, SecuritySettings};
+use crate::speak::security::{Mechanism, SIGNINGS, SecuritySettings, TRANSPORTS};
 use crate::speak::sml::TimeForm;
 
 /// 8N1: start, data and stop bits.
@@ -209,9 +209,6 @@ impl MeterSection {
             2 => SecuritySuite::Suite2,
             other => return Err(ConfigError::hinted(format!("security suite {other} does not exist"), "0, 1 or 2")),
         };
-        if mechanism == Mechanism::Ecdsa && suite == SecuritySuite::Suite0 {
-            return Err(ConfigError::hinted("security suite 0 has no signatures", "set suite = 1 or 2"));
-        }
         let level = match section.policy.as_str() {
             "none" => Level::NONE,
             "authenticated" => Level::AUTHENTICATED,
@@ -222,7 +219,17 @@ impl MeterSection {
                 return Err(unknown("policy", other, known).into());
             }
         };
-        Ok(Some(SecuritySettings { mechanism, suite, level }))
+        let transport = one_of("ciphering", &section.ciphering, "global", &TRANSPORTS)?;
+        let signing = one_of("signing", &section.signing, "none", &SIGNINGS)?;
+        let settings = SecuritySettings { mechanism, suite, level, transport, signing };
+        if level == Level::NONE && (transport.is_some() || signing.is_some()) {
+            let hint = "set policy, or leave ciphering and signing out";
+            return Err(ConfigError::hinted("nothing is ciphered or signed under policy \"none\"", hint));
+        }
+        if settings.has_key_pairs() && suite == SecuritySuite::Suite0 {
+            return Err(ConfigError::hinted("security suite 0 has no key pairs", "set suite = 1 or 2"));
+        }
+        Ok(Some(settings))
     }
 
     fn mbus(&self, protocol: Protocol, baud: u32, meters_per_line: u32) -> Result<MbusSettings, ConfigError> {
@@ -321,6 +328,21 @@ impl MeterSection {
             (None, None, _) => Ok(PushEvery::WallMs(1_000)),
         }
     }
+}
+
+/// By its name; `none` is the name of having none.
+fn one_of<T: Copy>(
+    what: &'static str,
+    text: &str,
+    none: &'static str,
+    all: &[(T, &'static str)],
+) -> Result<Option<T>, ConfigError> {
+    if text == none {
+        return Ok(None);
+    }
+    let found = all.iter().find(|(_, name)| *name == text).map(|(one, _)| *one);
+    let names = std::iter::once(none).chain(all.iter().map(|(_, name)| *name));
+    found.map(Some).ok_or_else(|| unknown(what, text, names).into())
 }
 
 /// A key and the file that it stands in.

@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocols::dlms::acse::Password;
 use protocols::dlms::security::{
-    Challenge, Ciphered, CipheredConfig, Counter, GlobalKeys, HighLevel, Key, KeySet, Level, ReceivedCounters,
-    SecuritySuite, SigningKey, SystemTitle,
+    AgreementKey, Challenge, Ciphered, CipheredConfig, Counter, GlobalKeys, HighLevel, Key, KeyTransport, Level,
+    ReceivedCounters, SecuritySuite, Signing, SigningKey, SystemTitle, TransportKeys, Wrapping,
 };
 use protocols::dlms::server::{ClientRole, HighLevelClient, ServerConfig};
 use protocols::metering::{MeterId, UtcMillis};
@@ -49,6 +49,16 @@ impl Mechanism {
     }
 }
 
+/// Keys that general-ciphering brings.
+pub const TRANSPORTS: [(KeyTransport, &str); 3] = [
+    (KeyTransport::Wrapped, "wrapped"),
+    (KeyTransport::OnePass, "one-pass"),
+    (KeyTransport::StaticUnified, "static-unified"),
+];
+
+/// Where signatures are.
+pub const SIGNINGS: [(Signing, &str); 2] = [(Signing::Inside, "inside"), (Signing::Outside, "outside")];
+
 /// What a group of meters asks of client 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SecuritySettings {
@@ -56,6 +66,24 @@ pub struct SecuritySettings {
     pub suite: SecuritySuite,
     /// At least, and of the meter's own APDUs, too.
     pub level: Level,
+    /// `None`: services are under global and dedicated keys.
+    pub transport: Option<KeyTransport>,
+    pub signing: Option<Signing>,
+}
+
+impl SecuritySettings {
+    /// Whether anything is done by pairs of keys, which suite 0 does not have.
+    pub fn has_key_pairs(self) -> bool {
+        self.has_agreements() || self.has_signatures()
+    }
+
+    fn has_agreements(self) -> bool {
+        matches!(self.transport, Some(KeyTransport::OnePass | KeyTransport::StaticUnified))
+    }
+
+    fn has_signatures(self) -> bool {
+        self.mechanism == Mechanism::Ecdsa || self.signing.is_some() || self.transport == Some(KeyTransport::OnePass)
+    }
 }
 
 /// What a reader has to know of a meter, as it is printed at the start: all of it follows from the seed, so it is no secret.
@@ -63,6 +91,12 @@ pub struct SecuritySettings {
 pub struct SecurityPlace {
     pub authentication: &'static str,
     pub security_suite: u8,
+    /// Where it is not global keys that services are under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ciphering: Option<&'static str>,
+    /// Where general-signing signs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing: Option<&'static str>,
     pub meter_title: String,
     pub encryption_key: String,
     pub authentication_key: String,
@@ -73,6 +107,11 @@ pub struct SecurityPlace {
     pub signing_key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meter_public_key: Option<String>,
+    /// The same of agreements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreement_key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meter_agreement_key: Option<String>,
     pub management_authentication: &'static str,
     pub management_password: String,
 }
@@ -113,6 +152,8 @@ struct Ledger {
     next: u32,
     received: ReceivedCounters,
     challenges: u64,
+    /// Keys that were drawn for one connection each.
+    agreements: u64,
     faults: LineFaults,
     /// A ciphered answer of before.
     recorded: Option<Vec<u8>>,
@@ -154,24 +195,15 @@ impl MeterSecurity {
         let key = |which| octets(seed, which, settings.suite.key_bits() / 8);
         let (encryption, authentication, key_encrypting) = (key(1), key(2), key(8));
         let title = title_of(id, seed);
-        let curve_octets = if settings.suite == SecuritySuite::Suite2 { 48 } else { 32 };
-        // The first octet keeps it below the order of the curve.
-        let private = |which| [vec![0x01], octets(seed, which, curve_octets - 1)].concat();
-        let signing = |octets: &[u8]| SigningKey::from_octets(octets).expect("it is above zero and below the order");
+        let private = |which| private_octets(settings.suite, seed, which);
+        let signing = |octets: &[u8]| SigningKey::from_octets(octets).expect(IN_RANGE);
+        let agreement = |octets: &[u8]| AgreementKey::from_octets(octets).expect(IN_RANGE);
         let (client_private, meter_private) = (private(3), private(4));
-        let secret = || Password::new(password);
-        let how = match settings.mechanism {
-            Mechanism::Low => None,
-            Mechanism::Manufacturer => Some(HighLevel::Manufacturer(secret())),
-            Mechanism::Md5 => Some(HighLevel::Md5(secret())),
-            Mechanism::Sha1 => Some(HighLevel::Sha1(secret())),
-            Mechanism::Gmac => Some(HighLevel::Gmac),
-            Mechanism::Sha256 => Some(HighLevel::Sha256(secret())),
-            Mechanism::Ecdsa => Some(HighLevel::Ecdsa {
-                ours: signing(&meter_private),
-                theirs: signing(&client_private).verifying_key(),
-            }),
-        };
+        let (client_agreement, meter_agreement) = (private(9), agreement(&private(10)));
+        let how = proof(settings.mechanism, password, || HighLevel::Ecdsa {
+            ours: signing(&meter_private),
+            theirs: signing(&client_private).verifying_key(),
+        });
         let management_password = management_password(seed);
         let (management_authentication, management) = match settings.mechanism {
             Mechanism::Sha256 => ("sha1", HighLevel::Sha1(Password::new(management_password.as_str()))),
@@ -191,16 +223,30 @@ impl MeterSecurity {
         config.suite = settings.suite;
         // What each client has to do at least is asked of it alone: the public one does nothing.
         (config.level, config.minimum) = (settings.level, Level::NONE);
-        let is_signed = settings.mechanism == Mechanism::Ecdsa;
+        config.wrapping = settings.transport.map_or(Wrapping::Service, Wrapping::Ciphering);
+        config.signing = settings.signing;
+        let (is_signed, is_agreed) = (settings.has_signatures(), settings.has_agreements());
+        config.transport = TransportKeys {
+            key_encrypting: Some(keys.key_encrypting.clone()),
+            agreement: is_agreed.then(|| meter_agreement.clone()),
+            peer_agreement: is_agreed.then(|| agreement(&client_agreement).public_key()),
+            signing: is_signed.then(|| signing(&meter_private)),
+            peer_signing: is_signed.then(|| signing(&client_private).verifying_key()),
+            ..TransportKeys::NONE
+        };
         let place = SecurityPlace {
             authentication: settings.mechanism.name(),
             security_suite: settings.suite.id(),
+            ciphering: TRANSPORTS.into_iter().find(|(of, _)| Some(*of) == settings.transport).map(|(_, name)| name),
+            signing: SIGNINGS.into_iter().find(|(of, _)| Some(*of) == settings.signing).map(|(_, name)| name),
             meter_title: hex(&title.0),
             encryption_key: hex(&encryption),
             authentication_key: hex(&authentication),
             key_encrypting_key: hex(&key_encrypting),
             signing_key: is_signed.then(|| hex(&client_private)),
             meter_public_key: is_signed.then(|| hex(&signing(&meter_private).verifying_key().to_octets())),
+            agreement_key: is_agreed.then(|| hex(&client_agreement)),
+            meter_agreement_key: is_agreed.then(|| hex(&meter_agreement.public_key().to_octets())),
             management_authentication,
             management_password,
         };
@@ -208,6 +254,7 @@ impl MeterSecurity {
             next: u32::try_from((wall.0 - EPOCH_MS) / COUNTER_MS).unwrap_or(0),
             received: ReceivedCounters::default(),
             challenges: 0,
+            agreements: 0,
             faults: LineFaults::new(mix(seed, &[0x7a3e]), faults),
             recorded: None,
             wiretap: Wiretap::default(),
@@ -239,7 +286,14 @@ impl MeterSecurity {
             }
         }
         let (counter, received) = (Counter::reserved(ledger.next, u32::MAX), ledger.received.clone());
-        let config = CipheredConfig { keys: ledger.keys.of_associations(), ..self.config.clone() };
+        let mut config = CipheredConfig { keys: ledger.keys.of_associations(), ..self.config.clone() };
+        config.transport.key_encrypting = Some(ledger.keys.key_encrypting.clone());
+        if config.wrapping == Wrapping::Ciphering(KeyTransport::OnePass) {
+            ledger.agreements += 1;
+            let drawn = mix(self.seed, &[0x6570, ledger.agreements, u64::from(ledger.next)]);
+            let octets = private_octets(config.suite, drawn, 11);
+            config.transport.ephemeral = Some(AgreementKey::from_octets(&octets).expect(IN_RANGE));
+        }
         Box::new(Ciphered::server(config, counter, received).expect("the keys are those of the suite"))
     }
 
@@ -271,15 +325,14 @@ impl MeterSecurity {
     /// The greatest invocation counter that a client has used: what 0-0:43.1.0 says.
     pub fn counter(&self) -> u32 {
         let ledger = self.ledger();
-        let unicast = ledger.received.iter().filter(|(keys, ..)| *keys == KeySet::GlobalUnicast);
-        unicast.map(|(.., counter)| counter).max().unwrap_or(0)
+        ledger.received.iter().map(|(.., counter)| counter).max().unwrap_or(0)
     }
 
     /// What somebody makes of an answer who sits between the meter and its reader: over the wrapper, since HDLC puts a check sequence round it.
     pub fn tamper(&self, wpdu: &mut Vec<u8>) {
         let Some((header, apdu)) = wpdu.split_first_chunk_mut::<HEADER_OCTETS>() else { return };
         let (Some(tag), mut ledger) = (apdu.first(), self.ledger()) else { return };
-        if !matches!(tag, 0xc8..=0xd7 | 0xdb..=0xdd) {
+        if !matches!(tag, 0xc8..=0xd7 | 0xdb..=0xdd | 0xdf) {
             return;
         }
         if ledger.faults.strikes(Fault::WrongTag)
@@ -306,6 +359,20 @@ pub fn is_counter_error(wpdu: &[u8]) -> bool {
     matches!(wpdu.get(HEADER_OCTETS..), Some([0xd8, _, 0x06, ..]))
 }
 
+/// How client 1 proves who it is, by high level security.
+fn proof(mechanism: Mechanism, password: &str, signatures: impl FnOnce() -> HighLevel) -> Option<HighLevel> {
+    let secret = || Password::new(password);
+    match mechanism {
+        Mechanism::Low => None,
+        Mechanism::Manufacturer => Some(HighLevel::Manufacturer(secret())),
+        Mechanism::Md5 => Some(HighLevel::Md5(secret())),
+        Mechanism::Sha1 => Some(HighLevel::Sha1(secret())),
+        Mechanism::Gmac => Some(HighLevel::Gmac),
+        Mechanism::Sha256 => Some(HighLevel::Sha256(secret())),
+        Mechanism::Ecdsa => Some(signatures()),
+    }
+}
+
 /// Three letters of the maker and a number of its own.
 fn title_of(id: &MeterId, seed: u64) -> SystemTitle {
     let mut title = [0; SystemTitle::LEN];
@@ -313,6 +380,14 @@ fn title_of(id: &MeterId, seed: u64) -> SystemTitle {
     let letters = id.as_str().bytes().take(3).chain(number);
     title.iter_mut().zip(letters).for_each(|(octet, letter)| *octet = letter);
     SystemTitle(title)
+}
+
+const IN_RANGE: &str = "it is above zero and below the order";
+
+/// A private key of the suite's curve. The first octet keeps it below the order.
+fn private_octets(suite: SecuritySuite, seed: u64, which: u64) -> Vec<u8> {
+    let len = if suite == SecuritySuite::Suite2 { 48 } else { 32 };
+    [vec![0x01], octets(seed, which, len - 1)].concat()
 }
 
 fn octets(seed: u64, which: u64, count: usize) -> Vec<u8> {

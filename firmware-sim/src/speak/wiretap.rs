@@ -63,11 +63,30 @@ fn counter_of(apdu: &[u8]) -> Option<u32> {
         GLO_INITIATE_REQUEST | 0xc8 | 0xc9 | 0xcb | 0xd0 | 0xd1 | 0xd3 => counted(rest)?.0,
         // general-glo and general-ded, with the sender's title before.
         0xdb | 0xdc => counted(counted(rest)?.1)?.0,
+        // general-ciphering.
+        0xdd => counted(behind_key(behind_header(rest)?)?)?.0,
+        // general-signing, around what is ciphered.
+        0xdf => return counter_of(counted(behind_header(rest)?)?.0),
         _ => return None,
     };
     // Behind the security control octet.
     let [_, counter @ ..] = content.first_chunk::<5>()?;
     Some(u32::from_be_bytes(*counter))
+}
+
+/// Transaction, both titles, date-time and other information.
+fn behind_header(octets: &[u8]) -> Option<&[u8]> {
+    (0..5).try_fold(octets, |rest, _| Some(counted(rest)?.1))
+}
+
+/// A key that is named, wrapped or agreed on, or none.
+fn behind_key(octets: &[u8]) -> Option<&[u8]> {
+    match octets {
+        [0, rest @ ..] | [1, 0, _, rest @ ..] => Some(rest),
+        [1, 1, 0, rest @ ..] => Some(counted(rest)?.1),
+        [1, 2, rest @ ..] => Some(counted(counted(rest)?.1)?.1),
+        _ => None,
+    }
 }
 
 /// What a length before it counts, and what follows.
@@ -109,6 +128,23 @@ mod tests {
         }
         wiretap.hear(&wpdu(1, &service(8)));
         assert_eq!(wiretap.repeated, 3);
+    }
+
+    /// Negative control: leave either tag out.
+    #[test]
+    fn counters_are_heard_behind_every_key_and_inside_of_signatures() {
+        let header = [&[1, 7, 8][..], b"XMP00001", &[8], b"SIM00001", &[0, 0]].concat();
+        let keys: [&[u8]; 5] =
+            [&[0], &[1, 0, 0], &[1, 1, 0, 2, 0xaa, 0xbb], &[1, 2, 1, 1, 2, 0xaa, 0xbb], &[1, 2, 1, 2, 0]];
+        let mut wiretap = Wiretap::default();
+        for (counter, key) in (1..).zip(keys) {
+            let ciphered = [&[0xdd][..], &header, key, &[7, 0x30, 0, 0, 0, counter, 1, 2]].concat();
+            wiretap.hear(&wpdu(1, &ciphered));
+            assert_eq!((wiretap.repeated, wiretap.greatest[&1]), (u64::from(counter) - 1, u32::from(counter)));
+            let signed = [&[0xdf][..], &header, &[ciphered.len() as u8], &ciphered, &[2, 9, 9]].concat();
+            wiretap.hear(&wpdu(1, &signed));
+            assert_eq!(wiretap.repeated, u64::from(counter));
+        }
     }
 
     #[test]
