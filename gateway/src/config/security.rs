@@ -1,19 +1,24 @@
 //! How a DLMS meter is convinced of who reads it, and how what is said is protected: what these keys of a section mean once they
 //! hold together.
 
+mod pairs;
+
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use protocols::dlms::acse::Password;
 use protocols::dlms::security::{
-    Challenge, CipheredConfig, CurveKeyError, HighLevel, Key, Keys, Level, SecurityQuirks, SecuritySuite, SigningKey,
-    SystemTitle, VerifyingKey, Wrapping,
+    Challenge, CipheredConfig, HighLevel, Key, KeyTransport, Keys, Level, SecurityQuirks, SecuritySuite, SystemTitle,
+    Wrapping,
 };
 use protocols::metering::ObisCode;
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
 
+use self::pairs::Pairs;
+pub use self::pairs::SigningName;
+pub(in crate::config) use self::pairs::signs;
 use super::keys::read_key;
 use super::metering::{Addressing, AssociationName, MeterSection, Switch, check_address, value};
 use super::{ConfigError, read_secret};
@@ -50,6 +55,28 @@ pub enum CipheringName {
     Dedicated,
     GeneralGlobal,
     GeneralDedicated,
+    /// These by general-ciphering.
+    Identified,
+    Wrapped,
+    OnePass,
+    StaticUnified,
+}
+
+impl CipheringName {
+    const fn wrapping(self) -> Wrapping {
+        match self {
+            Self::Global | Self::Dedicated => Wrapping::Service,
+            Self::GeneralGlobal | Self::GeneralDedicated => Wrapping::General,
+            Self::Identified => Wrapping::Ciphering(KeyTransport::Identified),
+            Self::Wrapped => Wrapping::Ciphering(KeyTransport::Wrapped),
+            Self::OnePass => Wrapping::Ciphering(KeyTransport::OnePass),
+            Self::StaticUnified => Wrapping::Ciphering(KeyTransport::StaticUnified),
+        }
+    }
+
+    const fn has_dedicated_key(self) -> bool {
+        matches!(self, Self::Dedicated | Self::GeneralDedicated)
+    }
 }
 
 /// How the client says who it is.
@@ -70,7 +97,7 @@ pub struct CounterObject {
 /// Of a meter that has to know system titles, and mostly keys.
 #[derive(Debug, Clone)]
 pub struct CipherSettings {
-    /// Without the dedicated key, which is drawn anew for each association.
+    /// Without the keys that are drawn anew for each association: the dedicated one, one to be wrapped, an ephemeral pair.
     pub config: CipheredConfig,
     pub has_dedicated_key: bool,
     pub counter: Option<CounterObject>,
@@ -182,7 +209,7 @@ pub(super) fn check_security(
             let hint = "remove authentication and password_file, or set association = \"negotiated\"";
             return Err(value(at, "in a pre-established association nobody proves anything", hint));
         }
-        if matches!(section.ciphering, Some(CipheringName::Dedicated | CipheringName::GeneralDedicated)) {
+        if section.ciphering.is_some_and(CipheringName::has_dedicated_key) {
             let hint = "set ciphering = \"global\" or \"general-global\"";
             return Err(value(at, "nothing brings a dedicated key to a pre-established association", hint));
         }
@@ -197,12 +224,14 @@ pub(super) fn check_security(
         }
     }
     let mut examined = Examined { at, section, authentication, policy, suite, hasher: DefaultHasher::new() };
-    let proof = examined.proof()?;
-    let cipher = if has_titles { Some(Box::new(examined.cipher()?)) } else { None };
+    let pairs = examined.pairs()?;
+    let proof = examined.proof(&pairs)?;
+    let cipher = if has_titles { Some(Box::new(examined.cipher(pairs)?)) } else { None };
     let mut hasher = examined.hasher;
     let MeterSection { ciphering, security_suite, challenge_octets, client_title, meter_title, .. } = &*section;
     (authentication, policy, ciphering, security_suite, challenge_octets, client_title, meter_title).hash(&mut hasher);
-    (&section.counter_object, section.counter_client, section.counter_from_meter == Switch::On).hash(&mut hasher);
+    (section.signing, &section.counter_object, section.counter_client, section.counter_from_meter == Switch::On)
+        .hash(&mut hasher);
     Ok(SecuritySettings { proof, cipher, hash: hasher.finish() })
 }
 
@@ -215,8 +244,12 @@ fn refuse_cipher_settings(at: &str, section: &MeterSection) -> Result<(), Config
         ("ciphering", section.ciphering.is_some()),
         ("encryption_key_file", section.encryption_key_file.is_some()),
         ("authentication_key_file", section.authentication_key_file.is_some()),
+        ("signing", section.signing.is_some()),
+        ("key_encrypting_key_file", section.key_encrypting_key_file.is_some()),
         ("signing_key_file", section.signing_key_file.is_some()),
         ("meter_public_key_file", section.meter_public_key_file.is_some()),
+        ("agreement_key_file", section.agreement_key_file.is_some()),
+        ("meter_agreement_key_file", section.meter_agreement_key_file.is_some()),
         ("client_title", section.client_title.is_some()),
         ("meter_title", section.meter_title.is_some()),
         ("counter_object", section.counter_object.is_some()),
@@ -236,7 +269,7 @@ impl Examined<'_> {
         Err(value(self.at, message, hint))
     }
 
-    fn proof(&mut self) -> Result<Proof, ConfigError> {
+    fn proof(&mut self, pairs: &Pairs) -> Result<Proof, ConfigError> {
         use AuthenticationName::{Ecdsa, Gmac, Low, Manufacturer, Md5, None as Nobody, Sha1, Sha256};
         let secret = self.section.password_file.as_deref().map(read_secret).transpose()?;
         let has_secret = !matches!(self.authentication, Nobody | Gmac | Ecdsa);
@@ -249,10 +282,6 @@ impl Examined<'_> {
             };
             return self.refused(format!("authentication = {name} {does} a password"), hint);
         }
-        let has_signatures = [&self.section.signing_key_file, &self.section.meter_public_key_file];
-        if self.authentication != Ecdsa && has_signatures.iter().any(|file| file.is_some()) {
-            return self.refused("a key of signatures is set", "set authentication = \"ecdsa\", or remove it");
-        }
         secret.hash(&mut self.hasher);
         let secret = Password::new(secret.unwrap_or_default());
         let how = match self.authentication {
@@ -263,7 +292,7 @@ impl Examined<'_> {
             Sha1 => HighLevel::Sha1(secret),
             Gmac => HighLevel::Gmac,
             Sha256 => HighLevel::Sha256(secret),
-            Ecdsa => self.signatures()?,
+            Ecdsa => pairs.high_level().expect("signatures have their keys"),
         };
         let challenge_octets = self.section.challenge_octets.unwrap_or(Challenge::LEN);
         if Challenge::new(vec![0; challenge_octets]).is_err() {
@@ -278,34 +307,6 @@ impl Examined<'_> {
         }
         let hint = "set authentication to md5, sha1, gmac, sha256, ecdsa or manufacturer, or remove it";
         self.refused("challenge_octets is set, but there is no high level security", hint)
-    }
-
-    fn signatures(&mut self) -> Result<HighLevel, ConfigError> {
-        let section = self.section;
-        let (Some(ours), Some(theirs)) = (&section.signing_key_file, &section.meter_public_key_file) else {
-            let hint = "set signing_key_file and meter_public_key_file";
-            return self.refused("authentication = \"ecdsa\" needs our private key and the meter's public one", hint);
-        };
-        let (ours_at, theirs_at) = ("signing_key_file", "meter_public_key_file");
-        let (private, public) = match self.suite {
-            SecuritySuite::Suite0 => {
-                return self
-                    .refused("security suite 0 has no signatures", "set security_suite = 1 (P-256) or 2 (P-384)");
-            }
-            SecuritySuite::Suite1 => (
-                self.key::<32, _>(ours_at, ours, SigningKey::from_octets)?,
-                self.key::<64, _>(theirs_at, theirs, VerifyingKey::from_octets)?,
-            ),
-            SecuritySuite::Suite2 => (
-                self.key::<48, _>(ours_at, ours, SigningKey::from_octets)?,
-                self.key::<96, _>(theirs_at, theirs, VerifyingKey::from_octets)?,
-            ),
-        };
-        let wrong = |setting: &str, error: CurveKeyError| value(self.at, format!("{setting}: {error}"), "");
-        Ok(HighLevel::Ecdsa {
-            ours: private.map_err(|error| wrong(ours_at, error))?,
-            theirs: public.map_err(|error| wrong(theirs_at, error))?,
-        })
     }
 
     /// What `make` makes of the octets in a file, which count in comparing.
@@ -358,8 +359,9 @@ impl Examined<'_> {
         }
     }
 
-    fn cipher(&mut self) -> Result<CipherSettings, ConfigError> {
+    fn cipher(&mut self, pairs: Pairs) -> Result<CipherSettings, ConfigError> {
         let keys = self.keys()?;
+        let transport = self.transport(pairs)?;
         let section = self.section;
         let title = |setting: &str, text: Option<&String>| {
             let title = text.map(|text| SystemTitle::from_hex(text)).transpose();
@@ -370,19 +372,15 @@ impl Examined<'_> {
         if peer == Some(ours) {
             return self.refused("client_title and meter_title are the same", "each side has a title of its own");
         }
-        let (is_general, has_dedicated_key) = match section.ciphering {
-            None | Some(CipheringName::Global) => (false, false),
-            Some(CipheringName::Dedicated) => (false, true),
-            Some(CipheringName::GeneralGlobal) => (true, false),
-            Some(CipheringName::GeneralDedicated) => (true, true),
-        };
+        let ciphering = section.ciphering.unwrap_or(CipheringName::Global);
+        let (wrapping, has_dedicated_key) = (ciphering.wrapping(), ciphering.has_dedicated_key());
         let level = self.policy.level();
         if has_dedicated_key && !level.encrypted {
             let hint = "set security_policy = \"authenticated-encrypted\"";
             return self.refused("a dedicated key that is not encrypted on its way is known to all", hint);
         }
         let quirks = section.quirks;
-        if quirks.empty_title && !(is_general && peer.is_some()) {
+        if quirks.empty_title && !(wrapping == Wrapping::General && peer.is_some()) {
             let hint = "set meter_title, and ciphering = \"general-global\" or \"general-dedicated\"";
             return self.refused("quirks.empty_title needs to know whose title is missing", hint);
         }
@@ -390,12 +388,14 @@ impl Examined<'_> {
         config.suite = self.suite;
         config.peer = peer;
         (config.level, config.minimum) = (level, level);
-        config.wrapping = if is_general { Wrapping::General } else { Wrapping::Service };
+        (config.wrapping, config.transport) = (wrapping, transport);
+        config.signing = section.signing.map(SigningName::place);
         config.quirks = SecurityQuirks {
             empty_title: quirks.empty_title,
             any_suite: quirks.any_suite,
             proof_shares_counter: quirks.proof_shares_counter,
             proof_under_dedicated: quirks.proof_under_dedicated,
+            algorithms_of_edition_8: quirks.algorithms_of_edition_8,
             ..SecurityQuirks::NONE
         };
         Ok(CipherSettings { config, has_dedicated_key, counter: self.counter_object()? })

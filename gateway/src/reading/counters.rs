@@ -13,6 +13,10 @@
 //! far as the time has not passed them; with `counter_from_meter` off, more counters than seconds since the first start; without the
 //! time, a liar in the meter's place.
 //!
+//! Keys that general-ciphering brings have counters of their own as meters count, and share ours: one that is drawn or agreed on anew for each
+//! association sees none twice. Under static key pairs a key follows from the counter, so a range is also reserved under the pair: it may
+//! outlive the global keys. What a meter says of its counter need not be the greatest under all keys; then its first refusal says so.
+//!
 //! Those of meters rise, too: what they have used is in memory at once and in the outbox at the end of each conversation. A gateway
 //! that is killed forgets those of the conversation under way: what was recorded of it could be sent again, until the meter's first
 //! answer in the next. A restored copy forgets as much as it is old.
@@ -22,9 +26,13 @@ use protocols::cosem::data_object::{DataObject, VALUE};
 use protocols::dlms::apdu::CosemAttribute;
 use protocols::dlms::client::ClientError;
 use protocols::dlms::data::Data;
-use protocols::dlms::security::{Ciphered, Counter, Key, KeySet, ReceivedCounters, SystemTitle};
+use protocols::dlms::security::{
+    AgreementKey, Ciphered, CipheredConfig, Counter, Key, KeySet, KeyTransport, ReceivedCounters, SecuritySuite,
+    Wrapping,
+};
 use protocols::metering::UtcMillis;
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use super::memory::MeterMemory;
 use super::session::{SessionError, within_store_timeout};
@@ -74,7 +82,8 @@ pub async fn associate(
     let mut expected = memory.expected.take().map(Some);
     loop {
         let ciphered = counters.prepare(talk, meter, cipher, memory, expected).await?;
-        let reserves = own_id(cipher).map(|id| Reserves { outbox: counters.outbox.clone(), id });
+        let ids = own_ids(cipher);
+        let reserves = (!ids.is_empty()).then(|| Reserves { outbox: counters.outbox.clone(), ids });
         talk.start_over(meter, Box::new(ciphered), reserves);
         match talk.associate().await {
             // Once in a conversation: what it asks for now, it was given.
@@ -119,14 +128,15 @@ pub async fn conclude<T>(
         }
     }
     let received = memory.received.clone().unwrap_or_default();
-    let news = received.iter().filter(|(keys, title, counter)| {
-        *keys == KeySet::GlobalUnicast && memory.on_disk.greatest(*keys, *title) != Some(*counter)
+    let news = received.iter().filter_map(|(keys, title, counter)| {
+        let is_new = memory.on_disk.greatest(keys, title) != Some(counter);
+        let key = fingerprint(&cipher.config, keys).filter(|_| is_new)?;
+        Some((CounterId { key, title }, counter.saturating_add(1)))
     });
-    let news: Vec<(SystemTitle, u32)> = news.map(|(_, title, counter)| (title, counter.saturating_add(1))).collect();
-    if let (Some(CounterId { key, .. }), false) = (own_id(cipher), news.is_empty()) {
-        let noted = counters.outbox.run(1, move |outbox| {
-            news.iter().try_for_each(|&(title, next)| outbox.note_counter(&CounterId { key, title }, next))
-        });
+    let news: Vec<(CounterId, u32)> = news.collect();
+    if !news.is_empty() {
+        let noted =
+            counters.outbox.run(1, move |outbox| news.iter().try_for_each(|(id, next)| outbox.note_counter(id, *next)));
         match within_store_timeout(noted).await {
             Ok(()) => memory.on_disk = received,
             Err(error) => {
@@ -162,21 +172,25 @@ impl Counters<'_> {
             memory.on_disk = self.received(cipher).await?;
             memory.received = Some(memory.on_disk.clone());
         }
-        let own = match (own_id(cipher), memory.own.take()) {
-            (None, _) => Counter::reserved(0, 0),
-            (Some(_), Some(own)) if !own.is_low() => own,
-            (Some(id), own) => {
+        let own = match (own_ids(cipher), memory.own.take()) {
+            (ids, _) if ids.is_empty() => Counter::reserved(0, 0),
+            (_, Some(own)) if !own.is_low() => own,
+            (ids, own) => {
                 let floor = if own.is_some() { 0 } else { self.floor(talk, meter, cipher, expected).await? };
-                let range = within_store_timeout(reserve(self.outbox, id, floor)).await?;
+                let range = within_store_timeout(reserve(self.outbox, ids, floor)).await?;
                 Counter::reserved(range.start, range.end)
             }
         };
         let mut config = cipher.config.clone();
         if cipher.has_dedicated_key {
-            let mut octets = [0; 32];
-            getrandom::fill(&mut octets).expect("the system has a source of randomness");
-            let octets = octets.get(..config.suite.key_bits() / 8).expect("a key has 16 or 32 octets");
-            config.dedicated = Some(Key::from_octets(octets).expect("16 and 32 octets are a key"));
+            config.dedicated = Some(drawn_key(config.suite));
+        }
+        match config.wrapping {
+            Wrapping::Ciphering(KeyTransport::Wrapped) => config.transport.wrapped = Some(drawn_key(config.suite)),
+            Wrapping::Ciphering(KeyTransport::OnePass) => {
+                config.transport.ephemeral = Some(drawn_agreement_key(config.suite));
+            }
+            _ => {}
         }
         Ciphered::client(config, own, memory.received.clone().unwrap_or_default())
             .map_err(|error| TalkError::Secured(ClientError::Protection(error)).into())
@@ -185,13 +199,15 @@ impl Counters<'_> {
     /// What the outbox knows of those whom a meter's key is known to.
     async fn received(self, cipher: &CipherSettings) -> Result<ReceivedCounters, SessionError> {
         let (ours, peer) = (cipher.config.title, cipher.config.peer);
-        let Some(key) = cipher.config.keys.unicast.as_ref().map(Key::fingerprint) else {
-            return Ok(ReceivedCounters::default());
-        };
-        let known = within_store_timeout(self.outbox.run(0, move |outbox| outbox.counters(key))).await?;
-        let of_meters = known.into_iter().filter(|(title, next)| *title != ours && *next > 0);
-        let of_peer = of_meters.filter(|(title, _)| peer.is_none_or(|peer| peer == *title));
-        Ok(ReceivedCounters::known(of_peer.map(|(title, next)| (KeySet::GlobalUnicast, title, next - 1))))
+        let mut received = Vec::new();
+        for keys in [KeySet::GlobalUnicast, KeySet::Wrapped, KeySet::Agreed] {
+            let Some(key) = fingerprint(&cipher.config, keys) else { continue };
+            let known = within_store_timeout(self.outbox.run(0, move |outbox| outbox.counters(key))).await?;
+            let of_meters = known.into_iter().filter(|(title, next)| *title != ours && *next > 0);
+            let of_peer = of_meters.filter(|(title, _)| peer.is_none_or(|peer| peer == *title));
+            received.extend(of_peer.map(|(title, next)| (keys, title, next - 1)));
+        }
+        Ok(ReceivedCounters::known(received))
     }
 
     /// Where a range begins at the earliest, whatever the outbox says.
@@ -222,22 +238,64 @@ fn floor(by_meter: Option<u32>, by_time: Option<u32>) -> Result<u32, SessionErro
 
 /// Whether two clients of a meter count what they say together: then they have to share what is known of it.
 pub(super) fn count_together(one: &MeterSettings, other: &MeterSettings) -> bool {
-    let id = |meter: &MeterSettings| meter.security.cipher.as_deref().and_then(own_id);
-    id(one) == id(other)
+    let ids = |meter: &MeterSettings| meter.security.cipher.as_deref().map(own_ids).unwrap_or_default();
+    ids(one) == ids(other)
 }
 
-/// Of us, under the key of the meter, where there is one.
-fn own_id(cipher: &CipherSettings) -> Option<CounterId> {
-    let key = cipher.config.keys.unicast.as_ref()?;
-    Some(CounterId { key: key.fingerprint(), title: cipher.config.title })
+/// Of us, under the key of the meter, where there is one, and under static key pairs where a key follows from them and the counter.
+fn own_ids(cipher: &CipherSettings) -> Vec<CounterId> {
+    let CipheredConfig { title, wrapping, .. } = cipher.config;
+    let is_static = wrapping == Wrapping::Ciphering(KeyTransport::StaticUnified);
+    let keys = [Some(KeySet::GlobalUnicast), is_static.then_some(KeySet::Agreed)];
+    let keys = keys.into_iter().flatten().filter_map(|keys| fingerprint(&cipher.config, keys));
+    keys.map(|key| CounterId { key, title }).collect()
 }
 
+/// What counters under these keys are kept by.
+fn fingerprint(config: &CipheredConfig, keys: KeySet) -> Option<[u8; 16]> {
+    match keys {
+        KeySet::GlobalUnicast => config.keys.unicast.as_ref().map(Key::fingerprint),
+        KeySet::Wrapped => config.transport.key_encrypting.as_ref().map(Key::fingerprint),
+        KeySet::Agreed => config.transport.agreement_fingerprint(),
+        KeySet::GlobalBroadcast | KeySet::Dedicated => None,
+    }
+}
+
+fn drawn_key(suite: SecuritySuite) -> Key {
+    let mut octets = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut octets[..]).expect("the system has a source of randomness");
+    let octets = octets.get(..suite.key_bits() / 8).expect("a key has 16 or 32 octets");
+    Key::from_octets(octets).expect("16 and 32 octets are a key")
+}
+
+/// Of the suite's curve.
+fn drawn_agreement_key(suite: SecuritySuite) -> AgreementKey {
+    let mut octets = Zeroizing::new([0; 48]);
+    let len = if suite == SecuritySuite::Suite2 { 48 } else { 32 };
+    loop {
+        getrandom::fill(&mut octets[..]).expect("the system has a source of randomness");
+        // Hardly ever, what was drawn is above the order of the curve.
+        if let Some(key) = octets.get(..len).and_then(|octets| AgreementKey::from_octets(octets).ok()) {
+            return key;
+        }
+    }
+}
+
+/// The same range under all of `ids`: it begins behind the last one of each.
 pub(super) async fn reserve(
     outbox: &OutboxHandle,
-    id: CounterId,
+    ids: Vec<CounterId>,
     floor: u32,
 ) -> Result<std::ops::Range<u32>, OutboxError> {
-    outbox.run(0, move |outbox| outbox.reserve_counters(id, floor, RANGE)).await
+    let reserved = outbox.run(0, move |outbox| {
+        let mut range = floor..floor;
+        for id in &ids {
+            range = outbox.reserve_counters(*id, range.start, RANGE)?;
+        }
+        ids.iter().try_for_each(|id| outbox.note_counter(id, range.end))?;
+        Ok(range)
+    });
+    reserved.await
 }
 
 fn seconds(now: UtcMillis) -> Option<u32> {
@@ -271,6 +329,7 @@ mod tests {
 
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use protocols::dlms::security::SystemTitle;
     use protocols::uplink::GatewayId;
 
     use super::*;
@@ -367,6 +426,19 @@ mod tests {
             for step in steps {
                 life.take(step);
             }
+        }
+    }
+
+    /// Negative control: note what is reserved under the last id only.
+    #[tokio::test]
+    async fn a_range_under_two_keys_begins_behind_the_last_of_each() {
+        let outbox = OutboxHandle::inline(fresh(Some(100))).0;
+        let other = CounterId { key: [8; 16], ..ID };
+        outbox.run(0, move |outbox| outbox.note_counter(&other, 5_000)).await.unwrap();
+        let range = reserve(&outbox, vec![ID, other], 0).await.unwrap();
+        assert_eq!(range, 5_000..5_000 + RANGE);
+        for id in [ID, other] {
+            assert_eq!(reserve(&outbox, vec![id], 0).await.unwrap().start, range.end);
         }
     }
 

@@ -142,7 +142,7 @@ type Session = ClientSession<Box<dyn Link + Send>, Option<Box<Ciphered>>>;
 /// Where a conversation has more invocation counters from.
 pub(super) struct Reserves {
     pub(super) outbox: OutboxHandle,
-    pub(super) id: CounterId,
+    pub(super) ids: Vec<CounterId>,
 }
 
 pub struct Talk<'l> {
@@ -330,7 +330,8 @@ impl<'l> Talk<'l> {
         let (Some(ciphered), Some(reserves)) = (self.session.protection_mut(), &self.reserves) else { return Ok(()) };
         let counter = ciphered.counter_mut();
         if counter.is_low() {
-            let reserved = tokio::time::timeout_at(self.deadline, reserve(&reserves.outbox, reserves.id, 0)).await;
+            let reserved =
+                tokio::time::timeout_at(self.deadline, reserve(&reserves.outbox, reserves.ids.clone(), 0)).await;
             let range = reserved.map_err(|_| TalkError::OutOfTime)?.map_err(TalkError::Counters)?;
             // Others under the same key may have reserved in between.
             counter.skip_to(range.start);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AssociationName, MeterProtocol, MeterSection, MeterSettings, Switch, check_address, value};
 use crate::config::ConfigError;
-use crate::config::security::{AuthenticationName, PolicyName, check_security};
+use crate::config::security::{AuthenticationName, PolicyName, check_security, signs};
 
 /// Clocks are read, and set, to about a second.
 const ABOVE_S_MIN: u32 = 2;
@@ -75,7 +75,7 @@ pub(super) fn check_clock_set(
         writer.association = AssociationName::Negotiated;
         (writer.authentication, writer.password_file, writer.challenge_octets) =
             (set.authentication, set.password_file, None);
-        if writer.authentication != Some(AuthenticationName::Ecdsa) {
+        if writer.authentication != Some(AuthenticationName::Ecdsa) && !signs(&writer) {
             (writer.signing_key_file, writer.meter_public_key_file) = (None, None);
         }
     }

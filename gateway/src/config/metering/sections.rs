@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::clock_set::ClockSetSection;
-use crate::config::security::{AuthenticationName, CipheringName, PolicyName};
+use crate::config::security::{AuthenticationName, CipheringName, PolicyName, SigningName};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -147,6 +147,8 @@ pub struct QuirksSection {
     pub proof_shares_counter: bool,
     /// Wants the proof of high level security under the dedicated key.
     pub proof_under_dedicated: bool,
+    /// Derives agreed keys with the algorithm ids that the eighth edition of the Green Book prints in its table.
+    pub algorithms_of_edition_8: bool,
     /// Labels the entries of its profiles with the start of their period, not its end: those of periods below a day are put at
     /// the end, days and months keep their label. Of M-Bus: dates of stored values are the start of their day. To be set before the
     /// first read: what was read without it stays where it was put.
@@ -189,18 +191,30 @@ pub struct MeterSection {
     /// DLMS: 0, 1 or 2, by which keys have 16, 16 or 32 octets. Default 0.
     pub security_suite: Option<u8>,
     /// DLMS: `global` (glo-), `dedicated` (ded-, by a key that is drawn for each association), `general-global`,
-    /// `general-dedicated`. Default `global`.
+    /// `general-dedicated`; or by general-ciphering `identified` (the global key, named), `wrapped` (a key that is drawn for each
+    /// association, under the key-encrypting key), `one-pass` or `static-unified` (a key that both sides agree on by their key pairs; of
+    /// suites 1 and 2). Default `global`.
     pub ciphering: Option<CipheringName>,
+    /// DLMS: general-signing of each APDU, both ways, of suites 1 and 2: `inside` of the ciphering, as is usual, or `outside`. What the
+    /// meter does not sign is not accepted. Default: nothing is signed.
+    pub signing: Option<SigningName>,
     /// DLMS: a file that holds the global unicast encryption key (GUEK) in hexadecimal digits; M-Bus: the key of an enciphered meter (modes 5
     /// and 7). As of all keys, nobody but its owner may read it. Each meter has a key of its own: DLMS meters that share one are safe from
     /// each other's counters as long as the outbox lives.
     pub encryption_key_file: Option<PathBuf>,
     /// DLMS: a file that holds the global authentication key (GAK).
     pub authentication_key_file: Option<PathBuf>,
-    /// DLMS, `ecdsa`: a file that holds our private key, of P-256 (suite 1) or P-384 (suite 2).
+    /// DLMS: a file that holds the key-encrypting key (master key, KEK), under which `ciphering = "wrapped"` and the command `keys` send
+    /// others.
+    pub key_encrypting_key_file: Option<PathBuf>,
+    /// DLMS, `ecdsa`, `signing` and `one-pass`: a file that holds our private key, of P-256 (suite 1) or P-384 (suite 2).
     pub signing_key_file: Option<PathBuf>,
-    /// DLMS, `ecdsa`: a file that holds x and y of the meter's public key.
+    /// DLMS, `ecdsa`, `signing` and `one-pass`: a file that holds x and y of the meter's public key.
     pub meter_public_key_file: Option<PathBuf>,
+    /// DLMS, `one-pass` and `static-unified`: a file that holds our private key of agreements, of the same curve.
+    pub agreement_key_file: Option<PathBuf>,
+    /// DLMS, `one-pass` and `static-unified`: a file that holds x and y of the meter's public key of agreements.
+    pub meter_agreement_key_file: Option<PathBuf>,
     /// DLMS: our own system title, 16 hexadecimal digits. Default: one that follows from the gateway's id. A meter that knows its
     /// clients by their titles has to be told of it.
     pub client_title: Option<String>,
@@ -299,10 +313,14 @@ impl Default for MeterSection {
             security_policy: None,
             security_suite: None,
             ciphering: None,
+            signing: None,
             encryption_key_file: None,
             authentication_key_file: None,
+            key_encrypting_key_file: None,
             signing_key_file: None,
             meter_public_key_file: None,
+            agreement_key_file: None,
+            meter_agreement_key_file: None,
             client_title: None,
             meter_title: None,
             challenge_octets: None,

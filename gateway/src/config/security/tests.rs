@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
 use protocols::dlms::acse::Mechanism;
+use protocols::dlms::security::{AgreementKey, Signing, SigningKey};
 
 use super::*;
 use crate::config::Config;
@@ -95,7 +96,10 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (format!("{GMAC}{KEYS}{PASSWORD}"), "authentication = \"gmac\" has no use for a password"),
         ("authentication = \"md5\"\n".to_owned(), "authentication = \"md5\" needs a password\nhint: set password_file"),
         (format!("{PASSWORD}signing_key_file = \"@p256\"\n"), "signing_key_file is set, but there are no keys"),
-        (format!("{GMAC}{KEYS}signing_key_file = \"@p256\"\n"), "a key of signatures is set\nhint: set authentication"),
+        (
+            format!("{GMAC}{KEYS}signing_key_file = \"@p256\"\n"),
+            "a key of signatures is set, and nothing is signed\nhint: set auth",
+        ),
         (ecdsa.to_owned(), "needs our private key and the meter's public one"),
         (format!("{ecdsa}meter_public_key_file = \"@nopoint\"\n"), "meter_public_key_file: the octets are no key"),
         (
@@ -174,6 +178,115 @@ fn every_mechanism_and_suite_can_be_set() {
     let long = "encryption_key_file = \"@e32\"\nauthentication_key_file = \"@e32\"\nsecurity_suite = 2\n";
     let meter = secrets.meter(&format!("{GMAC}{long}")).unwrap();
     assert_eq!(meter.security.cipher.as_ref().unwrap().config.suite, SecuritySuite::Suite2);
+}
+
+impl Secrets {
+    /// Files with pairs of both curves, one of them the meter's: `s` of signatures, `d` of agreements, with the suite.
+    fn with_pairs(self) -> Self {
+        let hex = |octets: &[u8]| octets.iter().fold(String::new(), |text, octet| format!("{text}{octet:02x}"));
+        for (suite, len) in [(1, 32), (2, 48)] {
+            self.write(&format!("s{suite}"), &"07".repeat(len));
+            self.write(&format!("d{suite}"), &"08".repeat(len));
+            let signing = SigningKey::from_octets(&vec![9; len]).unwrap().verifying_key();
+            let agreement = AgreementKey::from_octets(&vec![10; len]).unwrap().public_key();
+            self.write(&format!("meter-s{suite}"), &hex(&signing.to_octets()));
+            self.write(&format!("meter-d{suite}"), &hex(&agreement.to_octets()));
+        }
+        self
+    }
+}
+
+const SIGNATURES: &str = "signing_key_file = \"@s1\"\nmeter_public_key_file = \"@meter-s1\"\n";
+const AGREEMENTS: &str = "agreement_key_file = \"@d1\"\nmeter_agreement_key_file = \"@meter-d1\"\n";
+
+#[test]
+fn keys_that_general_ciphering_brings_and_signatures_can_be_set() {
+    let secrets = Secrets::new().with_pairs();
+    let config = |text: &str| secrets.meter(&format!("{GMAC}{text}")).unwrap().security.cipher.clone().unwrap().config;
+    let named = config(&format!("{KEYS}ciphering = \"identified\"\n"));
+    assert_eq!(named.wrapping, Wrapping::Ciphering(KeyTransport::Identified));
+    let wrapped = config(&format!("{KEYS}ciphering = \"wrapped\"\nkey_encrypting_key_file = \"@e16\"\n"));
+    assert_eq!(wrapped.wrapping, Wrapping::Ciphering(KeyTransport::Wrapped));
+    assert_eq!(wrapped.transport.key_encrypting, Some(Key::from([0x1a; 16])));
+    // Each is drawn for an association, and none is kept.
+    assert!(wrapped.transport.wrapped.is_none() && wrapped.transport.ephemeral.is_none());
+    let long = "encryption_key_file = \"@e32\"\nauthentication_key_file = \"@e32\"\n";
+    for (suite, keys) in [(1, KEYS), (2, long)] {
+        let keys = format!("{keys}security_suite = {suite}\n");
+        let [signatures, agreements] = [SIGNATURES, AGREEMENTS].map(|text| text.replace("1\"", &format!("{suite}\"")));
+        let one_pass = config(&format!("{keys}{signatures}{agreements}ciphering = \"one-pass\"\n"));
+        assert_eq!((one_pass.wrapping, one_pass.signing), (Wrapping::Ciphering(KeyTransport::OnePass), None));
+        assert!(one_pass.transport.signing.is_some() && one_pass.transport.peer_signing.is_some());
+        assert!(one_pass.transport.agreement_fingerprint().is_some());
+        let fixed = config(&format!("{keys}{agreements}ciphering = \"static-unified\"\n"));
+        assert_eq!(fixed.wrapping, Wrapping::Ciphering(KeyTransport::StaticUnified));
+        assert_eq!(fixed.transport.agreement_fingerprint(), one_pass.transport.agreement_fingerprint());
+        for (name, place) in [("inside", Signing::Inside), ("outside", Signing::Outside)] {
+            let signed = config(&format!("{keys}{signatures}signing = {name:?}\n"));
+            assert_eq!((signed.wrapping, signed.signing), (Wrapping::Service, Some(place)));
+        }
+    }
+    let quirky = format!(
+        "{KEYS}security_suite = 1\n{AGREEMENTS}ciphering = \"static-unified\"\nquirks.algorithms_of_edition_8 = true\n"
+    );
+    assert!(config(&quirky).quirks.algorithms_of_edition_8);
+    // What a meter is known to sign is settled before the first word of it.
+    let signed = secrets.meter(&format!("{GMAC}{KEYS}security_suite = 1\n{SIGNATURES}signing = \"inside\"\n")).unwrap();
+    let unsigned = secrets.meter(&format!("{GMAC}{KEYS}security_suite = 1\n")).unwrap();
+    assert_ne!(signed.security, unsigned.security);
+}
+
+/// Negative control: leave the check of either suite 0 out.
+#[test]
+fn keys_that_nothing_is_done_with_and_those_that_are_missing_are_refused() {
+    let secrets = Secrets::new().with_pairs();
+    let suite = "security_suite = 1\n";
+    let ciphering = |name: &str| format!("ciphering = {name:?}\n");
+    for (text, expected) in [
+        (ciphering("wrapped"), "needs a key to wrap others under\nhint: set key_encrypting_key_file"),
+        (format!("{}{AGREEMENTS}", ciphering("one-pass")), "suite 0 has no signatures\nhint: set security_suite = 1"),
+        (format!("{}{AGREEMENTS}", ciphering("static-unified")), "suite 0 agrees on no keys\nhint: set security_suite"),
+        (format!("{SIGNATURES}signing = \"inside\"\n"), "security suite 0 has no signatures"),
+        (
+            format!("{suite}{}{AGREEMENTS}", ciphering("one-pass")),
+            "\"one-pass\" needs our private key and the meter's public one\nhint: set signing_key_file and meter_public",
+        ),
+        (
+            format!("{suite}{}{SIGNATURES}", ciphering("one-pass")),
+            "\"one-pass\" needs our private key and the meter's public one\nhint: set agreement_key_file and meter_agree",
+        ),
+        (format!("{suite}signing = \"outside\"\n"), "signing needs our private key"),
+        (format!("{suite}{AGREEMENTS}"), "a key of agreements is set, and nothing is agreed on\nhint: set ciphering"),
+        (format!("{suite}{SIGNATURES}"), "a key of signatures is set, and nothing is signed"),
+        (
+            format!("{suite}{}{AGREEMENTS}", ciphering("static-unified")).replace("@meter-d1", "@d1"),
+            "it holds 64 digits\nhint: 128 hexadecimal digits",
+        ),
+        (
+            format!("{suite}{}{AGREEMENTS}", ciphering("static-unified")).replace("@d1", "@zero"),
+            "agreement_key_file: the octets are no key of their curve\nhint: is it a key of the suite's curve",
+        ),
+        ("signing = \"around\"\n".to_owned(), "unknown variant `around`"),
+    ] {
+        secrets.write("zero", &"00".repeat(32));
+        let error = secrets.meter(&format!("{GMAC}{KEYS}{text}")).err().unwrap_or_else(|| panic!("taken: {text}"));
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+        assert!(!error.contains("0707") && !error.contains("0808") && !error.contains("0000"), "{error}");
+    }
+    let plain = format!("{GMAC}{KEYS}{suite}security_policy = \"none\"\n");
+    for text in [
+        format!("{plain}{SIGNATURES}signing = \"inside\"\n"),
+        format!("{plain}{AGREEMENTS}{}", ciphering("static-unified")),
+    ] {
+        let error = secrets.meter(&text).unwrap_err();
+        assert!(error.contains("without ciphering nothing is signed, and no key is brought\nhint: set enc"), "{error}");
+    }
+    for key in ["key_encrypting_key_file = \"@e16\"\n", "agreement_key_file = \"@d1\"\n", "signing = \"inside\"\n"] {
+        let error = secrets.meter(&format!("{PASSWORD}{key}")).unwrap_err();
+        assert!(error.contains("is set, but there are no keys"), "{error}");
+        let error = secrets.meter(&format!("protocol = \"iec62056-21\"\n{key}")).unwrap_err();
+        assert!(error.contains("is a setting of protocols"), "{error}");
+    }
 }
 
 #[test]

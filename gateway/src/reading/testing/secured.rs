@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use protocols::dlms::acse::Password;
 use protocols::dlms::security::{
-    Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, KeySet, Keys, Level, ReceivedCounters, SecuritySuite,
-    SigningKey, SystemTitle,
+    AgreementKey, Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, KeySet, KeyTransport, Keys, Level,
+    ReceivedCounters, SecuritySuite, Signing, SigningKey, SystemTitle, TransportKeys, Wrapping,
 };
 use protocols::dlms::server::{ClientRole, HighLevelClient, ServerConfig};
 
@@ -45,9 +45,13 @@ fn key(which: u8, suite: SecuritySuite) -> Vec<u8> {
     vec![which; suite.key_bits() / 8]
 }
 
-/// A private key of the suite's curve.
+/// A private key of the suite's curve, of signatures or agreements.
 fn signing_key(which: u8, suite: SecuritySuite) -> Vec<u8> {
     vec![which; if suite == SecuritySuite::Suite2 { 48 } else { 32 }]
+}
+
+fn agreement_key(which: u8, suite: SecuritySuite) -> AgreementKey {
+    AgreementKey::from_octets(&signing_key(which, suite)).unwrap()
 }
 
 impl BodySecurity {
@@ -88,9 +92,33 @@ impl BodySecurity {
         }
     }
 
+    /// The same meter, whose services are under such keys and signed so. The master key is that of [`key`] with 7, keys of agreements
+    /// are those of [`signing_key`] with 5 for the client and 6 for the meter.
+    pub(crate) fn under(mut self, transport: KeyTransport, signing: Option<Signing>) -> Self {
+        let suite = self.config.suite;
+        let signatures = |which| SigningKey::from_octets(&signing_key(which, suite)).unwrap();
+        let has_pairs = suite != SecuritySuite::Suite0;
+        (self.config.wrapping, self.config.signing) = (Wrapping::Ciphering(transport), signing);
+        self.config.transport = TransportKeys {
+            key_encrypting: Some(Key::from_octets(&key(7, suite)).unwrap()),
+            agreement: has_pairs.then(|| agreement_key(6, suite)),
+            peer_agreement: has_pairs.then(|| agreement_key(5, suite).public_key()),
+            signing: has_pairs.then(|| signatures(4)),
+            peer_signing: has_pairs.then(|| signatures(3).verifying_key()),
+            ..TransportKeys::NONE
+        };
+        self
+    }
+
     pub(super) fn protection(&self) -> Box<Ciphered> {
         let counter = Counter::reserved(self.next, u32::MAX);
-        Box::new(Ciphered::server(self.config.clone(), counter, self.received.clone()).unwrap())
+        let mut config = self.config.clone();
+        if config.wrapping == Wrapping::Ciphering(KeyTransport::OnePass) {
+            // Another one for each connection.
+            let drawn = 32 + (self.next % 200) as u8;
+            config.transport.ephemeral = Some(agreement_key(drawn, config.suite));
+        }
+        Box::new(Ciphered::server(config, counter, self.received.clone()).unwrap())
     }
 
     pub(super) fn keep(&mut self, used: &Ciphered) {
@@ -105,6 +133,7 @@ impl BodySecurity {
 
     /// The greatest counter that was accepted.
     pub(crate) fn counter(&self) -> u32 {
+        // As many meters count: under global keys only.
         let unicast = self.received.iter().filter(|(keys, ..)| *keys == KeySet::GlobalUnicast);
         self.told.unwrap_or(unicast.map(|(.., counter)| counter).max().unwrap_or(0))
     }
@@ -151,12 +180,38 @@ impl Files {
             write(format!("authentication{id}"), hex(&key(2, suite)));
             write(format!("signing{id}"), hex(&signing_key(3, suite)));
             write(format!("public{id}"), hex(&public));
+            write(format!("master{id}"), hex(&key(7, suite)));
+            write(format!("agreement{id}"), hex(&signing_key(5, suite)));
+            write(format!("meter-agreement{id}"), hex(&agreement_key(6, suite).public_key().to_octets()));
         }
         files
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
+    }
+
+    /// More lines of a section, for a meter that is [under](BodySecurity::under) these keys.
+    pub(crate) fn transport(&self, ciphering: &str, signing: &str, suite: SecuritySuite) -> String {
+        let (folder, id) = (self.0.path().display(), suite.id());
+        let mut lines = format!("ciphering = {ciphering:?}\n");
+        if ciphering == "wrapped" {
+            lines += &format!("key_encrypting_key_file = \"{folder}/master{id}\"\n");
+        }
+        if matches!(ciphering, "one-pass" | "static-unified") {
+            lines += &format!(
+                "agreement_key_file = \"{folder}/agreement{id}\"\nmeter_agreement_key_file = \"{folder}/meter-agreement{id}\"\n"
+            );
+        }
+        if !signing.is_empty() {
+            lines += &format!("signing = {signing:?}\n");
+        }
+        if ciphering == "one-pass" || !signing.is_empty() {
+            lines += &format!(
+                "signing_key_file = \"{folder}/signing{id}\"\nmeter_public_key_file = \"{folder}/public{id}\"\n"
+            );
+        }
+        lines
     }
 
     /// The lines of a meter's section.

@@ -1,5 +1,7 @@
 //! Keys that general-ciphering brings with an APDU: wrapped ones, and those that both sides agree on by their key pairs.
 
+use sha2::{Digest as _, Sha256};
+
 use super::agreement::{Derivation, UseOfKey, public_key};
 use super::general::KeyInfo;
 use super::{
@@ -68,6 +70,14 @@ impl TransportKeys {
             && self.signing.as_ref().is_none_or(|key| key.is_of(suite))
             && self.peer_signing.as_ref().is_none_or(|key| key.is_of(suite));
         if is_of_curve { Ok(()) } else { Err(ProtectionError::Curve { suite: suite.id() }) }
+    }
+
+    /// The same for the same two static keys of agreements, and for no others: by it counters are kept of what is under keys that they
+    /// agree on. `None` where one of the two is not there. The first half of a SHA-256.
+    pub fn agreement_fingerprint(&self) -> Option<[u8; 16]> {
+        let ours = self.agreement.as_ref()?.public_key().to_octets();
+        let digest = Sha256::new().chain_update(ours).chain_update(self.peer_agreement.as_ref()?.to_octets());
+        digest.finalize().first_chunk().copied()
     }
 
     /// A key of ours for what we send, and its key-info.
@@ -148,4 +158,21 @@ fn info(key: KeyInfo<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     key.encode(&mut out);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_pairs_of_static_keys_apart() {
+        let key = |octet| AgreementKey::from_octets(&[octet; 32]).unwrap();
+        let of = |ours: u8, theirs: u8| {
+            let (agreement, peer_agreement) = (Some(key(ours)), Some(key(theirs).public_key()));
+            TransportKeys { agreement, peer_agreement, ..TransportKeys::NONE }.agreement_fingerprint().unwrap()
+        };
+        assert_eq!(of(1, 2), of(1, 2));
+        assert!(of(1, 2) != of(2, 1) && of(1, 2) != of(1, 3));
+        assert_eq!(TransportKeys { agreement: Some(key(1)), ..TransportKeys::NONE }.agreement_fingerprint(), None);
+    }
 }

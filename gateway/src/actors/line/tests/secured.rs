@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use protocols::dlms::security::{KeySet, Level, SecuritySuite, SystemTitle, Wrapping};
+use protocols::dlms::security::{KeySet, KeyTransport, Level, SecuritySuite, Signing, SystemTitle, Wrapping};
 use protocols::uplink::GatewayId;
 
 use super::*;
@@ -99,6 +99,95 @@ async fn every_mechanism_and_suite_is_read_over_hdlc() {
     tokio::spawn(async move { serve_hdlc(opened.recv().await.unwrap(), on_line).await });
     world.run_for(Arc::new(medium), Duration::from_secs(600)).await;
     assert_all_read(&world, &bodies);
+}
+
+/// Every kind of key that general-ciphering brings or names, and every place of a signature: sections, and the meters that they are of.
+fn all_transports(files: &Files) -> Vec<(String, BodySecurity)> {
+    let transports = [
+        ("identified", KeyTransport::Identified),
+        ("wrapped", KeyTransport::Wrapped),
+        ("one-pass", KeyTransport::OnePass),
+        ("static-unified", KeyTransport::StaticUnified),
+    ];
+    let signings = [("", None), ("inside", Some(Signing::Inside)), ("outside", Some(Signing::Outside))];
+    let mut kinds = Vec::new();
+    for suite in SUITES {
+        for (ciphering, transport) in transports {
+            for (signs, signing) in signings {
+                let has_pairs = matches!(transport, KeyTransport::OnePass | KeyTransport::StaticUnified);
+                if suite == SecuritySuite::Suite0 && (has_pairs || signing.is_some()) {
+                    continue;
+                }
+                let section = files.section("gmac", suite) + &files.transport(ciphering, signs, suite);
+                let mut security = BodySecurity::new("gmac", suite, ALL).under(transport, signing);
+                security.config.title = SystemTitle([b'S', b'I', b'M', 0, 0, 0, 2, kinds.len() as u8]);
+                kinds.push((section, security));
+            }
+        }
+    }
+    kinds
+}
+
+/// Negative control: draw no key to be wrapped, or no ephemeral pair, in `Counters::prepare`.
+#[tokio::test(start_paused = true)]
+async fn meters_are_read_under_every_kind_of_key_and_with_signatures() {
+    let files = Files::new();
+    let kinds = all_transports(&files);
+    assert_eq!(kinds.len(), 2 + 12 + 12);
+    let text: String =
+        (1..).zip(&kinds).map(|(server, (section, _))| meter(&format!("m{server}"), server, section)).collect();
+    let world = World::new(&text);
+    let named = (1..).zip(kinds).map(|(nth, (_, security))| world.secured(&format!("SIM{nth:04}"), security));
+    let bodies: Vec<SharedBody> = named.collect();
+    let roles: Vec<(u16, Role)> = (1..).zip(bodies.iter().cloned().map(Role::Meter)).collect();
+    world.run_for(host(&roles), Duration::from_secs(300)).await;
+    assert_all_read(&world, &bodies);
+}
+
+/// Whatever the meter is and does, less than the settings say is not taken: keys of another kind, no signature, no ciphering.
+///
+/// Negative control: let `minimum` of the settings be `Level::NONE`; leave `signing` of the settings out.
+#[tokio::test(start_paused = true)]
+async fn a_meter_that_protects_otherwise_than_configured_is_refused() {
+    let (files, suite) = (Files::new(), SecuritySuite::Suite1);
+    let section = |signing| files.section("gmac", suite) + &files.transport("static-unified", signing, suite);
+    let under = |transport, signing| BodySecurity::new("gmac", suite, ALL).under(transport, signing);
+    let unsigned = under(KeyTransport::StaticUnified, None);
+    let global = BodySecurity::new("gmac", suite, ALL);
+    let one_pass = under(KeyTransport::OnePass, None);
+    let mut downgrading = under(KeyTransport::StaticUnified, None);
+    downgrading.hostility = Hostility::Downgrade;
+    for (signing, security) in [("inside", unsigned), ("", global), ("", one_pass), ("", downgrading)] {
+        let world = World::new(&meter("bad", 1, &section(signing)));
+        let bad = world.secured("SIM0001", security);
+        world.run_for(host(&[(1, Role::Meter(bad))]), Duration::from_secs(60)).await;
+        assert!(stored(&world.outbox).is_empty());
+        assert_eq!(world.session.metrics.value(Metric::ReadsDone), 0);
+    }
+}
+
+/// What a meter has said under agreed keys is not taken again after a restart, though nobody says it under a global key.
+///
+/// Negative control: keep counters of `KeySet::GlobalUnicast` only, in `conclude` or in `Counters::received`.
+#[tokio::test(start_paused = true)]
+async fn counters_under_agreed_keys_outlive_a_restart() {
+    let (files, suite) = (Files::new(), SecuritySuite::Suite1);
+    for (ciphering, transport, keys) in
+        [("one-pass", KeyTransport::OnePass, KeySet::Agreed), ("wrapped", KeyTransport::Wrapped, KeySet::Wrapped)]
+    {
+        let section = files.section("gmac", suite) + &files.transport(ciphering, "", suite);
+        let world = World::new(&meter("m", 1, &section));
+        let body = world.secured("SIM0001", BodySecurity::new("gmac", suite, ALL).under(transport, None));
+        world.run_for(host(&[(1, Role::Meter(body.clone()))]), Duration::from_secs(60)).await;
+        let settings = world.plan.meters[0].security.cipher.as_ref().unwrap();
+        let key = match keys {
+            KeySet::Agreed => settings.config.transport.agreement_fingerprint().unwrap(),
+            _ => settings.config.transport.key_encrypting.as_ref().unwrap().fingerprint(),
+        };
+        let kept = world.outbox.lock().unwrap().counters(key).unwrap();
+        assert!(matches!(kept[..], [(TITLE, next)] if next > 10), "{ciphering}: {kept:?}");
+        assert_eq!(security(&body, |security| security.received.greatest(keys, settings.config.title).is_some()), true);
+    }
 }
 
 /// Control, seen to fail for each: leave `not_accepted` out of the talk; take `Title` for no wrong identity.
