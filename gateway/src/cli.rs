@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::decode::DecodeProtocol;
-use crate::commands::{ImageOptions, ReadOptions, SwitchTo, WriteOptions};
+use crate::commands::{ImageOptions, KeysOptions, ReadOptions, SwitchTo, WriteOptions};
 
 /// Reads every smart meter on a site and forwards each reading exactly once.
 #[derive(Debug, Parser)]
@@ -84,6 +84,17 @@ pub enum Command {
         meter: String,
         #[command(flatten)]
         options: ImageOptions,
+    },
+    /// Gives a DLMS meter other global keys, and puts them into the files that its section names; the gateway must be stopped. While a key
+    /// is on its way it stands in FILE.next beside the old one in FILE, and whoever reads the meter tries both. Given again after it was cut
+    /// short, with the same files or none, it finds out which key the meter has, and finishes.
+    Keys {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Its name in the settings.
+        meter: String,
+        #[command(flatten)]
+        options: KeysOptions,
     },
     /// Finds out what is on a line and prints the section for it; the line must be free. It listens, then calls, searches on
     /// M-Bus, and asks as a client without a password; it writes nothing to a meter. What it does stands on standard error. Exit code 1 when
@@ -180,6 +191,8 @@ mod tests {
             "clock m --set",
             "switch m disconnect --yes",
             "write m 0-0:94.31.0 unsigned:3 --class 1",
+            "keys m --encryption-key a --authentication-key b --key-encrypting-key c --yes",
+            "keys m",
         ] {
             assert!(parsed(&format!("meterpost-gateway {line}")).is_ok(), "{line}");
         }

@@ -5,7 +5,7 @@ pub mod decode;
 mod profiles;
 mod read;
 
-pub use change::{ImageOptions, SwitchTo, WriteOptions, clock, image, switch, write};
+pub use change::{ImageOptions, KeysOptions, SwitchTo, WriteOptions, clock, image, keys, switch, write};
 pub use profiles::profiles;
 pub use read::{ReadOptions, read};
 

@@ -4,7 +4,7 @@ mod bus;
 mod call;
 mod distinct;
 mod foreign;
-mod keys;
+pub(crate) mod keys;
 pub mod metering;
 pub(crate) mod ports;
 pub mod profiles;

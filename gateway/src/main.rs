@@ -77,6 +77,9 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Image { config, meter, options } => {
             commands::image(&checked(&config.config)?, &meter, &options, &mut out).await?;
         }
+        Command::Keys { config, meter, options } => {
+            commands::keys(&checked(&config.config)?, &meter, &options, &mut out).await?;
+        }
         Command::Probe { target, budget } => {
             let named = Target::parse(&target);
             let hint = "hint: name a port, like /dev/ttyUSB0, or HOST:PORT";

@@ -1,14 +1,16 @@
-//! `clock`, `switch`, `write` and `image`: what is changed in a meter by hand. Each of it is an event in the outbox.
+//! `clock`, `switch`, `write`, `image` and `keys`: what is changed in a meter by hand. Each of it is an event in the outbox.
 //!
 //! The gateway has to be stopped: it holds the outbox. Who talks to the meter is the client of `[meter.clock_set]`, where the section has
 //! one, else the client of the section.
 
 mod clock;
 mod image;
+mod keys;
 mod value;
 
 pub use clock::clock;
 pub use image::{ImageOptions, image};
+pub use keys::{KeysOptions, keys};
 
 use std::io::{BufRead as _, IsTerminal as _, Write};
 use std::sync::Arc;
@@ -235,9 +237,42 @@ struct Site {
     _keeper: Keeper,
 }
 
+/// Why a conversation did not do what it was for.
+enum Failure {
+    /// There was none.
+    Line(anyhow::Error),
+    Session(SessionError),
+    OtherMeter {
+        found: MeterId,
+        expected: MeterId,
+    },
+}
+
+impl Failure {
+    fn told(self, name: &str) -> anyhow::Error {
+        match self {
+            Self::Line(error) => error,
+            Self::Session(error) => anyhow::anyhow!("{name}: {}", error.text()),
+            Self::OtherMeter { found, expected } => {
+                let hint = "hint: serial of its section says which meter is meant";
+                anyhow::anyhow!("{name}: expected {expected}, found {found}\n{hint}")
+            }
+        }
+    }
+}
+
 impl Site {
-    /// With the outbox to itself.
+    /// With the outbox to itself. The meter's keys are known.
     fn of(checked: &Checked, name: &str) -> anyhow::Result<Self> {
+        let site = Self::with_two_keys(checked, name)?;
+        let has_two = site.meter.security.cipher.as_ref().is_some_and(|cipher| cipher.next.is_some());
+        let hint = format!("hint: `meterpost-gateway keys {name}` finds out which it has");
+        anyhow::ensure!(!has_two, "{name}: a change of its keys was cut short\n{hint}");
+        Ok(site)
+    }
+
+    /// The same, of a meter that may be in a change of its keys.
+    fn with_two_keys(checked: &Checked, name: &str) -> anyhow::Result<Self> {
         Self::kept(checked, name, |_| {
             super::existing(checked)?;
             let lock = run::lock(checked).map_err(|error| match error {
@@ -312,15 +347,22 @@ impl Site {
         client: Arc<MeterSettings>,
         what: impl AsyncFnOnce(&mut Talk<'_>, &MeterId) -> Result<T, SessionError>,
     ) -> anyhow::Result<(MeterId, T)> {
-        let mut link = self.open().await?;
+        self.attempt(&client, what).await.map_err(|failure| failure.told(&client.name))
+    }
+
+    async fn attempt<T>(
+        &mut self,
+        client: &MeterSettings,
+        what: impl AsyncFnOnce(&mut Talk<'_>, &MeterId) -> Result<T, SessionError>,
+    ) -> Result<(MeterId, T), Failure> {
+        let mut link = self.open().await.map_err(Failure::Line)?;
         let Self { medium, parts, memory, budget, .. } = self;
-        let told = |error: SessionError| anyhow::anyhow!("{}: {}", client.name, error.text());
         let deadline = Instant::now() + *budget;
-        let talk = Talk::new(&mut *link, &client, medium.octet_time_us(), deadline);
-        let mut talk = talk.map_err(|error| told(error.into()))?;
+        let talk = Talk::new(&mut *link, client, medium.octet_time_us(), deadline);
+        let mut talk = talk.map_err(|error| Failure::Session(error.into()))?;
         let outcome = async {
-            associate(&mut talk, &client, parts.counters(), memory).await?;
-            let who = introduce(&mut talk, &client, &parts.clock).await?;
+            associate(&mut talk, client, parts.counters(), memory).await?;
+            let who = introduce(&mut talk, client, &parts.clock).await?;
             if let Some(expected) = who.expected {
                 return Ok::<_, SessionError>(Err((who.meter, expected)));
             }
@@ -332,11 +374,9 @@ impl Site {
             Ok(_) => drop(talk.release().await),
             Err(_) => talk.hang_up().await,
         }
-        let outcome = conclude(&mut talk, &client, parts.counters(), &parts.metrics, memory, outcome).await;
-        outcome.map_err(told)?.map_err(|(found, expected)| {
-            let hint = "hint: serial of its section says which meter is meant";
-            anyhow::anyhow!("{}: expected {expected}, found {found}\n{hint}", client.name)
-        })
+        let outcome = conclude(&mut talk, client, parts.counters(), &parts.metrics, memory, outcome).await;
+        let answered = outcome.map_err(Failure::Session)?;
+        answered.map_err(|(found, expected)| Failure::OtherMeter { found, expected })
     }
 
     async fn record(&self, meter: &MeterId, code: i64, raw: Vec<u8>, text: &str) -> anyhow::Result<()> {

@@ -29,6 +29,7 @@ use crate::link::trace::{Framing, TraceLink};
 use crate::link::{self, ByteLink, Medium};
 use crate::outbox::{Outbox, OutboxHandle};
 use crate::reading::counters::{Counters, associate, conclude};
+use crate::reading::error::OfKeys;
 use crate::reading::introduction::{Introduction, introduce};
 use crate::reading::memory::MeterMemory;
 use crate::reading::registers::{RegisterRound, read_registers};
@@ -95,35 +96,48 @@ pub async fn read(checked: &Checked, name: &str, options: &ReadOptions, out: &mu
     let (keeper, trust) = (keep_counters(checked, &meter)?, ClockTrust::new(clock.clone(), 0));
     let counters = Counters { outbox: &keeper.outbox, trust: &trust };
     let medium = link::medium(&plan.line.medium);
-    let mut link = open(plan, &*medium, &meter, options, &clock).await?;
     let told = |error: TalkError| anyhow::anyhow!("{name}: {}", error.text());
-    let mut talk = Talk::new(&mut *link, &meter, medium.octet_time_us(), deadline).map_err(told)?;
     let mut memory = MeterMemory::new(0);
-    let answer = async {
-        associate(&mut talk, &meter, counters, &mut memory).await?;
-        if options.object_list {
-            return Ok(objects::walk(&mut talk, options.json, out).await?);
+    let mut tries = 1 + u32::from(has_two_keys(&meter));
+    loop {
+        tries -= 1;
+        let mut link = open(plan, &*medium, &meter, options, &clock).await?;
+        let mut talk = Talk::new(&mut *link, &meter, medium.octet_time_us(), deadline).map_err(told)?;
+        let answer = async {
+            associate(&mut talk, &meter, counters, &mut memory).await?;
+            if options.object_list {
+                return Ok(objects::walk(&mut talk, options.json, out).await?);
+            }
+            let who = introduce(&mut talk, &meter, &clock).await?;
+            if let Some(wanted) = &wanted {
+                let table = rows::read(&mut talk, &meter, &who, wanted).await?;
+                return Ok(table.and_then(|table| table.print(options, out)));
+            }
+            let round = read_registers(&mut talk, &mut memory, &codes).await?;
+            Ok::<_, SessionError>(if options.json {
+                print_json(&who, &round, out)
+            } else {
+                print_table(name, &who, &round, out)
+            })
+        };
+        let answer = answer.await;
+        match &answer {
+            // What was read is printed, however the meter takes its leave.
+            Ok(_) => drop(talk.release().await),
+            Err(_) => talk.hang_up().await,
         }
-        let who = introduce(&mut talk, &meter, &clock).await?;
-        if let Some(wanted) = wanted {
-            let table = rows::read(&mut talk, &meter, &who, &wanted).await?;
-            return Ok(table.and_then(|table| table.print(options, out)));
+        match conclude(&mut talk, &meter, counters, &Metrics::default(), &mut memory, answer).await {
+            // It may have hung up on whoever has the other key.
+            Err(error) if tries > 0 && error.of_keys() != OfKeys::Nothing => {}
+            Err(error) => anyhow::bail!("{name}: {}", error.text()),
+            Ok(printed) => return printed,
         }
-        let round = read_registers(&mut talk, &mut memory, &codes).await?;
-        Ok::<_, SessionError>(if options.json {
-            print_json(&who, &round, out)
-        } else {
-            print_table(name, &who, &round, out)
-        })
-    };
-    let answer = answer.await;
-    match &answer {
-        // What was read is printed, however the meter takes its leave.
-        Ok(_) => drop(talk.release().await),
-        Err(_) => talk.hang_up().await,
     }
-    let answer = conclude(&mut talk, &meter, counters, &Metrics::default(), &mut memory, answer).await;
-    answer.map_err(|error| anyhow::anyhow!("{name}: {}", error.text()))?
+}
+
+/// A change of its keys was cut short: nobody knows yet which of two it has.
+fn has_two_keys(meter: &MeterSettings) -> bool {
+    meter.security.cipher.as_ref().is_some_and(|cipher| cipher.next.is_some())
 }
 
 /// Opens the line of a meter.

@@ -1,6 +1,7 @@
 //! How a DLMS meter is convinced of who reads it, and how what is said is protected: what these keys of a section mean once they
 //! hold together.
 
+mod next;
 mod pairs;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use protocols::metering::ObisCode;
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
 
+pub use self::next::{KeyFile, NextKey, key_files, next_of};
 use self::pairs::Pairs;
 pub use self::pairs::SigningName;
 pub(in crate::config) use self::pairs::signs;
@@ -100,6 +102,8 @@ pub struct CipherSettings {
     /// Without the keys that are drawn anew for each association: the dedicated one, one to be wrapped, an ephemeral pair.
     pub config: CipheredConfig,
     pub has_dedicated_key: bool,
+    /// Of a change of keys that was cut short.
+    pub next: Option<Box<NextKey>>,
     pub counter: Option<CounterObject>,
 }
 
@@ -398,7 +402,8 @@ impl Examined<'_> {
             algorithms_of_edition_8: quirks.algorithms_of_edition_8,
             ..SecurityQuirks::NONE
         };
-        Ok(CipherSettings { config, has_dedicated_key, counter: self.counter_object()? })
+        let next = self.next_key(&config)?;
+        Ok(CipherSettings { config, has_dedicated_key, next, counter: self.counter_object()? })
     }
 
     fn counter_object(&self) -> Result<Option<CounterObject>, ConfigError> {

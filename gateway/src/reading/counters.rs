@@ -31,9 +31,10 @@ use protocols::dlms::security::{
     Wrapping,
 };
 use protocols::metering::UtcMillis;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
+use super::error::OfKeys;
 use super::memory::MeterMemory;
 use super::session::{SessionError, within_store_timeout};
 use super::talk::{Reserves, Talk, TalkError};
@@ -61,6 +62,10 @@ pub struct CounterMemory {
     on_disk: ReceivedCounters,
     /// What the meter has asked for in a conversation that ended so.
     expected: Option<u32>,
+    /// Under the key of a change that was cut short. All of this is of one key.
+    with_next: bool,
+    /// The meter has answered under that one.
+    is_settled: bool,
 }
 
 /// Who keeps counters, and the time that they may begin at.
@@ -70,7 +75,8 @@ pub struct Counters<'p> {
     pub trust: &'p ClockTrust,
 }
 
-/// Associates as the meter's section says.
+/// Associates as the meter's section says. Where a change of its keys was cut short, the meter has one of two: both are tried, over a
+/// link that outlives the first.
 pub async fn associate(
     talk: &mut Talk<'_>,
     meter: &MeterSettings,
@@ -79,10 +85,35 @@ pub async fn associate(
 ) -> Result<(), SessionError> {
     let Some(cipher) = &meter.security.cipher else { return Ok(talk.associate().await?) };
     let memory = memory.counters.get_or_insert_default();
+    let outcome = associate_under(talk, meter, counters, cipher, memory).await;
+    let may_be_other = cipher.next.is_some() && !memory.is_settled;
+    let outcome = match outcome {
+        Err(error) if may_be_other && error.of_keys() != OfKeys::Nothing && !error.spoils_link() => {
+            debug!(meter = %meter.name, error = %error.text(), "the meter is asked under the other of its two keys");
+            memory.turn();
+            associate_under(talk, meter, counters, cipher, memory).await
+        }
+        outcome => outcome,
+    };
+    if outcome.is_ok() && memory.with_next && may_be_other {
+        let hint = format!("meterpost-gateway keys {}", meter.name);
+        warn!(meter = %meter.name, hint, "the meter has the new key of a change that was cut short");
+    }
+    outcome
+}
+
+/// The same under one of the two.
+async fn associate_under(
+    talk: &mut Talk<'_>,
+    meter: &MeterSettings,
+    counters: Counters<'_>,
+    cipher: &CipherSettings,
+    memory: &mut CounterMemory,
+) -> Result<(), SessionError> {
     let mut expected = memory.expected.take().map(Some);
     loop {
         let ciphered = counters.prepare(talk, meter, cipher, memory, expected).await?;
-        let ids = own_ids(cipher);
+        let ids = own_ids(cipher.config(memory.with_next));
         let reserves = (!ids.is_empty()).then(|| Reserves { outbox: counters.outbox.clone(), ids });
         talk.start_over(meter, Box::new(ciphered), reserves);
         match talk.associate().await {
@@ -130,7 +161,7 @@ pub async fn conclude<T>(
     let received = memory.received.clone().unwrap_or_default();
     let news = received.iter().filter_map(|(keys, title, counter)| {
         let is_new = memory.on_disk.greatest(keys, title) != Some(counter);
-        let key = fingerprint(&cipher.config, keys).filter(|_| is_new)?;
+        let key = fingerprint(cipher.config(memory.with_next), keys).filter(|_| is_new)?;
         Some((CounterId { key, title }, counter.saturating_add(1)))
     });
     let news: Vec<(CounterId, u32)> = news.collect();
@@ -144,10 +175,23 @@ pub async fn conclude<T>(
             }
         }
     }
+    match &outcome {
+        Ok(_) => memory.is_settled = true,
+        // Whoever hangs up has said no to this key, and the link for the other is gone.
+        Err(error) if cipher.next.is_some() && !memory.is_settled && error.of_keys() != OfKeys::Nothing => {
+            memory.turn()
+        }
+        Err(_) => {}
+    }
     outcome
 }
 
 impl CounterMemory {
+    /// To the other of two keys, of which nothing is known yet.
+    fn turn(&mut self) {
+        *self = Self { with_next: !self.with_next, ..Self::default() };
+    }
+
     /// Takes from a conversation what outlives it.
     fn take_back(&mut self, talk: &mut Talk<'_>) {
         if let Some(ciphered) = talk.ciphered() {
@@ -169,10 +213,11 @@ impl Counters<'_> {
         expected: Option<Option<u32>>,
     ) -> Result<Ciphered, SessionError> {
         if memory.received.is_none() {
-            memory.on_disk = self.received(cipher).await?;
+            memory.on_disk = self.received(cipher.config(memory.with_next)).await?;
             memory.received = Some(memory.on_disk.clone());
         }
-        let own = match (own_ids(cipher), memory.own.take()) {
+        let mut config = cipher.config(memory.with_next).clone();
+        let own = match (own_ids(&config), memory.own.take()) {
             (ids, _) if ids.is_empty() => Counter::reserved(0, 0),
             (_, Some(own)) if !own.is_low() => own,
             (ids, own) => {
@@ -181,7 +226,6 @@ impl Counters<'_> {
                 Counter::reserved(range.start, range.end)
             }
         };
-        let mut config = cipher.config.clone();
         if cipher.has_dedicated_key {
             config.dedicated = Some(drawn_key(config.suite));
         }
@@ -197,11 +241,11 @@ impl Counters<'_> {
     }
 
     /// What the outbox knows of those whom a meter's key is known to.
-    async fn received(self, cipher: &CipherSettings) -> Result<ReceivedCounters, SessionError> {
-        let (ours, peer) = (cipher.config.title, cipher.config.peer);
+    async fn received(self, config: &CipheredConfig) -> Result<ReceivedCounters, SessionError> {
+        let (ours, peer) = (config.title, config.peer);
         let mut received = Vec::new();
         for keys in [KeySet::GlobalUnicast, KeySet::Wrapped, KeySet::Agreed] {
-            let Some(key) = fingerprint(&cipher.config, keys) else { continue };
+            let Some(key) = fingerprint(config, keys) else { continue };
             let known = within_store_timeout(self.outbox.run(0, move |outbox| outbox.counters(key))).await?;
             let of_meters = known.into_iter().filter(|(title, next)| *title != ours && *next > 0);
             let of_peer = of_meters.filter(|(title, _)| peer.is_none_or(|peer| peer == *title));
@@ -238,16 +282,18 @@ fn floor(by_meter: Option<u32>, by_time: Option<u32>) -> Result<u32, SessionErro
 
 /// Whether two clients of a meter count what they say together: then they have to share what is known of it.
 pub(super) fn count_together(one: &MeterSettings, other: &MeterSettings) -> bool {
-    let ids = |meter: &MeterSettings| meter.security.cipher.as_deref().map(own_ids).unwrap_or_default();
+    let ids = |meter: &MeterSettings| {
+        meter.security.cipher.as_ref().map(|cipher| own_ids(&cipher.config)).unwrap_or_default()
+    };
     ids(one) == ids(other)
 }
 
 /// Of us, under the key of the meter, where there is one, and under static key pairs where a key follows from them and the counter.
-fn own_ids(cipher: &CipherSettings) -> Vec<CounterId> {
-    let CipheredConfig { title, wrapping, .. } = cipher.config;
+fn own_ids(config: &CipheredConfig) -> Vec<CounterId> {
+    let CipheredConfig { title, wrapping, .. } = *config;
     let is_static = wrapping == Wrapping::Ciphering(KeyTransport::StaticUnified);
     let keys = [Some(KeySet::GlobalUnicast), is_static.then_some(KeySet::Agreed)];
-    let keys = keys.into_iter().flatten().filter_map(|keys| fingerprint(&cipher.config, keys));
+    let keys = keys.into_iter().flatten().filter_map(|keys| fingerprint(config, keys));
     keys.map(|key| CounterId { key, title }).collect()
 }
 

@@ -45,7 +45,35 @@ pub enum SessionError {
     CounterBeyondBelief { told: u32 },
 }
 
+/// What a conversation that came to nothing says of the keys that it was under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfKeys {
+    /// The meter takes them not.
+    Refused,
+    /// Nothing came, or nothing that was accepted: some meters say no more to whoever has other keys.
+    Silent,
+    /// It did not come to them.
+    Nothing,
+}
+
 impl SessionError {
+    pub fn of_keys(&self) -> OfKeys {
+        match self {
+            Self::Talk(error) if matches!(error.client_error(), Some(ClientError::CounterRefused { .. })) => {
+                OfKeys::Nothing
+            }
+            Self::Talk(TalkError::Counters(_)) => OfKeys::Nothing,
+            Self::Talk(error) if error.is_refusal() || error.is_wrong_password() => OfKeys::Refused,
+            Self::Talk(_) | Self::NotAccepted { .. } => OfKeys::Silent,
+            Self::Store(_)
+            | Self::StoreTimeout { .. }
+            | Self::NoIdentity
+            | Self::CounterUnread { .. }
+            | Self::CounterUnknown
+            | Self::CounterBeyondBelief { .. } => OfKeys::Nothing,
+        }
+    }
+
     /// A wrong password: trying again soon may lock the meter.
     pub fn is_wrong_password(&self) -> bool {
         matches!(self, Self::Talk(error) if error.is_wrong_password())

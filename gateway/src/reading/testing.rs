@@ -302,6 +302,10 @@ impl ObjectServer for MeterBody {
                 Ok(None)
             }
             (18, index, Some(parameter)) => self.image.invoke(index, parameter).map(|()| None),
+            (64, 2, Some(parameters)) => {
+                let security = self.security.as_mut().ok_or(ActionResult::OBJECT_UNDEFINED)?;
+                security.transfer(parameters).map(|()| None)
+            }
             _ => Err(ActionResult::OBJECT_UNDEFINED),
         }
     }

@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
+use protocols::cosem::security_setup::GlobalKey;
 use protocols::dlms::acse::Mechanism;
 use protocols::dlms::security::{AgreementKey, Signing, SigningKey};
 
@@ -55,7 +56,9 @@ fn a_password_alone_is_low_level_security_and_keys_protect_everything() {
     assert!(matches!(security(PASSWORD), SecuritySettings { proof: Proof::Low(_), cipher: None, .. }));
     let SecuritySettings { proof, cipher, .. } = security(&format!("{GMAC}{KEYS}"));
     assert!(matches!(proof, Proof::High { how: HighLevel::Gmac, challenge_octets: 16 }));
-    let CipherSettings { config, has_dedicated_key, counter } = *cipher.unwrap();
+    let CipherSettings { config, has_dedicated_key, next: None, counter } = *cipher.unwrap() else {
+        panic!("a key is about to change")
+    };
     assert_eq!((config.level, config.minimum), (Level::AUTHENTICATED_ENCRYPTED, Level::AUTHENTICATED_ENCRYPTED));
     assert_eq!((config.suite, config.peer, has_dedicated_key), (SecuritySuite::Suite0, None, false));
     assert_eq!(config.keys.unicast, Some(Key::from([0x1a; 16])));
@@ -287,6 +290,46 @@ fn keys_that_nothing_is_done_with_and_those_that_are_missing_are_refused() {
         let error = secrets.meter(&format!("protocol = \"iec62056-21\"\n{key}")).unwrap_err();
         assert!(error.contains("is a setting of protocols"), "{error}");
     }
+}
+
+/// Negative control: leave `next_key` out.
+#[test]
+fn a_key_of_a_change_that_was_cut_short_stands_beside_the_one_that_is_named() {
+    let secrets = Secrets::new();
+    secrets.write("kek", &"4d".repeat(16));
+    let text = format!("{GMAC}{KEYS}key_encrypting_key_file = \"@kek\"\n");
+    let before = secrets.meter(&text).unwrap();
+    for (file, which) in
+        [("e16", GlobalKey::UnicastEncryption), ("a16", GlobalKey::Authentication), ("kek", GlobalKey::KeyEncrypting)]
+    {
+        let beside = format!("{file}.next");
+        secrets.write(&beside, &"5e".repeat(16));
+        let meter = secrets.meter(&text).unwrap();
+        assert_ne!(before.security, meter.security);
+        let cipher = meter.security.cipher.as_ref().unwrap();
+        let next = cipher.next.as_ref().unwrap();
+        assert_eq!((next.which, &next.key), (which, &Key::from([0x5e; 16])));
+        let of = |config: &CipheredConfig| {
+            [config.keys.unicast.clone(), config.keys.authentication.clone(), config.transport.key_encrypting.clone()]
+        };
+        let named = [0x1a, 0x2b, 0x4d].map(|octet| Some(Key::from([octet; 16])));
+        assert_eq!(of(cipher.config(false)), named);
+        let changed: Vec<usize> = (0..3).filter(|place| of(cipher.config(true))[*place] != named[*place]).collect();
+        let place = [0, 3, 1, 2][usize::from(which.octet())];
+        assert_eq!(changed, [place]);
+        assert!(!format!("{meter:?}").contains("5e5e"));
+        std::fs::remove_file(secrets.0.path().join(beside)).unwrap();
+    }
+    secrets.write("e16.next", &"5e".repeat(16));
+    secrets.write("kek.next", &"5f".repeat(16));
+    let error = secrets.meter(&text).unwrap_err();
+    assert!(
+        error.contains("a global unicast encryption and a key-encrypting key are both about to change\nhint: "),
+        "{error}"
+    );
+    secrets.write("kek.next", "5f");
+    let error = secrets.meter(&text).unwrap_err();
+    assert!(error.contains("key_encrypting_key_file ") && error.contains("kek.next: it holds 2 digits"), "{error}");
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use protocols::cosem::security_setup::{GlobalKey, KeyData};
 use protocols::dlms::acse::Password;
+use protocols::dlms::apdu::ActionResult;
+use protocols::dlms::data::Data;
 use protocols::dlms::security::{
     AgreementKey, Challenge, Ciphered, CipheredConfig, Counter, HighLevel, Key, KeySet, KeyTransport, Keys, Level,
-    ReceivedCounters, SecuritySuite, Signing, SigningKey, SystemTitle, TransportKeys, Wrapping,
+    ReceivedCounters, SecuritySuite, Signing, SigningKey, SystemTitle, TransportKeys, Wrapping, unwrap_key,
 };
 use protocols::dlms::server::{ClientRole, HighLevelClient, ServerConfig};
 
@@ -35,6 +38,11 @@ pub(crate) struct BodySecurity {
     pub(crate) counter_errors: usize,
     /// What the counter object says; by default the truth.
     pub(crate) told: Option<u32>,
+    /// Transfers of keys that it does not take.
+    pub(crate) refuses: Option<GlobalKey>,
+    /// So many more transfers of keys it takes, and hangs up.
+    pub(crate) lost_answers: usize,
+    hangs_up: bool,
     next: u32,
     challenges: u8,
     recorded: Option<Vec<u8>>,
@@ -71,6 +79,7 @@ impl BodySecurity {
         let symmetric = |which| Key::from_octets(&key(which, suite)).unwrap();
         let mut config = CipheredConfig::new(Keys::new(symmetric(1), symmetric(2)), TITLE);
         (config.suite, config.level, config.minimum) = (suite, level, Level::NONE);
+        config.transport.key_encrypting = Some(symmetric(7));
         let client = |how| HighLevelClient { role: ClientRole::Reader, how, title: None, minimum: level };
         let server = ServerConfig {
             reader_password: how.is_none().then(secret),
@@ -86,6 +95,9 @@ impl BodySecurity {
             hostility: Hostility::None,
             counter_errors: 0,
             told: None,
+            refuses: None,
+            lost_answers: 0,
+            hangs_up: false,
             next: 1,
             challenges: 0,
             recorded: None,
@@ -121,6 +133,27 @@ impl BodySecurity {
         Box::new(Ciphered::server(config, counter, self.received.clone()).unwrap())
     }
 
+    /// The keys of the next connection: all of `parameters` or none.
+    pub(super) fn transfer(&mut self, parameters: &[u8]) -> Result<(), ActionResult> {
+        let transferred = KeyData::decode(&Data::from_bytes(parameters).unwrap()).unwrap();
+        let master = self.config.transport.key_encrypting.clone().unwrap();
+        for KeyData { key, octets } in transferred {
+            let new = unwrap_key(&master, &octets).map_err(|_| ActionResult::OTHER_REASON)?;
+            let place = match key {
+                _ if self.refuses == Some(key) => return Err(ActionResult::READ_WRITE_DENIED),
+                GlobalKey::UnicastEncryption => &mut self.config.keys.unicast,
+                GlobalKey::BroadcastEncryption => &mut self.config.keys.broadcast,
+                GlobalKey::Authentication => &mut self.config.keys.authentication,
+                GlobalKey::KeyEncrypting => &mut self.config.transport.key_encrypting,
+            };
+            *place = Some(new);
+        }
+        if self.lost_answers > 0 {
+            (self.lost_answers, self.hangs_up) = (self.lost_answers - 1, true);
+        }
+        Ok(())
+    }
+
     pub(super) fn keep(&mut self, used: &Ciphered) {
         self.next = used.counter().peek().unwrap();
         self.received = used.received().clone();
@@ -140,6 +173,9 @@ impl BodySecurity {
 
     /// `false`: it hangs up instead.
     pub(super) fn tamper(&mut self, octets: &mut Vec<u8>) -> bool {
+        if std::mem::take(&mut self.hangs_up) {
+            return false;
+        }
         let is_wrapped = octets.starts_with(&[0, 1]);
         let apdu = octets.get(HEADER_OCTETS..).filter(|_| is_wrapped).unwrap_or_default();
         match (apdu, self.hostility) {
@@ -166,11 +202,7 @@ pub(crate) struct Files(tempfile::TempDir);
 impl Files {
     pub(crate) fn new() -> Self {
         let files = Self(tempfile::tempdir().unwrap());
-        let write = |name: String, text: String| {
-            let path = files.0.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        };
+        let write = |name: String, text: String| files.write(&name, &text);
         let hex = |octets: &[u8]| octets.iter().fold(String::new(), |text, octet| format!("{text}{octet:02x}"));
         write("password".to_owned(), PASSWORD.to_owned());
         for suite in SUITES {
@@ -185,6 +217,12 @@ impl Files {
             write(format!("meter-agreement{id}"), hex(&agreement_key(6, suite).public_key().to_octets()));
         }
         files
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

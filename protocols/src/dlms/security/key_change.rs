@@ -65,7 +65,7 @@ pub struct StoredKeys {
 
 impl StoredKeys {
     /// As if the one that is pending had arrived.
-    fn arrived(&self) -> GlobalKeys {
+    pub fn arrived(&self) -> GlobalKeys {
         let keys = self.in_force.clone();
         match &self.pending {
             Some((which, key)) => keys.with(*which, key.clone()),

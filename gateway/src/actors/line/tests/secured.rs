@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use protocols::dlms::security::{KeySet, KeyTransport, Level, SecuritySuite, Signing, SystemTitle, Wrapping};
+use protocols::dlms::security::{Key, KeySet, KeyTransport, Level, SecuritySuite, Signing, SystemTitle, Wrapping};
 use protocols::uplink::GatewayId;
 
 use super::*;
@@ -239,6 +239,35 @@ async fn what_is_forged_replayed_or_said_in_clear_is_refused_and_the_line_goes_o
         });
         world.run_for(host(&roles), Duration::from_secs(20)).await;
         assert_complete(&stored(&world.outbox), &bad);
+    }
+}
+
+/// A change of keys was cut short, and nobody knows which of the two keys the meter has.
+///
+/// Negative control: leave the second `associate_under` out.
+#[tokio::test(start_paused = true)]
+async fn a_meter_is_read_under_whichever_of_two_keys_it_has() {
+    for (file, has_new) in [("encryption0", true), ("encryption0", false), ("authentication0", true), ("master0", true)]
+    {
+        let files = Files::new();
+        files.write(&format!("{file}.next"), &"5e".repeat(16));
+        let suite = SecuritySuite::Suite0;
+        let section = files.section("gmac", suite) + &files.transport("wrapped", "", suite);
+        let world = World::new(&meter("m", 1, &section));
+        let body = world.secured("SIM0001", BodySecurity::new("gmac", suite, ALL).under(KeyTransport::Wrapped, None));
+        let new = Some(Key::from([0x5e; 16]));
+        security(&body, |security| match file {
+            _ if !has_new => {}
+            "encryption0" => security.config.keys.unicast = new,
+            "authentication0" => security.config.keys.authentication = new,
+            _ => security.config.transport.key_encrypting = new,
+        });
+        world.run_for(host(&[(1, Role::Meter(body.clone()))]), Duration::from_secs(200)).await;
+        assert_complete(&stored(&world.outbox), &body);
+        assert_eq!(world.entry("m").state, MeterState::Ok, "{file}");
+        // Once it is found, it is the first to be tried.
+        assert!(world.session.metrics.value(Metric::ReadsDone) > 2);
+        assert_eq!(world.session.metrics.value(Metric::ReadsFailed), 0, "{file}");
     }
 }
 
