@@ -3,7 +3,7 @@
 //! Layers, lowest first; each may use those above it in this list:
 //!
 //! 1. [`rng`], [`nearest`]: seeded randomness and the nearest known name.
-//! 2. The meter core, deterministic and without IO: [`clock`], [`registers`], [`profile`], [`event_log`], [`image`], [`quirks`],
+//! 2. The meter core, deterministic and without IO: [`clock`], [`registers`], [`profile`], [`event_log`], [`image`], [`calendar`], [`quirks`],
 //!    [`faults`], [`consumption`] with [`replay`], and [`meter`], which steps them all by time.
 //! 3. [`pace`]: world time from the wall clock. [`truth`]: every reading that others must find. [`station`]: a meter with
 //!    both.
@@ -11,6 +11,7 @@
 //! 5. [`config`], [`fleet`]: settings, and the meters made from them. [`steward`] steps them when something is due, [`run`]
 //!    starts and stops it all, [`cli`] is what can be asked on the command line.
 
+pub mod calendar;
 pub mod cli;
 pub mod clock;
 pub mod config;

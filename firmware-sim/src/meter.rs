@@ -10,6 +10,7 @@ use std::collections::BinaryHeap;
 
 use protocols::metering::{Code, Kind, MeterId, Quality, Quantity, UtcMillis};
 
+use crate::calendar::CalendarSlot;
 use crate::clock::{MeterClock, SummerTime, Zone};
 use crate::consumption::{Consumption, Slot};
 use crate::event_log::{EventCode, EventLog};
@@ -93,6 +94,7 @@ pub struct VirtualMeter {
     /// The breaker is closed.
     is_connected: bool,
     image: ImageSlot,
+    calendar: CalendarSlot,
     captured: Vec<CapturedReading>,
 }
 
@@ -131,6 +133,7 @@ impl VirtualMeter {
             stuck: 0,
             is_connected: true,
             image: ImageSlot::default(),
+            calendar: CalendarSlot::default(),
             captured: Vec::new(),
         };
         meter.aim();
@@ -187,6 +190,14 @@ impl VirtualMeter {
 
     pub const fn image_mut(&mut self) -> &mut ImageSlot {
         &mut self.image
+    }
+
+    pub const fn calendar(&self) -> &CalendarSlot {
+        &self.calendar
+    }
+
+    pub const fn calendar_mut(&mut self) -> &mut CalendarSlot {
+        &mut self.calendar
     }
 
     /// Index of the tariff rate that is active.

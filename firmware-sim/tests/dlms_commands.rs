@@ -1,4 +1,4 @@
-//! Who manages a DLMS meter sets its clock and switches its breaker, over both links; who reads it does not.
+//! Who manages a DLMS meter sets its clock, switches its breaker and writes its passive calendar; who reads it does not.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the report")]
 
@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use common::{Client, LOAD, places, reader_config, start};
 use firmware_sim::speak::LinePlace;
+use protocols::cosem::InterfaceClass as _;
+use protocols::cosem::activity_calendar::{
+    ACTIVATE_PASSIVE_CALENDAR, ACTIVATE_PASSIVE_CALENDAR_TIME, ActivityCalendar, CALENDAR_NAME_ACTIVE,
+    CALENDAR_NAME_PASSIVE, WEEK_PROFILE_TABLE_PASSIVE,
+};
 use protocols::dlms::acse::Password;
 use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
 use protocols::dlms::client::{Authentication, ClientConfig, RequestError};
@@ -98,6 +103,48 @@ async fn who_manages_a_meter_sets_its_clock_and_switches_its_breaker() {
             assert_eq!(codes.collect::<Vec<_>>(), [4, 5, 4, 5, 62, 63], "{meter}");
             manager.release().unwrap();
         }
+    })
+    .await
+    .unwrap();
+    fleet.stop().await;
+}
+
+/// Negative control: leave the calendar out of `may_write`.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_manages_a_meter_writes_its_passive_calendar_and_activates_it() {
+    let fleet = start("history_days = 0.1\n[[meters]]\nprotocol = \"dlms-tcp\"").await;
+    let places = places(&fleet);
+    tokio::task::spawn_blocking(move || {
+        let place = &places[0].1;
+        let object = ActivityCalendar::LOGICAL_NAME;
+        let attribute = |index| CosemAttribute::new(ActivityCalendar::CLASS_ID, object, index);
+        let activate = CosemMethod::new(ActivityCalendar::CLASS_ID, object, ACTIVATE_PASSIVE_CALENDAR);
+        let name = DataValue::OctetString(b"2027".to_vec()).to_vec();
+        let mut reader = reader(place);
+        let denied = Err(RequestError::Refused(DataAccessResult::ReadWriteDenied));
+        assert_eq!(reader.set(attribute(CALENDAR_NAME_PASSIVE), name.clone()), denied);
+        reader.release().unwrap();
+        let mut manager = manager(place);
+        let read = |manager: &mut Client<TcpStream, Box<dyn Link>>| {
+            let mut calendar = ActivityCalendar::new(object);
+            for index in CALENDAR_NAME_ACTIVE..=ACTIVATE_PASSIVE_CALENDAR_TIME {
+                let value = manager.value((ActivityCalendar::CLASS_ID, object, index)).unwrap();
+                calendar.apply(index, &Data::from_bytes(&value).unwrap()).unwrap();
+            }
+            calendar
+        };
+        let before = read(&mut manager);
+        assert_eq!((before.active.check(), &before.active), (Ok(()), &before.passive));
+        assert_eq!(manager.set(attribute(CALENDAR_NAME_ACTIVE), name.clone()), denied);
+        manager.set(attribute(CALENDAR_NAME_PASSIVE), name).unwrap();
+        assert_eq!(read(&mut manager).active.name, before.active.name);
+        manager.invoke(activate, DataValue::Integer(0).to_vec()).unwrap();
+        assert_eq!(read(&mut manager).active.name, b"2027");
+        // No week is left for its season.
+        manager.set(attribute(WEEK_PROFILE_TABLE_PASSIVE), DataValue::Array(Vec::new()).to_vec()).unwrap();
+        let refused = Err(RequestError::MethodRefused(ActionResult::OTHER_REASON));
+        assert_eq!(manager.invoke(activate, DataValue::Integer(0).to_vec()), refused);
+        manager.release().unwrap();
     })
     .await
     .unwrap();

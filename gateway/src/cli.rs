@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::decode::DecodeProtocol;
-use crate::commands::{ImageOptions, KeysOptions, ReadOptions, SwitchTo, WriteOptions};
+use crate::commands::{CalendarOptions, ImageOptions, KeysOptions, ReadOptions, SwitchTo, WriteOptions};
 
 /// Reads every smart meter on a site and forwards each reading exactly once.
 #[derive(Debug, Parser)]
@@ -84,6 +84,16 @@ pub enum Command {
         meter: String,
         #[command(flatten)]
         options: ImageOptions,
+    },
+    /// Prints the activity calendars of a DLMS meter, by which its rates switch; its line must be free. Writes the passive one from a file, and
+    /// says when it becomes the active one. Tried on the simulator's meters only.
+    Calendar {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Its name in the settings.
+        meter: String,
+        #[command(flatten)]
+        options: CalendarOptions,
     },
     /// Gives a DLMS meter other global keys, and puts them into the files that its section names; the gateway must be stopped. While a key
     /// is on its way it stands in FILE.next beside the old one in FILE, and whoever reads the meter tries both. Given again after it was cut
@@ -193,6 +203,8 @@ mod tests {
             "write m 0-0:94.31.0 unsigned:3 --class 1",
             "keys m --encryption-key a --authentication-key b --key-encrypting-key c --yes",
             "keys m",
+            "calendar m --only passive --json",
+            "calendar m --write f --activate now --yes",
         ] {
             assert!(parsed(&format!("meterpost-gateway {line}")).is_ok(), "{line}");
         }
@@ -203,6 +215,7 @@ mod tests {
             "probe",
             "switch m off",
             "write m 0-0:94.31.0",
+            "calendar m --only passive --write f",
         ] {
             assert!(parsed(&format!("meterpost-gateway {line}")).is_err(), "{line}");
         }

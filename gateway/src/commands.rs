@@ -5,7 +5,9 @@ pub mod decode;
 mod profiles;
 mod read;
 
-pub use change::{ImageOptions, KeysOptions, SwitchTo, WriteOptions, clock, image, keys, switch, write};
+pub use change::{
+    CalendarOptions, ImageOptions, KeysOptions, SwitchTo, WriteOptions, calendar, clock, image, keys, switch, write,
+};
 pub use profiles::profiles;
 pub use read::{ReadOptions, read};
 

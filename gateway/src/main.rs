@@ -77,6 +77,9 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
         Command::Image { config, meter, options } => {
             commands::image(&checked(&config.config)?, &meter, &options, &mut out).await?;
         }
+        Command::Calendar { config, meter, options } => {
+            commands::calendar(&checked(&config.config)?, &meter, &options, &mut out).await?;
+        }
         Command::Keys { config, meter, options } => {
             commands::keys(&checked(&config.config)?, &meter, &options, &mut out).await?;
         }

@@ -1,13 +1,15 @@
-//! `clock`, `switch`, `write`, `image` and `keys`: what is changed in a meter by hand. Each of it is an event in the outbox.
+//! `clock`, `switch`, `write`, `image`, `keys` and `calendar`: what is changed in a meter by hand. Each of it is an event in the outbox.
 //!
 //! The gateway has to be stopped: it holds the outbox. Who talks to the meter is the client of `[meter.clock_set]`, where the section has
 //! one, else the client of the section.
 
+mod calendar;
 mod clock;
 mod image;
 mod keys;
 mod value;
 
+pub use calendar::{CalendarOptions, calendar};
 pub use clock::clock;
 pub use image::{ImageOptions, image};
 pub use keys::{KeysOptions, keys};

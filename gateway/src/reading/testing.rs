@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use protocols::cosem::InterfaceClass;
+use protocols::cosem::activity_calendar::ActivityCalendar;
 use protocols::cosem::association_ln::{AccessMode, AssociationLn, AttributeAccess, ListedObject};
 use protocols::cosem::profile_generic::selection::Selection;
 use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
@@ -85,6 +86,9 @@ pub(crate) struct MeterBody {
     /// Its breaker is closed.
     pub(crate) is_connected: bool,
     pub(crate) image: image::ImageBody,
+    pub(crate) calendar: ActivityCalendar,
+    /// Its attributes in the order in which they were written.
+    pub(crate) calendar_writes: Vec<i8>,
     /// What the clock showed when it was set, and what it was set to.
     pub(crate) clock_sets: Vec<(UtcMillis, UtcMillis)>,
     /// So many more answers of the profile have a cell too many in their last row.
@@ -117,6 +121,8 @@ impl MeterBody {
             setter: None,
             is_connected: true,
             image: image::ImageBody::default(),
+            calendar: ActivityCalendar::new(ActivityCalendar::LOGICAL_NAME),
+            calendar_writes: Vec::new(),
             clock_sets: Vec::new(),
             spoiled: 0,
             asked: Vec::new(),
@@ -232,6 +238,9 @@ impl ObjectServer for MeterBody {
                 DataValue::DoubleLongUnsigned(self.security.as_ref().map_or(0, BodySecurity::counter))
             }
             (18, _, _) => self.image.read(index).ok_or(DataAccessResult::ObjectUndefined)?,
+            (20, ActivityCalendar::LOGICAL_NAME, _) => {
+                self.calendar.attribute(index).ok_or(DataAccessResult::ObjectUndefined)?
+            }
             (70, _, 2) => DataValue::Boolean(self.is_connected),
             (70, _, 3) => DataValue::Enum(u8::from(self.is_connected)),
             (8, _, 2) => DataValue::octets_of(DateTime::from_utc(self.now(), 60, ClockStatus::GOOD)),
@@ -278,6 +287,15 @@ impl ObjectServer for MeterBody {
         _: Option<&[u8]>,
         value: &[u8],
     ) -> Result<(), DataAccessResult> {
+        let CosemAttribute { class_id, obis, attribute: index } = attribute;
+        if self.refused.contains(&(obis, index)) {
+            return Err(DataAccessResult::ReadWriteDenied);
+        }
+        if let (20, ActivityCalendar::LOGICAL_NAME, true) = (class_id, obis, self.setter == Some(client)) {
+            let data = Data::from_bytes(value).map_err(|_| DataAccessResult::TypeUnmatched)?;
+            self.calendar_writes.push(index);
+            return self.calendar.apply(index, &data).map_err(|_| DataAccessResult::TypeUnmatched);
+        }
         if self.setter != Some(client) || attribute != CosemAttribute::new(8, ObisCode::new(0, 0, 1, 0, 0, 255), 2) {
             return Err(DataAccessResult::ReadWriteDenied);
         }
@@ -299,6 +317,10 @@ impl ObjectServer for MeterBody {
             _ if self.setter != Some(client) => Err(ActionResult::READ_WRITE_DENIED),
             (70, 1 | 2, Some([15, 0])) => {
                 self.is_connected = method.method == 2;
+                Ok(None)
+            }
+            (20, 1, Some([15, 0])) => {
+                self.calendar.active = self.calendar.passive.clone();
                 Ok(None)
             }
             (18, index, Some(parameter)) => self.image.invoke(index, parameter).map(|()| None),

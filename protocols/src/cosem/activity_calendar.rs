@@ -1,5 +1,9 @@
 //! Class 20, Activity calendar (IEC 62056-6-2; Blue Book part 2, 4.5.5): which script is due at which time of which day of which season.
 
+mod check;
+
+pub use self::check::{CalendarError, Name};
+
 use super::script_table::ScriptReference;
 use super::{
     AttributeError, InterfaceClass, LOGICAL_NAME, date_time, integer, list, mismatch, obis, octets, structure, time,

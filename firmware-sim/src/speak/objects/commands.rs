@@ -1,5 +1,8 @@
-//! What a client may change: the clock, the breaker and the firmware, and only who manages the meter.
+//! What a client may change: the clock, the breaker, the firmware and the passive calendar, and only who manages the meter.
 
+use protocols::cosem::activity_calendar::{
+    ACTIVATE_PASSIVE_CALENDAR, ACTIVATE_PASSIVE_CALENDAR_TIME, CALENDAR_NAME_PASSIVE,
+};
 use protocols::cosem::association_ln::MethodAccess;
 use protocols::cosem::clock;
 use protocols::cosem::disconnect_control::{REMOTE_DISCONNECT, REMOTE_RECONNECT};
@@ -18,7 +21,12 @@ use crate::meter::VirtualMeter;
 use crate::speak::security::setup;
 
 pub(super) fn may_write(object: Object, role: ClientRole, attribute: i8) -> bool {
-    let may = matches!((object, attribute), (Object::Clock, clock::TIME) | (Object::Image, IMAGE_TRANSFER_ENABLED));
+    let may = matches!(
+        (object, attribute),
+        (Object::Clock, clock::TIME)
+            | (Object::Image, IMAGE_TRANSFER_ENABLED)
+            | (Object::Calendar, CALENDAR_NAME_PASSIVE..=ACTIVATE_PASSIVE_CALENDAR_TIME)
+    );
     role == ClientRole::Manager && may
 }
 
@@ -29,6 +37,7 @@ pub(super) fn methods(object: Object, role: ClientRole) -> Vec<MethodAccess> {
     let mode = u8::from(role == ClientRole::Manager);
     let all: &[i8] = match object {
         Object::Breaker => &[REMOTE_DISCONNECT, REMOTE_RECONNECT],
+        Object::Calendar => &[ACTIVATE_PASSIVE_CALENDAR],
         Object::Image => &[IMAGE_TRANSFER_INITIATE, IMAGE_BLOCK_TRANSFER, IMAGE_VERIFY, IMAGE_ACTIVATE],
         _ => &[],
     };
@@ -56,8 +65,14 @@ pub fn write(
         meter.image_mut().enable(enabled);
         return Ok(());
     }
+    let (zone, shown) = (meter.clock().zone(), meter.shown());
+    if object == Object::Calendar {
+        let data = Data::from_bytes(value).map_err(|_| DataAccessResult::TypeUnmatched)?;
+        let at = |time| instant(time, zone).ok();
+        return meter.calendar_mut().write(attribute.attribute, &data, shown, at);
+    }
     let time = Data::from_bytes(value).ok().and_then(|data| data.date_time()).ok_or(DataAccessResult::TypeUnmatched)?;
-    let shown = instant(time, meter.clock().zone()).map_err(|_| DataAccessResult::OtherReason)?;
+    let shown = instant(time, zone).map_err(|_| DataAccessResult::OtherReason)?;
     meter.set_clock(shown);
     Ok(())
 }
@@ -78,6 +93,10 @@ pub fn invoke(
     }
     match (object, parameters.map(Data::from_bytes)) {
         (Object::Image, Some(Ok(parameter))) => meter.image_mut().invoke(method.method, &parameter)?,
+        (Object::Calendar, Some(Ok(Data::Integer(0)))) => {
+            let shown = meter.shown();
+            meter.calendar_mut().activate(shown)?;
+        }
         (Object::Breaker, Some(Ok(Data::Integer(0)))) => meter.switch(method.method == REMOTE_RECONNECT),
         _ => return Err(ActionResult::TYPE_UNMATCHED),
     }

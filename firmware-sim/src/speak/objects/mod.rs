@@ -11,6 +11,7 @@
 //! | 0-0:96.11.0, 0-0:99.98.0 | 1, 7 | newest event code and the event log |
 //! | 0-0:96.3.10 | 70 | the breaker |
 //! | 0-0:44.0.0 | 18 | image transfer, for who manages the meter |
+//! | 0-0:13.0.0 | 20 | activity calendar; who manages the meter writes the passive one |
 //! | 0-0:43.1.0 | 1 | invocation counter, of meters with security: the greatest that a client has used |
 //! | 0-0:43.0.0 | 64 | security setup, of meters with security, for who manages them: [`MeterSecurity`] says what is in it |
 //! | 0-0:40.0.0 | 15 | the current association, with the list of what its client may see |
@@ -25,6 +26,7 @@ mod commands;
 
 pub use commands::{invoke, write};
 
+use protocols::cosem::activity_calendar::{ACTIVATE_PASSIVE_CALENDAR_TIME, ActivityCalendar};
 use protocols::cosem::association_ln::selection::ObjectSelection;
 use protocols::cosem::association_ln::{AccessMode, AssociationLn, AttributeAccess, ListedObject, OBJECT_LIST};
 use protocols::cosem::clock::Clock;
@@ -79,6 +81,7 @@ enum Object {
     Captured(Column),
     /// The event log, too.
     Profile(ObisCode),
+    Calendar,
     InvocationCounter(u32),
     SecuritySetup,
     Association,
@@ -107,6 +110,7 @@ fn objects(meter: &VirtualMeter, counter: Option<u32>) -> Vec<Object> {
     }
     all.extend(meter.profiles().map(|(spec, _)| Object::Profile(spec.obis)));
     all.push(Object::Profile(EventLog::OBIS));
+    all.push(Object::Calendar);
     all.extend(counter.into_iter().flat_map(|counter| [Object::InvocationCounter(counter), Object::SecuritySetup]));
     all
 }
@@ -188,6 +192,7 @@ impl Object {
             Self::EventCode => EVENT_CODE,
             Self::Breaker => DisconnectControl::LOGICAL_NAME,
             Self::Image => ImageTransfer::LOGICAL_NAME,
+            Self::Calendar => ActivityCalendar::LOGICAL_NAME,
             Self::Register(measurand) => measurand.obis(),
             Self::Captured(column) => column.obis(),
             Self::InvocationCounter(_) => INVOCATION_COUNTER,
@@ -207,6 +212,7 @@ impl Object {
             Self::Clock => of::<Clock>(9),
             Self::Breaker => of::<DisconnectControl>(4),
             Self::Image => of::<ImageTransfer>(7),
+            Self::Calendar => of::<ActivityCalendar>(ACTIVATE_PASSIVE_CALENDAR_TIME),
             Self::Profile(_) => of::<ProfileGeneric>(8),
             Self::SecuritySetup => of::<SecuritySetup>(6),
             Self::Association => of::<AssociationLn>(9),
@@ -252,6 +258,7 @@ impl Object {
                 breaker.attribute(index)
             }
             Self::Image => meter.image().object().attribute(index),
+            Self::Calendar => meter.calendar().object(meter.shown()).attribute(index),
             Self::Register(measurand) => register(meter.value(measurand), obis).attribute(index),
             Self::Captured(column) => {
                 let empty =
