@@ -124,13 +124,27 @@ fn proof(
         return Ok(format!("password_file = \"{password}\"\n"));
     }
     let text = |key: &str| security[key].as_str().with_context(|| format!("no {key}"));
-    Ok(format!(
-        "authentication = \"{}\"\nmeter_title = \"{}\"\n{}{}",
+    let mut lines = format!(
+        "authentication = \"{}\"\nsecurity_suite = {}\nmeter_title = \"{}\"\n",
         text("authentication")?,
+        security["security_suite"],
         text("meter_title")?,
-        key("encryption_key_file", &security["encryption_key"])?,
-        key("authentication_key_file", &security["authentication_key"])?,
-    ))
+    );
+    for setting in ["ciphering", "signing"] {
+        lines += &security[setting].as_str().map_or(String::new(), |value| format!("{setting} = \"{value}\"\n"));
+    }
+    for told in [
+        "encryption_key",
+        "authentication_key",
+        "key_encrypting_key",
+        "signing_key",
+        "meter_public_key",
+        "agreement_key",
+        "meter_agreement_key",
+    ] {
+        lines += &key(&format!("{told}_file"), &security[told])?;
+    }
+    Ok(lines)
 }
 
 /// Writes a key or a password where nobody else reads it, and answers the setting that names it.
