@@ -27,6 +27,7 @@ const METERS: Rows<MeterProtocol> = {
                 "meter_public_key_file",
                 "agreement_key_file",
                 "meter_agreement_key_file",
+                "meter_ca_file",
                 "client_title",
                 "meter_title",
                 "challenge_octets",

@@ -1,6 +1,7 @@
 //! How a DLMS meter is convinced of who reads it, and how what is said is protected: what these keys of a section mean once they
 //! hold together.
 
+mod certificate;
 mod next;
 mod pairs;
 
@@ -172,6 +173,8 @@ struct Examined<'a> {
     authentication: AuthenticationName,
     policy: PolicyName,
     suite: SecuritySuite,
+    /// Whose certificates were read.
+    certified: Option<SystemTitle>,
     hasher: DefaultHasher,
 }
 
@@ -227,7 +230,8 @@ pub(super) fn check_security(
             return Err(value(at, "a pre-established association with keys needs the meter's title", hint));
         }
     }
-    let mut examined = Examined { at, section, authentication, policy, suite, hasher: DefaultHasher::new() };
+    let mut examined =
+        Examined { at, section, authentication, policy, suite, certified: None, hasher: DefaultHasher::new() };
     let pairs = examined.pairs()?;
     let proof = examined.proof(&pairs)?;
     let cipher = if has_titles { Some(Box::new(examined.cipher(pairs)?)) } else { None };
@@ -254,6 +258,7 @@ fn refuse_cipher_settings(at: &str, section: &MeterSection) -> Result<(), Config
         ("meter_public_key_file", section.meter_public_key_file.is_some()),
         ("agreement_key_file", section.agreement_key_file.is_some()),
         ("meter_agreement_key_file", section.meter_agreement_key_file.is_some()),
+        ("meter_ca_file", section.meter_ca_file.is_some()),
         ("client_title", section.client_title.is_some()),
         ("meter_title", section.meter_title.is_some()),
         ("counter_object", section.counter_object.is_some()),
@@ -373,6 +378,11 @@ impl Examined<'_> {
         };
         let ours = title("client_title", section.client_title.as_ref())?.expect("filled in above");
         let peer = title("meter_title", section.meter_title.as_ref())?;
+        if let (Some(named), Some(certified)) = (peer, self.certified.filter(|certified| peer != Some(*certified))) {
+            let hint = "remove meter_title, or name the files of this meter";
+            return self.refused(format!("meter_title is {named}, and the certificate is of {certified}"), hint);
+        }
+        let peer = peer.or(self.certified);
         if peer == Some(ours) {
             return self.refused("client_title and meter_title are the same", "each side has a title of its own");
         }

@@ -97,7 +97,7 @@ pub async fn associate(
     };
     if outcome.is_ok() && memory.with_next && may_be_other {
         let hint = format!("meterpost-gateway keys {}", meter.name);
-        warn!(meter = %meter.name, hint, "the meter has the new key of a change that was cut short");
+        warn!(meter = %meter.name, %hint, "the meter has the new key of a change that was cut short");
     }
     outcome
 }
@@ -179,7 +179,7 @@ pub async fn conclude<T>(
         Ok(_) => memory.is_settled = true,
         // Whoever hangs up has said no to this key, and the link for the other is gone.
         Err(error) if cipher.next.is_some() && !memory.is_settled && error.of_keys() != OfKeys::Nothing => {
-            memory.turn()
+            memory.turn();
         }
         Err(_) => {}
     }
@@ -308,7 +308,7 @@ fn fingerprint(config: &CipheredConfig, keys: KeySet) -> Option<[u8; 16]> {
 }
 
 fn drawn_key(suite: SecuritySuite) -> Key {
-    let mut octets = Zeroizing::new([0; 32]);
+    let mut octets = Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut octets[..]).expect("the system has a source of randomness");
     let octets = octets.get(..suite.key_bits() / 8).expect("a key has 16 or 32 octets");
     Key::from_octets(octets).expect("16 and 32 octets are a key")
@@ -316,7 +316,7 @@ fn drawn_key(suite: SecuritySuite) -> Key {
 
 /// Of the suite's curve.
 fn drawn_agreement_key(suite: SecuritySuite) -> AgreementKey {
-    let mut octets = Zeroizing::new([0; 48]);
+    let mut octets = Zeroizing::new([0_u8; 48]);
     let len = if suite == SecuritySuite::Suite2 { 48 } else { 32 };
     loop {
         getrandom::fill(&mut octets[..]).expect("the system has a source of randomness");

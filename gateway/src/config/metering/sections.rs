@@ -209,12 +209,15 @@ pub struct MeterSection {
     pub key_encrypting_key_file: Option<PathBuf>,
     /// DLMS, `ecdsa`, `signing` and `one-pass`: a file that holds our private key, of P-256 (suite 1) or P-384 (suite 2).
     pub signing_key_file: Option<PathBuf>,
-    /// DLMS, `ecdsa`, `signing` and `one-pass`: a file that holds x and y of the meter's public key.
+    /// DLMS, `ecdsa`, `signing` and `one-pass`: a file that holds x and y of the meter's public key, or its certificate in PEM or DER.
     pub meter_public_key_file: Option<PathBuf>,
     /// DLMS, `one-pass` and `static-unified`: a file that holds our private key of agreements, of the same curve.
     pub agreement_key_file: Option<PathBuf>,
-    /// DLMS, `one-pass` and `static-unified`: a file that holds x and y of the meter's public key of agreements.
+    /// DLMS, `one-pass` and `static-unified`: a file that holds x and y of the meter's public key of agreements, or its certificate.
     pub meter_agreement_key_file: Option<PathBuf>,
+    /// DLMS: a file with the certificates of those who sign certificates of meters, in PEM or DER. A certificate that none of them signed, that
+    /// expired, or that names another system title than `meter_title` is refused at the start.
+    pub meter_ca_file: Option<PathBuf>,
     /// DLMS: our own system title, 16 hexadecimal digits. Default: one that follows from the gateway's id. A meter that knows its
     /// clients by their titles has to be told of it.
     pub client_title: Option<String>,
@@ -321,6 +324,7 @@ impl Default for MeterSection {
             meter_public_key_file: None,
             agreement_key_file: None,
             meter_agreement_key_file: None,
+            meter_ca_file: None,
             client_title: None,
             meter_title: None,
             challenge_octets: None,

@@ -1,6 +1,7 @@
 //! Key pairs of a meter and its client, and the keys that general-ciphering brings: what has to be there for what.
 
-use std::path::PathBuf;
+use std::hash::Hash as _;
+use std::path::{Path, PathBuf};
 
 use protocols::dlms::security::{
     AgreementKey, AgreementPublicKey, CurveKeyError, HighLevel, Level, SecuritySuite, Signing, SigningKey,
@@ -8,7 +9,9 @@ use protocols::dlms::security::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::certificate::{KeyUse, certificates, certified};
 use super::{AuthenticationName, CipheringName, Examined};
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::config::metering::{MeterSection, value};
 
@@ -71,7 +74,8 @@ impl Examined<'_> {
                 let hint = "set security_suite = 1 (P-256) or 2 (P-384)";
                 return self.refused("security suite 0 has no signatures", hint);
             }
-            pairs.signature = Some(self.pair(what, files, SigningKey::from_octets, VerifyingKey::from_octets)?);
+            let (private, public) = (SigningKey::from_octets, VerifyingKey::from_octets);
+            pairs.signature = Some(self.pair(what, KeyUse::Signature, files, private, public)?);
         } else if files.iter().any(|(_, file)| file.is_some()) {
             let hint = "set authentication = \"ecdsa\", or signing, or remove it";
             return self.refused("a key of signatures is set, and nothing is signed", hint);
@@ -90,11 +94,15 @@ impl Examined<'_> {
                 let hint = "set security_suite = 1 (P-256) or 2 (P-384), or ciphering = \"wrapped\"";
                 return self.refused("security suite 0 agrees on no keys", hint);
             }
-            pairs.agreement =
-                Some(self.pair(what, files, AgreementKey::from_octets, AgreementPublicKey::from_octets)?);
+            let (private, public) = (AgreementKey::from_octets, AgreementPublicKey::from_octets);
+            pairs.agreement = Some(self.pair(what, KeyUse::Agreement, files, private, public)?);
         } else if files.iter().any(|(_, file)| file.is_some()) {
             let hint = "set ciphering = \"one-pass\" or \"static-unified\", or remove it";
             return self.refused("a key of agreements is set, and nothing is agreed on", hint);
+        }
+        if section.meter_ca_file.is_some() && self.certified.is_none() {
+            let hint = "give meter_public_key_file or meter_agreement_key_file a certificate, or remove it";
+            return self.refused("meter_ca_file is set, and there is no certificate", hint);
         }
         Ok(pairs)
     }
@@ -102,6 +110,7 @@ impl Examined<'_> {
     fn pair<Private, Public>(
         &mut self,
         what: &str,
+        key_use: KeyUse,
         [(ours_at, ours), (theirs_at, theirs)]: [Named<'_>; 2],
         private: fn(&[u8]) -> Result<Private, CurveKeyError>,
         public: fn(&[u8]) -> Result<Public, CurveKeyError>,
@@ -110,10 +119,16 @@ impl Examined<'_> {
             let hint = format!("set {ours_at} and {theirs_at}");
             return self.refused(format!("{what} needs our private key and the meter's public one"), &hint);
         };
-        let (private, public) = if self.suite == SecuritySuite::Suite2 {
-            (self.key::<48, _>(ours_at, ours, private)?, self.key::<96, _>(theirs_at, theirs, public)?)
+        let is_long = self.suite == SecuritySuite::Suite2;
+        let private = if is_long {
+            self.key::<48, _>(ours_at, ours, private)?
         } else {
-            (self.key::<32, _>(ours_at, ours, private)?, self.key::<64, _>(theirs_at, theirs, public)?)
+            self.key::<32, _>(ours_at, ours, private)?
+        };
+        let public = match self.certified_point(theirs_at, theirs, key_use)? {
+            Some(point) => public(&point),
+            None if is_long => self.key::<96, _>(theirs_at, theirs, public)?,
+            None => self.key::<64, _>(theirs_at, theirs, public)?,
         };
         let wrong = |setting: &str, error: CurveKeyError| {
             let hint = "is it a key of the suite's curve, and not the other half of the pair?";
@@ -121,6 +136,36 @@ impl Examined<'_> {
         };
         let private = private.map_err(|error| wrong(ours_at, error))?;
         Ok((private, public.map_err(|error| wrong(theirs_at, error))?))
+    }
+
+    /// x and y of the key in a certificate. `None`: the file holds none.
+    fn certified_point(&mut self, setting: &str, path: &Path, key_use: KeyUse) -> Result<Option<Vec<u8>>, ConfigError> {
+        let read = |path: &Path| {
+            let read = std::fs::read(path);
+            read.map_err(|error| ConfigError::Read { path: path.to_owned(), cause: error.to_string() })
+        };
+        let Some(ders) = certificates(&read(path)?) else { return Ok(None) };
+        let Some(ca_file) = &self.section.meter_ca_file else {
+            let hint = "set meter_ca_file to a file with the certificates of those who sign them";
+            return self.refused(format!("{setting} is a certificate, and nobody is known who signs them"), hint);
+        };
+        let authorities = certificates(&read(ca_file)?).unwrap_or_default();
+        let found = certified(&ders, key_use, &authorities, SystemClock::new().wall());
+        let found =
+            found.map_err(|error| value(self.at, format!("{setting} {}: {error}", path.display()), error.hint()))?;
+        let len = if self.suite == SecuritySuite::Suite2 { 96 } else { 64 };
+        if found.point.len() != len {
+            let hint = "security_suite = 1 is of P-256, 2 of P-384";
+            return self.refused(format!("{setting}: the certificate's key is of another curve than the suite"), hint);
+        }
+        if let Some(other) = self.certified.filter(|other| *other != found.title) {
+            let hint = "both certificates have to be of one meter";
+            return self
+                .refused(format!("{setting} is of {}, and the other certificate of {other}", found.title), hint);
+        }
+        self.certified = Some(found.title);
+        found.point.hash(&mut self.hasher);
+        Ok(Some(found.point))
     }
 
     /// What general-ciphering and signatures need beside the global keys.

@@ -292,6 +292,62 @@ fn keys_that_nothing_is_done_with_and_those_that_are_missing_are_refused() {
     }
 }
 
+/// Control: leave the comparison of titles out.
+#[test]
+fn keys_of_a_meter_may_be_given_as_certificates() {
+    use super::certificate::tests::{Authority, of_meter};
+    use rcgen::{KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
+    let secrets = Secrets::new().with_pairs();
+    let algorithm = &PKCS_ECDSA_P256_SHA256;
+    let authority = Authority::new("Root", algorithm, true);
+    let (signs, agrees) = (|| KeyUsagePurpose::DigitalSignature, || KeyUsagePurpose::KeyAgreement);
+    let (name, other) = ("4D4D4D0000000001", "4D4D4D0000000002");
+    let (_, pem, _) = authority.sign(&of_meter(name, signs()), algorithm);
+    let (der, _, point) = authority.sign(&of_meter(name, agrees()), algorithm);
+    let long = authority.sign(&of_meter(name, agrees()), &PKCS_ECDSA_P384_SHA384).1;
+    secrets.write("signs.pem", &pem);
+    secrets.write("of-other.pem", &authority.sign(&of_meter(other, agrees()), algorithm).1);
+    secrets.write("long.pem", &long);
+    secrets.write("ca.pem", &authority.pem);
+    secrets.write("no-ca.pem", &Authority::new("Root", algorithm, true).pem);
+    std::fs::write(secrets.0.path().join("agrees.der"), der).unwrap();
+    let text = format!(
+        "{GMAC}{KEYS}security_suite = 1\nciphering = \"one-pass\"\nsigning_key_file = \"@s1\"\nagreement_key_file = \"@d1\"\n\
+         meter_public_key_file = \"@signs.pem\"\nmeter_agreement_key_file = \"@agrees.der\"\nmeter_ca_file = \"@ca.pem\"\n"
+    );
+    let config = secrets.meter(&text).unwrap().security.cipher.as_ref().unwrap().config.clone();
+    assert_eq!(config.peer, Some(SystemTitle::from_hex(name).unwrap()));
+    assert_eq!(config.transport.peer_agreement.unwrap().to_octets(), point);
+    assert!(secrets.meter(&format!("{text}meter_title = {name:?}\n")).is_ok());
+    for (before, after, expected) in [
+        ("meter_ca_file = \"@ca.pem\"\n", "", "meter_public_key_file is a certificate, and nobody is known\u{20}"),
+        (
+            "@ca.pem",
+            "@no-ca.pem",
+            "meter_ca_file has no authority \"CN=Root\" that signed it\nhint: add the certificate",
+        ),
+        ("@agrees.der", "@of-other.pem", "and the other certificate of MMM 4d4d4d0000000001\nhint: both certificates"),
+        ("@agrees.der", "@signs.pem", "its key is not for agreements\nhint: a meter has a certificate for signatures"),
+        (
+            "@agrees.der",
+            "@long.pem",
+            "meter_agreement_key_file: the certificate's key is of another curve than the suite",
+        ),
+        ("@agrees.der", "@absent.der", "cannot read "),
+        ("@signs.pem", "@meter-s2", "it holds 192 digits"),
+    ] {
+        let error = secrets.meter(&text.replacen(before, after, 1)).err().unwrap_or_else(|| panic!("taken: {after}"));
+        assert!(error.contains(expected), "{error:?} instead of {expected:?}");
+    }
+    let error = secrets.meter(&format!("{text}meter_title = {other:?}\n")).unwrap_err();
+    assert!(
+        error.contains("meter_title is MMM 4d4d4d0000000002, and the certificate is of MMM 4d4d4d00000000"),
+        "{error}"
+    );
+    let unused = format!("{GMAC}{KEYS}meter_ca_file = \"@ca.pem\"\n");
+    assert!(secrets.meter(&unused).unwrap_err().contains("meter_ca_file is set, and there is no certificate"));
+}
+
 /// Negative control: leave `next_key` out.
 #[test]
 fn a_key_of_a_change_that_was_cut_short_stands_beside_the_one_that_is_named() {

@@ -79,7 +79,8 @@ impl VerifyingKey {
         self.0.is_of(suite)
     }
 
-    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), ProtectionError> {
+    /// Whether these r and s, 64 or 96 octets, are of whoever has the private key.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), ProtectionError> {
         let verified = match &self.0 {
             Point::P256(key) => {
                 let signature = short::Signature::from_slice(signature).map_err(|_| ProtectionError::Proof)?;

@@ -185,8 +185,8 @@ async fn counters_under_agreed_keys_outlive_a_restart() {
             _ => settings.config.transport.key_encrypting.as_ref().unwrap().fingerprint(),
         };
         let kept = world.outbox.lock().unwrap().counters(key).unwrap();
-        assert!(matches!(kept[..], [(TITLE, next)] if next > 10), "{ciphering}: {kept:?}");
-        assert_eq!(security(&body, |security| security.received.greatest(keys, settings.config.title).is_some()), true);
+        assert!(matches!(kept[..], [(TITLE, next)] if next > 2), "{ciphering}: {kept:?}");
+        assert!(security(&body, |security| security.received.greatest(keys, settings.config.title).is_some()));
     }
 }
 
