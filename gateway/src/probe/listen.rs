@@ -84,7 +84,7 @@ impl Candidate {
                 Found::Refused(refusal) if refusal.trouble > Trouble::Frame => {
                     self.refused = Some((refusal.trouble, refusal.text));
                 }
-                Found::Refused(_) | Found::Noise | Found::Confirmation(_) => {}
+                Found::Refused(_) | Found::Noise | Found::Answer(_) | Found::Confirmation(_) | Found::Repeated(_) => {}
             }
         }
         None

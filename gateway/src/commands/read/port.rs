@@ -37,7 +37,7 @@ pub(super) async fn hear(port: &PortSettings, options: &ReadOptions, out: &mut i
             match found {
                 Found::Telegram(telegram) => return print(port, &telegram, clock.wall(), options.json, out),
                 Found::Refused(refusal) => last = Some(refusal),
-                Found::Noise | Found::Confirmation(_) => {}
+                Found::Noise | Found::Answer(_) | Found::Confirmation(_) | Found::Repeated(_) => {}
             }
         }
     }
