@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{HINT_BUSY, ReadOptions};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::metering::PortSettings;
+use crate::config::metering::{PortSettings, PushProtocol};
 use crate::link::{self, LinkLost};
 use crate::push::{Found, Part, Stranger, Telegram, hearing};
 
@@ -32,6 +32,8 @@ pub(super) async fn hear(port: &PortSettings, options: &ReadOptions, out: &mut i
     if !first.is_empty() {
         link.send(&first).await.map_err(lost)?;
     }
+    // A meter does not hear that we have what nobody stores.
+    let is_receiver = matches!(port.protocol, PushProtocol::Wmbus { .. });
     let deadline = Instant::now() + port.silent_after;
     let mut octets = vec![0; RECEIVE_OCTETS];
     let (mut count, mut last, mut strangers) = (0, None, 0);
@@ -42,12 +44,12 @@ pub(super) async fn hear(port: &PortSettings, options: &ReadOptions, out: &mut i
             match found {
                 Found::Telegram(telegram) => return print(port, &telegram, clock.wall(), options.json, out),
                 Found::Refused(refusal) | Found::RefusedOf(_, refusal) => last = Some(refusal),
-                Found::Answer(octets) => link.send(&octets).await.map_err(lost)?,
+                Found::Answer(octets) if is_receiver => link.send(&octets).await.map_err(lost)?,
                 Found::Stranger(stranger) => {
                     strangers += 1;
                     writeln!(out, "{}", unnamed(port, &stranger, options.json))?;
                 }
-                Found::Noise | Found::Confirmation(_) | Found::Repeated(_) | Found::RepeatedOf(_) | Found::Ignored => {}
+                _ => {}
             }
         }
     }
