@@ -87,7 +87,7 @@ impl RadioHearing {
             Err(refusal) => return Found::RefusedOf(meter, refusal),
         };
         let counter = telegram.header.counter;
-        match self.formats.expand(telegram).map_err(|error| compact(&error)) {
+        match self.formats.expand(telegram).map_err(compact) {
             Ok(telegram) => match Readout::decode(&[telegram], &meter.readout, received_at) {
                 Ok(readout) => {
                     own.took(frame, received_at, counter);
@@ -221,7 +221,7 @@ fn refusal(error: &TelegramError) -> Refusal {
     Refusal { trouble, text: error.to_string() }
 }
 
-fn compact(error: &CompactError) -> Refusal {
+fn compact(error: CompactError) -> Refusal {
     let trouble = match error {
         CompactError::UnknownFormat { .. } => Trouble::Format,
         _ => Trouble::Empty,
