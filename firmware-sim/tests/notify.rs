@@ -62,11 +62,16 @@ impl Head {
         let notification = decode_data_notification(&plain).unwrap();
         let NotificationBody::Data(body) = notification.body else { panic!("described values") };
         let at = |code: ObisCode| {
-            let of_code = |element: Data<'_>| (element.structure()?.at(0)?.obis()? == code).then_some(element);
-            body.elements().unwrap().iter().find_map(of_code).and_then(|element| element.structure()?.at(1)).unwrap()
+            let code_of = |element: &Data<'_>| element.structure()?.at(0)?.obis();
+            body.elements()
+                .unwrap()
+                .iter()
+                .find(|element| code_of(element) == Some(code))
+                .and_then(|element| element.structure()?.at(1))
+                .unwrap()
         };
         let label = at(ObisCode::new(0, 0, 1, 0, 0, 255)).date_time().unwrap().to_utc(ClockRules::default()).unwrap();
-        for element in body.elements().unwrap().iter() {
+        for element in body.elements().unwrap() {
             let Some([code, value, scaler_unit]) = element.structure().and_then(|fields| fields.exactly()) else {
                 continue;
             };
@@ -107,8 +112,9 @@ impl Head {
 
 fn fleet(path: &Path, address: &str, rest: &str) -> String {
     format!(
-        "truth = {path:?}\nspeed = 3600.0\n[[meters]]\nprotocol = \"dlms-notify\"\npush_to = {address:?}\nzone = \"CET\"\n\
-         profile = {{ capture_period_s = 900 }}\n{rest}"
+        "truth = \"{}\"\nspeed = 3600.0\n[[meters]]\nprotocol = \"dlms-notify\"\npush_to = {address:?}\nzone = \"CET\"\n\
+         profile = {{ capture_period_s = 900 }}\n{rest}",
+        path.display()
     )
 }
 
@@ -133,7 +139,10 @@ async fn a_meter_says_each_entry_until_it_is_confirmed_over_connections_that_bre
                     let count = stream.read(&mut chunk).unwrap_or(0);
                     heard.extend(&chunk[..count]);
                     let Scan::Wpdu { wpdu, used } = scan(&heard, 65_535) else {
-                        if count == 0 { break } else { continue }
+                        if count == 0 {
+                            break;
+                        }
+                        continue;
                     };
                     let answer = head.take(&wpdu).unwrap();
                     heard.drain(..used);

@@ -47,7 +47,6 @@ fn main() -> ExitCode {
 }
 
 async fn execute(command: Command) -> anyhow::Result<u8> {
-    let checked = |path: &std::path::Path| -> anyhow::Result<Checked> { Ok(Config::read(path)?.check()?) };
     let mut out = std::io::stdout().lock();
     match command {
         Command::Run(argument) => {
@@ -104,22 +103,33 @@ async fn execute(command: Command) -> anyhow::Result<u8> {
             let settings = DecodeSettings { meter, received_at, accept_invalid_crc, key, authentication_key };
             decode(protocol, read_input(&file)?, &settings, &mut out)?;
         }
-        Command::Outbox(OutboxCommand::Inspect { config, json }) => {
-            commands::inspect(&checked(&config.config)?, json, &mut out)?;
+        Command::Outbox(command) => return outbox(command, &mut out).await,
+    }
+    Ok(OK)
+}
+
+async fn outbox(command: OutboxCommand, out: &mut impl Write) -> anyhow::Result<u8> {
+    match command {
+        OutboxCommand::Inspect { config, json } => {
+            commands::inspect(&checked(&config.config)?, json, out)?;
         }
-        Command::Outbox(OutboxCommand::Verify(argument)) => {
-            let intact = commands::verify(&checked(&argument.config)?, &mut out)?;
+        OutboxCommand::Verify(argument) => {
+            let intact = commands::verify(&checked(&argument.config)?, out)?;
             return Ok(if intact { OK } else { USER });
         }
-        Command::Outbox(OutboxCommand::Export(argument)) => commands::export(&checked(&argument.config)?, &mut out)?,
-        Command::Outbox(OutboxCommand::Accept { config, meter }) => {
-            commands::accept(&checked(&config.config)?, &meter, &mut out).await?;
+        OutboxCommand::Export(argument) => commands::export(&checked(&argument.config)?, out)?,
+        OutboxCommand::Accept { config, meter } => {
+            commands::accept(&checked(&config.config)?, &meter, out).await?;
         }
-        Command::Outbox(OutboxCommand::Resubmit { config, batch }) => {
-            commands::resubmit(&checked(&config.config)?, &batch, &mut out)?;
+        OutboxCommand::Resubmit { config, batch } => {
+            commands::resubmit(&checked(&config.config)?, &batch, out)?;
         }
     }
     Ok(OK)
+}
+
+fn checked(path: &std::path::Path) -> anyhow::Result<Checked> {
+    Ok(Config::read(path)?.check()?)
 }
 
 /// Reads the settings again at each SIGHUP; settings with a mistake change nothing.

@@ -121,7 +121,7 @@ fn mbus_records() -> (usize, u64) {
             let Meaning { scaler, factor, unit, .. } = Meaning::of(&record.value_information);
             record.value().unwrap().quantity(scaler, factor, unit)
         };
-        Records::new(octets).filter_map(|item| quantity(item.unwrap())).filter(Result::is_ok).count()
+        Records::new(octets).filter_map(|item| quantity(item.unwrap())).flatten().count()
     })
 }
 

@@ -29,7 +29,7 @@ pub fn keys(stage: &Stage, [encryption, authentication]: [u8; 2]) -> anyhow::Res
         let path = stage.folder().join(name);
         std::fs::write(&path, format!("{octet:02x}").repeat(16))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
-        anyhow::Ok(format!("{name}_file = {path:?}\n"))
+        anyhow::Ok(format!("{name}_file = \"{}\"\n", path.display()))
     };
     Ok(file("encryption_key", encryption)? + &file("authentication_key", authentication)?)
 }

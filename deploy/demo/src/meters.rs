@@ -109,19 +109,20 @@ pub fn meter_toml(endpoint: &Value, password: &str, reads: &str) -> anyhow::Resu
             let line = line(&format!("baud = {}\nparity = \"even\"\n", number("baud")?))?;
             Ok(section(line, "mbus", &place, &serial, POLLED_READS))
         }
-        "wmbus" => {
-            let (address, receiver) = (&endpoint["identity"], &endpoint["receiver"]);
-            Ok(format!(
-                "[[port]]\nname = \"{name}-radio\"\nprotocol = \"wmbus\"\nreceiver = {receiver}\n{}every_s = 1\nregisters_every_s = 1\n\
-                 [[meter]]\nname = \"{name}\"\nprotocol = \"wmbus\"\nport = \"{name}-radio\"\naddress = {address}\n{}clock_check = \"off\"\n",
-                medium("serial_port")?,
-                own_keys()?
-            ))
-        }
+        "wmbus" => Ok(heard_by_radio(endpoint, &name, &medium("serial_port")?, &own_keys()?)),
         "dlms-push" => port("dlms", &format!("framing = \"mbus\"\n{}", own_keys()?)),
         protocol @ ("p1" | "sml" | "d0") => port(protocol, &own_keys()?),
         _ => Ok(String::new()),
     }
+}
+
+/// A receiver, and the meter that it hears.
+fn heard_by_radio(endpoint: &Value, name: &str, medium: &str, keys: &str) -> String {
+    let (address, receiver) = (&endpoint["identity"], &endpoint["receiver"]);
+    format!(
+        "[[port]]\nname = \"{name}-radio\"\nprotocol = \"wmbus\"\nreceiver = {receiver}\n{medium}every_s = 1\nregisters_every_s = 1\n\
+         [[meter]]\nname = \"{name}\"\nprotocol = \"wmbus\"\nport = \"{name}-radio\"\naddress = {address}\n{keys}clock_check = \"off\"\n"
+    )
 }
 
 /// Who reads, by the password, or by the keys of a secured meter.

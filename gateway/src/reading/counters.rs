@@ -290,7 +290,7 @@ pub(crate) async fn reserve_for_pushes(
     is_first: bool,
 ) -> Result<Counter, SessionError> {
     let floor = if is_first { floor(None, counters.trust.now().and_then(seconds))? } else { 0 };
-    let range = within_store_timeout(reserve(counters.outbox, id, floor)).await?;
+    let range = within_store_timeout(reserve(counters.outbox, vec![id], floor)).await?;
     Ok(Counter::reserved(range.start, range.end))
 }
 

@@ -58,11 +58,12 @@ pub enum OfKeys {
 
 impl SessionError {
     pub fn of_keys(&self) -> OfKeys {
+        let is_of_counters = |error: &TalkError| {
+            matches!(error, TalkError::Counters(_))
+                || matches!(error.client_error(), Some(ClientError::CounterRefused { .. }))
+        };
         match self {
-            Self::Talk(error) if matches!(error.client_error(), Some(ClientError::CounterRefused { .. })) => {
-                OfKeys::Nothing
-            }
-            Self::Talk(TalkError::Counters(_)) => OfKeys::Nothing,
+            Self::Talk(error) if is_of_counters(error) => OfKeys::Nothing,
             Self::Talk(error) if error.is_refusal() || error.is_wrong_password() => OfKeys::Refused,
             Self::Talk(_) | Self::NotAccepted { .. } => OfKeys::Silent,
             Self::Store(_)

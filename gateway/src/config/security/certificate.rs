@@ -68,7 +68,7 @@ pub(super) fn certificates(octets: &[u8]) -> Option<Vec<Vec<u8>>> {
             Some(parts.filter(|part| part.label == "CERTIFICATE").map(|part| part.contents).collect())
         }
         // No digit has the highest bit of a long length.
-        [0x30, 0x80.., ..] => Some(vec![octets.to_vec()]),
+        [0x30, length, ..] if *length >= 0x80 => Some(vec![octets.to_vec()]),
         _ => None,
     }
 }

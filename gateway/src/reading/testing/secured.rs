@@ -232,24 +232,22 @@ impl Files {
     /// More lines of a section, for a meter that is [under](BodySecurity::under) these keys.
     pub(crate) fn transport(&self, ciphering: &str, signing: &str, suite: SecuritySuite) -> String {
         let (folder, id) = (self.0.path().display(), suite.id());
-        let mut lines = format!("ciphering = {ciphering:?}\n");
-        if ciphering == "wrapped" {
-            lines += &format!("key_encrypting_key_file = \"{folder}/master{id}\"\n");
-        }
-        if matches!(ciphering, "one-pass" | "static-unified") {
-            lines += &format!(
-                "agreement_key_file = \"{folder}/agreement{id}\"\nmeter_agreement_key_file = \"{folder}/meter-agreement{id}\"\n"
-            );
-        }
-        if !signing.is_empty() {
-            lines += &format!("signing = {signing:?}\n");
-        }
-        if ciphering == "one-pass" || !signing.is_empty() {
-            lines += &format!(
-                "signing_key_file = \"{folder}/signing{id}\"\nmeter_public_key_file = \"{folder}/public{id}\"\n"
-            );
-        }
-        lines
+        let when = |wanted: bool, lines: String| if wanted { lines } else { String::new() };
+        let has_pairs = matches!(ciphering, "one-pass" | "static-unified");
+        [
+            format!("ciphering = {ciphering:?}\n"),
+            when(ciphering == "wrapped", format!("key_encrypting_key_file = \"{folder}/master{id}\"\n")),
+            when(has_pairs, format!("agreement_key_file = \"{folder}/agreement{id}\"\n")),
+            when(has_pairs, format!("meter_agreement_key_file = \"{folder}/meter-agreement{id}\"\n")),
+            when(!signing.is_empty(), format!("signing = {signing:?}\n")),
+            when(
+                ciphering == "one-pass" || !signing.is_empty(),
+                format!(
+                    "signing_key_file = \"{folder}/signing{id}\"\nmeter_public_key_file = \"{folder}/public{id}\"\n"
+                ),
+            ),
+        ]
+        .concat()
     }
 
     /// The lines of a meter's section.

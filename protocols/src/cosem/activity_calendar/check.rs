@@ -117,16 +117,18 @@ mod tests {
         }
     }
 
+    type Change = fn(&mut Calendar);
+
     /// Negative control: leave any of the checks out.
     #[test]
     fn whatever_a_calendar_names_has_to_be_there_once() {
         assert_eq!(whole().check(), Ok(()));
-        let told = |change: fn(&mut Calendar)| {
+        let told = |change: Change| {
             let mut calendar = whole();
             change(&mut calendar);
             calendar.check().unwrap_err().to_string()
         };
-        let cases: [(fn(&mut Calendar), &str); 11] = [
+        let cases: [(Change, &str); 11] = [
             (|calendar| calendar.seasons.clear(), "the calendar has no season"),
             (|calendar| calendar.weeks.clear(), "the calendar has no week"),
             (|calendar| calendar.days.clear(), "the calendar has no day"),

@@ -145,8 +145,8 @@ async fn a_change_that_was_cut_short_is_finished_without_naming_its_files_again(
     drop(changing);
     assert_eq!((of_meter(&body)[0], on_disk(&files)), (0x71, ([1, 2, 7], true)));
     // Nothing else is done to such a meter.
-    let refused =
-        crate::commands::switch(&again(&checked), "m", crate::commands::SwitchTo::Connect, true, &mut Vec::new());
+    let (now, mut out) = (again(&checked), Vec::new());
+    let refused = crate::commands::switch(&now, "m", crate::commands::SwitchTo::Connect, true, &mut out);
     let error = refused.await.unwrap_err().to_string();
     assert!(error.starts_with("m: a change of its keys was cut short\nhint: `meterpost-gateway keys m`"), "{error}");
     let text = outcome(&checked, &options(&files, [false; 3])).await.unwrap();
