@@ -223,6 +223,7 @@ impl Voice {
         confirmation: Confirmation,
     ) -> Option<Vec<u8>> {
         let session = &parts.session;
+        let mut unreserved = None;
         if confirmation.is_sealed()
             && let Some(id) = port.wants_counters()
         {
@@ -231,9 +232,10 @@ impl Voice {
                     self.has_counters = true;
                     port.give_counters(counter);
                 }
-                Err(error) => return self.keep_quiet(session, settings, &unreserved(&error)),
+                Err(error) => unreserved = Some(why_unreserved(&error)),
             }
         }
+        // Without counters, too: so it is known when it comes again.
         match port.confirm(confirmation) {
             Ok(octets) => {
                 session.metrics.add(Metric::PushesConfirmed, 1);
@@ -241,7 +243,8 @@ impl Voice {
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-                self.keep_quiet(session, settings, &format!("{error}{}", cause.unwrap_or_default()))
+                let told = unreserved.unwrap_or_else(|| format!("{error}{}", cause.unwrap_or_default()));
+                self.keep_quiet(session, settings, &told)
             }
         }
     }
@@ -256,7 +259,7 @@ impl Voice {
     }
 }
 
-fn unreserved(error: &SessionError) -> String {
+fn why_unreserved(error: &SessionError) -> String {
     match error {
         SessionError::CounterUnknown => {
             "the cloud has not told the time, by which our invocation counter begins".to_owned()
