@@ -190,7 +190,7 @@ fn meters_that_go_to_a_listener_are_told_where_it_is() {
     for (text, expected) in [
         (notify.to_owned(), "set push_to to the tcp_listen"),
         (format!("{notify}push_to = \"listener\""), "as 127.0.0.1:4059"),
-        (format!("{notify}push_to = \"127.0.0.1:1\"\ntransport = \"tpc\""), "did you mean \"tcp\"?"),
+        (format!("{notify}push_to = \"127.0.0.1:1\"\ntransport = \"tcpp\""), "did you mean \"tcp\"?"),
     ] {
         assert!(hint(&text).contains(expected), "{text}");
     }

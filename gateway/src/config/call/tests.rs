@@ -97,7 +97,7 @@ fn what_does_not_hold_together_is_refused_with_a_hint() {
         (vec!["address = \"1\"\n", ""], "meter \"m0\" answers too when one is called without an address"),
         (
             vec!["protocol = \"dlms-hdlc\"\naddress = \"1\"\n"],
-            "address is a setting of protocols \"iec62056-21\", \"mbus\"\nhint: set protocol",
+            "address is a setting of protocols \"iec62056-21\", \"mbus\", \"wmbus\"\nhint: set protocol",
         ),
         (vec!["protocol = \"dlms-hdlc\"\n[[meter.read]]\nsource = \"readout\"\n"], "a DLMS meter has no read-out"),
     ] {

@@ -182,7 +182,7 @@ fn meters_that_are_read_alike_share_what_is_read() {
 #[test]
 fn the_example_holds_together() {
     let checked = parse(include_str!("../../../../deploy/config/gateway.toml")).unwrap();
-    assert_eq!((checked.lines.len(), checked.ports.len(), checked.config.feed.len()), (4, 4, 1));
+    assert_eq!((checked.lines.len(), checked.ports.len(), checked.config.feed.len()), (4, 5, 1));
 }
 
 /// Negative controls: take what is left out of `[meter.clock_set]` from nowhere; take both from `[[meter]]` where one is named.
