@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use demo::proxy::Flow;
 use demo::stage::Stage;
 use tests::system::{
-    CATCH_UP_TIMEOUT, Fleet, everything_arrives, in_the_log, stage, start_cad, start_dlms, until, until_logged,
+    CATCH_UP_TIMEOUT, Fleet, everything_arrives, in_the_log, stage, stage_at_mosquitto, start_cad, start_dlms, until,
+    until_logged,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -268,7 +269,7 @@ async fn what_takes_a_restart_is_named_and_the_rest_is_followed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_reads_and_uploads_stops_in_time_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let mut stage = stage(folder.path()).await.unwrap();
+    let (mut stage, _broker) = stage_at_mosquitto(folder.path()).await.unwrap();
     let meters = start_dlms(&mut stage, 1, 4, "speed = 3000.0\nhistory_days = 2.0").unwrap();
     let feed = format!("[[feed]]\nname = \"cad\"\nport = {}\n", stage.broker_port());
     stage.meters_toml = format!("{feed}{}", meters.toml().unwrap());
