@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(health.missing(), ["landing"]);
     }
 
-    /// Negative control, still to be seen: call away what was never tried.
+    /// Negative control, seen: call away what was never tried.
     #[test]
     fn an_engine_is_away_when_somebody_has_tried_it() {
         let (health, metrics) = (Health::new(true), Metrics::default());

@@ -178,7 +178,7 @@ async fn how_long_a_receipt_took_is_counted_from_append_and_from_seal_for_what_w
     }
 }
 
-/// Negative control: count without having dropped one. Still to be seen: drop the records without counting (`Worker::drop_partition`).
+/// Negative controls, seen: count without having dropped one; drop the records without counting (`Worker::drop_partition`).
 #[test]
 fn a_partition_taken_away_with_records_in_hand_is_counted() {
     let world = World::new();

@@ -144,7 +144,7 @@ async fn wrong_credentials_are_told_at_once(secured: &Secured) {
     }
 }
 
-/// Controls still to be seen: leave `check_shape` out (`topics.rs`), of the partitions and of the copies.
+/// Controls, seen: leave `check_shape` out (`topics.rs`), of the partitions and of the copies.
 async fn partitions_and_copies_are_what_the_log_was_made_with(secured: &Secured) {
     let made = open(&secured.right, FOR_EVER).await.unwrap();
     let generation = made.generation();
@@ -164,7 +164,7 @@ async fn partitions_and_copies_are_what_the_log_was_made_with(secured: &Secured)
     assert_eq!((again.generation(), again.partitions()), (generation, 2));
 }
 
-/// Control still to be seen: leave `check_settings` out (`topics.rs`): a ledger that Kafka deletes after a week opens.
+/// Control, seen: leave `check_settings` out (`topics.rs`): a ledger that Kafka deletes after a week opens.
 async fn topics_that_others_made_or_altered_are_refused_until_they_are_right(secured: &Secured) {
     // Kafka's defaults: a week, stamped by who writes.
     secured.create("altered.ledger", 2, &[("min.insync.replicas", "1")]).await;
