@@ -60,6 +60,10 @@ impl Pace {
         self.frozen_at.get_or_init(|| self.world_after(self.started.elapsed()));
     }
 
+    pub fn is_frozen(&self) -> bool {
+        self.frozen_at.get().is_some()
+    }
+
     fn world_after(&self, elapsed: Duration) -> UtcMillis {
         let elapsed_ms = elapsed.as_secs_f64() * 1000.0;
         let lived = self.start_at.plus_ms((elapsed_ms * self.speed) as i64);

@@ -33,6 +33,11 @@ impl Station {
         self.protocol
     }
 
+    /// Whether whoever asks is answered: not without power, unless the world is frozen, where power never comes back.
+    pub fn answers(&self) -> bool {
+        self.now(|meter| meter.is_powered()) || self.pace.is_frozen()
+    }
+
     /// Looks at the meter as it is now.
     pub fn now<R>(&self, look: impl FnOnce(&mut VirtualMeter) -> R) -> R {
         self.at(self.pace.now(), look)

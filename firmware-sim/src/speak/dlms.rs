@@ -202,7 +202,7 @@ impl Device {
         {
             security.overhear(octets);
         }
-        if !self.meter.station.now(|meter| meter.is_powered()) {
+        if !self.meter.station.answers() {
             // When power returns, nobody is connected.
             *self = Self::new(self.meter.clone(), now);
             return Ok(());

@@ -74,7 +74,7 @@ impl Device {
 
     /// Hears octets, or that time has passed.
     fn hear(&mut self, now: Duration, octets: Option<&[u8]>) {
-        if !self.meter.station.now(|meter| meter.is_powered()) {
+        if !self.meter.station.answers() {
             // When power returns, nobody has called.
             *self = Self::new(self.meter.clone());
             return;

@@ -42,7 +42,7 @@ impl BusMeter {
 
     /// Hears octets, or that time has passed.
     fn hear(&mut self, now: Duration, octets: Option<&[u8]>) {
-        if !self.station.now(|meter| meter.is_powered()) {
+        if !self.station.answers() {
             // When power returns, nobody is selected.
             self.slave = Slave::new(self.config.clone());
             self.deadline = None;
