@@ -519,6 +519,14 @@ impl PushPort {
         is_news
     }
 
+    /// Something that was taken is not stored after all: nothing counts as stored any more. The outbox knows what it has.
+    pub fn forget(&mut self) {
+        self.told.clear();
+        self.states.clear();
+        self.logged.clear();
+        self.logged_order.clear();
+    }
+
     fn is_new_state(&mut self, event: &Event) -> bool {
         let key = (event.meter.clone(), event.log.clone());
         self.states.insert(key, event.raw.clone()).as_ref() != Some(&event.raw)

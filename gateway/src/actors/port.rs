@@ -176,6 +176,9 @@ async fn hear(
         for request in heard.requests {
             is_stored &= store(parts, settings, request).await;
         }
+        if !is_stored {
+            port.forget();
+        }
         for confirmation in heard.confirmations.into_iter().filter(|_| is_stored) {
             let Some(octets) = voice.confirm(parts, settings, port, confirmation).await else { continue };
             if let Err(lost) = link.send(&octets).await {

@@ -18,7 +18,7 @@ use protocols::dlms::security::{Counter, SystemTitle};
 use protocols::hdlc::UiReassembler;
 use protocols::hdlc::frame::{FLAG, FrameError, Scan, scan};
 use protocols::mbus::{self, Quirks, Reassembler, Scanner};
-use protocols::metering::{Event, MeterId, UtcMillis};
+use protocols::metering::{Event, MeterId, Quality, UtcMillis};
 use protocols::wrapper::{self, Wpdu};
 
 use super::notification::{Rules, Said, read};
@@ -34,6 +34,8 @@ const APDU_OCTETS_MAX: usize = PushBlockLimits::DEFAULT.apdu_octets_max;
 const GAP_MAX: Duration = Duration::from_secs(1);
 /// System titles whose meters' names are remembered: more than connect to one port.
 const NAMED_MAX: usize = 1_024;
+/// Those whose last push is remembered: more than ever had their counters kept under one key.
+const LAST_MAX: usize = 4 * NAMED_MAX;
 
 pub(super) struct DlmsHearing {
     frames: Frames,
@@ -127,6 +129,16 @@ impl Hearing for DlmsHearing {
     }
 }
 
+/// What became of a push.
+#[derive(Debug)]
+enum Fate {
+    /// A process before took it. Whether it is stored nobody knows.
+    Taken,
+    Stored,
+    /// Stored, and so confirmed.
+    Told(Vec<u8>),
+}
+
 /// How an APDU came.
 #[derive(Debug, Clone, Copy)]
 struct Way {
@@ -186,7 +198,7 @@ impl Frames {
         let mut heard = Vec::new();
         match self {
             Self::Hdlc { buffer, reassembler } => {
-                let now = Duration::from_millis(received_at.0.max(0).cast_unsigned());
+                let now = since_1970(received_at);
                 if is_late {
                     // Inside a frame that is given up another may have begun.
                     hdlc(buffer, reassembler, now, true, &mut heard);
@@ -287,20 +299,20 @@ pub(super) struct Notifications {
     expected: Option<MeterId>,
     /// Who has named himself last under a system title, or else from an address: short lists name nobody.
     named: HashMap<BlockSender, MeterId>,
-    /// The last push of each meter that is stored, and how it was confirmed; `None`: by nobody in this process.
-    confirmed: HashMap<SystemTitle, (u32, Option<Vec<u8>>)>,
+    /// The last sealed push of each meter: its counter, and what became of it.
+    last: HashMap<SystemTitle, (u32, Fate)>,
 }
 
 impl Notifications {
     pub(super) fn new(port: &PortSettings, rules: Rules) -> Self {
         let (seal, blocks) = (Seal::new(port.keys.as_ref()), PushBlocks::new(PushBlockLimits::DEFAULT));
-        let (named, confirmed) = (HashMap::new(), HashMap::new());
-        Self { seal, rules, blocks, expected: port.serial.clone(), named, confirmed }
+        let (named, last) = (HashMap::new(), HashMap::new());
+        Self { seal, rules, blocks, expected: port.serial.clone(), named, last }
     }
 
     fn resume(&mut self, kept: &[PeerCounter]) {
         self.seal.resume(kept);
-        self.confirmed = kept.iter().map(|(title, counter)| (*title, (*counter, None))).collect();
+        self.last = kept.iter().map(|(title, counter)| (*title, (*counter, Fate::Taken))).collect();
     }
 
     /// Nothing, where the APDU is a block and more are to come.
@@ -309,7 +321,7 @@ impl Notifications {
             return self.push(apdu, way, None, received_at);
         }
         let sender = way.sender(None);
-        self.block(apdu, way, sender, |this, whole| this.push(whole, way, Some(sender), received_at))
+        self.block(apdu, way, sender, received_at, |this, whole| this.push(whole, way, Some(sender), received_at))
     }
 
     /// A block, and what `whole` makes of the push that it completes.
@@ -318,13 +330,15 @@ impl Notifications {
         block: &[u8],
         way: Way,
         sender: BlockSender,
+        received_at: UtcMillis,
         whole: impl FnOnce(&mut Self, &[u8]) -> Vec<Found>,
     ) -> Vec<Found> {
         let can_be_said = way.ports.is_some() && sender.title.is_none();
-        let BlockTaken { apdu, answer, dropped } = match self.blocks.take(sender, can_be_said, block) {
-            Ok(taken) => taken,
-            Err(error) => return vec![refused(Trouble::Frame, error.to_string())],
-        };
+        let BlockTaken { apdu, answer, dropped } =
+            match self.blocks.take(sender, can_be_said, since_1970(received_at), block) {
+                Ok(taken) => taken,
+                Err(error) => return vec![refused(Trouble::Frame, error.to_string())],
+            };
         let given_up = || refused(Trouble::Frame, "a push in blocks was given up for another".to_owned());
         let mut found: Vec<Found> = (0..dropped).map(|_| given_up()).collect();
         found.extend(answer.and_then(|answer| answered(&answer, way)));
@@ -336,15 +350,15 @@ impl Notifications {
     fn push(&mut self, apdu: &[u8], way: Way, blocks: Option<BlockSender>, received_at: UtcMillis) -> Vec<Found> {
         let opened = match self.seal.open(apdu) {
             Ok(opened) => opened,
-            Err(refusal) => {
-                let again = (refusal.trouble == Trouble::Replayed).then(|| self.repeated(apdu, way, blocks)).flatten();
-                return vec![again.map_or(Found::Refused(refusal), Found::Repeated)];
+            Err(refusal) if refusal.trouble == Trouble::Replayed => {
+                return self.once_more(apdu, way, blocks, received_at).unwrap_or_else(|| vec![Found::Refused(refusal)]);
             }
+            Err(refusal) => return vec![Found::Refused(refusal)],
         };
         // Blocks of which each is protected.
         if opened.apdu.first() == Some(&GENERAL_BLOCK_TRANSFER) && blocks.is_none() && opened.sender.is_some() {
             let sender = way.sender(opened.sender);
-            return self.block(&opened.apdu, way, sender, |this, whole| {
+            return self.block(&opened.apdu, way, sender, received_at, |this, whole| {
                 this.notified(&Opened { apdu: whole.to_vec(), ..opened.clone() }, way, None, received_at)
             });
         }
@@ -374,30 +388,43 @@ impl Notifications {
         found
     }
 
-    /// What its meter was told, or has to be told, of a push that is stored and comes again.
-    fn repeated(&self, apdu: &[u8], way: Way, blocks: Option<BlockSender>) -> Option<Confirmation> {
+    /// The last push of a meter that nobody has confirmed, when it comes again.
+    fn once_more(
+        &mut self,
+        apdu: &[u8],
+        way: Way,
+        blocks: Option<BlockSender>,
+        received_at: UtcMillis,
+    ) -> Option<Vec<Found>> {
         let opened = self.seal.repeated(apdu)?;
         let notification = decode_data_notification(&opened.apdu).ok().filter(DataNotification::is_confirmed)?;
         let confirmation = confirmation(&notification, &opened, way, blocks)?;
         let sealing = confirmation.sealing.as_ref()?;
-        match self.confirmed.get(&sealing.title)? {
-            (counter, _) if *counter != sealing.counter => None,
+        let known = self.last.get(&sealing.title).filter(|(counter, _)| *counter == sealing.counter);
+        let again = match known.map(|(_, fate)| fate) {
             // As it left: whoever sends recordings uses up no counters of ours.
-            (_, Some(told)) => Some(Confirmation { apdu: told.clone(), sealing: None, ..confirmation }),
-            (_, None) => Some(confirmation),
-        }
+            Some(Fate::Told(told)) => Confirmation { apdu: told.clone(), sealing: None, ..confirmation },
+            Some(Fate::Stored) => confirmation,
+            // By the meter's own clock it is stored under the same labels.
+            _ if read(&notification, &self.rules, received_at, opened.quality).clock.is_some() => {
+                return Some(self.notified(&opened, way, blocks, received_at));
+            }
+            Some(Fate::Taken) => confirmation,
+            None => return None,
+        };
+        Some(vec![Found::Repeated(again)])
     }
 
     fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
         let Confirmation { mut apdu, ports, blocks, sealing } = confirmation;
         if let Some(Sealing { title, counter, protection }) = sealing {
-            if self.confirmed.len() >= NAMED_MAX {
-                self.confirmed.clear();
+            if self.last.len() >= LAST_MAX && !self.last.contains_key(&title) {
+                self.last.clear();
             }
             // It is stored, whether its meter can be told or not.
-            self.confirmed.insert(title, (counter, None));
+            self.last.insert(title, (counter, Fate::Stored));
             apdu = self.seal.close(&protection, &apdu)?;
-            self.confirmed.insert(title, (counter, Some(apdu.clone())));
+            self.last.insert(title, (counter, Fate::Told(apdu.clone())));
         }
         let in_block = blocks.and_then(|sender| self.blocks.close(sender, &apdu));
         framed(&in_block.unwrap_or(apdu), ports)
@@ -416,10 +443,11 @@ impl Notifications {
             return refused(Trouble::Empty, "the push names no value by its code".to_owned());
         }
         if let Some(meter) = said.meter.clone() {
-            if self.named.len() >= NAMED_MAX {
+            let sender = way.sender(opened.sender);
+            if self.named.len() >= NAMED_MAX && !self.named.contains_key(&sender) {
                 self.named.clear();
             }
-            self.named.insert(way.sender(opened.sender), meter);
+            self.named.insert(sender, meter);
         }
         let named = self.named.get(&way.sender(opened.sender)).cloned();
         // Whoever has the keys is the meter that its title says, where nothing else does.
@@ -441,6 +469,10 @@ fn confirmation(
 ) -> Option<Confirmation> {
     let mut apdu = Vec::new();
     encode_data_notification_confirm(push.long_invoke_id_and_priority, None, &mut apdu);
+    // Under a key that nobody could verify, each recording would use up a counter of ours.
+    if opened.quality != Quality::GOOD {
+        return None;
+    }
     let sealed = opened.sender.zip(opened.protection.clone());
     let sealing = sealed.map(|(title, (counter, protection))| Sealing { title, counter, protection });
     Some(Confirmation { apdu, ports: way.ports?, blocks, sealing })
@@ -456,6 +488,10 @@ fn framed(apdu: &[u8], (source, destination): (u16, u16)) -> Result<Vec<u8>, Clo
     let mut octets = Vec::new();
     Wpdu { source: destination, destination: source, apdu }.encode(&mut octets)?;
     Ok(octets)
+}
+
+fn since_1970(at: UtcMillis) -> Duration {
+    Duration::from_millis(at.0.max(0).cast_unsigned())
 }
 
 fn refused(trouble: Trouble, text: String) -> Found {

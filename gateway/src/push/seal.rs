@@ -86,8 +86,11 @@ impl Seal {
                 let text = format!("system title {title} is none of system_titles");
                 return Err(Refusal { trouble: Trouble::Protection, text });
             }
-            self.taken.retain(|(other, _)| *other != title);
-            self.taken.push((title, counter));
+            // What nobody can verify keeps no meter out, over restarts neither.
+            if pushed.authenticated {
+                self.taken.retain(|(other, _)| *other != title);
+                self.taken.push((title, counter));
+            }
         }
         Ok(opened(pushed))
     }

@@ -175,6 +175,11 @@ fn another_meter_than_expected_is_held_and_named() {
     let mut port = PushPort::new(Arc::new(settings), inventory.clone());
     let heard = port.receive(&mut telegram(T0, T0, "x"), T0);
     assert!(heard.requests.iter().all(|request| request.hold_identity));
+    assert!(port.receive(&mut telegram(T0, T0, "x"), T0).requests.is_empty(), "stored already");
+    // There was no room for it.
+    port.forget();
+    let rows = |heard: &Heard| heard.requests.iter().map(StoreRequest::rows).sum::<usize>();
+    assert_eq!(rows(&port.receive(&mut telegram(T0, T0, "x"), T0)), rows(&heard));
     let meters = inventory.snapshot().1.meters;
     let states: Vec<_> = meters.iter().map(|entry| (entry.name.as_str(), entry.state, entry.cause.as_str())).collect();
     let wrong = ("p1", MeterState::WrongIdentity, "expected SIM0002, found SIM0001");

@@ -4,6 +4,8 @@
 //! back to it. Of the others nobody hears: what lacks a block is given up. All of it within bounds: beyond them a sender that has most
 //! under way loses what of it was heard of longest ago.
 
+use std::time::Duration;
+
 use super::apdu::{GeneralBlock, tag};
 use super::block_transfer::BlockTransferError;
 use super::security::SystemTitle;
@@ -12,6 +14,8 @@ use super::security::SystemTitle;
 const WINDOW: u8 = 16;
 /// How often blocks of one push are asked for with none of them coming.
 const ASKED_MAX: u8 = 16;
+/// Of one push no block comes so long after the one before: numbers alone do not tell the rest of this push from that of the next.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Who sends blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +58,7 @@ pub struct BlockTaken {
 #[derive(Debug)]
 struct Transfer {
     sender: BlockSender,
+    heard_at: Duration,
     received: Vec<u8>,
     /// The last block that came without a gap.
     last_received: u16,
@@ -65,8 +70,8 @@ struct Transfer {
 }
 
 impl Transfer {
-    const fn new(sender: BlockSender) -> Self {
-        Self { sender, received: Vec::new(), last_received: 0, number: 0, asked: 0, complete: None }
+    const fn new(sender: BlockSender, heard_at: Duration) -> Self {
+        Self { sender, heard_at, received: Vec::new(), last_received: 0, number: 0, asked: 0, complete: None }
     }
 
     fn octets(&self) -> usize {
@@ -94,18 +99,26 @@ impl PushBlocks {
         Self { limits, transfers: Vec::new() }
     }
 
-    /// Takes one General-Block-Transfer APDU of `sender`, to whom something `can_be_said`. An error gives up what was there of it.
+    /// Takes one General-Block-Transfer APDU of `sender`, to whom something `can_be_said`, at `now` of a clock that need not be right. An error
+    /// gives up what was there of it.
     pub fn take(
         &mut self,
         sender: BlockSender,
         can_be_said: bool,
+        now: Duration,
         apdu: &[u8],
     ) -> Result<BlockTaken, BlockTransferError> {
         let place = self.transfers.iter().position(|transfer| transfer.sender == sender);
-        let mut transfer = place.map_or(Transfer::new(sender), |place| self.transfers.remove(place));
+        let before = place.map(|place| self.transfers.remove(place));
+        let is_late = |transfer: &Transfer| now.saturating_sub(transfer.heard_at) >= IDLE_MAX;
+        let is_cut = before.as_ref().is_some_and(|transfer| is_late(transfer) && transfer.complete.is_none());
+        let before = before.filter(|transfer| !is_late(transfer));
+        let mut transfer = before.unwrap_or_else(|| Transfer::new(sender, now));
+        transfer.heard_at = now;
         let block = GeneralBlock::decode(apdu).map_err(BlockTransferError::Malformed)?;
         let is_heard = can_be_said && block.window > 0;
         let mut taken = self.taken(&mut transfer, &block, is_heard)?;
+        taken.dropped += u64::from(is_cut);
         if taken.apdu.is_none() || is_heard {
             taken.dropped += self.make_room(&transfer);
             self.transfers.push(transfer);
@@ -144,7 +157,7 @@ impl PushBlocks {
             let is_cut = transfer.last_received > 0 && transfer.complete.is_none();
             // From the beginning once more is the same push.
             taken.dropped = u64::from(is_cut && !transfer.received.starts_with(block.data));
-            *transfer = Transfer::new(transfer.sender);
+            *transfer = Transfer::new(transfer.sender, transfer.heard_at);
         }
         let expected = transfer.last_received.saturating_add(1);
         if block.number != expected || transfer.complete.is_some() {

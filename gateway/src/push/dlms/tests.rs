@@ -398,16 +398,29 @@ fn a_sealed_push_is_confirmed_sealed_and_when_it_comes_again_as_before() {
     assert!(port.wants_counters().is_some());
     let old = port.receive(&mut push(1), T0);
     assert_eq!((old.refused[0].trouble, old.confirmations.len()), (Trouble::Replayed, 0), "it is not the last");
-    // Taken, and never stored: it is not confirmed, however often it comes.
+    // Taken, and nobody was told yet: it comes in again, and what it says is known.
     port.receive(&mut push(3), T0);
-    assert_eq!(port.receive(&mut push(3), T0).refused[0].trouble, Trouble::Replayed);
-    // After a restart what the outbox has was stored.
+    let again = port.receive(&mut push(3), T0);
+    assert_eq!((again.telegrams, again.confirmations.len(), again.repeated, again.requests.len()), (1, 1, 0, 0));
+    // After a restart nobody knows whether it was stored.
     let mut port = self::port(settings);
     port.resume(&[(TITLE, 3), (OURS, 72)]);
     let again = port.receive(&mut push(2), T0);
-    assert_eq!((again.requests.len(), again.repeated), (0, 1));
+    assert_eq!((again.telegrams, again.refused.len(), again.repeated), (1, 0, 0));
     port.give_counters(Counter::reserved(72, 80));
     assert_eq!(told(&port.confirm(again.confirmations[0].clone()).unwrap()), (CONFIRM.to_vec(), 72));
+}
+
+/// Negative control: leave the quality out of `confirmation`.
+#[test]
+fn what_nobody_can_verify_is_stored_and_uses_up_no_counter_of_ours() {
+    let mut apdu = apdu(T0, Some(b"KFM0001"));
+    apdu[1] |= 0x40;
+    let settings = PortSettings { keys: Some(keys(Some([2; 16]), true)), ..dlms(PushFraming::Wrapper) };
+    for (level, confirmations) in [(Level::ENCRYPTED, 0), (Level::AUTHENTICATED_ENCRYPTED, 1)] {
+        let heard = port(settings.clone()).receive(&mut in_wrapper(&sealed(&apdu, level, 1)), T0);
+        assert_eq!((heard.requests.len(), heard.confirmations.len()), (1, confirmations), "{level:?}");
+    }
 }
 
 /// Negative control: leave out who it is from.

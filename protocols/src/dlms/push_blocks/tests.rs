@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const NOW: Duration = Duration::from_secs(1_000);
+
 const fn sender(end: u64, source: u32) -> BlockSender {
     BlockSender { end, source, title: None }
 }
@@ -37,7 +39,7 @@ fn pushes_of_several_senders_that_come_at_once_do_not_spoil_each_other() {
     let mut whole = Vec::new();
     for place in 0..5 {
         for (sender, apdu) in &sent {
-            let taken = all.take(*sender, false, &blocks(apdu, 0)[place]).unwrap();
+            let taken = all.take(*sender, false, NOW, &blocks(apdu, 0)[place]).unwrap();
             assert_eq!((taken.answer, taken.dropped), (None, 0));
             whole.extend(taken.apdu);
         }
@@ -51,7 +53,7 @@ fn pushes_of_several_senders_that_come_at_once_do_not_spoil_each_other() {
 fn whoever_takes_blocks_is_asked_for_those_that_are_missing_and_hears_the_end_again() {
     let (mut all, meter, apdu) = (PushBlocks::new(PushBlockLimits::DEFAULT), sender(7, 1), push(9, 65));
     let blocks = blocks(&apdu, 3);
-    let take = |all: &mut PushBlocks, place: usize| all.take(meter, true, &blocks[place]).unwrap();
+    let take = |all: &mut PushBlocks, place: usize| all.take(meter, true, NOW, &blocks[place]).unwrap();
     assert_eq!(take(&mut all, 0), BlockTaken::default());
     // The second gets lost.
     assert_eq!(acknowledged(take(&mut all, 2).answer), Some((1, Vec::new())));
@@ -69,34 +71,55 @@ fn whoever_takes_blocks_is_asked_for_those_that_are_missing_and_hears_the_end_ag
     assert_eq!(take(&mut all, 6).answer, told);
     // The meter acknowledges it, and goes on with the next.
     let word = GeneralBlock { last: true, streaming: false, window: 3, number: 8, acknowledged: 5, data: &[] }.encode();
-    assert_eq!(all.take(meter, true, &word), Ok(BlockTaken::default()));
-    assert_eq!(all.take(meter, true, &blocks[0]), Ok(BlockTaken::default()));
+    assert_eq!(all.take(meter, true, NOW, &word), Ok(BlockTaken::default()));
+    assert_eq!(all.take(meter, true, NOW, &blocks[0]), Ok(BlockTaken::default()));
     assert_eq!(all.close(meter, b"kept"), None, "it is not complete");
+}
+
+/// Control: `IDLE_MAX` of a year.
+#[test]
+fn what_is_left_of_a_push_is_not_the_beginning_of_the_next() {
+    let (mut all, meter) = (PushBlocks::new(PushBlockLimits::DEFAULT), sender(7, 1));
+    let (one, next) = (blocks(&push(1, 45), 0), blocks(&push(2, 45), 0));
+    assert_eq!(one.len(), next.len());
+    for block in &one[..2] {
+        all.take(meter, false, NOW, block).unwrap();
+    }
+    // The rest of it got lost, and the first of the next too.
+    let missing = BlockTransferError::Missing { expected: 1, found: 3 };
+    assert_eq!(all.take(meter, false, NOW + IDLE_MAX, &next[2]), Err(missing));
+    all.take(meter, false, NOW, &one[0]).unwrap();
+    assert_eq!(all.take(meter, false, NOW + IDLE_MAX, &next[0]).unwrap().dropped, 1, "the one before");
+    let within = NOW + IDLE_MAX + Duration::from_secs(59);
+    for block in &next[1..next.len() - 1] {
+        assert_eq!(all.take(meter, false, within, block), Ok(BlockTaken::default()));
+    }
+    assert_eq!(all.take(meter, false, within, next.last().unwrap()).unwrap().apdu, Some(push(2, 45)));
 }
 
 #[test]
 fn what_nobody_sends_again_is_given_up_and_counted() {
     let (mut all, meter) = (PushBlocks::new(PushBlockLimits::DEFAULT), sender(7, 1));
     let (one, other) = (blocks(&push(1, 45), 0), blocks(&push(2, 45), 0));
-    all.take(meter, true, &one[0]).unwrap();
-    assert_eq!(all.take(meter, true, &one[0]).unwrap().dropped, 0, "once more");
+    all.take(meter, true, NOW, &one[0]).unwrap();
+    assert_eq!(all.take(meter, true, NOW, &one[0]).unwrap().dropped, 0, "once more");
     let missing = Err(BlockTransferError::Missing { expected: 2, found: 4 });
-    assert_eq!(all.take(meter, true, &one[3]), missing);
-    all.take(meter, true, &one[0]).unwrap();
-    all.take(meter, true, &one[1]).unwrap();
-    assert_eq!(all.take(meter, true, &one[0]).unwrap().dropped, 0, "from the beginning");
-    assert_eq!(all.take(meter, true, &other[0]).unwrap().dropped, 1, "another begins");
+    assert_eq!(all.take(meter, true, NOW, &one[3]), missing);
+    all.take(meter, true, NOW, &one[0]).unwrap();
+    all.take(meter, true, NOW, &one[1]).unwrap();
+    assert_eq!(all.take(meter, true, NOW, &one[0]).unwrap().dropped, 0, "from the beginning");
+    assert_eq!(all.take(meter, true, NOW, &other[0]).unwrap().dropped, 1, "another begins");
     // Whoever can be asked and never sends what is missing.
     let lossy = blocks(&push(3, 45), 1);
-    all.take(sender(8, 1), true, &lossy[0]).unwrap();
-    let asked = (0..100).take_while(|_| all.take(sender(8, 1), true, &lossy[2]).is_ok()).count();
+    all.take(sender(8, 1), true, NOW, &lossy[0]).unwrap();
+    let asked = (0..100).take_while(|_| all.take(sender(8, 1), true, NOW, &lossy[2]).is_ok()).count();
     assert_eq!(asked, usize::from(ASKED_MAX));
     let small = PushBlockLimits { apdu_octets_max: 15, ..PushBlockLimits::DEFAULT };
     let mut all = PushBlocks::new(small);
-    all.take(meter, false, &one[0]).unwrap();
-    assert_eq!(all.take(meter, false, &one[1]), Err(BlockTransferError::TooLong { limit: 15 }));
-    assert_eq!(all.take(meter, false, &blocks(&[0xe0], 0)[0]), Err(BlockTransferError::Nested));
-    assert!(matches!(all.take(meter, false, &[0xe0, 0]), Err(BlockTransferError::Malformed(_))));
+    all.take(meter, false, NOW, &one[0]).unwrap();
+    assert_eq!(all.take(meter, false, NOW, &one[1]), Err(BlockTransferError::TooLong { limit: 15 }));
+    assert_eq!(all.take(meter, false, NOW, &blocks(&[0xe0], 0)[0]), Err(BlockTransferError::Nested));
+    assert!(matches!(all.take(meter, false, NOW, &[0xe0, 0]), Err(BlockTransferError::Malformed(_))));
     assert_eq!(all.octets(), 0);
 }
 
@@ -108,10 +131,10 @@ fn whoever_begins_pushes_without_end_loses_his_own() {
     let honest = blocks(&push(1, 45), 0);
     let mut dropped = 0;
     for (place, block) in honest.iter().enumerate() {
-        let taken = all.take(meter, false, block).unwrap();
+        let taken = all.take(meter, false, NOW, block).unwrap();
         assert_eq!(taken.apdu.is_some(), place == 4, "for its room others give way");
         for source in 0..50 {
-            dropped += all.take(sender(2, source), false, &blocks(&push(2, 25), 0)[0]).unwrap().dropped;
+            dropped += all.take(sender(2, source), false, NOW, &blocks(&push(2, 25), 0)[0]).unwrap().dropped;
             assert!(all.transfers.len() <= 8 && all.octets() <= 100, "{} octets", all.octets());
         }
     }
@@ -129,7 +152,7 @@ proptest! {
             let data = vec![who; usize::from(len)];
             let number = u16::from(number % 4);
             let block = GeneralBlock { last, streaming, window: window % 3, number, acknowledged: 0, data: &data };
-            if let Ok(taken) = all.take(sender(u64::from(who % 3), u32::from(who % 7)), can_be_said, &block.encode()) {
+            if let Ok(taken) = all.take(sender(u64::from(who % 3), u32::from(who % 7)), can_be_said, NOW, &block.encode()) {
                 prop_assert!(taken.apdu.is_none_or(|apdu| apdu.len() <= 300));
             }
             prop_assert!(all.transfers.len() <= 4 && all.octets() <= 500);
