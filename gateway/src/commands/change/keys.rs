@@ -28,6 +28,8 @@ use crate::reading::memory::MeterMemory;
 
 /// So often a meter that says nothing is asked under one key, before that counts as a no: to the other key it may answer.
 const TRIES: u8 = 2;
+const HINT_RIGHTS: &str =
+    "may this client transfer keys ([meter.clock_set] can name another), and is key_encrypting_key_file right?";
 const HINT_AGAIN: &str =
     "hint: give the same command again: it finds out which key the meter has; until then both are kept";
 
@@ -93,11 +95,13 @@ pub async fn keys(checked: &Checked, name: &str, options: &KeysOptions, out: &mu
     changing.record(code, &format!("{what} by hand: {event}")).await?;
     match ended {
         Ok(KeyChangeStep::Refused(_)) => {
-            let hint = "may this client transfer keys ([meter.clock_set] can name another), and is key_encrypting_key_file right?";
-            anyhow::bail!("{name}: {text}\nhint: {hint}")
+            anyhow::bail!("{name}: {text}\nhint: {HINT_RIGHTS}")
         }
         Ok(KeyChangeStep::Neither(key)) => {
-            anyhow::bail!("{name}: {text}; both are kept, in {}\n{HINT_AGAIN}", changing.files.places(key))
+            anyhow::bail!(
+                "{name}: {text}; both are kept, in {}\n{HINT_AGAIN}\nhint: {HINT_RIGHTS}",
+                changing.files.places(key)
+            )
         }
         Ok(_) => Ok(writeln!(out, "{:<22} done; the files of its section hold the new keys", "after")?),
         Err(error) => anyhow::bail!("{error}\n{HINT_AGAIN}"),

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use protocols::cosem::security_setup::GlobalKey;
-use protocols::dlms::security::{Key, SecuritySuite, StoredKeys};
+use protocols::dlms::security::{CipheredConfig, HighLevel, Key, KeyTransport, SecuritySuite, StoredKeys, Wrapping};
 use zeroize::Zeroizing;
 
 use crate::config::Checked;
 use crate::config::keys::read_key;
-use crate::config::metering::{MeterSection, MeterSettings};
-use crate::config::security::{key_files, next_of};
+use crate::config::metering::{AssociationName, MeterSection, MeterSettings};
+use crate::config::security::{Proof, key_files, next_of};
 
 /// A key, the option that names its file, and the file.
 pub(super) type Named<'a> = (GlobalKey, &'static str, Option<&'a PathBuf>);
@@ -24,6 +24,33 @@ pub(super) struct KeyFiles {
     stored: StoredKeys,
     /// New keys as they are written.
     digits: Vec<(GlobalKey, Zeroizing<String>)>,
+    untried: Vec<GlobalKey>,
+}
+
+/// Keys under which this client says nothing in an association: any key would do.
+fn untried(writer: &MeterSettings, config: &CipheredConfig) -> Vec<GlobalKey> {
+    let is_gmac = matches!(&writer.security.proof, Proof::High { how: HighLevel::Gmac, .. });
+    let is_transported = matches!(
+        config.wrapping,
+        Wrapping::Ciphering(KeyTransport::Wrapped | KeyTransport::OnePass | KeyTransport::StaticUnified)
+    );
+    let has_initiate = writer.association == AssociationName::Negotiated;
+    let untried = [
+        (GlobalKey::Authentication, !config.level.authenticated && !is_gmac),
+        (GlobalKey::UnicastEncryption, is_transported && !has_initiate),
+    ];
+    untried.into_iter().filter_map(|(which, is_so)| is_so.then_some(which)).collect()
+}
+
+fn ensure_tried(which: GlobalKey, untried: &[GlobalKey]) -> anyhow::Result<()> {
+    let hint =
+        "hint: security_policy = \"authenticated-encrypted\", and a negotiated association, show which key a meter has";
+    let name = which.name();
+    anyhow::ensure!(
+        !untried.contains(&which),
+        "nothing is said under the {name} key: nobody could tell whether it arrived\n{hint}"
+    );
+    Ok(())
 }
 
 impl KeyFiles {
@@ -46,14 +73,22 @@ impl KeyFiles {
         );
         let section = checked.config.meter.iter().find(|section| *section.name == **name);
         let section = section.with_context(|| format!("there is no section of {name}"))?;
+        let set = section.clock_set.as_ref();
+        let is_apart =
+            set.is_some_and(|set| set.encryption_key_file.is_some() || set.authentication_key_file.is_some());
+        anyhow::ensure!(!is_apart, "{name}: [meter.clock_set] names key files of its own\n{hint}");
         let named = key_files(section).into_iter();
         let paths = named.filter_map(|(which, _, path)| Some((which, path?.clone()))).collect::<Vec<_>>();
         for (_, path) in &paths {
             check_file(checked, section, path)?;
         }
         let pending = cipher.next.as_ref().map(|next| (next.which, next.key.clone()));
+        let untried = untried(writer, &cipher.config);
+        if let Some((which, _)) = &pending {
+            ensure_tried(*which, &untried)?;
+        }
         let stored = StoredKeys { in_force, pending };
-        Ok(Self { suite: cipher.config.suite, paths, stored, digits: Vec::new() })
+        Ok(Self { suite: cipher.config.suite, paths, stored, digits: Vec::new(), untried })
     }
 
     pub(super) const fn stored(&self) -> &StoredKeys {
@@ -68,6 +103,7 @@ impl KeyFiles {
             let Some(path) = path else { continue };
             let hint = "hint: its section has to name a file, which the new key is put into";
             anyhow::ensure!(self.path(which).is_some(), "{option}: the old {} key is not known\n{hint}", which.name());
+            ensure_tried(which, &self.untried)?;
             let (key, digits) = self.read(option, path)?;
             if self.stored.in_force.key(which) == Some(&key) {
                 in_force.push(which.name());

@@ -6,6 +6,8 @@ use protocols::dlms::server::ClientRole;
 use super::*;
 use crate::commands::change::tests::{events, site};
 use crate::commands::{ReadOptions, read};
+use crate::config::metering::ClockSetSection;
+use crate::config::security::{AuthenticationName, PolicyName};
 use crate::reading::testing::SharedBody;
 use crate::reading::testing::secured::{BodySecurity, Files};
 use crate::run;
@@ -187,7 +189,7 @@ async fn a_meter_that_refuses_keeps_its_key_and_one_that_has_neither_leaves_both
     assert_eq!(events.iter().map(|(_, code, _)| *code).collect::<Vec<_>>(), [0, 2, 0, 2]);
 }
 
-/// Negative control: leave `check_file` out, or the comparison with keys in force.
+/// Negative controls: leave out `check_file`, the comparison with keys in force, `ensure_tried`, `is_apart`.
 #[tokio::test]
 async fn what_cannot_be_a_change_is_refused_before_anything_is_said() {
     let folder = tempfile::tempdir().unwrap();
@@ -230,6 +232,26 @@ async fn what_cannot_be_a_change_is_refused_before_anything_is_said() {
     shared.meter.push(second);
     let error = keys(&shared.check().unwrap(), "m", &with(NEW[0].0), &mut Vec::new()).await.unwrap_err().to_string();
     assert!(error.contains("holds a key of other, too\nhint: give each meter files of its own"), "{error}");
+
+    let mut untried = checked.config.clone();
+    untried.meter[0].authentication = Some(AuthenticationName::Sha256);
+    untried.meter[0].password_file = Some(files.path("password"));
+    untried.meter[0].security_policy = Some(PolicyName::Encrypted);
+    let authentication = KeysOptions { authentication_key: Some(files.path(NEW[1].0)), ..none.clone() };
+    let error = keys(&untried.check().unwrap(), "m", &authentication, &mut Vec::new()).await.unwrap_err().to_string();
+    let expected =
+        "nothing is said under the authentication key: nobody could tell whether it arrived\nhint: security_p";
+    assert!(error.starts_with(expected), "{error}");
+
+    let mut apart = checked.config.clone();
+    apart.meter[0].clock_set = Some(ClockSetSection {
+        set_above_s: Some(5),
+        set_below_s: Some(600),
+        encryption_key_file: Some(files.path("encryption0")),
+        ..ClockSetSection::default()
+    });
+    let error = keys(&apart.check().unwrap(), "m", &with(NEW[0].0), &mut Vec::new()).await.unwrap_err().to_string();
+    assert!(error.starts_with("m: [meter.clock_set] names key files of its own\nhint: keys that both"), "{error}");
 
     let mut without = checked.config.clone();
     without.meter[0].key_encrypting_key_file = None;
