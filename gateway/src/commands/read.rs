@@ -28,7 +28,7 @@ use crate::config::metering::{Addressing, LinePlan, MeterSettings, Source};
 use crate::link::trace::{Framing, TraceLink};
 use crate::link::{self, ByteLink, Medium};
 use crate::outbox::{Outbox, OutboxHandle};
-use crate::reading::counters::{Counters, associate, conclude};
+use crate::reading::counters::{CounterMemory, Counters, associate, conclude};
 use crate::reading::error::OfKeys;
 use crate::reading::introduction::{Introduction, introduce};
 use crate::reading::memory::MeterMemory;
@@ -128,11 +128,15 @@ pub async fn read(checked: &Checked, name: &str, options: &ReadOptions, out: &mu
         }
         match conclude(&mut talk, &meter, counters, &Metrics::default(), &mut memory, answer).await {
             // It may have hung up on whoever has the other key.
-            Err(error) if tries > 0 && error.of_keys() != OfKeys::Nothing => {}
+            Err(error) if tries > 0 && !is_settled(&memory) && error.of_keys() != OfKeys::Nothing => {}
             Err(error) => anyhow::bail!("{name}: {}", error.text()),
             Ok(printed) => return printed,
         }
     }
+}
+
+fn is_settled(memory: &MeterMemory) -> bool {
+    memory.counters.as_deref().is_some_and(CounterMemory::is_settled)
 }
 
 /// A change of its keys was cut short: nobody knows yet which of two it has.

@@ -40,7 +40,7 @@ use super::error::OfKeys;
 use super::memory::MeterMemory;
 use super::session::{SessionError, within_store_timeout};
 use super::talk::{Reserves, Talk, TalkError};
-use crate::config::metering::MeterSettings;
+use crate::config::metering::{AssociationName, MeterSettings};
 use crate::config::security::{CipherSettings, CounterObject};
 use crate::outbox::{CounterId, OutboxError, OutboxHandle};
 use crate::telemetry::{Metric, Metrics};
@@ -97,6 +97,8 @@ pub async fn associate(
         }
         outcome => outcome,
     };
+    // Initiate goes under the global key; what goes wrong behind it is not of the key.
+    memory.is_settled |= outcome.is_ok() && meter.association == AssociationName::Negotiated;
     if outcome.is_ok() && memory.with_next && may_be_other {
         let hint = format!("meterpost-gateway keys {}", meter.name);
         warn!(meter = %meter.name, %hint, "the meter has the new key of a change that was cut short");
@@ -189,6 +191,11 @@ pub async fn conclude<T>(
 }
 
 impl CounterMemory {
+    /// Whether the meter has answered under the key that it is talked to by.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.is_settled
+    }
+
     /// To the other of two keys, of which nothing is known yet.
     fn turn(&mut self) {
         *self = Self { with_next: !self.with_next, ..Self::default() };
