@@ -138,7 +138,12 @@ async fn carry_out(
                 return Ok(Err(format!("{who} answers now")));
             }
             match change.carry_out(talk, is_due).await? {
-                Ok(()) => Ok(read(talk, object).await?.map(|after| shown(&after))),
+                // What the meter has taken is known, whatever comes then.
+                Ok(()) => Ok(Ok(match read(talk, object).await {
+                    Ok(Ok(after)) => shown(&after),
+                    Ok(Err(error)) => error,
+                    Err(error) => error.text(),
+                })),
                 Err(error) => Ok(Err(error)),
             }
         })
