@@ -152,6 +152,12 @@ async fn every_mechanism_and_suite_lets_in_who_knows_and_nobody_else() {
     fleet.stop().await;
 }
 
+/// Another key than it was.
+fn strange(key: &mut String) {
+    let octet = if key[2..4] == *"17" { "18" } else { "17" };
+    key.replace_range(2..4, octet);
+}
+
 /// Negative control: give the meter no transport in `MeterSecurity::new`.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_every_kind_and_signatures_let_in_who_has_them_and_nobody_else() {
@@ -180,12 +186,33 @@ async fn keys_of_every_kind_and_signatures_let_in_who_has_them_and_nobody_else()
                 assert!(reader.value((7, LOAD, 2)).unwrap().len() > 100, "{meter}");
                 reader.release().unwrap();
             }
-            // Whoever takes other keys than the meter wants is not heard.
-            let mut other = place.clone();
-            let security = other.security.as_mut().unwrap();
-            (security.ciphering, security.signing) = (None, None);
-            let heard = self::reader(&other, Level::AUTHENTICATED_ENCRYPTED, 2_000);
-            assert!(!heard.is_ok_and(|mut reader| reader.value((3, ENERGY, 2)).is_ok()), "{meter}");
+            let is_heard = |change: fn(&mut LinePlace), first| {
+                let mut other = place.clone();
+                change(&mut other);
+                let heard = self::reader(&other, Level::AUTHENTICATED_ENCRYPTED, first);
+                heard.is_ok_and(|mut reader| reader.value((3, ENERGY, 2)).is_ok())
+            };
+            // Whoever takes other kinds of keys than the meter wants is not heard, and who has others of the same kind neither.
+            let in_general = |place: &mut LinePlace| {
+                let security = place.security.as_mut().unwrap();
+                (security.ciphering, security.signing) = (None, None);
+            };
+            assert!(!is_heard(in_general, 2_000), "{meter}");
+            let security = place.security.as_ref().unwrap();
+            if security.ciphering == Some("wrapped") {
+                let change = |place: &mut LinePlace| strange(&mut place.security.as_mut().unwrap().key_encrypting_key);
+                assert!(!is_heard(change, 3_000), "{meter}");
+            }
+            if security.ciphering == Some("static-unified") {
+                let change =
+                    |place: &mut LinePlace| strange(place.security.as_mut().unwrap().agreement_key.as_mut().unwrap());
+                assert!(!is_heard(change, 3_000), "{meter}");
+            }
+            if security.signing.is_some() {
+                let change =
+                    |place: &mut LinePlace| strange(place.security.as_mut().unwrap().signing_key.as_mut().unwrap());
+                assert!(!is_heard(change, 4_000), "{meter}");
+            }
         }
     })
     .await

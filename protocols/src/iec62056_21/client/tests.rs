@@ -136,6 +136,20 @@ fn a_meter_that_somebody_left_in_programming_mode_is_told_to_leave_it_at_whateve
     assert_eq!(bench.said(), ["ZMD310"]);
 }
 
+/// Control: the shortest pause, whatever the line needs.
+#[test]
+fn a_line_that_takes_time_to_change_over_has_it_between_breaks() {
+    let config = ClientConfig { baud_max: Baud::B600, change_over_ms: Some(400), ..config() };
+    let mut bench = Bench::called(config, Goal::Programming);
+    bench.wait(2_500).unwrap();
+    assert_eq!(bench.said(), ["600", "\\x01B0\\x03q"]);
+    // Five octets at 600 baud take 83 ms.
+    bench.wait(480).unwrap();
+    assert_eq!(bench.said(), [""; 0]);
+    bench.wait(10).unwrap();
+    assert_eq!(bench.said(), ["300", "\\x01B0\\x03q"]);
+}
+
 #[test]
 fn a_lost_request_is_repeated_and_silence_given_up() {
     let mut bench = Bench::called(config(), Goal::Readout);

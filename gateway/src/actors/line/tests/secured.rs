@@ -67,11 +67,8 @@ fn assert_all_read(world: &World, bodies: &[SharedBody]) {
     assert_eq!(counts, [0, 0]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_mechanism_and_suite_is_read_over_the_wrapper() {
-    let files = Files::new();
-    let kinds = all_kinds(&files);
-    assert_eq!(kinds.len(), 20);
+/// Sections, and the meters that they are of, each behind a wPort of its own.
+async fn read_over_the_wrapper(kinds: Vec<(String, BodySecurity)>) {
     let text: String =
         (1..).zip(&kinds).map(|(server, (section, _))| meter(&format!("m{server}"), server, section)).collect();
     let world = World::new(&text);
@@ -80,6 +77,14 @@ async fn every_mechanism_and_suite_is_read_over_the_wrapper() {
     let roles: Vec<(u16, Role)> = (1..).zip(bodies.iter().cloned().map(Role::Meter)).collect();
     world.run_for(host(&roles), Duration::from_secs(300)).await;
     assert_all_read(&world, &bodies);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_mechanism_and_suite_is_read_over_the_wrapper() {
+    let files = Files::new();
+    let kinds = all_kinds(&files);
+    assert_eq!(kinds.len(), 20);
+    read_over_the_wrapper(kinds).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,14 +139,7 @@ async fn meters_are_read_under_every_kind_of_key_and_with_signatures() {
     let files = Files::new();
     let kinds = all_transports(&files);
     assert_eq!(kinds.len(), 2 + 12 + 12);
-    let text: String =
-        (1..).zip(&kinds).map(|(server, (section, _))| meter(&format!("m{server}"), server, section)).collect();
-    let world = World::new(&text);
-    let named = (1..).zip(kinds).map(|(nth, (_, security))| world.secured(&format!("SIM{nth:04}"), security));
-    let bodies: Vec<SharedBody> = named.collect();
-    let roles: Vec<(u16, Role)> = (1..).zip(bodies.iter().cloned().map(Role::Meter)).collect();
-    world.run_for(host(&roles), Duration::from_secs(300)).await;
-    assert_all_read(&world, &bodies);
+    read_over_the_wrapper(kinds).await;
 }
 
 /// Whatever the meter is and does, less than the settings say is not taken: keys of another kind, no signature, no ciphering.
