@@ -35,11 +35,15 @@ const RECENT_MAX: usize = 8;
 const RECENT_MS: i64 = 300_000;
 /// Meters without a section that were told: a block of flats has some hundred. The others are only counted.
 const STRANGERS_MAX: usize = 1_024;
+/// A frame that stops for so long does not go on: receivers hand them out whole.
+const GAP_MAX_MS: i64 = 1_000;
 /// Most meters say their time in minutes: on the average it is half a minute later.
 const MINUTE_MS: i64 = 60_000;
 
 pub(super) struct RadioHearing {
     listener: Listener,
+    /// When octets came last.
+    heard_at: Option<UtcMillis>,
     meters: HashMap<SecondaryAddress, Bound>,
     elsewhere: HashSet<SecondaryAddress>,
     /// Of all meters: those of one kind share their formats.
@@ -65,10 +69,29 @@ impl RadioHearing {
         };
         Self {
             listener: Listener::new(receiver, mode),
+            heard_at: None,
             meters: radio.meters.iter().map(meter).collect(),
             elsewhere: radio.elsewhere.iter().copied().map(bound).collect(),
             formats: FormatCache::default(),
             strangers: HashSet::new(),
+        }
+    }
+
+    fn drain(&mut self, received_at: UtcMillis, found: &mut Vec<Found>) {
+        while let Some(reception) = self.listener.next_reception() {
+            found.push(self.found(reception, received_at));
+        }
+    }
+
+    fn found(&mut self, reception: Reception, received_at: UtcMillis) -> Found {
+        match reception {
+            Reception::Frame { frame, rssi_dbm } => self.take(frame, rssi_dbm, received_at),
+            Reception::Send(octets) => Found::Answer(octets),
+            Reception::Garbage(error @ ReceiverError::CommandOutputOff) => {
+                Found::Refused(Refusal { trouble: Trouble::Receiver, text: error.to_string() })
+            }
+            // On the radio there is always some.
+            Reception::Garbage(_) => Found::Noise,
         }
     }
 
@@ -156,19 +179,18 @@ fn title(meter: &RadioMeter) -> SystemTitle {
 
 impl Hearing for RadioHearing {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found> {
-        self.listener.feed(octets);
         let mut found = Vec::new();
-        while let Some(reception) = self.listener.next_reception() {
-            found.push(match reception {
-                Reception::Frame { frame, rssi_dbm } => self.take(frame, rssi_dbm, received_at),
-                Reception::Send(octets) => Found::Answer(octets),
-                Reception::Garbage(error @ ReceiverError::CommandOutputOff) => {
-                    Found::Refused(Refusal { trouble: Trouble::Receiver, text: error.to_string() })
-                }
-                // On the radio there is always some.
-                Reception::Garbage(_) => Found::Noise,
-            });
+        if self.heard_at.is_some_and(|at| received_at.since(at) >= GAP_MAX_MS) {
+            while let Some(garbage) = self.listener.give_up() {
+                found.push(self.found(garbage, received_at));
+                self.drain(received_at, &mut found);
+            }
         }
+        if !octets.is_empty() {
+            self.heard_at = Some(received_at);
+        }
+        self.listener.feed(octets);
+        self.drain(received_at, &mut found);
         found
     }
 

@@ -110,6 +110,16 @@ fn a_telegram_that_is_heard_again_is_taken_once() {
     assert_eq!(stored(&hear(&mut port, &clear(1, 1, 1_500), 500)).len(), 1, "the access number begins anew");
 }
 
+/// Control: give up nothing.
+#[test]
+fn a_line_that_stops_does_not_take_the_next_with_it() {
+    let (mut port, _) = port(vec![meter(1, None)]);
+    let telegram = clear(1, 1, 1_500);
+    assert!(hear(&mut port, &telegram[..20], 0).requests.is_empty());
+    let heard = hear(&mut port, &telegram, 2);
+    assert_eq!((stored(&heard).len(), heard.noise), (1, 1));
+}
+
 #[test]
 fn a_telegram_that_a_repeater_sends_again_is_the_same() {
     let (mut port, _) = port(vec![meter(1, None)]);

@@ -95,6 +95,7 @@ enum Step {
 ///
 /// ```text
 /// send(start()); feed(octets); while let Some(reception) = next_reception() { .. }
+/// after a while without octets: while let Some(garbage) = give_up() { while let Some(reception) = next_reception() { .. } }
 /// ```
 ///
 /// Drained like this it holds [`PENDING_MAX`] octets and what was fed last.
@@ -152,6 +153,17 @@ impl Listener {
                 return reception;
             }
         }
+    }
+
+    /// Nothing has come for so long that what waits for more is cut off. In what is left of it another frame may begin: ask for the next
+    /// reception again. `None`: nothing waits.
+    pub fn give_up(&mut self) -> Option<Reception> {
+        let octets = match self.receiver {
+            Receiver::RtlWmbus | Receiver::Hex | Receiver::Cul => self.buffer.len(),
+            Receiver::Im871a | Receiver::Amb8465 => self.buffer.len().min(1),
+        };
+        self.buffer.drain(..octets);
+        (octets > 0).then_some(Reception::Garbage(ReceiverError::Noise { octets }))
     }
 
     /// Octets that wait for more.

@@ -172,6 +172,32 @@ fn a_line_without_end_is_told_once_and_kept_in_part() {
     assert_eq!((frames(after.clone()).len(), after.len()), (1, 1), "the rest of the line is none");
 }
 
+/// Control: give up all that waits.
+#[test]
+fn what_is_cut_off_does_not_hide_what_begins_in_it() {
+    for receiver in ALL {
+        let mut listener = listener(receiver);
+        let whole = receiver.hand_out(&water(), AT).expect("not too long");
+        let mut given_up = |octets: &[u8]| {
+            let mut said = all_of(&mut listener, octets);
+            while let Some(garbage) = listener.give_up() {
+                said.push(garbage);
+                said.extend(std::iter::from_fn(|| listener.next_reception()));
+            }
+            assert_eq!(listener.pending(), 0);
+            frames(said).into_iter().map(|(frame, _)| frame).collect::<Vec<_>>()
+        };
+        assert_eq!(given_up(&whole[..whole.len() / 2]), [], "{receiver:?}");
+        // Behind the beginning of a longer one.
+        let beginning: &[u8] = match receiver {
+            Receiver::Im871a => &[0xa5, 0x82, 0x03, 0xf0],
+            Receiver::Amb8465 => &[0xff, 0x03, 0xf0],
+            _ => b"",
+        };
+        assert_eq!(given_up(&[beginning, &whole].concat()), [water()], "{receiver:?}");
+    }
+}
+
 fn any_frame() -> impl Strategy<Value = WirelessFrame> {
     let payload = proptest::collection::vec(any::<u8>(), 1..200);
     (any::<u8>(), any::<[u8; 8]>(), payload).prop_map(|(control, address, payload)| {
