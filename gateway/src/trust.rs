@@ -74,6 +74,11 @@ impl ClockTrust {
         Some(self.clock.wall().plus_ms(self.correction_ms()?))
     }
 
+    /// [`Self::now`]; before the first word from the cloud, what the system clock says.
+    pub fn best_known(&self) -> UtcMillis {
+        self.now().unwrap_or_else(|| self.clock.wall())
+    }
+
     /// What has to be added to the system clock for the time to seal by; `None` before the first word from the cloud.
     pub fn correction_ms(&self) -> Option<i64> {
         self.offset_ms().map(|offset_ms| if offset_ms.abs() <= TRUSTED_WITHIN_MS { 0 } else { offset_ms })

@@ -18,6 +18,7 @@ use protocols::metering::ObisCode;
 use protocols::uplink::GatewayId;
 use serde::{Deserialize, Serialize};
 
+pub use self::certificate::{Validity, ValidityError};
 pub use self::next::{KeyFile, NextKey, key_files, next_of};
 use self::pairs::Pairs;
 pub use self::pairs::SigningName;
@@ -103,6 +104,8 @@ pub struct CipherSettings {
     /// Without the keys that are drawn anew for each association: the dedicated one, one to be wrapped, an ephemeral pair.
     pub config: CipheredConfig,
     pub has_dedicated_key: bool,
+    /// Where keys of the meter are certified.
+    pub certificate: Option<Validity>,
     /// Of a change of keys that was cut short.
     pub next: Option<Box<NextKey>>,
     pub counter: Option<CounterObject>,
@@ -173,8 +176,8 @@ struct Examined<'a> {
     authentication: AuthenticationName,
     policy: PolicyName,
     suite: SecuritySuite,
-    /// Whose certificates were read.
-    certified: Option<SystemTitle>,
+    /// Whose certificates were read, and when all of them are valid.
+    certified: Option<(SystemTitle, Validity)>,
     hasher: DefaultHasher,
 }
 
@@ -378,11 +381,12 @@ impl Examined<'_> {
         };
         let ours = title("client_title", section.client_title.as_ref())?.expect("filled in above");
         let peer = title("meter_title", section.meter_title.as_ref())?;
-        if let (Some(named), Some(certified)) = (peer, self.certified.filter(|certified| peer != Some(*certified))) {
+        let (certified, certificate) = self.certified.unzip();
+        if let (Some(named), Some(certified)) = (peer, certified.filter(|certified| peer != Some(*certified))) {
             let hint = "remove meter_title, or name the files of this meter";
             return self.refused(format!("meter_title is {named}, and the certificate is of {certified}"), hint);
         }
-        let peer = peer.or(self.certified);
+        let peer = peer.or(certified);
         if peer == Some(ours) {
             return self.refused("client_title and meter_title are the same", "each side has a title of its own");
         }
@@ -413,7 +417,7 @@ impl Examined<'_> {
             ..SecurityQuirks::NONE
         };
         let next = self.next_key(&config)?;
-        Ok(CipherSettings { config, has_dedicated_key, next, counter: self.counter_object()? })
+        Ok(CipherSettings { config, has_dedicated_key, certificate, next, counter: self.counter_object()? })
     }
 
     fn counter_object(&self) -> Result<Option<CounterObject>, ConfigError> {

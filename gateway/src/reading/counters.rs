@@ -86,6 +86,9 @@ pub async fn associate(
     memory: &mut MeterMemory,
 ) -> Result<(), SessionError> {
     let Some(cipher) = &meter.security.cipher else { return Ok(talk.associate().await?) };
+    if let Some(certificate) = cipher.certificate {
+        certificate.check(counters.trust.best_known())?;
+    }
     let memory = memory.counters.get_or_insert_default();
     let outcome = associate_under(talk, meter, counters, cipher, memory).await;
     let may_be_other = cipher.next.is_some() && !memory.is_settled;

@@ -6,6 +6,7 @@ use protocols::metering::ObisCode;
 use protocols::uplink::MeterState;
 
 use super::talk::TalkError;
+use crate::config::security::ValidityError;
 use crate::outbox::OutboxError;
 
 /// Why a session did not do all that it should.
@@ -43,6 +44,8 @@ pub enum SessionError {
     CounterUnknown,
     #[error("the meter wants the invocation counter {told}, which leaves too few: its key has to be changed")]
     CounterBeyondBelief { told: u32 },
+    #[error(transparent)]
+    Certificate(#[from] ValidityError),
 }
 
 /// What a conversation that came to nothing says of the keys that it was under.
@@ -71,7 +74,8 @@ impl SessionError {
             | Self::NoIdentity
             | Self::CounterUnread { .. }
             | Self::CounterUnknown
-            | Self::CounterBeyondBelief { .. } => OfKeys::Nothing,
+            | Self::CounterBeyondBelief { .. }
+            | Self::Certificate(_) => OfKeys::Nothing,
         }
     }
 

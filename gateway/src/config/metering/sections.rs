@@ -221,8 +221,8 @@ pub struct MeterSection {
     pub agreement_key_file: Option<PathBuf>,
     /// DLMS, `one-pass` and `static-unified`: a file that holds x and y of the meter's public key of agreements, or its certificate.
     pub meter_agreement_key_file: Option<PathBuf>,
-    /// DLMS: a file with the certificates of those who sign certificates of meters, in PEM or DER. A certificate that none of them signed, that
-    /// expired, or that names another system title than `meter_title` is refused at the start.
+    /// DLMS: a file with the certificates of those who sign certificates of meters, in PEM or DER. A certificate that none of them signed, or that
+    /// names another system title than `meter_title`, is refused at the start; a meter whose certificate has expired is not read, and its state says so.
     pub meter_ca_file: Option<PathBuf>,
     /// DLMS: our own system title, 16 hexadecimal digits. Default: one that follows from the gateway's id. A meter that knows its
     /// clients by their titles has to be told of it.

@@ -22,6 +22,43 @@ pub(super) struct Certified {
     pub(super) title: SystemTitle,
     /// x and y.
     pub(super) point: Vec<u8>,
+    pub(super) validity: Validity,
+}
+
+/// When a certificate and who signed it are valid: both ends belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Validity {
+    pub from: UtcMillis,
+    pub to: UtcMillis,
+}
+
+impl Validity {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        let at = |seconds: i64| UtcMillis(seconds.saturating_mul(1_000));
+        let validity = certificate.validity();
+        Self { from: at(validity.not_before.timestamp()), to: at(validity.not_after.timestamp()) }
+    }
+
+    /// When both are.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), to: self.to.min(other.to) }
+    }
+
+    pub fn check(self, now: UtcMillis) -> Result<(), ValidityError> {
+        match now {
+            now if now > self.to => Err(ValidityError::Expired { at: self.to }),
+            now if now < self.from && now >= CLOCK_SET_SINCE => Err(ValidityError::Early { at: self.from }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ValidityError {
+    #[error("a certificate of the meter, or of who signed it, expired at {at}: ask for a new one; is the clock right?")]
+    Expired { at: UtcMillis },
+    #[error("a certificate of the meter, or of who signed it, is not valid before {at}: is the clock right?")]
+    Early { at: UtcMillis },
 }
 
 /// 2024-01-01. A clock before it was never set: it knows nothing of what is not valid yet.
@@ -37,10 +74,6 @@ pub(super) enum CertificateError {
     Title { name: String },
     #[error("its key is not for {wanted}")]
     Usage { wanted: &'static str },
-    #[error("it expired at {at}")]
-    Expired { at: UtcMillis },
-    #[error("it is not valid before {at}")]
-    Early { at: UtcMillis },
     #[error("meter_ca_file has no authority {issuer:?} that signed it")]
     Foreign { issuer: String },
 }
@@ -52,9 +85,6 @@ impl CertificateError {
             Self::Critical { .. } => "",
             Self::Title { .. } => "certificates of meters name 16 hexadecimal digits; is it one of an authority?",
             Self::Usage { .. } => "a meter has a certificate for signatures and another one for agreements",
-            Self::Expired { .. } | Self::Early { .. } => {
-                "ask for a new certificate of the meter; is this system's clock right?"
-            }
             Self::Foreign { .. } => "add the certificate of its issuer to meter_ca_file, if the meter is yours",
         }
     }
@@ -78,7 +108,6 @@ pub(super) fn certified(
     ders: &[Vec<u8>],
     key_use: KeyUse,
     authorities: &[Vec<u8>],
-    now: UtcMillis,
 ) -> Result<Certified, CertificateError> {
     let certificate = ders.first().and_then(|der| parse(der)).ok_or(CertificateError::Malformed)?;
     let unknown = certificate.extensions().iter().find(|extension| {
@@ -94,19 +123,19 @@ pub(super) fn certified(
     let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok()).unwrap_or_default();
     let title = SystemTitle::from_hex(name).map_err(|_| CertificateError::Title { name: name.to_owned() })?;
     check_use(&certificate, key_use)?;
-    check_validity(&certificate, now)?;
     let is_issuer = |authority: &&X509Certificate<'_>| {
         authority.subject().as_raw() == certificate.issuer().as_raw()
             && is_authority(authority)
-            && check_validity(authority, now).is_ok()
             && signed(&certificate, authority).is_some()
     };
-    let parsed: Vec<X509Certificate<'_>> = authorities.iter().filter_map(|der| parse(der)).collect();
-    if !parsed.iter().any(|authority| is_issuer(&authority)) {
+    let authorities = authorities.iter().filter_map(|der| parse(der)).collect::<Vec<_>>();
+    let issuers = authorities.iter().filter(is_issuer).map(Validity::of);
+    // Whoever renews his own keeps his key.
+    let Some(issuer) = issuers.max_by_key(|validity| validity.to) else {
         return Err(CertificateError::Foreign { issuer: certificate.issuer().to_string() });
-    }
+    };
     let point = point(&certificate).ok_or(CertificateError::Malformed)?.to_vec();
-    Ok(Certified { title, point })
+    Ok(Certified { title, point, validity: Validity::of(&certificate).and(issuer) })
 }
 
 /// All of `der`.
@@ -122,17 +151,6 @@ fn check_use(certificate: &X509Certificate<'_>, key_use: KeyUse) -> Result<(), C
         KeyUse::Agreement => ("agreements", usage.is_some_and(|usage| usage.value.key_agreement())),
     };
     if is_for_it { Ok(()) } else { Err(CertificateError::Usage { wanted }) }
-}
-
-fn check_validity(certificate: &X509Certificate<'_>, now: UtcMillis) -> Result<(), CertificateError> {
-    let at = |seconds: i64| UtcMillis(seconds.saturating_mul(1_000));
-    let validity = certificate.validity();
-    let (from, to) = (at(validity.not_before.timestamp()), at(validity.not_after.timestamp()));
-    match now {
-        now if now > to => Err(CertificateError::Expired { at: to }),
-        now if now < from && now >= CLOCK_SET_SINCE => Err(CertificateError::Early { at: from }),
-        _ => Ok(()),
-    }
 }
 
 /// Whether it may sign certificates.
@@ -191,7 +209,8 @@ pub(super) mod tests {
     use super::*;
 
     const NAME: &str = "4D4D4D0000000001";
-    const NOW: UtcMillis = UtcMillis(1_800_000_000_000);
+    /// 2020 to 2099.
+    const VALIDITY: Validity = Validity { from: UtcMillis(1_577_836_800_000), to: UtcMillis(4_070_908_800_000) };
 
     /// One that signs, and its certificate in DER.
     pub(in crate::config::security) struct Authority {
@@ -206,7 +225,17 @@ pub(super) mod tests {
             algorithm: &'static SignatureAlgorithm,
             is_ca: bool,
         ) -> Self {
+            Self::make(name, algorithm, is_ca, |_| {})
+        }
+
+        fn make(
+            name: &str,
+            algorithm: &'static SignatureAlgorithm,
+            is_ca: bool,
+            limit: impl FnOnce(&mut CertificateParams),
+        ) -> Self {
             let mut params = CertificateParams::default();
+            limit(&mut params);
             params.distinguished_name.push(DnType::CommonName, name);
             if is_ca {
                 params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -251,8 +280,8 @@ pub(super) mod tests {
                 // Two authorities of one name, of which one has signed.
                 let authorities = [other.der.clone(), authority.der.clone()];
                 for file in [der, pem.into_bytes()] {
-                    let found = certified(&certificates(&file).unwrap(), key_use, &authorities, NOW);
-                    assert_eq!(found, Ok(Certified { title, point: point.clone() }));
+                    let found = certified(&certificates(&file).unwrap(), key_use, &authorities);
+                    assert_eq!(found, Ok(Certified { title, point: point.clone(), validity: VALIDITY }));
                 }
             }
         }
@@ -260,35 +289,46 @@ pub(super) mod tests {
         assert_eq!(certificates(b""), None);
     }
 
-    /// Negative control: leave the signature, the constraints or the validity out.
+    /// Negative control: leave the signature or the constraints out.
     #[test]
-    fn an_expired_a_foreign_and_a_forged_certificate_are_refused() {
+    fn a_foreign_and_a_forged_certificate_are_refused() {
         let algorithm = &PKCS_ECDSA_P256_SHA256;
         let root = Authority::new("Root", algorithm, true);
-        let mut meter = of_meter(NAME, KeyUsagePurpose::DigitalSignature);
-        (meter.not_before, meter.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2036, 1, 1));
-        let check = |der: &[u8], authorities: &[&Authority], now| {
+        let meter = of_meter(NAME, KeyUsagePurpose::DigitalSignature);
+        let check = |der: &[u8], authorities: &[&Authority]| {
             let authorities: Vec<_> = authorities.iter().map(|authority| authority.der.clone()).collect();
-            certified(&[der.to_vec()], KeyUse::Signature, &authorities, now).unwrap_err()
+            certified(&[der.to_vec()], KeyUse::Signature, &authorities).unwrap_err()
         };
         let (der, ..) = root.sign(&meter, algorithm);
         let foreign = CertificateError::Foreign { issuer: "CN=Root".to_owned() };
-        assert_eq!(check(&der, &[], NOW), foreign);
-        assert_eq!(check(&der, &[&Authority::new("Root", algorithm, true)], NOW), foreign);
-        assert_eq!(check(&der, &[&Authority::new("Other", algorithm, true)], NOW), foreign);
+        assert_eq!(check(&der, &[]), foreign);
+        assert_eq!(check(&der, &[&Authority::new("Root", algorithm, true)]), foreign);
+        assert_eq!(check(&der, &[&Authority::new("Other", algorithm, true)]), foreign);
         let no_authority = Authority::new("Root", algorithm, false);
-        assert_eq!(check(&no_authority.sign(&meter, algorithm).0, &[&no_authority], NOW), foreign);
+        assert_eq!(check(&no_authority.sign(&meter, algorithm).0, &[&no_authority]), foreign);
         // Any octet that is altered of what is signed: it is another certificate, or none.
         for at in (4..der.len() - 100).step_by(5) {
             let mut altered = der.clone();
             altered[at] ^= 1;
-            assert!(certified(&[altered], KeyUse::Signature, std::slice::from_ref(&root.der), NOW).is_err(), "{at}");
+            assert!(certified(&[altered], KeyUse::Signature, std::slice::from_ref(&root.der)).is_err(), "{at}");
         }
-        let [early, late] = [1_767_225_599_000, 2_082_758_400_001].map(UtcMillis);
-        assert_eq!(check(&der, &[&root], early), CertificateError::Early { at: early.plus_ms(1_000) });
-        assert_eq!(check(&der, &[&root], late), CertificateError::Expired { at: late.plus_ms(-1) });
-        // A clock that was never set does not keep a meter from being read.
-        assert!(certified(&[der], KeyUse::Signature, std::slice::from_ref(&root.der), UtcMillis(0)).is_ok());
+    }
+
+    /// Negative controls: leave the issuer's validity out; either end of it.
+    #[test]
+    fn a_certificate_is_valid_as_long_as_it_and_its_issuer_are() {
+        let algorithm = &PKCS_ECDSA_P256_SHA256;
+        let root = Authority::make("Root", algorithm, true, |params| {
+            (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2036, 1, 1));
+        });
+        let (der, ..) = root.sign(&of_meter(NAME, KeyUsagePurpose::DigitalSignature), algorithm);
+        let validity = certified(&[der], KeyUse::Signature, std::slice::from_ref(&root.der)).unwrap().validity;
+        let [from, to] = [1_767_225_600_000, 2_082_758_400_000].map(UtcMillis);
+        assert_eq!(validity, Validity { from, to });
+        assert_eq!([from, to].map(|now| validity.check(now)), [Ok(()); 2]);
+        assert_eq!(validity.check(from.plus_ms(-1)), Err(ValidityError::Early { at: from }));
+        assert_eq!(validity.check(to.plus_ms(1)), Err(ValidityError::Expired { at: to }));
+        assert_eq!(validity.check(UtcMillis(0)), Ok(()), "a clock that was never set keeps no meter from being read");
     }
 
     #[test]
@@ -298,7 +338,7 @@ pub(super) mod tests {
         let signs = |name| of_meter(name, KeyUsagePurpose::DigitalSignature);
         let check = |params: &CertificateParams, key_use| {
             let (der, ..) = root.sign(params, algorithm);
-            certified(&[der], key_use, std::slice::from_ref(&root.der), NOW).unwrap_err()
+            certified(&[der], key_use, std::slice::from_ref(&root.der)).unwrap_err()
         };
         let wanted = "agreements";
         assert_eq!(check(&signs(NAME), KeyUse::Agreement), CertificateError::Usage { wanted });
@@ -310,9 +350,9 @@ pub(super) mod tests {
         params.custom_extensions = vec![extension];
         let oid = "1.3.6.1.4.1.99999.1".to_owned();
         assert_eq!(check(&params, KeyUse::Signature), CertificateError::Critical { oid });
-        let none = certified(&[vec![0x30, 0x82, 0, 1, 0]], KeyUse::Signature, &[], NOW);
+        let none = certified(&[vec![0x30, 0x82, 0, 1, 0]], KeyUse::Signature, &[]);
         assert_eq!(none, Err(CertificateError::Malformed));
-        assert_eq!(certified(&[], KeyUse::Signature, &[], NOW), Err(CertificateError::Malformed));
+        assert_eq!(certified(&[], KeyUse::Signature, &[]), Err(CertificateError::Malformed));
     }
 
     #[test]

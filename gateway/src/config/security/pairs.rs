@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::{KeyUse, certificates, certified};
 use super::{AuthenticationName, CipheringName, Examined};
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::ConfigError;
 use crate::config::metering::{MeterSection, value};
 
@@ -150,7 +149,7 @@ impl Examined<'_> {
             return self.refused(format!("{setting} is a certificate, and nobody is known who signs them"), hint);
         };
         let authorities = certificates(&read(ca_file)?).unwrap_or_default();
-        let found = certified(&ders, key_use, &authorities, SystemClock::new().wall());
+        let found = certified(&ders, key_use, &authorities);
         let found =
             found.map_err(|error| value(self.at, format!("{setting} {}: {error}", path.display()), error.hint()))?;
         let len = if self.suite == SecuritySuite::Suite2 { 96 } else { 64 };
@@ -158,13 +157,15 @@ impl Examined<'_> {
             let hint = "security_suite = 1 is of P-256, 2 of P-384";
             return self.refused(format!("{setting}: the certificate's key is of another curve than the suite"), hint);
         }
-        if let Some(other) = self.certified.filter(|other| *other != found.title) {
+        let before = self.certified;
+        if let Some((other, _)) = before.filter(|(other, _)| *other != found.title) {
             let hint = "both certificates have to be of one meter";
             return self
                 .refused(format!("{setting} is of {}, and the other certificate of {other}", found.title), hint);
         }
-        self.certified = Some(found.title);
-        found.point.hash(&mut self.hasher);
+        let validity = before.map_or(found.validity, |(_, validity)| validity.and(found.validity));
+        self.certified = Some((found.title, validity));
+        (&found.point, validity).hash(&mut self.hasher);
         Ok(Some(found.point))
     }
 

@@ -56,7 +56,7 @@ fn a_password_alone_is_low_level_security_and_keys_protect_everything() {
     assert!(matches!(security(PASSWORD), SecuritySettings { proof: Proof::Low(_), cipher: None, .. }));
     let SecuritySettings { proof, cipher, .. } = security(&format!("{GMAC}{KEYS}"));
     assert!(matches!(proof, Proof::High { how: HighLevel::Gmac, challenge_octets: 16 }));
-    let CipherSettings { config, has_dedicated_key, next: None, counter } = *cipher.unwrap() else {
+    let CipherSettings { config, has_dedicated_key, certificate: None, next: None, counter } = *cipher.unwrap() else {
         panic!("a key is about to change")
     };
     assert_eq!((config.level, config.minimum), (Level::AUTHENTICATED_ENCRYPTED, Level::AUTHENTICATED_ENCRYPTED));

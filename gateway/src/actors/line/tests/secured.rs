@@ -6,6 +6,7 @@ use protocols::dlms::security::{Key, KeySet, KeyTransport, Level, SecuritySuite,
 use protocols::uplink::GatewayId;
 
 use super::*;
+use crate::config::security::Validity;
 use crate::outbox::{OutboxHandle, OutboxSettings};
 use crate::reading::testing::secured::{BodySecurity, Files, Hostility, SUITES, TITLE};
 
@@ -238,6 +239,26 @@ async fn what_is_forged_replayed_or_said_in_clear_is_refused_and_the_line_goes_o
         world.run_for(host(&roles), Duration::from_secs(20)).await;
         assert_complete(&stored(&world.outbox), &bad);
     }
+}
+
+/// Negative control: leave `check` out of `associate`.
+#[tokio::test(start_paused = true)]
+async fn a_meter_whose_certificate_has_expired_says_so_and_the_others_are_read() {
+    let files = Files::new();
+    let section = files.section("gmac", SecuritySuite::Suite0);
+    let titled = format!("{section}meter_title = \"53494d0000000001\"\n");
+    let mut world = World::new(&[meter("bad", 1, &titled), meter("good", 2, &section)].concat());
+    let (bad, good) = (world.secured("SIM0001", gmac()), world.secured("SIM0002", gmac()));
+    security(&good, |security| security.config.title = SystemTitle(*b"SIM\x00\x00\x00\x00\x02"));
+    let settings = Arc::make_mut(&mut world.plan.meters[0]);
+    let expired = Validity { from: T0.plus_ms(-2_000), to: T0.plus_ms(-1_000) };
+    settings.security.cipher.as_mut().unwrap().certificate = Some(expired);
+    let roles = [(1, Role::Meter(bad)), (2, Role::Meter(good.clone()))];
+    world.run_for(host(&roles), Duration::from_secs(60)).await;
+    assert!(!stored(&world.outbox).keys().any(|(.., what)| what.starts_with("SIM0001")));
+    assert_complete(&stored(&world.outbox), &good);
+    let entry = world.entry("bad");
+    assert!(entry.state == MeterState::Refusing && entry.cause.contains("expired at"), "{}", entry.cause);
 }
 
 /// A change of keys was cut short, and nobody knows which of the two keys the meter has.
