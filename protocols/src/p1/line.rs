@@ -7,6 +7,9 @@ use std::fmt;
 use super::frame::hex_value;
 use crate::metering::{ObisCode, Quantity, Unit, prefixed_unit};
 
+/// Whatever digits they are.
+const DIGITS_THAT_FIT: usize = 18;
+
 /// A data line as it stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
@@ -237,25 +240,29 @@ fn decimal(content: &[u8]) -> Result<(i64, i8, &[u8]), LineError> {
         rest => (false, rest),
     };
     let mut mantissa: i64 = 0;
-    let mut decimals: Option<i8> = None;
-    let mut digits = 0u8;
+    let mut point: Option<usize> = None;
+    let mut digits = 0;
     while let [byte, after @ ..] = rest {
         match byte {
             b'0'..=b'9' => {
                 let digit = i64::from(byte - b'0');
-                mantissa = mantissa.checked_mul(10).and_then(|m| m.checked_add(digit)).ok_or(LineError::Overflow)?;
-                decimals = decimals.map(|count| count.saturating_add(1));
-                digits = digits.saturating_add(1);
+                mantissa = if digits < DIGITS_THAT_FIT {
+                    mantissa * 10 + digit
+                } else {
+                    mantissa.checked_mul(10).and_then(|m| m.checked_add(digit)).ok_or(LineError::Overflow)?
+                };
+                digits += 1;
             }
-            b'.' if decimals.is_none() && digits > 0 => decimals = Some(0),
+            b'.' if point.is_none() && digits > 0 => point = Some(digits),
             _ => break,
         }
         rest = after;
     }
+    let decimals = point.map(|point| digits - point);
     let decimals = match decimals {
         None if digits > 0 => 0,
         // No meter has a hundred decimals; a scaler must have room for a prefix as well.
-        Some(count @ 1..=100) => count,
+        Some(count @ 1..=100) => count as i8,
         _ => return Err(error()),
     };
     Ok((if is_negative { -mantissa } else { mantissa }, decimals, rest))
