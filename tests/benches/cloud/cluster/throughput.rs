@@ -1,7 +1,9 @@
 //! Part `cluster`: Kafka, Cassandra and a Parquet writer, each alone, and our program through all three, in turns.
 
+use std::cell::RefCell;
+
 use anyhow::Result;
-use tests::measure::{Reach, Row, Samples, alternate, note};
+use tests::measure::{Reach, Row, Samples, alternate, note, own_cpu};
 
 use super::load::{Made, READINGS};
 use super::ours::Drained;
@@ -27,7 +29,9 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     let rows = Rows::new(&first);
     let (mut loaded, mut drained) = (rounds.iter(), rounds.iter());
     let mut ours: Vec<Drained> = Vec::new();
-    let bench = std::cell::RefCell::new(bench);
+    let bench = RefCell::new(bench);
+    let spent: [RefCell<Vec<f64>>; 3] = Default::default();
+    let [by_bare, by_c, by_p] = &spent;
     let [k, bare, c, p, own] = alternate(
         ROUNDS,
         [
@@ -38,16 +42,16 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
             },
             &mut || {
                 settle()?;
-                kafka.produce()
+                metered(by_bare, count, || kafka.produce())
             },
             &mut || {
                 settle()?;
                 let made = loaded.next().expect("a load for each round");
-                bench.borrow().runtime.block_on(cassandra.load(made))
+                metered(by_c, count, || bench.borrow().runtime.block_on(cassandra.load(made)))
             },
             &mut || {
                 settle()?;
-                rows.write(&folder.join("bare.parquet"))
+                metered(by_p, count, || rows.write(&folder.join("bare.parquet")))
             },
             &mut || {
                 let made = drained.next().expect("a load for each round");
@@ -60,6 +64,8 @@ pub(crate) fn run(bench: &mut Bench) -> Result<()> {
     // The first was the warm-up.
     let runs = &ours[1..];
     print(runs, &own, [&k, &bare, &c, &p])?;
+    let [by_bare, by_c, by_p] = spent.map(|spent| Samples::new(spent.into_inner().split_off(1)));
+    print_cpu(&Samples::new(runs.iter().map(|run| run.cpu_us).collect())?, [&by_bare?, &by_c?, &by_p?])?;
     let committed: Vec<f64> = runs.iter().map(|run| run.committed_share).collect();
     Ok(note(&format!(
         "cluster: {count} readings of 10 s cadence a round, batches of {READINGS}; each begins once the machine is quiet; a record is {:.0} bytes with key and headers. Ours: one \
@@ -96,11 +102,29 @@ fn print(runs: &[Drained], own: &Samples, [k, bare, c, p]: [&Samples; 4]) -> Res
     let beside = format!("{:.0} readings/s", limit_bare.median());
     let work = "the same, with the bare loop on librdkafka for k";
     Row { work, figures: &own.over(&limit_bare), unit: "x", reach: Reach::None, beside }.print()?;
-    let (work, figures) = ("head-end on the engines: CPU", samples(|run| run.cpu_us)?);
-    let beside = String::new();
-    Row { work, figures: &figures, unit: "µs per reading", reach: Reach::AtMost(4.0), beside }.print()?;
     let (work, figures) =
         ("head-end on the engines: peak of resident memory at full load", samples(|run| run.peak_mb)?);
     let beside = String::new();
     Ok(Row { work, figures: &figures, unit: "MB", reach: Reach::AtMost(300.0), beside }.print()?)
+}
+
+fn print_cpu(own: &Samples, [bare, c, p]: [&Samples; 3]) -> Result<()> {
+    let unit = "µs per reading";
+    let (work, reach, beside) = ("head-end on the engines: CPU", Reach::AtMost(4.0), String::new());
+    Row { work, figures: own, unit, reach, beside }.print()?;
+    let all = bare.plus(c).plus(p);
+    let [bare, c, p] = [bare, c, p].map(Samples::median);
+    let beside = format!("librdkafka {bare:.2}, driver of Cassandra {c:.2}, Parquet {p:.2}");
+    let work = "the bare loops together: CPU, of rows that lie in memory";
+    Row { work, figures: &all, unit, reach: Reach::None, beside }.print()?;
+    let (work, beside) = ("head-end's CPU over theirs", String::new());
+    Ok(Row { work, figures: &own.over(&all), unit: "x", reach: Reach::None, beside }.print()?)
+}
+
+/// Work of this process on so many readings, and what it takes of the CPU for each, in µs.
+fn metered(spent: &RefCell<Vec<f64>>, readings: usize, work: impl FnOnce() -> Result<f64>) -> Result<f64> {
+    let before = own_cpu();
+    let rate = work()?;
+    spent.borrow_mut().push(own_cpu().saturating_sub(before).as_secs_f64() * 1e6 / readings as f64);
+    Ok(rate)
 }
