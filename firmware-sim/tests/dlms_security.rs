@@ -158,7 +158,7 @@ fn strange(key: &mut String) {
     key.replace_range(2..4, octet);
 }
 
-/// Negative control: give the meter no transport in `MeterSecurity::new`.
+/// Control, seen to fail: give the meter no transport in `MeterSecurity::new`.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_every_kind_and_signatures_let_in_who_has_them_and_nobody_else() {
     let mut sections = vec!["history_days = 0.2\n".to_owned()];
@@ -213,6 +213,7 @@ async fn keys_of_every_kind_and_signatures_let_in_who_has_them_and_nobody_else()
                     |place: &mut LinePlace| strange(place.security.as_mut().unwrap().signing_key.as_mut().unwrap());
                 assert!(!is_heard(change, 4_000), "{meter}");
             }
+            assert!(is_heard(|_| {}, 5_000), "{meter} is deaf to everybody");
         }
     })
     .await
@@ -380,7 +381,7 @@ async fn only_who_manages_a_meter_sees_its_security_setup_and_transfers_keys() {
     fleet.stop().await;
 }
 
-/// Negative control: leave `tamper` out.
+/// Control, seen to fail: leave `tamper` out.
 #[tokio::test(flavor = "multi_thread")]
 async fn tampered_answers_are_not_taken() {
     for fault in ["wrong-tag", "replayed-answer", "downgrade"] {

@@ -66,6 +66,8 @@ pub struct Heard {
     pub answers: Vec<Vec<u8>>,
     /// What the meter is to be told once all of the requests are stored.
     pub confirmations: Vec<Confirmation>,
+    /// What is not confirmed, as nobody can verify it.
+    pub unconfirmed: u64,
     /// Whether there was any telegram, be it of whom it may.
     pub is_alive: bool,
     /// Pieces between telegrams that are none.
@@ -349,6 +351,7 @@ impl PushPort {
             match found {
                 Found::Telegram(telegram) => is_taken = self.take(telegram, received_at, &mut heard),
                 Found::Confirmation(confirmation) => heard.confirmations.extend(is_taken.then_some(confirmation)),
+                Found::Unconfirmed => heard.unconfirmed += 1,
                 Found::Repeated(confirmation) => {
                     self.trouble = Trouble::Silence;
                     heard.is_alive = true;

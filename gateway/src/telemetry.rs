@@ -24,7 +24,7 @@ metrics! {
     TelegramsUnverified, "counter", "gateway_telegrams_unverified_total", "Encrypted telegrams refused since they are not what their meter sent, or less protected than set";
     TelegramsReplayed, "counter", "gateway_telegrams_replayed_total", "Encrypted telegrams refused since their invocation counter has not risen";
     PushesConfirmed, "counter", "gateway_pushes_confirmed_total", "Pushes of meters that were told that they are stored";
-    PushesUnconfirmed, "counter", "gateway_pushes_unconfirmed_total", "Pushes that are stored and whose meters could not be told, for want of a key, a counter or the time";
+    PushesUnconfirmed, "counter", "gateway_pushes_unconfirmed_total", "Pushes that are stored and whose meters could not be told, for want of a key, a counter or the time, or as nobody can verify them";
     PushesRepeated, "counter", "gateway_pushes_repeated_total", "Encrypted pushes that came again, octet for octet, since their meter had not heard that they are stored";
     FieldProblems, "counter", "gateway_field_problems_total", "Values of telegrams that could not be used";
     ReadsDone, "counter", "gateway_meter_reads_total", "Sessions that read what was due";

@@ -179,6 +179,9 @@ async fn hear(
         if !is_stored {
             port.forget();
         }
+        for _ in 0..heard.unconfirmed {
+            voice.keep_quiet(session, settings, "nobody can verify what it says (accept_unauthenticated)");
+        }
         for confirmation in heard.confirmations.into_iter().filter(|_| is_stored) {
             let Some(octets) = voice.confirm(parts, settings, port, confirmation).await else { continue };
             if let Err(lost) = link.send(&octets).await {

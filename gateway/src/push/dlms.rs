@@ -5,8 +5,9 @@
 //! for, of whoever takes blocks itself.
 //!
 //! A confirmed push is confirmed where the wrapper brings it, which says to whom the confirmation goes; protected as the push was. A meter
-//! that has not heard its confirmation may send the same octets again: they are told from a recording by being the last that was taken,
-//! and get the confirmation that was made then.
+//! that has not heard its confirmation may send the same octets again: they are told from a recording by being the last that was taken.
+//! Where that was confirmed, the same octets go out again; where it was not, it is read once more if it bears the meter's own time, under
+//! which it is stored once. What nobody can verify is stored, and not confirmed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -132,7 +133,7 @@ impl Hearing for DlmsHearing {
 /// What became of a push.
 #[derive(Debug)]
 enum Fate {
-    /// A process before took it. Whether it is stored nobody knows.
+    /// A process before took it. What cannot be missed of it is stored, as its counter went with that; momentary values may not be.
     Taken,
     Stored,
     /// Stored, and so confirmed.
@@ -379,7 +380,12 @@ impl Notifications {
         let telegram = self.telegram(opened, &notification, way, received_at);
         let is_telegram = matches!(telegram, Found::Telegram(_));
         let mut found = vec![telegram];
-        if notification.is_confirmed() {
+        // Under a key that nobody could verify, each recording would use up a counter of ours.
+        let is_verified = opened.quality == Quality::GOOD;
+        if notification.is_confirmed() && is_telegram && !is_verified {
+            found.push(Found::Unconfirmed);
+        }
+        if notification.is_confirmed() && is_verified {
             let confirmation = confirmation(&notification, opened, way, blocks).filter(|_| is_telegram);
             found.extend(confirmation.map(Found::Confirmation));
         } else if let Some(all) = blocks.and_then(|sender| self.blocks.close(sender, &[])) {
@@ -469,10 +475,6 @@ fn confirmation(
 ) -> Option<Confirmation> {
     let mut apdu = Vec::new();
     encode_data_notification_confirm(push.long_invoke_id_and_priority, None, &mut apdu);
-    // Under a key that nobody could verify, each recording would use up a counter of ours.
-    if opened.quality != Quality::GOOD {
-        return None;
-    }
     let sealed = opened.sender.zip(opened.protection.clone());
     let sealing = sealed.map(|(title, (counter, protection))| Sealing { title, counter, protection });
     Some(Confirmation { apdu, ports: way.ports?, blocks, sealing })

@@ -35,8 +35,8 @@ const RECENT_MAX: usize = 8;
 const RECENT_MS: i64 = 300_000;
 /// Meters without a section that were told: a block of flats has some hundred. The others are only counted.
 const STRANGERS_MAX: usize = 1_024;
-/// A frame that stops for so long does not go on: receivers hand them out whole.
-const GAP_MAX_MS: i64 = 1_000;
+/// A frame that stops for so long does not go on: receivers hand them out whole, and networks repeat what they lose sooner.
+const GAP_MAX_MS: i64 = 5_000;
 /// Most meters say their time in minutes: on the average it is half a minute later.
 const MINUTE_MS: i64 = 60_000;
 

@@ -95,7 +95,7 @@ impl Seal {
         Ok(opened(pushed))
     }
 
-    /// What was taken last of its meter, where it comes once more: nothing of it is to be stored.
+    /// What was taken last of its meter, where it comes once more: it is known already, and no news.
     pub(crate) fn repeated(&self, apdu: &[u8]) -> Option<Opened> {
         let pushed = self.receiver.repeated(apdu)?;
         pushed.sender.is_some_and(|(title, _)| self.knows(title)).then(|| opened(pushed))

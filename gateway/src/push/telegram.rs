@@ -47,6 +47,8 @@ pub(crate) enum Found {
     Answer(Vec<u8>),
     /// What the meter is to be told once the telegrams before are stored.
     Confirmation(Confirmation),
+    /// Its meter wants to be told that it is stored, and is not: nobody can verify what it says.
+    Unconfirmed,
     /// What was stored before has come again: its meter has not heard that it was.
     Repeated(Confirmation),
     /// A telegram of one of several meters that was taken before.

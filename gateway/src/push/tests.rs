@@ -127,7 +127,7 @@ fn spoilt() -> Vec<u8> {
     spoilt
 }
 
-/// Negative controls: take the last trouble instead of the worst; keep it when a good telegram comes.
+/// Controls, seen to fail: take the last trouble instead of the worst; keep it when a good telegram comes.
 #[test]
 fn a_port_that_says_nothing_good_says_why_and_what_to_do() {
     let inventory = InventoryKeeper::default();
@@ -200,7 +200,7 @@ fn endless_noise_takes_no_memory() {
     assert_eq!(readings.len(), 3);
 }
 
-/// Negative control: do not look for the start of a block.
+/// Control, seen to fail: do not look for the start of a block.
 #[test]
 fn a_port_without_keys_says_that_the_telegram_is_encrypted() {
     let mut port = port(settings());
@@ -246,7 +246,7 @@ fn without_room_momentary_values_and_strangers_are_left_out_and_come_back() {
     assert_eq!(heard.requests.iter().map(StoreRequest::rows).sum::<usize>(), 5, "nothing counts as stored");
 }
 
-/// Negative controls: judge before the cloud has told the time; leave out the correction of our own clock.
+/// Controls, seen to fail: judge before the cloud has told the time; leave out the correction of our own clock.
 #[test]
 fn a_port_whose_meter_has_a_wrong_clock_says_so_once_the_time_is_known() {
     let inventory = InventoryKeeper::default();

@@ -61,7 +61,7 @@ async fn a_port_that_falls_silent_or_is_unplugged_says_so_and_comes_back() {
     port.await.unwrap();
 }
 
-/// Negative controls: leave the problems out of `tell`; refuse a telegram for one bad line.
+/// Controls, seen to fail: leave the problems out of `tell`; refuse a telegram for one bad line.
 #[tokio::test(start_paused = true)]
 async fn a_value_in_a_unit_that_is_none_is_counted_and_the_others_of_its_telegram_are_stored() {
     use protocols::metering::{Quantity, Unit};
@@ -181,7 +181,7 @@ async fn meters_that_come_are_told_that_their_push_is_kept_once_it_is() {
     port.abort();
 }
 
-/// Controls: `reserve_for_pushes` without the time; seal with a counter that is not noted.
+/// Controls, seen to fail: `reserve_for_pushes` without the time; seal with a counter that is not noted.
 #[tokio::test]
 async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_without_the_time() {
     use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
@@ -253,7 +253,7 @@ async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_
     port.abort();
 }
 
-/// Controls: nothing said first; what came twice stored twice.
+/// Controls, seen to fail: nothing said first; what came twice stored twice.
 #[tokio::test(start_paused = true)]
 async fn a_receiver_is_told_what_to_listen_for_and_what_its_meters_say_is_stored_once() {
     use protocols::mbus::{Builder, RadioMode, Receiver, SND_NR, SecondaryAddress, WirelessFrame, maker_code};

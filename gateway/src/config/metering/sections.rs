@@ -526,7 +526,8 @@ pub struct PortSection {
     /// follows from the gateway's id.
     pub client_title: Option<String>,
     /// P1 and DLMS: takes encrypted pushes that nobody can tell from altered ones, as their values are then marked: those without a
-    /// tag, and those with one where the operator withholds the authentication key. Nothing keeps recorded ones from being played back.
+    /// tag, and those with one where the operator withholds the authentication key. Nothing keeps recorded ones from being played back,
+    /// and no meter is told that they are stored.
     /// Of meters that come to us: takes pushes in clear of whoever reaches the port.
     pub accept_unauthenticated: bool,
     /// DLMS: what numbers without a unit of their own count, by code, as `{ "1-0:1.8.0" = "10 Wh", "1-0:32.7.0" = "0.1 V" }`; a

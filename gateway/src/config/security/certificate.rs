@@ -44,6 +44,11 @@ impl Validity {
         Self { from: self.from.max(other.from), to: self.to.min(other.to) }
     }
 
+    /// When either is, where they overlap.
+    fn or(self, other: Self) -> Self {
+        Self { from: self.from.min(other.from), to: self.to.max(other.to) }
+    }
+
     pub fn check(self, now: UtcMillis) -> Result<(), ValidityError> {
         match now {
             now if now > self.to => Err(ValidityError::Expired { at: self.to }),
@@ -130,8 +135,8 @@ pub(super) fn certified(
     };
     let authorities = authorities.iter().filter_map(|der| parse(der)).collect::<Vec<_>>();
     let issuers = authorities.iter().filter(is_issuer).map(Validity::of);
-    // Whoever renews his own keeps his key.
-    let Some(issuer) = issuers.max_by_key(|validity| validity.to) else {
+    // Whoever renews his own keeps his key: one of his is valid as long as they overlap.
+    let Some(issuer) = issuers.reduce(Validity::or) else {
         return Err(CertificateError::Foreign { issuer: certificate.issuer().to_string() });
     };
     let point = point(&certificate).ok_or(CertificateError::Malformed)?.to_vec();
@@ -234,6 +239,10 @@ pub(super) mod tests {
             is_ca: bool,
             limit: impl FnOnce(&mut CertificateParams),
         ) -> Self {
+            Self::of_key(name, KeyPair::generate_for(algorithm).unwrap(), is_ca, limit)
+        }
+
+        fn of_key(name: &str, key: KeyPair, is_ca: bool, limit: impl FnOnce(&mut CertificateParams)) -> Self {
             let mut params = CertificateParams::default();
             limit(&mut params);
             params.distinguished_name.push(DnType::CommonName, name);
@@ -241,7 +250,6 @@ pub(super) mod tests {
                 params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
                 params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
             }
-            let key = KeyPair::generate_for(algorithm).unwrap();
             let certificate = params.self_signed(&key).unwrap();
             Self { der: certificate.der().to_vec(), pem: certificate.pem(), issuer: Issuer::new(params, key) }
         }
@@ -322,13 +330,21 @@ pub(super) mod tests {
             (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2036, 1, 1));
         });
         let (der, ..) = root.sign(&of_meter(NAME, KeyUsagePurpose::DigitalSignature), algorithm);
-        let validity = certified(&[der], KeyUse::Signature, std::slice::from_ref(&root.der)).unwrap().validity;
+        let validity =
+            certified(std::slice::from_ref(&der), KeyUse::Signature, std::slice::from_ref(&root.der)).unwrap().validity;
         let [from, to] = [1_767_225_600_000, 2_082_758_400_000].map(UtcMillis);
         assert_eq!(validity, Validity { from, to });
         assert_eq!([from, to].map(|now| validity.check(now)), [Ok(()); 2]);
         assert_eq!(validity.check(from.plus_ms(-1)), Err(ValidityError::Early { at: from }));
         assert_eq!(validity.check(to.plus_ms(1)), Err(ValidityError::Expired { at: to }));
         assert_eq!(validity.check(UtcMillis(0)), Ok(()), "a clock that was never set keeps no meter from being read");
+        // The authority has renewed its own ahead of time.
+        let key = KeyPair::try_from(root.issuer.key().serialize_der()).unwrap();
+        let renewed = Authority::of_key("Root", key, true, |params| {
+            (params.not_before, params.not_after) = (date_time_ymd(2035, 1, 1), date_time_ymd(2046, 1, 1));
+        });
+        let both = certified(&[der], KeyUse::Signature, &[root.der, renewed.der]).unwrap().validity;
+        assert_eq!(both, Validity { from, to: UtcMillis(2_398_377_600_000) });
     }
 
     #[test]

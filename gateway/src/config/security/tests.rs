@@ -239,7 +239,7 @@ fn keys_that_general_ciphering_brings_and_signatures_can_be_set() {
     assert_ne!(signed.security, unsigned.security);
 }
 
-/// Negative control: leave the check of either suite 0 out.
+/// Control, seen to fail: leave the check of either suite 0 out.
 #[test]
 fn keys_that_nothing_is_done_with_and_those_that_are_missing_are_refused() {
     let secrets = Secrets::new().with_pairs();
@@ -292,7 +292,7 @@ fn keys_that_nothing_is_done_with_and_those_that_are_missing_are_refused() {
     }
 }
 
-/// Control: leave the comparison of titles out.
+/// Control, seen to fail: leave the comparison of titles out.
 #[test]
 fn keys_of_a_meter_may_be_given_as_certificates() {
     use super::certificate::tests::{Authority, of_meter};
@@ -348,7 +348,7 @@ fn keys_of_a_meter_may_be_given_as_certificates() {
     assert!(secrets.meter(&unused).unwrap_err().contains("meter_ca_file is set, and there is no certificate"));
 }
 
-/// Negative control: leave `next_key` out.
+/// Control, seen to fail: leave `next_key` out.
 #[test]
 fn a_key_of_a_change_that_was_cut_short_stands_beside_the_one_that_is_named() {
     let secrets = Secrets::new();

@@ -30,7 +30,7 @@ fn trouble(seal: &mut Seal, apdu: &[u8]) -> Trouble {
     seal.open(apdu).map(|opened| opened.quality).unwrap_err().trouble
 }
 
-/// Negative controls: leave `minimum` as it is by default; keep the counter of whatever is opened.
+/// Controls, seen to fail: leave `minimum` as it is by default; keep the counter of whatever is opened.
 #[test]
 fn what_is_less_protected_than_set_is_refused_or_marked() {
     let whole = sealed(PUSH, Level::AUTHENTICATED_ENCRYPTED, 1);
@@ -61,7 +61,7 @@ fn what_is_less_protected_than_set_is_refused_or_marked() {
     assert_eq!(trouble(&mut Seal::new(None), &whole), Trouble::NoKey);
 }
 
-/// Negative control: let `resume` do nothing.
+/// Control, seen to fail: let `resume` do nothing.
 #[test]
 fn a_push_is_taken_once_also_after_a_restart_and_only_of_its_sender() {
     let push = |counter| sealed(PUSH, Level::AUTHENTICATED_ENCRYPTED, counter);

@@ -139,7 +139,7 @@ async fn without_the_section_no_clock_is_touched() {
 
 /// Neither the time that is shown nor the right one is near the end of a quarter of an hour, or they are in two of them.
 ///
-/// Negative control: `Advice::Set` wherever [`advise`] says to wait.
+/// Control, seen to fail: `Advice::Set` wherever [`advise`] says to wait.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_set_at_the_end_of_an_interval() {
     for (after_s, offset_ms) in
@@ -163,7 +163,7 @@ async fn nothing_is_set_at_the_end_of_an_interval() {
     }
 }
 
-/// Negative control: leave `BETWEEN_MS` out of `look_after`.
+/// Control, seen to fail: leave `BETWEEN_MS` out of `look_after`.
 #[tokio::test(start_paused = true)]
 async fn it_is_set_once_a_day_whatever_restarts() {
     let mut site = Site::new(SET, 125_000);
@@ -189,7 +189,7 @@ async fn it_is_set_once_a_day_whatever_restarts() {
     assert_eq!((site.sets(), site.events().len()), (2, 2));
 }
 
-/// Negative control: leave `is_synchronised` out of `plan_clock_set` and of `look_after`.
+/// Control, seen to fail: leave `is_synchronised` out of `plan_clock_set` and of `look_after`.
 #[tokio::test(start_paused = true)]
 async fn a_gateway_whose_own_clock_is_not_known_to_be_right_sets_none() {
     let mut site = Site::new(SET, 125_000);
@@ -206,7 +206,7 @@ async fn a_gateway_whose_own_clock_is_not_known_to_be_right_sets_none() {
     }
 }
 
-/// Negative control: leave [`Advice::Beyond`] out of `advise`.
+/// Control, seen to fail: leave [`Advice::Beyond`] out of `advise`.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_too_far_off_is_left_to_a_person() {
     for (offset_ms, cause) in [
@@ -240,7 +240,7 @@ async fn a_refusal_is_told_and_not_met_twice_a_day() {
     assert_eq!((site.sets(), site.parts.metrics.value(Metric::ClocksNotSet)), (0, 1));
 }
 
-/// Negative control: converse with `meter` in place of `writer`.
+/// Control, seen to fail: converse with `meter` in place of `writer`.
 #[tokio::test(start_paused = true)]
 async fn another_client_may_set_what_the_reader_may_not() {
     let folder = tempfile::tempdir().unwrap();
@@ -301,7 +301,7 @@ async fn kill(turn: impl Future, is_time: impl Fn() -> bool) {
 
 /// Killed between intent and SET, and between SET and event: an event tells what became of it, once, and nothing is set again.
 ///
-/// Negative controls: write the intent after the SET; set again where an intent is open.
+/// Controls, seen to fail: write the intent after the SET; set again where an intent is open.
 #[tokio::test(start_paused = true)]
 async fn whoever_is_killed_in_between_finds_out_what_became_of_it() {
     for (is_after_set, event, off_by) in [(false, "4 ", "was not set"), (true, "3 ", "was set")] {

@@ -122,7 +122,7 @@ impl PushReceiver {
     }
 
     /// The push that was taken last of its sender, when it comes once more, octet for octet: a meter sends again what nobody has confirmed.
-    /// It is verified, and not to be stored. `None` of everything else, and where nobody can verify it.
+    /// It is verified, and it is no news. `None` of everything else, and where nobody can verify it.
     pub fn repeated(&self, apdu: &[u8]) -> Option<Pushed> {
         if self.config.signing.is_some() {
             return None;

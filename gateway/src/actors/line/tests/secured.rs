@@ -134,7 +134,7 @@ fn all_transports(files: &Files) -> Vec<(String, BodySecurity)> {
     kinds
 }
 
-/// Negative control: draw no key to be wrapped, or no ephemeral pair, in `Counters::prepare`.
+/// Control, seen to fail: draw no key to be wrapped, or no ephemeral pair, in `Counters::prepare`.
 #[tokio::test(start_paused = true)]
 async fn meters_are_read_under_every_kind_of_key_and_with_signatures() {
     let files = Files::new();
@@ -145,7 +145,7 @@ async fn meters_are_read_under_every_kind_of_key_and_with_signatures() {
 
 /// Whatever the meter is and does, less than the settings say is not taken: keys of another kind, no signature, no ciphering.
 ///
-/// Negative control: let `minimum` of the settings be `Level::NONE`; leave `signing` of the settings out.
+/// Control, seen to fail: leave `signing` of the settings out.
 #[tokio::test(start_paused = true)]
 async fn a_meter_that_protects_otherwise_than_configured_is_refused() {
     let (files, suite) = (Files::new(), SecuritySuite::Suite1);
@@ -167,7 +167,7 @@ async fn a_meter_that_protects_otherwise_than_configured_is_refused() {
 
 /// What a meter has said under agreed keys is not taken again after a restart, though nobody says it under a global key.
 ///
-/// Negative control: keep counters of `KeySet::GlobalUnicast` only, in `conclude` or in `Counters::received`.
+/// Control, seen to fail: keep counters of `KeySet::GlobalUnicast` only, in `conclude`.
 #[tokio::test(start_paused = true)]
 async fn counters_under_agreed_keys_outlive_a_restart() {
     let (files, suite) = (Files::new(), SecuritySuite::Suite1);
@@ -241,7 +241,7 @@ async fn what_is_forged_replayed_or_said_in_clear_is_refused_and_the_line_goes_o
     }
 }
 
-/// Negative control: leave `check` out of `associate`.
+/// Control, seen to fail: leave `check` out of `associate`.
 #[tokio::test(start_paused = true)]
 async fn a_meter_whose_certificate_has_expired_says_so_and_the_others_are_read() {
     let files = Files::new();
@@ -263,7 +263,7 @@ async fn a_meter_whose_certificate_has_expired_says_so_and_the_others_are_read()
 
 /// A change of keys was cut short, and nobody knows which of the two keys the meter has.
 ///
-/// Negative control: leave the second `associate_under` out.
+/// Control, seen to fail: leave the second `associate_under` out.
 #[tokio::test(start_paused = true)]
 async fn a_meter_is_read_under_whichever_of_two_keys_it_has() {
     for (file, has_new) in [("encryption0", true), ("encryption0", false), ("authentication0", true), ("master0", true)]

@@ -46,7 +46,7 @@ fn options(write: Option<PathBuf>, activate: Option<&str>) -> CalendarOptions {
     CalendarOptions { write, activate, object, yes: true, ..CalendarOptions::default() }
 }
 
-/// Negative controls: write the passive calendar over the active one; forget the activation.
+/// Controls, seen to fail: write the passive calendar over the active one; forget the activation.
 #[tokio::test]
 async fn a_calendar_is_written_read_back_and_activated_at_its_time() {
     let folder = tempfile::tempdir().unwrap();

@@ -100,8 +100,8 @@ async fn all_keys_change_in_the_meter_and_in_the_files_and_none_is_shown() {
 /// Whoever is killed after any step, or inside of one that talks to the meter, leaves a meter that the next read reads, and a change
 /// that the same command finishes.
 ///
-/// Negative controls: transfer a key before it is stored; put it into its file when the transfer is answered, without a trial; leave the
-/// second `associate_under` out of `associate`.
+/// Controls, seen to fail: transfer a key before it is stored; put it into its file when the transfer is answered, without a trial; let
+/// `turn` keep the key.
 #[tokio::test]
 async fn whoever_is_killed_after_any_step_leaves_a_meter_that_is_read_and_a_change_that_can_be_finished() {
     for lost_answers in [0, 1] {
@@ -189,7 +189,7 @@ async fn a_meter_that_refuses_keeps_its_key_and_one_that_has_neither_leaves_both
     assert_eq!(events.iter().map(|(_, code, _)| *code).collect::<Vec<_>>(), [0, 2, 0, 2]);
 }
 
-/// Negative controls: leave out `check_file`, the comparison with keys in force, `ensure_tried`, `is_apart`.
+/// Controls, seen to fail: leave out `check_file`, the comparison with keys in force, `ensure_tried`, `is_apart`.
 #[tokio::test]
 async fn what_cannot_be_a_change_is_refused_before_anything_is_said() {
     let folder = tempfile::tempdir().unwrap();
