@@ -250,17 +250,19 @@ mod tests {
         assert_eq!(heard(&said).0, [2, 3, 4]);
     }
 
-    /// Control: the marks of what came again taken as new (`has_said`). Still to be seen: a status without any incarnation taken for
-    /// one that knows no outbox (`knows`).
+    /// Controls, seen to fail: the marks of what came again taken as new (`has_said`); a status without any incarnation taken for one that
+    /// knows no outbox (`knows`).
     #[test]
     fn one_gateway_is_one_whatever_becomes_of_it() {
-        let lives: [&[Status]; 7] = [
+        let lives: [&[Status]; 8] = [
             // It restarts.
             &[status(1, &[7], None), status(2, &[7, 8], None), status(3, &[7, 8, 9], None)],
             // Its outbox is lost; it has sealed nothing at first.
             &[status(1, &[7], None), status(2, &[], None), status(3, &[8], None), status(4, &[8], None)],
             // It is lost, and found again.
             &[status(1, &[7], None), status(2, &[], None), status(3, &[7], None)],
+            // The same, with a certificate: without anything to know it by, that status would say nothing.
+            &[status(1, &[7], Some(1)), status(2, &[], Some(1)), status(3, &[7], Some(1))],
             // The outbox is set back to a copy.
             &[status(1, &[7, 8], None), status(2, &[7], None), status(3, &[7, 9], None), status(4, &[7, 9], None)],
             // The certificate is renewed.
