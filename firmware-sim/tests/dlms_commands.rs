@@ -58,7 +58,7 @@ fn time(client: &mut Client<TcpStream, Box<dyn Link>>) -> UtcMillis {
     Data::from_bytes(&value).unwrap().date_time().unwrap().to_utc(ClockRules::default()).unwrap().utc
 }
 
-/// Negative control: `may_write` for every role.
+/// Control, seen to fail: `may_write` for every role.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_manages_a_meter_sets_its_clock_and_switches_its_breaker() {
     // Five minutes past a full quarter of an hour.
@@ -109,7 +109,7 @@ async fn who_manages_a_meter_sets_its_clock_and_switches_its_breaker() {
     fleet.stop().await;
 }
 
-/// Negative control: leave the calendar out of `may_write`.
+/// Control, seen to fail: leave the calendar out of `may_write`.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_manages_a_meter_writes_its_passive_calendar_and_activates_it() {
     let fleet = start("history_days = 0.1\n[[meters]]\nprotocol = \"dlms-tcp\"").await;

@@ -45,7 +45,7 @@ fn reader(place: &LinePlace) -> Client<TcpStream, Box<dyn Link>> {
     associate(place, Referencing::ShortNames, place.password.as_deref()).unwrap()
 }
 
-// Negative control: give the attributes of a name another step than 8.
+// Control, seen to fail: give the attributes of a name another step than 8.
 #[tokio::test(flavor = "multi_thread")]
 async fn profiles_by_short_names_are_what_the_truth_says() {
     let folder = tempfile::tempdir().unwrap();

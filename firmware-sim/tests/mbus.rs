@@ -76,7 +76,7 @@ impl Reader {
     }
 }
 
-/// Negative control: date frozen values on the day after.
+/// Control, seen to fail: date frozen values on the day after.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_medium_is_read_by_either_address_and_its_frozen_values_are_the_truth() {
     let folder = tempfile::tempdir().unwrap();

@@ -118,7 +118,7 @@ fn fleet(path: &Path, address: &str, rest: &str) -> String {
     )
 }
 
-/// Control: let a meter say the next entry without a confirmation.
+/// Control, seen to fail: let a meter say the next entry without a confirmation.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_meter_says_each_entry_until_it_is_confirmed_over_connections_that_break() {
     for rest in ["", "encrypted = true\n"] {

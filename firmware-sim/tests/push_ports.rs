@@ -193,7 +193,7 @@ fn values(apdu: &[u8]) -> Vec<(String, String, String)> {
     body.elements().unwrap().iter().filter_map(value).collect()
 }
 
-/// Negative control: never raise the counter.
+/// Control, seen to fail: never raise the counter.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_dlms_pushes_finds_what_the_truth_says_in_clear_or_not() {
     for (framing, encrypted) in [("hdlc", false), ("hdlc", true), ("mbus", true)] {
@@ -231,7 +231,7 @@ async fn a_reader_of_dlms_pushes_finds_what_the_truth_says_in_clear_or_not() {
     }
 }
 
-/// Negative control: never raise the counter.
+/// Control, seen to fail: never raise the counter.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_ciphered_p1_finds_what_the_truth_says() {
     let folder = tempfile::tempdir().unwrap();

@@ -52,7 +52,7 @@ fn listen(place: &LinePlace, receiver: Receiver, for_ms: u64) -> (Vec<WirelessFr
     (frames, doubled, garbage)
 }
 
-/// Controls: count the access number no more; put what came twice into the truth twice.
+/// Controls, seen to fail: count the access number no more; put what came twice into the truth twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_a_receiver_finds_what_the_truth_says_once() {
     for (name, receiver, encrypted, medium) in [

@@ -39,7 +39,7 @@ fn start(stage: &mut Stage, settings: &str, kinds: &[(u8, &str, &str)]) -> Fleet
     fleet
 }
 
-/// Controls: draw no key, or no ephemeral pair, in `Counters::prepare`; sign nothing.
+/// Controls, seen to fail: draw no key, or no ephemeral pair, in `Counters::prepare`; sign nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_read_under_keys_of_every_kind_and_with_signatures_arrives_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ fn is_read(stage: &Stage, name: &str) {
     assert!(stdout.contains("1-0:1.8.0"), "{stdout}");
 }
 
-/// Controls: transfer a key before it is stored (`KeyChange`); try one of two keys only (`associate`).
+/// Control, seen to fail: transfer a key before it is stored (`KeyChange`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_meter_is_read_and_its_change_of_keys_finished_wherever_the_command_is_killed() {
     let folder = tempfile::tempdir().unwrap();
@@ -150,7 +150,7 @@ async fn a_meter_is_read_and_its_change_of_keys_finished_wherever_the_command_is
     stage.stop_gateway().unwrap();
 }
 
-/// Control: leave the calendar out of `may_write` of the simulator.
+/// Control, seen to fail: leave the calendar out of `may_write` of the simulator.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_calendar_goes_from_a_file_into_a_meter_and_becomes_the_active_one() {
     let folder = tempfile::tempdir().unwrap();

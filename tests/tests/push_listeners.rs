@@ -14,8 +14,8 @@ async fn pause(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
-/// Negative controls: confirm before the store (`hear` in `actors/port.rs`); let a meter say the next entry without a confirmation
-/// (`heard` in `speak/notify.rs`); begin counters of ours anew at each start (`reserve_for_pushes`).
+/// Controls, seen to fail: confirm before the store (`hear` in `actors/port.rs`); let a meter say the next entry without a confirmation
+/// (`reconnected` in `speak/notify.rs`); begin counters of ours anew at each start (`reserve_for_pushes`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_killed_loses_and_doubles_nothing_that_is_pushed_until_it_is_confirmed() {
     let folder = tempfile::tempdir().unwrap();

@@ -165,7 +165,7 @@ fn check_record(place: &str, record: &Record<'_>, xml: &str) {
     }
 }
 
-/// Negative control: read the digits of a BCD number in the order in which they are sent.
+/// Control, seen to fail: read the digits of a BCD number in the order in which they are sent.
 #[test]
 fn captured_telegrams_read_as_libmbus_reads_them() {
     for name in NAMES {

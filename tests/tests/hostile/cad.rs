@@ -74,7 +74,7 @@ fn publisher(port: u16) -> AsyncClient {
     client
 }
 
-/// Negative controls: take packets of 256 KiB at the most in `run.rs` (`FEED_PACKET_BYTES_MAX`), and the longest message ends the
+/// Controls, seen to fail: take packets of 256 KiB at the most in `run.rs` (`FEED_PACKET_BYTES_MAX`), and the longest message ends the
 /// connection again and again; leave a refused message unacknowledged in `feed::gather`, and the broker sends no more; say each
 /// one (`Recurring::count`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -222,7 +222,7 @@ async fn serve(mut client: TcpStream, real: SocketAddr, struck: Struck) -> std::
     }
 }
 
-/// Negative controls: leave the deadline out of `Talk::next_event`, and whoever never stops talking has the line for ever; leave
+/// Controls, seen to fail: leave the deadline out of `Talk::next_event`, and whoever never stops talking has the line for ever; leave
 /// the length out of `Reassembly::accept` (`hdlc/transfer.rs`), and an answer grows until the meter's time is over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_meters_on_an_hdlc_line_keep_nobody_on_it_from_being_read() {

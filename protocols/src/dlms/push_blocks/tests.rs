@@ -29,7 +29,7 @@ fn acknowledged(octets: Option<Vec<u8>>) -> Option<(u16, Vec<u8>)> {
     Some((block.acknowledged, block.data.to_vec()))
 }
 
-/// Negative control: one transfer for all senders.
+/// Control, seen to fail: one transfer for all senders.
 #[test]
 fn pushes_of_several_senders_that_come_at_once_do_not_spoil_each_other() {
     let mut all = PushBlocks::new(PushBlockLimits::DEFAULT);
@@ -48,7 +48,7 @@ fn pushes_of_several_senders_that_come_at_once_do_not_spoil_each_other() {
     assert!(all.transfers.is_empty() && all.octets() == 0);
 }
 
-/// Negative controls: give up at the first gap; ask although blocks follow.
+/// Controls, seen to fail: give up at the first gap; ask while blocks stream.
 #[test]
 fn whoever_takes_blocks_is_asked_for_those_that_are_missing_and_hears_the_end_again() {
     let (mut all, meter, apdu) = (PushBlocks::new(PushBlockLimits::DEFAULT), sender(7, 1), push(9, 65));
@@ -76,7 +76,7 @@ fn whoever_takes_blocks_is_asked_for_those_that_are_missing_and_hears_the_end_ag
     assert_eq!(all.close(meter, b"kept"), None, "it is not complete");
 }
 
-/// Control: `IDLE_MAX` of a year.
+/// Control, seen to fail: nothing is late (`take`).
 #[test]
 fn what_is_left_of_a_push_is_not_the_beginning_of_the_next() {
     let (mut all, meter) = (PushBlocks::new(PushBlockLimits::DEFAULT), sender(7, 1));
@@ -123,7 +123,7 @@ fn what_nobody_sends_again_is_given_up_and_counted() {
     assert_eq!(all.octets(), 0);
 }
 
-/// Negative control: give up whoever was heard of longest ago, whatever his end has.
+/// Control, seen to fail: give up whoever was heard of longest ago, whatever his end has.
 #[test]
 fn whoever_begins_pushes_without_end_loses_his_own() {
     let limits = PushBlockLimits { senders_max: 8, apdu_octets_max: 100, octets_max: 100 };

@@ -104,7 +104,7 @@ proptest! {
         }
     }
 
-    // Negative control: drop all octets that came as soon as one begins no frame.
+    // Control, seen to fail: drop all octets that came as soon as one begins no frame.
     #[test]
     fn noise_costs_no_frame_behind_it(noise in proptest::collection::vec(any::<u8>(), 0..40), frame in any_frame()) {
         // What could be the beginning of a frame waits for its end, and hides what comes.

@@ -99,7 +99,7 @@ fn a_meter_that_never_ends_is_given_up() {
     assert!(matches!(event, MasterEvent::Failed { error: MasterError::Stuck, .. }), "{event:?}");
 }
 
-/// Negative controls: leave the reset out; give the master no key.
+/// Controls, seen to fail: leave the reset out; give the master no key.
 #[test]
 fn an_application_is_reset_where_wanted_and_enciphered_telegrams_are_read_to_the_last() {
     let key = crate::mbus::Key::new([9; 16]);
@@ -128,7 +128,7 @@ fn alarms_are_asked_for() {
     assert_eq!(pair.events, [MasterEvent::NoAlarm { target: Target::Primary(1) }]);
 }
 
-/// Negative controls: take a telegram that says the same as an earlier one; do not toggle the frame count bit.
+/// Controls, seen to fail: take a telegram that says the same as an earlier one; do not toggle the frame count bit.
 #[test]
 fn whatever_the_line_does_no_reading_is_wrong_or_double() {
     let (mut read_whole, mut failed) = (0, 0);

@@ -197,7 +197,7 @@ fn compact_frames_alarms_and_application_errors_are_no_values() {
 }
 
 proptest! {
-    // Negative control: write a scaler one too high in `scaled`.
+    // Control, seen to fail: write a scaler one too high in `scaled`.
     #[test]
     fn readings_that_were_built_are_read(
         energy in -1_000_000_000_000i64..1_000_000_000_000, scaler in -3..=4i8, rate in 0..=20u8, negative: bool,

@@ -121,7 +121,7 @@ fn any_datum() -> impl Strategy<Value = (Datum, RecordValue<'static>)> {
 }
 
 proptest! {
-    // Negative control: shift the tariff by one bit instead of two.
+    // Control, seen to fail: shift the tariff by one bit instead of two.
     #[test]
     fn what_was_built_is_read(list in proptest::collection::vec((any_place(), any_datum()), 1..60)) {
         let mut builder = Builder::new(SecondaryAddress::of_number(1, 2, 3, 4));

@@ -51,7 +51,7 @@ fn what_is_no_telegram_is_refused() {
     assert_eq!(refused, Err(SecurityError::Length { enciphered: 32, left: 16 }.into()));
 }
 
-/// Control: the mode taken from the configuration field.
+/// Control, seen to fail: the mode taken from the configuration field.
 #[test]
 fn what_has_no_enciphered_blocks_is_in_clear_whatever_its_mode() {
     let bare = [&[0x72][..], &ADDRESS, &[0x55, 0, 0x00, 0x05, 0x01, 0x13, 5]].concat();

@@ -238,7 +238,7 @@ fn attribute<'a>(xml: &'a str, name: &str) -> &'a str {
     rest.split_once('"').unwrap().0
 }
 
-/// Negative controls: answer authenticated and encrypted whatever came; leave the header of general-ciphering out of the tag.
+/// Controls, seen to fail: answer authenticated and encrypted whatever came; leave the header of general-ciphering out of the tag.
 #[test]
 fn a_push_is_answered_as_it_was_protected_and_under_our_own_title() {
     const CONFIRM: &str = "10 40000001 00";
@@ -273,7 +273,7 @@ fn a_push_is_answered_as_it_was_protected_and_under_our_own_title() {
     assert!(matches!(refused, Err(ProtectionError::Unsupported { .. })), "{refused:?}");
 }
 
-/// Negative control: know every counter again that is not above the greatest.
+/// Control, seen to fail: know every counter again that is not above the greatest.
 #[test]
 fn the_last_push_is_known_when_it_comes_again_and_no_other_is() {
     let mut meter = meter(|_| {});
@@ -304,7 +304,7 @@ fn assert_decoded(pushed: &Pushed, xml: &str) {
     crate::dlms::notification::tests::compare("push", &pushed.apdu, &format!("<DataNotification{notification}"));
 }
 
-// Negative control: use the two keys of the meter the wrong way round.
+// Control, seen to fail: use the two keys of the meter the wrong way round.
 #[test]
 fn a_recorded_push_of_kamstrup_is_authenticated_and_has_the_values_that_are_known_for_it() {
     let name = "hdlc_kamstrup_omnipower";

@@ -20,7 +20,7 @@ fn a_captured_compact_frame_is_read_by_the_format_of_a_full_one() {
 }
 
 proptest! {
-    // Negative control: leave the check of the whole frame out.
+    // Control, seen to fail: leave the check of the whole frame out.
     #[test]
     fn compact_frames_are_expanded_and_damaged_ones_are_not(
         list in proptest::collection::vec((any_place(), any::<i16>()), 1..12), other in any::<i16>(),

@@ -158,7 +158,7 @@ fn frames_of_an_amb8465_have_signal_strength_where_it_says_so() {
     assert_eq!(all_of(&mut listener, &bare), asked_again, "another one may be there");
 }
 
-/// Control: the rest of a line that is too long taken for the next line.
+/// Control, seen to fail: the rest of a line that is too long taken for the next line.
 #[test]
 fn a_line_without_end_is_told_once_and_kept_in_part() {
     let mut listener = listener(Receiver::RtlWmbus);
@@ -172,7 +172,7 @@ fn a_line_without_end_is_told_once_and_kept_in_part() {
     assert_eq!((frames(after.clone()).len(), after.len()), (1, 1), "the rest of the line is none");
 }
 
-/// Control: give up all that waits.
+/// Control, seen to fail: give up all that waits.
 #[test]
 fn what_is_cut_off_does_not_hide_what_begins_in_it() {
     for receiver in ALL {
