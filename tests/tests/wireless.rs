@@ -10,7 +10,7 @@ fn group(settings: &str) -> String {
 
 /// What is not received is lost by its nature: the simulator sends, and counts, only while the gateway is connected.
 ///
-/// Controls: take what came twice; store what a meter without a section says; end the port at the first wrong key; take the time of the
+/// Controls, seen to fail: take what came twice; store what a meter without a section says; end the port at the first wrong key; take the time of the
 /// port's first telegram for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_meters_send_by_radio_arrives_once_and_a_wrong_key_keeps_nobody_else() {

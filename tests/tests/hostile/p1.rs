@@ -92,7 +92,7 @@ async fn serve(mut client: TcpStream, real: SocketAddr, mut phase: watch::Receiv
     }
 }
 
-/// Negative controls: never find a telegram too long (`too_long_or_need_more` in `p1/frame.rs`), and nothing is heard behind the
+/// Controls, seen to fail: never find a telegram too long (`too_long_or_need_more` in `p1/frame.rs`), and nothing is heard behind the
 /// endless one; leave the CRC out of what `P1Port::silent` says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hostile_p1_port_is_named_and_its_good_telegrams_arrive() {

@@ -265,7 +265,7 @@ async fn are_read(stage: &Stage, fleet: &Fleet, meters: &[String]) -> anyhow::Re
     Ok(is_told && lacking.is_empty() && meters.iter().all(is_read))
 }
 
-/// Negative controls: look at no length of an answer in telegrams (`telegrams_max` in `mbus/master/exchange.rs`); take what another
+/// Controls, seen to fail: look at no length of an answer in telegrams (`telegrams_max` in `mbus/master/exchange.rs`); take what another
 /// address says (`is_asked` there); wait for an answer as long as octets come (`give_up_at` in `mbus/master.rs`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_meters_on_mbus_keep_nobody_on_it_from_being_read() {
@@ -475,7 +475,7 @@ async fn serve_called(mut client: TcpStream, real: SocketAddr, struck: CalledStr
 
 type CalledStruck = Arc<[AtomicU64; CALLED.len()]>;
 
-/// Negative controls: leave the time out of `Wire::check_time` (`reading/wire.rs`), and a meter that never ends has the line for
+/// Controls, seen to fail: leave the time out of `Wire::check_time` (`reading/wire.rs`), and a meter that never ends has the line for
 /// ever; leave the length out of `collect` (`iec62056_21/client/exchange.rs`); take answers to other questions (`is_asked_for`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_meters_that_are_called_keep_nobody_on_their_line_from_being_read() {
