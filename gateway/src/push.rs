@@ -18,6 +18,7 @@ mod d0;
 mod dlms;
 pub(crate) mod notification;
 mod p1;
+mod pause;
 mod radio;
 pub(crate) mod seal;
 mod sml;

@@ -23,6 +23,7 @@ use protocols::metering::{Event, MeterId, Quality, UtcMillis};
 use protocols::wrapper::{self, Wpdu};
 
 use super::notification::{Rules, Said, read};
+use super::pause::Pause;
 use super::seal::{CloseError, Opened, PeerCounter, Seal};
 use super::telegram::{Confirmation, Found, Hearing, Part, Sealing, Telegram};
 use super::{Refusal, Trouble};
@@ -41,7 +42,7 @@ const LAST_MAX: usize = 4 * NAMED_MAX;
 pub(super) struct DlmsHearing {
     frames: Frames,
     notifications: Notifications,
-    heard_at: Option<UtcMillis>,
+    pause: Pause,
     /// Whose octets come, and that what one of them had begun ended nowhere.
     end: u64,
     is_cut: bool,
@@ -64,16 +65,13 @@ impl DlmsHearing {
             }
             PushFraming::Wrapper => Frames::Wrapper { buffer: Vec::new() },
         };
-        Self { frames, notifications: Notifications::new(port, rules), heard_at: None, end: 0, is_cut: false }
+        Self { frames, notifications: Notifications::new(port, rules), pause: Pause::default(), end: 0, is_cut: false }
     }
 }
 
 impl Hearing for DlmsHearing {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found> {
-        let is_late = self.heard_at.is_some_and(|at| received_at.since(at) >= GAP_MAX.as_millis() as i64);
-        if !octets.is_empty() {
-            self.heard_at = Some(received_at);
-        }
+        let is_late = self.pause.cuts(GAP_MAX, octets, received_at);
         let spoilt = |text| Found::Refused(Refusal { trouble: Trouble::Frame, text });
         let mut found = Vec::new();
         if std::mem::take(&mut self.is_cut) {
@@ -380,16 +378,16 @@ impl Notifications {
         let telegram = self.telegram(opened, &notification, way, received_at);
         let is_telegram = matches!(telegram, Found::Telegram(_));
         let mut found = vec![telegram];
+        let is_wanted = notification.is_confirmed();
+        let confirmation = if is_wanted { confirmation(&notification, opened, way, blocks) } else { None };
+        let confirmation = confirmation.filter(|_| is_telegram);
         // Under a key that nobody could verify, each recording would use up a counter of ours.
-        let is_verified = opened.quality == Quality::GOOD;
-        if notification.is_confirmed() && is_telegram && !is_verified {
-            found.push(Found::Unconfirmed);
-        }
-        if notification.is_confirmed() && is_verified {
-            let confirmation = confirmation(&notification, opened, way, blocks).filter(|_| is_telegram);
+        if is_wanted && opened.quality == Quality::GOOD {
             found.extend(confirmation.map(Found::Confirmation));
-        } else if let Some(all) = blocks.and_then(|sender| self.blocks.close(sender, &[])) {
-            found.extend(answered(&all, way));
+        } else {
+            found.extend(confirmation.map(|_| Found::Unconfirmed));
+            let all = blocks.and_then(|sender| self.blocks.close(sender, &[]));
+            found.extend(all.and_then(|all| answered(&all, way)));
         }
         found
     }

@@ -1,18 +1,21 @@
 //! P1: DSMR and e-MUCS telegrams, in clear or ciphered.
 
+use std::time::Duration;
+
 use protocols::metering::{StampedBy, UtcMillis};
 use protocols::p1::{
     CIPHERED_START, CipheredScan, FrameError, Identification, LocalTime, Policy, Readout, ReadoutError, Scan, Settings,
     clear_even_parity, scan, scan_ciphered,
 };
 
+use super::pause::Pause;
 use super::seal::{Opened, PeerCounter, Seal};
 use super::telegram::{Found, Hearing, Part, Telegram};
 use super::{Refusal, Trouble};
 use crate::config::metering::PortSettings;
 
 /// Meters send a block in one go.
-const GAP_MAX_MS: i64 = 1_000;
+const GAP_MAX: Duration = Duration::from_secs(1);
 
 pub(super) struct P1Hearing {
     settings: Settings,
@@ -77,14 +80,14 @@ pub(super) struct CipheredHearing {
     seal: Seal,
     buffer: Vec<u8>,
     identification: Identification,
-    heard_at: Option<UtcMillis>,
+    pause: Pause,
 }
 
 impl CipheredHearing {
     pub(super) fn new(port: &PortSettings) -> Self {
         let P1Hearing { settings, buffer } = P1Hearing::new(port);
         let (seal, identification) = (Seal::new(port.keys.as_ref()), Identification::default());
-        Self { settings, seal, buffer, identification, heard_at: None }
+        Self { settings, seal, buffer, identification, pause: Pause::default() }
     }
 
     fn telegram(&self, opened: Opened, received_at: UtcMillis) -> Found {
@@ -107,11 +110,8 @@ impl CipheredHearing {
 impl Hearing for CipheredHearing {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found> {
         // A block that stops for so long will not go on; in what is left of it none begins.
-        if self.heard_at.is_some_and(|at| received_at.since(at) >= GAP_MAX_MS) {
+        if self.pause.cuts(GAP_MAX, octets, received_at) {
             self.clear();
-        }
-        if !octets.is_empty() {
-            self.heard_at = Some(received_at);
         }
         self.buffer.extend_from_slice(octets);
         let (mut found, mut done) = (Vec::new(), 0);

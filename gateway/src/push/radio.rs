@@ -15,6 +15,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocols::dlms::security::SystemTitle;
 use protocols::mbus::{
@@ -23,6 +24,7 @@ use protocols::mbus::{
 };
 use protocols::metering::UtcMillis;
 
+use super::pause::Pause;
 use super::seal::PeerCounter;
 use super::telegram::{Found, Hearing, Part, Stranger, Telegram};
 use super::{Refusal, Trouble};
@@ -36,14 +38,13 @@ const RECENT_MS: i64 = 300_000;
 /// Meters without a section that were told: a block of flats has some hundred. The others are only counted.
 const STRANGERS_MAX: usize = 1_024;
 /// A frame that stops for so long does not go on: receivers hand them out whole, and networks repeat what they lose sooner.
-const GAP_MAX_MS: i64 = 5_000;
+const GAP_MAX: Duration = Duration::from_secs(5);
 /// Most meters say their time in minutes: on the average it is half a minute later.
 const MINUTE_MS: i64 = 60_000;
 
 pub(super) struct RadioHearing {
     listener: Listener,
-    /// When octets came last.
-    heard_at: Option<UtcMillis>,
+    pause: Pause,
     meters: HashMap<SecondaryAddress, Bound>,
     elsewhere: HashSet<SecondaryAddress>,
     /// Of all meters: those of one kind share their formats.
@@ -69,7 +70,7 @@ impl RadioHearing {
         };
         Self {
             listener: Listener::new(receiver, mode),
-            heard_at: None,
+            pause: Pause::default(),
             meters: radio.meters.iter().map(meter).collect(),
             elsewhere: radio.elsewhere.iter().copied().map(bound).collect(),
             formats: FormatCache::default(),
@@ -180,14 +181,11 @@ fn title(meter: &RadioMeter) -> SystemTitle {
 impl Hearing for RadioHearing {
     fn hear(&mut self, octets: &mut [u8], received_at: UtcMillis) -> Vec<Found> {
         let mut found = Vec::new();
-        if self.heard_at.is_some_and(|at| received_at.since(at) >= GAP_MAX_MS) {
+        if self.pause.cuts(GAP_MAX, octets, received_at) {
             while let Some(garbage) = self.listener.give_up() {
                 found.push(self.found(garbage, received_at));
                 self.drain(received_at, &mut found);
             }
-        }
-        if !octets.is_empty() {
-            self.heard_at = Some(received_at);
         }
         self.listener.feed(octets);
         self.drain(received_at, &mut found);
