@@ -352,7 +352,7 @@ impl PushPort {
             match found {
                 Found::Telegram(telegram) => is_taken = self.take(telegram, received_at, &mut heard),
                 Found::Confirmation(confirmation) => heard.confirmations.extend(is_taken.then_some(confirmation)),
-                Found::Unconfirmed => heard.unconfirmed += 1,
+                Found::Unconfirmed => heard.unconfirmed += u64::from(is_taken),
                 Found::Repeated(confirmation) => {
                     self.trouble = Trouble::Silence;
                     heard.is_alive = true;

@@ -158,7 +158,7 @@ async fn hear(
             for_strangers: !session.outbox.held_stopped(),
         });
         port.set_clock_correction(session.trust.correction_ms());
-        let heard = port.receive(&mut octets[..count], received_at);
+        let mut heard = port.receive(&mut octets[..count], received_at);
         port.look_for_silence(session.clock.monotonic());
         let is_alive = heard.is_alive;
         if heard.telegrams > 0 {
@@ -178,11 +178,13 @@ async fn hear(
         }
         if !is_stored {
             port.forget();
+            heard.confirmations.clear();
+            heard.unconfirmed = 0;
         }
         for _ in 0..heard.unconfirmed {
             voice.keep_quiet(session, settings, "nobody can verify what it says (accept_unauthenticated)");
         }
-        for confirmation in heard.confirmations.into_iter().filter(|_| is_stored) {
+        for confirmation in heard.confirmations {
             let Some(octets) = voice.confirm(parts, settings, port, confirmation).await else { continue };
             if let Err(lost) = link.send(&octets).await {
                 return lost;

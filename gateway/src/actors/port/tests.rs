@@ -1,9 +1,19 @@
+use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
+use protocols::dlms::notification::{decode_data_notification_confirm, encode_data_notification};
+use protocols::dlms::security::{
+    Keys, Level, PushConfig, PushReceiver, ReceivedCounters, SecurityControl, SecurityQuirks, SecuritySuite,
+    protect_push,
+};
+use protocols::dlms::value::DataValue;
 use protocols::uplink::MeterState;
+use protocols::wrapper::Wpdu;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::config::metering::{MediumSettings, PushProtocol, RadioSettings};
+use crate::config::metering::{MediumSettings, PushFraming, PushProtocol, RadioSettings};
 use crate::link::memory::MemoryMedium;
+use crate::outbox::CounterId;
+use crate::push::seal::tests::{OURS, TITLE, keys};
 use crate::reading::testing::{T0, TokioClock};
 use crate::reading::tests::{parts, stored};
 
@@ -135,12 +145,7 @@ async fn a_port_of_sml_goes_on_after_damage_and_counts_it() {
 /// Controls, seen to fail: confirm before it is stored; no word to the meter.
 #[tokio::test]
 async fn meters_that_come_are_told_that_their_push_is_kept_once_it_is() {
-    use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
-    use protocols::dlms::notification::encode_data_notification;
-    use protocols::dlms::value::DataValue;
-    use protocols::wrapper::Wpdu;
-
-    use crate::config::metering::{PushFraming, Transport};
+    use crate::config::metering::Transport;
 
     let push = |meter: &str| {
         let text = |octets: &[u8]| DataValue::OctetString(octets.to_vec());
@@ -181,35 +186,27 @@ async fn meters_that_come_are_told_that_their_push_is_kept_once_it_is() {
     port.abort();
 }
 
+fn push_keys() -> Keys {
+    Keys::new([1; 16].into(), [2; 16].into())
+}
+
+/// The import that was so much when so many quarters of an hour had passed.
+fn sealed_push(level: Level, counter: u32) -> Vec<u8> {
+    let text = |octets: &[u8]| DataValue::OctetString(octets.to_vec());
+    let energy = DataValue::Structure(vec![text(&[1, 0, 1, 8, 0, 255]), DataValue::DoubleLongUnsigned(counter)]);
+    let stamp = Some(DateTime::from_utc(T0.plus_ms(i64::from(counter) * 900_000), 60, ClockStatus::GOOD));
+    let (mut apdu, mut octets) = (Vec::new(), Vec::new());
+    encode_data_notification(0x4000_0000 + counter, stamp, &DataValue::Structure(vec![energy]), &mut apdu);
+    let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
+    let apdu = protect_push(&push_keys(), TITLE, control, counter, &apdu).unwrap();
+    Wpdu { source: 1, destination: 16, apdu: &apdu }.encode(&mut octets).unwrap();
+    octets
+}
+
 /// Controls, seen to fail: `reserve_for_pushes` without the time; seal with a counter that is not noted.
 #[tokio::test]
 async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_without_the_time() {
-    use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
-    use protocols::dlms::notification::{decode_data_notification_confirm, encode_data_notification};
-    use protocols::dlms::security::{
-        Keys, Level, PushConfig, PushReceiver, ReceivedCounters, SecurityControl, SecurityQuirks, SecuritySuite,
-        protect_push,
-    };
-    use protocols::dlms::value::DataValue;
-    use protocols::wrapper::Wpdu;
-
-    use crate::config::metering::PushFraming;
-    use crate::outbox::CounterId;
-    use crate::push::seal::tests::{OURS, TITLE, keys};
-
-    let all = || Keys::new([1; 16].into(), [2; 16].into());
-    let push = |counter: u32| {
-        let text = |octets: &[u8]| DataValue::OctetString(octets.to_vec());
-        let energy = DataValue::Structure(vec![text(&[1, 0, 1, 8, 0, 255]), DataValue::DoubleLongUnsigned(counter)]);
-        let stamp = Some(DateTime::from_utc(T0.plus_ms(i64::from(counter) * 900_000), 60, ClockStatus::GOOD));
-        let (mut apdu, mut octets) = (Vec::new(), Vec::new());
-        encode_data_notification(0x4000_0000 + counter, stamp, &DataValue::Structure(vec![energy]), &mut apdu);
-        let level = Level::AUTHENTICATED_ENCRYPTED;
-        let control = SecurityControl { suite: SecuritySuite::Suite0, level, broadcast: false };
-        let apdu = protect_push(&all(), TITLE, control, counter, &apdu).unwrap();
-        Wpdu { source: 1, destination: 16, apdu: &apdu }.encode(&mut octets).unwrap();
-        octets
-    };
+    let push = |counter| sealed_push(Level::AUTHENTICATED_ENCRYPTED, counter);
     let clock = TokioClock::shared(T0);
     let (session, outbox) = parts(&clock);
     let trust = crate::trust::ClockTrust::new(clock.clone(), 1);
@@ -218,7 +215,7 @@ async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_
     let medium: Arc<dyn crate::link::Medium> = Arc::new(medium);
     let parts = PortParts { session: session.clone(), medium: Arc::new(move |_| medium.clone()), seed: 7 };
     let protocol = PushProtocol::Dlms { framing: PushFraming::Wrapper, clock: ClockRules::default() };
-    let keys = keys(Some([2; 16]), false);
+    let keys = keys(Some([2; 16]), true);
     let id = CounterId { key: keys.encryption.fingerprint(), title: OURS };
     let settings = PortSettings { protocol, keys: Some(keys), ..settings("memory:1".to_owned()) };
     let (_keep, running) = watch::channel(());
@@ -234,7 +231,7 @@ async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_
     }
     assert_eq!((counted(), outbox.lock().unwrap().counter(&id).unwrap()), ([1, 0, 1, 0], None));
     trust.on_cloud_time(T0);
-    let config = PushConfig { sender: Some(OURS), quirks: SecurityQuirks::NONE, ..PushConfig::new(all()) };
+    let config = PushConfig { sender: Some(OURS), quirks: SecurityQuirks::NONE, ..PushConfig::new(push_keys()) };
     let mut meter = PushReceiver::new(config, ReceivedCounters::default()).unwrap();
     // What was stored and not confirmed comes again, then the next.
     for (sent, expected) in [(1, [1, 1, 1, 1]), (2, [2, 2, 1, 1])] {
@@ -250,6 +247,15 @@ async fn a_sealed_push_is_confirmed_under_a_counter_that_is_on_the_disk_and_not_
         assert!(used < next, "{used} may have been used when it was written down that all below {next} are");
         assert_eq!(stored(&outbox).len(), sent as usize);
     }
+    // What nobody can verify is stored, and said to be not confirmed.
+    stream.write_all(&sealed_push(Level::ENCRYPTED, 3)).await.unwrap();
+    let is_counted = async {
+        while counted()[2] < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), is_counted).await.unwrap();
+    assert_eq!((counted(), stored(&outbox).len()), ([3, 2, 2, 1], 3));
     port.abort();
 }
 
