@@ -109,12 +109,12 @@ impl PushBlocks {
         apdu: &[u8],
     ) -> Result<BlockTaken, BlockTransferError> {
         let place = self.transfers.iter().position(|transfer| transfer.sender == sender);
-        let before = place.map(|place| self.transfers.remove(place));
-        let is_late = |transfer: &Transfer| now.saturating_sub(transfer.heard_at) >= IDLE_MAX;
-        let is_cut = before.as_ref().is_some_and(|transfer| is_late(transfer) && transfer.complete.is_none());
-        let before = before.filter(|transfer| !is_late(transfer));
-        let mut transfer = before.unwrap_or_else(|| Transfer::new(sender, now));
-        transfer.heard_at = now;
+        let (mut transfer, is_cut) = match place.map(|place| self.transfers.remove(place)) {
+            Some(going_on) if now.saturating_sub(going_on.heard_at) < IDLE_MAX => {
+                (Transfer { heard_at: now, ..going_on }, false)
+            }
+            late => (Transfer::new(sender, now), late.is_some_and(|late| late.complete.is_none())),
+        };
         let block = GeneralBlock::decode(apdu).map_err(BlockTransferError::Malformed)?;
         let is_heard = can_be_said && block.window > 0;
         let mut taken = self.taken(&mut transfer, &block, is_heard)?;

@@ -25,7 +25,7 @@ pub struct ObisError {
 impl fmt::Display for ObisCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, last] = self.0;
-        // Written at once: formatting eleven pieces takes five times as long.
+        // Written at once: its eleven pieces stood out in the profile of reading a telegram.
         let mut text = Text { octets: [0; 23], len: 0 };
         for (number, behind) in [(a, b'-'), (b, b':'), (c, b'.'), (d, b'.')] {
             text.number(number);
