@@ -71,8 +71,7 @@ impl Fleet {
         let (client, events) = AsyncClient::new(options, 1_024);
         let state = Shared::default();
         let (subscribed, is_subscribed) = tokio::sync::oneshot::channel();
-        client.subscribe(Topic::Receipts.of_all(), QoS::AtLeastOnce).await?;
-        let mut tasks = vec![tokio::spawn(listen(events, Arc::clone(&state), subscribed))];
+        let mut tasks = vec![tokio::spawn(listen(client.clone(), events, Arc::clone(&state), subscribed))];
         tokio::time::timeout(SUBSCRIBE_TIMEOUT, is_subscribed).await.context("the broker does not answer")??;
         let addresses = (0..instances).map(|number| stage.instance_address(number));
         let uploaders: Arc<Vec<HttpUploader>> = Arc::new(
@@ -136,7 +135,12 @@ fn lock(state: &Shared) -> std::sync::MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn listen(mut events: EventLoop, state: Shared, subscribed: tokio::sync::oneshot::Sender<()>) {
+async fn listen(
+    client: AsyncClient,
+    mut events: EventLoop,
+    state: Shared,
+    subscribed: tokio::sync::oneshot::Sender<()>,
+) {
     let mut subscribed = Some(subscribed);
     loop {
         match events.poll().await {
@@ -144,6 +148,13 @@ async fn listen(mut events: EventLoop, state: Shared, subscribed: tokio::sync::o
                 let now = Instant::now();
                 if let Ok(receipt) = Receipt::decode(&message.payload) {
                     take(&mut lock(&state), &receipt, now);
+                }
+            }
+            // The broker forgets who was away.
+            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                // This is who empties the client's queue: it may not wait for room in it, and who leaves it full is connected anew.
+                if client.try_subscribe(Topic::Receipts.of_all(), QoS::AtLeastOnce).is_err() {
+                    events.clean();
                 }
             }
             Ok(Event::Incoming(Packet::SubAck(_))) => {

@@ -19,7 +19,7 @@ use demo::stage::{INSTANCES, Stage, http_answer, http_body};
 use tests::cluster::{Cluster, Engines, migrate};
 use tests::measure::{folder, is_asked};
 use tests::services::if_to_be_had;
-use tests::system::binaries;
+use tests::system::stage_at_mosquitto;
 use tokio::time::Instant;
 
 use self::load::Loads;
@@ -58,12 +58,11 @@ pub(crate) fn run() -> Result<()> {
     let folder = folder()?;
     let Some(cluster) = if_to_be_had(Cluster::start(&folder.path().join("services"), 1))? else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut stage = runtime.block_on(Stage::new(&folder.path().join("stage"), binaries()?))?;
+    let (mut stage, _broker) = runtime.block_on(stage_at_mosquitto(&folder.path().join("stage")))?;
     let engines = engines(&cluster);
     stage.engines_toml = engines.toml()?;
     stage.mqtt_toml.push_str("share_group = \"bench\"\n");
     stage.cut_age_ms = CUT_AGE_MS;
-    runtime.block_on(stage.start_broker())?;
     stage.write_cloud_config(0)?;
     migrate(&stage)?;
     let mut bench = Bench { runtime, cluster, stage, engines, loads: Loads::new()? };
