@@ -92,13 +92,27 @@ pub fn lock(checked: &Checked) -> Result<std::fs::File, StartError> {
     }
 }
 
+/// A disk that wakes up may fail for a moment; what it cannot read after that it has lost.
+const UNREADABLE_TRIES: u32 = 4;
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(5);
+
 /// Opens the outbox; a damaged one is salvaged, and the gateway goes on.
 pub fn open_outbox(checked: &Checked) -> Result<Outbox, StartError> {
     let path = outbox_path(checked);
     let settings = outbox_settings(checked);
     let draw = || Box::new(random_u64) as Box<dyn FnMut() -> u64 + Send>;
-    let opened = match Outbox::open(&path, settings.clone(), draw()) {
-        Err(OpenError::Damaged(damage)) => {
+    let mut opened = Outbox::open(&path, settings.clone(), draw());
+    for _ in 1..UNREADABLE_TRIES {
+        if let Err(error) = &opened
+            && error.is_unreadable()
+        {
+            warn!(%error, "the disk cannot read the outbox; it is tried again in {UNREADABLE_PAUSE:?}");
+            std::thread::sleep(UNREADABLE_PAUSE);
+            opened = Outbox::open(&path, settings.clone(), draw());
+        }
+    }
+    let opened = match opened {
+        Err(damage) if damage.is_unreadable() || matches!(damage, OpenError::Damaged(_)) => {
             error!(%damage, "the outbox is damaged: it is set aside, and what can be read is saved");
             salvage(&path, settings.clone()).and_then(|report| {
                 error!(set_aside = %report.set_aside.display(), rows = report.rows, batches = report.batches,

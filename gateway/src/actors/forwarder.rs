@@ -95,11 +95,10 @@ impl Actor for Forwarder {
 
 /// Forwards until the outbox or the broker link is gone. Without an actor around it, this is what a simulation runs.
 pub async fn run(parts: ForwarderParts, link: MqttLink) -> Result<(), OutboxError> {
-    let unsettled = parts.outbox.unsettled().await?;
-    let window = Window::new(parts.settings.window, unsettled, parts.settings.seed);
     let MqttLink { commands, mut events } = link;
     let mut forwarding = Forwarding {
-        window,
+        window: Window::new(parts.settings.window, Vec::new(), parts.settings.seed),
+        window_of: None,
         commands,
         connected: false,
         certificate: None,
@@ -151,6 +150,8 @@ async fn upload(parts: ForwarderParts, sealed: SealedBatch) -> Uploaded {
 struct Forwarding {
     parts: ForwarderParts,
     window: Window,
+    /// The [`OutboxHandle::cursors_epoch`] in which the window was made: in a later one batches may be gone from the file.
+    window_of: Option<u64>,
     commands: mpsc::Sender<MqttCommand>,
     connected: bool,
     /// Shown to the broker when this connection was made.
@@ -176,6 +177,7 @@ impl Forwarding {
     /// Does what is due, and waits for what happens next. False when the broker link is gone.
     async fn round(&mut self, events: &mut mpsc::Receiver<MqttEvent>) -> Result<bool, OutboxError> {
         let now = self.parts.clock.monotonic();
+        self.renew_window(now).await?;
         self.seal_what_may_go(now).await?;
         while let Some((key, outcome)) = self.uploaded.pop_front() {
             self.on_upload(key, outcome)?;
@@ -203,6 +205,21 @@ impl Forwarding {
             () = tokio::time::sleep(pause) => {}
         }
         Ok(true)
+    }
+
+    /// What is on its way, as the file has it.
+    async fn renew_window(&mut self, now: Duration) -> Result<(), OutboxError> {
+        let epoch = self.parts.outbox.cursors_epoch();
+        if self.window_of == Some(epoch) {
+            return Ok(());
+        }
+        let unsettled = self.parts.outbox.unsettled().await?;
+        self.window = Window::new(self.parts.settings.window, unsettled, self.parts.settings.seed);
+        if self.connected {
+            self.window.on_connected(now);
+        }
+        self.window_of = Some(epoch);
+        Ok(())
     }
 
     /// A full, read-only or failing disk heals by itself or not at all, and damage is mended by the outbox: what was not done is due again, and a receipt that was
@@ -266,14 +283,14 @@ impl Forwarding {
                 which = Which::Backlog;
                 sealed = self.seal(which, limits, entries).await?;
             }
-            if let Some((version, _)) = inventory {
-                self.inventory_sent = Some((version, now));
-            }
             let Some(sealed) = sealed else {
                 // Rows are left, but each waits for an earlier value of its identity to be settled.
                 self.blocked = Some((unsealed, now + BLOCKED_PAUSE));
                 return Ok(());
             };
+            if let Some((version, _)) = inventory {
+                self.inventory_sent = Some((version, now));
+            }
             self.disk_works();
             debug!(batch = %sealed.id, readings = sealed.readings, bytes = sealed.bytes, "sealed");
             self.parts.metrics.add(Metric::BatchesSealed, 1);
@@ -324,15 +341,12 @@ impl Forwarding {
 
     async fn on_cloud_time(&mut self, cloud: UtcMillis) -> Result<(), OutboxError> {
         let trust = self.parts.trust.clone();
-        let was_untrusted = trust.untrusted().is_some();
         let origin = trust.on_cloud_time(cloud);
-        let is_untrusted = trust.untrusted().is_some();
         self.tell_of_the_clock();
-        if was_untrusted || is_untrusted {
-            let resolved = self.parts.outbox.resolve_clock(trust.boot(), origin, cloud).await?;
-            if resolved > 0 {
-                info!(rows = resolved, "rows that waited for a trusted clock have their instant");
-            }
+        // With each word: rows may have been stamped before the clock was set, and be stored long after.
+        let resolved = self.parts.outbox.resolve_clock(trust.boot(), origin, cloud).await?;
+        if resolved > 0 {
+            info!(rows = resolved, "rows that waited for a trusted clock have their instant");
         }
         Ok(())
     }

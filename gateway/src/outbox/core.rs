@@ -7,7 +7,7 @@ use std::time::Duration;
 use protocols::metering::{Event, Reading, StampedBy, UtcMillis};
 use protocols::uplink::{GatewayId, SeqSet};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ffi, params};
 
 use super::counters::CounterId;
 use super::level::{FULL_PERCENT, Level};
@@ -60,6 +60,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the disk could not read it: salvage it where that stays so.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if is_unreadable(error))
+    }
+
     /// What an operator can do about it.
     pub const fn hint(&self) -> &'static str {
         match self {
@@ -118,6 +123,12 @@ impl From<rusqlite::Error> for OutboxError {
             _ => Self::Disk(error),
         }
     }
+}
+
+/// What the disk cannot read: for a moment, or for good.
+pub(super) fn is_unreadable(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(code, Some(ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_CORRUPTFS))
 }
 
 /// SQLite's own text, and the call that failed where only the extended code says which.
@@ -200,6 +211,8 @@ pub struct Outbox {
     pub(super) connection: Connection,
     pub(super) settings: OutboxSettings,
     pub(super) memory: Memory,
+    /// What is in memory is not what the file says: reading that back has failed.
+    is_stale: bool,
     /// Drawn at the first seal of this opening.
     pub(super) incarnation: Option<u64>,
     /// See [`Self::held_stopped`]. Not in [`Memory`]: the refusal that sets it is rolled back.
@@ -262,7 +275,7 @@ impl Outbox {
         check(&connection)?;
         let draw_incarnation = Box::new(|| -> u64 { unreachable!("a connection that only reads seals nothing") });
         let mut outbox = Self::unloaded(connection, settings, draw_incarnation);
-        outbox.reload()?;
+        outbox.refresh()?;
         Ok(outbox)
     }
 
@@ -278,6 +291,14 @@ impl Outbox {
     #[cfg(test)]
     pub(crate) fn set_read_only(&self, read_only: bool) {
         self.connection.pragma_update(None, "query_only", read_only).expect("SQLite knows the pragma");
+    }
+
+    /// As flash that forgets: what was sealed is gone.
+    #[cfg(test)]
+    pub(crate) fn lose_batches(&mut self) -> Result<(), OutboxError> {
+        self.connection.execute_batch("DELETE FROM batches")?;
+        self.forget_cursors()?;
+        Ok(self.reload()?)
     }
 
     /// As flash that forgets: the row's value changes, its CRC does not.
@@ -304,6 +325,7 @@ impl Outbox {
             connection,
             settings,
             memory: Memory::default(),
+            is_stale: true,
             incarnation: None,
             held_stopped: false,
             cursors_epoch: 0,
@@ -331,7 +353,7 @@ impl Outbox {
         connection
             .execute("INSERT INTO meta VALUES ('gateway', ?1) ON CONFLICT DO NOTHING", [settings.gateway.as_str()])?;
         let mut outbox = Self::unloaded(connection, settings, draw_incarnation);
-        outbox.reload()?;
+        outbox.refresh()?;
         let report = OpenReport {
             created: version == 0,
             usage_rows: outbox.memory.unsealed.len() + outbox.memory.held.len(),
@@ -342,6 +364,9 @@ impl Outbox {
 
     /// Runs `work` as one transaction: all of it is on the disk when this returns, or none of it.
     pub fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, OutboxError>) -> Result<T, OutboxError> {
+        if self.is_stale {
+            self.refresh()?;
+        }
         let incarnation = self.incarnation;
         self.rows_unlooked = 0;
         let result = (|| {
@@ -355,9 +380,17 @@ impl Outbox {
             drop(self.connection.execute_batch("ROLLBACK"));
             // One that was drawn in this transaction is not in the file.
             self.incarnation = incarnation;
-            self.reload()?;
+            self.refresh()?;
         }
         result
+    }
+
+    /// Until it succeeds nothing is done: rows would count as sealed, and batches as settled, that are not.
+    fn refresh(&mut self) -> Result<(), rusqlite::Error> {
+        self.is_stale = true;
+        self.reload()?;
+        self.is_stale = false;
+        Ok(())
     }
 
     /// After a panic inside a transaction: back to what the file says.
@@ -367,7 +400,7 @@ impl Outbox {
         }
         // It may have been drawn in the transaction that is gone: the next seal draws another.
         self.incarnation = None;
-        Ok(self.reload()?)
+        Ok(self.refresh()?)
     }
 
     /// Stores one request inside the transaction that is open.

@@ -16,7 +16,7 @@ pub(super) const ROW_BYTES: u64 = 80;
 /// Held rows, and likewise refused batches, may fill this part of the file.
 pub(super) const SET_ASIDE_PART: u64 = 10;
 /// Uptime and boot of a row that waits for the clock.
-const CLOCK_BODY_BYTES: u64 = 16;
+pub(super) const CLOCK_BODY_BYTES: u64 = 16;
 
 pub(super) fn row_bytes(body: Option<&[u8]>) -> u64 {
     ROW_BYTES + body.map_or(0, |body| body.len() as u64)

@@ -9,7 +9,7 @@ use rusqlite::OptionalExtension;
 use super::core::{Outbox, decode_ranges};
 use super::held::{ROW_BYTES, is_waiting};
 use super::memory::{BatchState, Memory, SeriesState, identity};
-use super::rows::{COLUMNS, DAMAGED, HELD, StoredRow};
+use super::rows::{COLUMNS, DAMAGED, HELD, HELD_CLOCK, StoredRow};
 
 impl Outbox {
     /// Rebuilds what is in memory from the file.
@@ -59,6 +59,9 @@ impl Outbox {
             let set = if flags & HELD == 0 { &mut memory.unsealed } else { &mut memory.held };
             set.insert(id as u64);
             memory.damaged += u64::from(flags & DAMAGED != 0);
+            if flags & HELD_CLOCK != 0 {
+                memory.by_clock.insert(id as u64);
+            }
             if is_waiting(flags) {
                 memory.held_bytes += ROW_BYTES + row.get::<_, i64>(4)? as u64;
             }
@@ -96,7 +99,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sorted identity hashes of rows in the file.
+    /// Sorted identity hashes of rows in the file. One that cannot be read has none: nothing is the same as it.
     pub(super) fn identities(&self, ids: &SeqSet) -> Result<Vec<u64>, rusqlite::Error> {
         let sql = format!("SELECT {COLUMNS} FROM rows WHERE id BETWEEN ?1 AND ?2");
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -104,7 +107,7 @@ impl Outbox {
         for &(first, last) in ids.ranges() {
             let mut rows = statement.query([first as i64, last as i64])?;
             while let Some(row) = rows.next()? {
-                identities.push(identity(&StoredRow::from_row(row)?));
+                identities.extend(StoredRow::from_row(row).ok().as_ref().map(identity));
             }
         }
         identities.sort_unstable();

@@ -38,6 +38,8 @@ pub(super) struct Memory {
     pub next_id: u64,
     pub unsealed: SeqSet,
     pub held: SeqSet,
+    /// Those of them that wait for a trusted clock: looked at with each word of the cloud.
+    pub by_clock: SeqSet,
     /// How many of them are damaged.
     pub damaged: u64,
     /// Of the rows that wait for something that comes; damaged ones do not.
@@ -119,6 +121,9 @@ impl Memory {
         self.next_id += 1;
         let set = if held != 0 { &mut self.held } else { &mut self.unsealed };
         set.insert(id);
+        if held & HELD_CLOCK != 0 {
+            self.by_clock.insert(id);
+        }
         id
     }
 
@@ -154,6 +159,11 @@ impl Memory {
 
     pub(super) fn state_of(&mut self, series: &Series) -> Option<&mut SeriesState> {
         self.series.get(series).and_then(|place| self.states.get_mut(*place))
+    }
+
+    pub(super) fn state_by_id(&self, series: i64) -> Option<&SeriesState> {
+        let place = self.series.get(self.series_by_id.get(&series)?)?;
+        self.states.get(*place)
     }
 
     /// The rows of a batch are sealed.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, params_from_iter};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params_from_iter};
 
 use super::core::{OpenError, Outbox, OutboxSettings};
-use super::rows::StoredRow;
+use super::rows::{DAMAGED, StoredRow};
 use super::schema;
 
 /// What was saved.
@@ -125,6 +125,15 @@ fn fill(path: &Path, fresh: &Path, settings: OutboxSettings) -> Result<SalvageRe
             _ => {}
         }
     }
+    // A receipt for a batch of an incarnation that nobody knows settles nothing.
+    transaction.execute(
+        "INSERT OR IGNORE INTO incarnations (incarnation, opened_at, last_sealed)
+         SELECT incarnation, min(sealed_at), max(seq) FROM batches GROUP BY incarnation",
+        [],
+    )?;
+    // The number of a series that is gone will be another one's.
+    let sql = "UPDATE rows SET flags = flags | ?1 WHERE series <> 0 AND series NOT IN (SELECT id FROM series)";
+    report.unreadable += transaction.execute(sql, [DAMAGED])? as u64;
     if report.unreadable > 0 {
         // They tell of rows that may be gone.
         transaction.execute("DELETE FROM cursors", [])?;
@@ -153,16 +162,12 @@ fn copy_table(
     let marks: Vec<String> = (1..=count).map(|n| format!("?{n}")).collect();
     let mut insert =
         to.prepare(&format!("INSERT OR REPLACE INTO {table} ({columns}) VALUES ({})", marks.join(", ")))?;
-    let mut saved = 0;
-    let mut put = |values: Vec<Value>| -> bool {
-        let ok = insert.execute(params_from_iter(values)).is_ok();
-        saved += u64::from(ok);
-        ok
-    };
+    let mut saved = Saved::default();
+    let mut put = |values: Vec<Value>| saved.count(insert.execute(params_from_iter(values)));
     if !has_rowid {
         *unreadable +=
             u64::from(!copy_while_readable(from, &format!("SELECT {columns} FROM {table}"), count, &mut put));
-        return Ok(saved);
+        return saved.rows(unreadable);
     }
     let select = |order: &str| format!("SELECT rowid, {columns} FROM {table} ORDER BY rowid {order}");
     let (mut low, mut high) = (i64::MIN, i64::MAX);
@@ -171,7 +176,7 @@ fn copy_table(
         put(values)
     });
     if whole {
-        return Ok(saved);
+        return saved.rows(unreadable);
     }
     copy_keyed(from, &select("DESC"), count, |key, values| {
         if key <= low {
@@ -199,7 +204,35 @@ fn copy_table(
     } else {
         *unreadable += 1;
     }
-    Ok(saved)
+    saved.rows(unreadable)
+}
+
+/// What came of the rows of a table.
+#[derive(Default)]
+struct Saved {
+    rows: u64,
+    /// They can be read, and are nothing that the table takes.
+    misfits: u64,
+    failed: Option<rusqlite::Error>,
+}
+
+impl Saved {
+    /// Whether to go on.
+    fn count(&mut self, inserted: rusqlite::Result<usize>) -> bool {
+        match inserted {
+            Ok(_) => self.rows += 1,
+            Err(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => self.misfits += 1,
+                _ => self.failed = Some(error),
+            },
+        }
+        self.failed.is_none()
+    }
+
+    fn rows(self, unreadable: &mut u64) -> Result<u64, rusqlite::Error> {
+        *unreadable += self.misfits;
+        self.failed.map_or(Ok(self.rows), Err)
+    }
 }
 
 /// True when the end was reached without an error.

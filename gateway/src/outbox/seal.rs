@@ -13,7 +13,7 @@ use tracing::error;
 
 use super::core::{Outbox, OutboxError, encode_ranges};
 use super::memory::{BatchState, identity};
-use super::rows::{COLUMNS, DAMAGED, FRESH, StoredRow};
+use super::rows::{COLUMNS, DAMAGED, FRESH, HELD_CLOCK, StoredRow};
 
 /// Which end of the unsealed rows a batch is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Outbox {
         }
         let sealed_at = limits.now.0.max(self.memory.sealed_at_max + 1);
         self.memory.sealed_at_max = sealed_at;
-        self.seal_gathered(gathered, sealed_at, limits.now, inventory).map(Some)
+        self.seal_gathered(gathered, sealed_at, limits.now, inventory)
     }
 
     /// Seals the rows of a batch that is gone under another number, dated as that one was: what was stored after them, and may
@@ -135,21 +135,26 @@ impl Outbox {
         sealed_at: i64,
         now: UtcMillis,
     ) -> Result<Option<SealedBatch>, OutboxError> {
-        let gathered = self.gather(None, rows, SealLimits { rows_max: limits::READINGS_MAX, now })?;
-        self.settle_leftovers(&gathered)?;
-        if gathered.ids.is_empty() {
-            return Ok(None);
+        loop {
+            let gathered = self.gather(None, rows, SealLimits { rows_max: limits::READINGS_MAX, now })?;
+            self.settle_leftovers(&gathered)?;
+            if gathered.ids.is_empty() {
+                return Ok(None);
+            }
+            if let Some(sealed) = self.seal_gathered(gathered, sealed_at, now, None)? {
+                return Ok(Some(sealed));
+            }
         }
-        self.seal_gathered(gathered, sealed_at, now, None).map(Some)
     }
 
+    /// `None` when rows had to be set aside that no cloud would take: the others go next time.
     fn seal_gathered(
         &mut self,
         gathered: Gathered,
         sealed_at: i64,
         now: UtcMillis,
         inventory: Option<Inventory>,
-    ) -> Result<SealedBatch, OutboxError> {
+    ) -> Result<Option<SealedBatch>, OutboxError> {
         let (incarnation, seq) = self.next_seq(now)?;
         let id = BatchId { gateway: self.settings.gateway.clone(), incarnation, seq };
         let Gathered { ids, identities, blocks, events, .. } = gathered;
@@ -163,7 +168,10 @@ impl Outbox {
         };
         batch.books = batch.compute_books();
         if let Err(error) = batch.check_content() {
-            panic!("a batch that the cloud would refuse was about to be sealed: {error}");
+            let unfit = self.unfit(&ids, now)?;
+            assert!(!unfit.is_empty(), "a batch that the cloud would refuse was about to be sealed: {error}");
+            error!(%error, rows = unfit.len(), "rows that the cloud would refuse were about to be sealed");
+            return self.set_aside(&unfit).map(|()| None);
         }
         let payload = Payload::seal(&batch);
         let (first_at, last_at) = batch.span().unwrap_or((batch.sealed_at, batch.sealed_at));
@@ -186,7 +194,29 @@ impl Outbox {
         let mut identities: Vec<u64> = identities.into_keys().collect();
         identities.sort_unstable();
         self.memory.batches.insert((incarnation, seq), BatchState { row_ranges: ids, identities });
-        Ok(sealed)
+        Ok(Some(sealed))
+    }
+
+    /// Those of them that no cloud would take even alone.
+    fn unfit(&self, ids: &SeqSet, now: UtcMillis) -> Result<SeqSet, OutboxError> {
+        let mut unfit = SeqSet::new();
+        for id in ids.iter() {
+            let mut alone = SeqSet::new();
+            alone.insert(id);
+            let Gathered { blocks, events, .. } = self.gather(None, &alone, SealLimits { rows_max: 1, now })?;
+            let batch = Batch {
+                id: BatchId { gateway: self.settings.gateway.clone(), incarnation: 0, seq: 0 },
+                sealed_at: now,
+                blocks: self.blocks(blocks),
+                events,
+                inventory: None,
+                books: Books::default(),
+            };
+            if batch.check_content().is_err() {
+                unfit.insert(id);
+            }
+        }
+        Ok(unfit)
     }
 
     /// For the next start: see [`Self::inventory`].
@@ -302,7 +332,9 @@ impl Outbox {
         {
             let id = row.get::<_, i64>(0)? as u64;
             match StoredRow::from_row(row) {
-                Ok(row) if row.is_intact() => *left -= usize::from(self.gather_row(gathered, &row, which, limits.now)),
+                Ok(row) if row.is_intact() && row.flags & DAMAGED == 0 => {
+                    *left -= usize::from(self.gather_row(gathered, &row, which, limits.now));
+                }
                 _ => gathered.damaged.insert_range(id, id),
             }
         }
@@ -381,7 +413,7 @@ impl Outbox {
             Entry::Vacant(vacant) => drop(vacant.insert(Some((row.quantity, row.quality)))),
         }
         if row.is_event() {
-            let Some(event) = row.event().map(cut_to_size) else {
+            let Some(event) = row.event().map(|event| cut_to_size(dated(row, event, now))) else {
                 gathered.damaged.insert(row.id);
                 return false;
             };
@@ -410,19 +442,28 @@ impl Outbox {
             self.memory.repeated += gathered.repeats.len();
             self.put_meta("repeated", self.memory.repeated as i64)?;
         }
-        if !gathered.damaged.is_empty() {
-            let rows = gathered.damaged.len();
-            error!(rows, "rows of the outbox are not what was stored: they are set aside, and profiles are read again");
-            self.memory.damaged += rows;
-            self.forget_cursors()?;
-        }
-        for id in gathered.damaged.iter() {
-            self.connection.execute("UPDATE rows SET flags = flags | ?2 WHERE id = ?1", params![id as i64, DAMAGED])?;
-            self.memory.held.insert(id);
-        }
-        for id in gathered.repeats.iter().chain(gathered.damaged.iter()) {
+        for id in gathered.repeats.iter() {
             self.memory.unsealed.remove(id);
         }
+        self.set_aside(&gathered.damaged)
+    }
+
+    /// Rows that are not what was stored stay in the file, and go nowhere.
+    pub(super) fn set_aside(&mut self, damaged: &SeqSet) -> Result<(), OutboxError> {
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        self.memory.recent.retain(|row| !damaged.contains(row.id));
+        let mut rows = 0;
+        for id in damaged.iter() {
+            let sql = "UPDATE rows SET flags = (flags | ?2) & ~?3 WHERE id = ?1 AND flags & ?2 = 0";
+            rows += self.connection.execute(sql, params![id as i64, DAMAGED, HELD_CLOCK])?;
+            self.memory.unsealed.remove(id);
+            self.memory.held.insert(id);
+        }
+        error!(rows, "rows of the outbox are not what was stored: they are set aside, and profiles are read again");
+        self.memory.damaged += rows as u64;
+        self.forget_cursors()?;
         Ok(())
     }
 
@@ -457,7 +498,8 @@ fn block_row(row: &StoredRow) -> BlockRow {
         mantissa: row.quantity.mantissa,
         quality: row.quality,
         read_at: UtcMillis(row.read_at.seconds() * 1000),
-        occurred_at: row.occurred_at,
+        // A maximum that there has not been yet has the first or last date that there is, which time zones move out of its range.
+        occurred_at: row.occurred_at.filter(|at| is_instant(*at)),
         clock_offset_ms: row.clock_offset_ms,
     }
 }
@@ -478,13 +520,27 @@ fn cut_to_size(mut event: Event) -> Event {
 /// tells several of the same second apart.
 fn out_of_range(row: &StoredRow, series: &Series) -> BatchEvent {
     let read_at = UtcMillis(row.read_at.seconds() * 1000);
-    let dated = if (UtcMillis::MIN..=UtcMillis::MAX).contains(&row.captured_at) {
-        row.captured_at.to_string()
-    } else {
-        format!("{} ms", row.captured_at.0)
-    };
-    let text = format!("{} {} = {} dated {dated}", series.code, series.kind, row.quantity);
+    let text = format!("{} {} = {} dated {}", series.code, series.kind, row.quantity, date(row.captured_at));
     let meter = series.meter.clone();
     let log = OUT_OF_RANGE_LOG.to_owned();
     BatchEvent { event: Event { meter, log, at: read_at, nth: 0, code: row.id as i64, raw: Vec::new(), text }, read_at }
+}
+
+/// The same for an event: one of tomorrow would keep its batch waiting until then, and those behind it.
+fn dated(row: &StoredRow, event: Event, now: UtcMillis) -> Event {
+    if is_instant(event.at) && event.at.since(now) <= limits::CAPTURED_AHEAD_MS_MAX {
+        return event;
+    }
+    let Event { meter, log, at, code, raw, text, .. } = event;
+    let text = format!("{log}: code {code} dated {}: {text}", date(at));
+    let at = UtcMillis(row.read_at.seconds() * 1000);
+    Event { meter, log: OUT_OF_RANGE_LOG.to_owned(), at, nth: 0, code: row.id as i64, raw, text }
+}
+
+fn is_instant(at: UtcMillis) -> bool {
+    (UtcMillis::MIN..=UtcMillis::MAX).contains(&at)
+}
+
+fn date(at: UtcMillis) -> String {
+    if is_instant(at) { at.to_string() } else { format!("{} ms", at.0) }
 }

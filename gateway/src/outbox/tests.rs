@@ -1,3 +1,5 @@
+mod clocks;
+mod damage;
 mod room;
 
 use protocols::metering::{
@@ -205,33 +207,6 @@ fn live_rows_overtake_the_backlog_unless_an_older_row_says_something_of_them() {
     settle(&mut outbox, &receipt(100, 2));
     let revision = seal(&mut outbox, Which::Backlog, 1000).unwrap();
     assert_eq!(values(&outbox, &revision), [1050]);
-}
-
-#[test]
-fn a_wrong_meter_clock_spoils_no_batch() {
-    let mut outbox = outbox();
-    let (past, future) = (reading(2, -T0, 5), reading(3, 13 * 3_600_000 + 5_000, 6));
-    store(&mut outbox, vec![reading(1, 0, 1), past, future, reading(2, -T0 + 1, 5)]);
-    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
-    assert_eq!((sealed.readings, sealed.events), (1, 3));
-    let batch = opened(&outbox, &sealed);
-    assert_eq!(batch.check(), Ok(()));
-    assert_eq!(batch.events[0].event.text, "1-0:1.8.0 register = 5 Wh dated 1970-01-01T00:00:00Z");
-    settle(&mut outbox, &receipt(100, 1));
-    assert_eq!(outbox.usage().unwrap().rows_unsealed, 0);
-}
-
-#[test]
-fn gateway_stamps_strictly_increase_per_series_even_when_the_clock_steps_back() {
-    let mut outbox = outbox();
-    let stamped = |at: i64, value| Reading { stamped_by: StampedBy::Gateway, ..reading(1, at, value) };
-    store(&mut outbox, vec![stamped(100, 1), stamped(100, 2), stamped(50, 3)]);
-    let (mut outbox, _) = outbox.reopen(incarnations_from(7)).unwrap();
-    store(&mut outbox, vec![stamped(60, 4)]);
-    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
-    let mut instants = Vec::new();
-    opened(&outbox, &sealed).for_each_reading(|_, _, row| instants.push(row.captured_at.0 - T0));
-    assert_eq!(instants, [100, 101, 102, 103]);
 }
 
 #[test]
@@ -503,82 +478,6 @@ fn a_disk_that_fails_is_told_from_one_that_is_full_or_read_only() {
     assert!(texts.iter().zip(expected).all(|(text, expected)| text.ends_with(expected)), "{texts:?}");
 }
 
-#[test]
-fn a_damaged_file_is_set_aside_and_salvaged() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("outbox.db");
-    let (mut outbox, _) = Outbox::open(&path, settings(), incarnations_from(1)).unwrap();
-    store(&mut outbox, (0..5_000).map(|n| reading(1, n, n)).collect());
-    let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
-    let pages: i64 = outbox.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-    drop(outbox);
-    // One page in the middle of the rows is overwritten with zeros.
-    let mut bytes = std::fs::read(&path).unwrap();
-    let middle = usize::try_from(pages).unwrap() / 2 * 4096;
-    bytes[middle..middle + 4096].fill(0);
-    std::fs::write(&path, bytes).unwrap();
-    let refusal = Outbox::open(&path, settings(), incarnations_from(2)).err().unwrap();
-    assert!(matches!(refusal, OpenError::Damaged(_)), "{refusal}");
-    let report = salvage(&path, settings()).unwrap();
-    assert!(report.set_aside.exists() && report.rows >= 4_800 && report.batches == 1, "{report:?}");
-    let (mut outbox, _) = Outbox::open(&path, settings(), incarnations_from(2)).unwrap();
-    assert_eq!(opened(&outbox, &sealed).reading_count(), 100, "an intact batch keeps number and bytes");
-    let next = seal(&mut outbox, Which::Backlog, 10_000).unwrap();
-    assert_eq!(next.id.incarnation, 2);
-    assert!(next.readings >= 4_700);
-}
-
-/// A page of the file is overwritten while the gateway runs. What was on it is gone, and nothing else is: every cursor with it, so
-/// that meters are asked again. Who waits for the outbox waits on.
-///
-/// Negative controls: without `mend` no seal ever succeeds again; with cursors kept by `salvage` the profile counts as read.
-#[tokio::test(start_paused = true)]
-async fn damage_that_shows_while_the_gateway_runs_is_salvaged_under_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("outbox.db");
-    let (mut outbox, _) = Outbox::open(&path, settings(), incarnations_from(1)).unwrap();
-    store(&mut outbox, (0..5_000).map(|n| reading(1, n, n)).collect());
-    let cursors = StoreRequest { cursors: vec![("profile".to_owned(), 7)], ..StoreRequest::default() };
-    outbox.transaction(|outbox| outbox.store(&cursors)).unwrap();
-    drop(outbox);
-    let (outbox, _) = Outbox::open(&path, settings(), incarnations_from(2)).unwrap();
-    let pages: i64 = outbox.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
-    outbox.connection.execute_batch("PRAGMA cache_size = 2; PRAGMA shrink_memory").unwrap();
-    let file = std::fs::File::options().write(true).open(&path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0; 4096], u64::try_from(pages).unwrap() / 2 * 4096).unwrap();
-    let clock = crate::reading::testing::TokioClock::shared(UtcMillis(T0));
-    let (handle, thread) = OutboxHandle::spawn(outbox, WriterSettings::default(), clock).unwrap();
-    assert_eq!(handle.cursor("profile".to_owned()).await.unwrap(), Some(7));
-    let limits = SealLimits { rows_max: 2_000, now: UtcMillis(T0 + 5_000) };
-    let (mut sealed, mut refused) = (0, 0);
-    loop {
-        match handle.seal(Which::Backlog, limits, None).await {
-            Ok(Some(batch)) => sealed += batch.readings,
-            Ok(None) => break,
-            Err(OutboxError::Damaged(_)) if refused == 0 => refused += 1,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert!(refused == 1 && (4_800..5_000).contains(&sealed), "{sealed}");
-    assert!(path.with_extension("damaged-1").exists());
-    assert_eq!(handle.cursor("profile".to_owned()).await.unwrap(), None);
-    let usage = handle.usage().await.unwrap();
-    assert_eq!((usage.salvaged, handle.cursors_epoch()), (1, 1));
-    // What was read before the salvage is stored, but how far that was does not count any more.
-    let stale = StoreRequest {
-        readings: vec![reading(1, 9_000, 1)],
-        cursors: vec![("profile".to_owned(), 8)],
-        ..StoreRequest::default()
-    };
-    let fresh = StoreRequest { cursors: vec![("profile".to_owned(), 9)], cursors_as_of: 1, ..StoreRequest::default() };
-    assert_eq!(handle.store(stale).await.unwrap().stored, 1);
-    assert_eq!(handle.cursor("profile".to_owned()).await.unwrap(), None);
-    handle.store(fresh).await.unwrap();
-    assert_eq!(handle.cursor("profile".to_owned()).await.unwrap(), Some(9));
-    drop(handle);
-    thread.join().unwrap();
-}
-
 #[tokio::test]
 async fn stores_that_arrive_together_share_a_commit_and_are_all_answered() {
     let folder = tempfile::tempdir().unwrap();
@@ -624,44 +523,4 @@ async fn a_full_commit_is_shared_by_who_stores_nothing_and_forgets_no_store() {
     }
     drop(handle);
     thread.join().unwrap();
-}
-
-#[test]
-fn rows_stamped_by_an_untrusted_clock_wait_and_are_resolved() {
-    let mut outbox = outbox();
-    let untrusted = crate::trust::Untrusted { boot: 7, origin: UtcMillis(500) };
-    let mut stamped = reading(1, 0, 5);
-    stamped.stamped_by = StampedBy::Gateway;
-    stamped.captured_at = UtcMillis(1_500);
-    let request = StoreRequest {
-        readings: vec![stamped, reading(2, 0, 6)],
-        untrusted: Some(untrusted),
-        ..StoreRequest::default()
-    };
-    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
-    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
-    assert_eq!(values(&outbox, &sealed), [6], "what the meter stamped does not wait");
-    let (mut outbox, _) = outbox.reopen(incarnations_from(9)).unwrap();
-    assert_eq!(outbox.usage().unwrap().rows_held, 1);
-    let resolved = outbox.transaction(|outbox| outbox.resolve_clock(7, UtcMillis(T0), UtcMillis(T0 + 9))).unwrap();
-    assert_eq!(resolved, 1);
-    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
-    let mut instants = Vec::new();
-    opened(&outbox, &sealed).for_each_reading(|_, _, row| instants.push(row.captured_at));
-    assert_eq!(instants, [UtcMillis(T0 + 1_000)]);
-}
-
-#[test]
-fn rows_of_a_boot_that_ended_untrusted_become_events_with_bracketing_times() {
-    let mut outbox = outbox();
-    store(&mut outbox, vec![reading(2, 0, 6)]);
-    let earlier = seal(&mut outbox, Which::Backlog, 10).unwrap().sealed_at;
-    let untrusted = Some(crate::trust::Untrusted { boot: 7, origin: UtcMillis(500) });
-    let stamped = Reading { stamped_by: StampedBy::Gateway, captured_at: UtcMillis(1_500), ..reading(1, 0, 5) };
-    let request = StoreRequest { readings: vec![stamped], untrusted, ..StoreRequest::default() };
-    outbox.transaction(|outbox| outbox.store(&request)).unwrap();
-    outbox.transaction(|outbox| outbox.resolve_clock(8, UtcMillis(T0), UtcMillis(T0 + 9_000))).unwrap();
-    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
-    let text = &opened(&outbox, &sealed).events[0].event.text;
-    assert!(text.contains(&format!("= 5 Wh read after {earlier} and before {}", UtcMillis(T0 + 9_000))), "{text}");
 }

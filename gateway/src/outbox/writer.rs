@@ -18,6 +18,7 @@ use protocols::uplink::{IncarnationStatus, Inventory, Receipt};
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tracing::{error, info, warn};
 
+use super::core::is_unreadable;
 use super::{
     Level, Outbox, OutboxError, SalvageReport, SealLimits, SealedBatch, Settled, StoreOutcome, StoreRequest, Usage,
     Which,
@@ -92,6 +93,7 @@ struct Shared {
     /// The highest that was logged since there was room.
     told: AtomicU8,
     held_stopped: AtomicBool,
+    waits_for_the_clock: AtomicBool,
     cursors_epoch: AtomicU64,
     /// Told after every commit that changed how many rows are unsealed.
     committed: Notify,
@@ -107,6 +109,7 @@ impl Shared {
             self.committed.notify_one();
         }
         self.held_stopped.store(outbox.held_stopped(), Ordering::Release);
+        self.waits_for_the_clock.store(outbox.waits_for_the_clock(), Ordering::Release);
         self.cursors_epoch.store(outbox.cursors_epoch(), Ordering::Release);
         // When the file does not say, what it said last stands.
         if let Ok(level) = outbox.level() {
@@ -225,6 +228,9 @@ impl OutboxHandle {
 
     /// Gives rows that waited for a trusted clock their instant; `origin` is the true start of this boot.
     pub async fn resolve_clock(&self, boot: u64, origin: UtcMillis, now: UtcMillis) -> Result<u64, OutboxError> {
+        if !self.shared.waits_for_the_clock.load(Ordering::Acquire) {
+            return Ok(0);
+        }
         self.run(0, move |outbox| outbox.resolve_clock(boot, origin, now)).await
     }
 
@@ -325,7 +331,7 @@ fn write_until_closed(
             }
         }
         if mending.is_whole(&mut outbox, clock, shared) {
-            mending.is_damaged = commit_group(&mut outbox, group, shared);
+            mending.note(commit_group(&mut outbox, group, shared), clock.monotonic());
             mending.is_whole(&mut outbox, clock, shared);
         } else {
             refuse(group, "it is not mended yet");
@@ -339,17 +345,53 @@ fn write_until_closed(
 /// Between two tries to salvage, whatever came of the first: each keeps a copy of the file.
 const MENDING_PAUSE: Duration = Duration::from_secs(60);
 
+/// What the disk cannot read for so long it has lost.
+const UNREADABLE_FOR: Duration = Duration::from_secs(60);
+/// After so long without one, a read that fails is the first again.
+const READABLE_FOR: Duration = Duration::from_secs(600);
+
+/// What a commit says of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Harm {
+    None,
+    Unreadable,
+    Damaged,
+}
+
+impl Harm {
+    fn of(outcome: &Result<(), OutboxError>) -> Self {
+        match outcome {
+            Err(OutboxError::Damaged(_)) => Self::Damaged,
+            Err(OutboxError::Disk(error)) if is_unreadable(error) => Self::Unreadable,
+            _ => Self::None,
+        }
+    }
+}
+
 /// What is done about damage that shows while the gateway runs.
 struct Mending {
     /// `None` for an outbox in memory.
     path: Option<PathBuf>,
     is_damaged: bool,
+    /// Since when reads fail, and when one did last.
+    unreadable: Option<(Duration, Duration)>,
     next_at: Duration,
 }
 
 impl Mending {
     fn of(outbox: &Outbox) -> Self {
-        Self { path: outbox.path(), is_damaged: false, next_at: Duration::ZERO }
+        Self { path: outbox.path(), is_damaged: false, unreadable: None, next_at: Duration::ZERO }
+    }
+
+    fn note(&mut self, harm: Harm, now: Duration) {
+        if harm == Harm::Unreadable {
+            let earlier = self.unreadable.filter(|(_, last)| now.saturating_sub(*last) < READABLE_FOR);
+            let (since, _) = earlier.unwrap_or((now, now));
+            self.unreadable = Some((since, now));
+            self.is_damaged = now.saturating_sub(since) >= UNREADABLE_FOR;
+        } else {
+            self.is_damaged = harm == Harm::Damaged;
+        }
     }
 
     /// Salvages a damaged file, where it is time for that. False while there is no whole one.
@@ -364,7 +406,7 @@ impl Mending {
         match outbox.mend(path) {
             Ok(SalvageReport { set_aside, rows, batches, unreadable }) => {
                 error!(set_aside = %set_aside.display(), rows, batches, unreadable, "salvaged");
-                self.is_damaged = false;
+                (self.is_damaged, self.unreadable) = (false, None);
                 shared.tell(outbox);
             }
             Err(error) => error!(%error, "the outbox cannot be salvaged; it is tried again in {MENDING_PAUSE:?}"),
@@ -373,8 +415,8 @@ impl Mending {
     }
 }
 
-/// Everybody is answered after `shared` says what came of it. True when the file turned out to be damaged.
-fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shared) -> bool {
+/// Everybody is answered after `shared` says what came of it.
+fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shared) -> Harm {
     let mut full: Vec<Option<OutboxError>> = Vec::new();
     let committed = guarded(outbox, |outbox| {
         full.clear();
@@ -392,17 +434,18 @@ fn commit_group(outbox: &mut Outbox, mut group: Vec<Box<dyn Job>>, shared: &Shar
         for (job, full) in group.into_iter().zip(full) {
             job.finish(full.map_or(Ok(()), Err));
         }
-        return false;
+        return Harm::None;
     }
+    let mut harm = Harm::of(&committed);
     if let Err(OutboxError::Damaged(cause)) = committed {
         refuse(group, &cause);
-        return true;
+        return harm;
     }
     for job in group {
-        commit_alone(outbox, job);
+        harm = harm.max(commit_alone(outbox, job));
     }
     shared.tell(outbox);
-    false
+    harm
 }
 
 fn refuse(group: Vec<Box<dyn Job>>, cause: &str) {
@@ -411,9 +454,11 @@ fn refuse(group: Vec<Box<dyn Job>>, cause: &str) {
     }
 }
 
-fn commit_alone(outbox: &mut Outbox, mut job: Box<dyn Job>) {
+fn commit_alone(outbox: &mut Outbox, mut job: Box<dyn Job>) -> Harm {
     let committed = guarded(outbox, |outbox| job.run(outbox));
+    let harm = Harm::of(&committed);
     job.finish(committed);
+    harm
 }
 
 /// One transaction. After a panic in it, a bug of ours, the file is as it was before, and what is in memory is rebuilt from it.
@@ -425,4 +470,34 @@ fn guarded(outbox: &mut Outbox, work: impl FnOnce(&mut Outbox) -> Result<(), Out
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(OutboxError::Panicked(text.unwrap_or_default()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// Negative controls: salvage at once; never; count what failed an hour ago.
+    #[test]
+    fn a_disk_that_cannot_read_for_a_minute_has_lost_it() {
+        let io = |code| Err(OutboxError::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)));
+        assert_eq!(Harm::of(&io(rusqlite::ffi::SQLITE_IOERR_READ)), Harm::Unreadable);
+        assert_eq!(Harm::of(&io(rusqlite::ffi::SQLITE_IOERR_FSYNC)), Harm::None);
+        let mut mending = Mending { path: None, is_damaged: false, unreadable: None, next_at: Duration::ZERO };
+        // Other commits succeed meanwhile.
+        for (harm, at, is_damaged) in [
+            (Harm::Unreadable, after(0), false),
+            (Harm::None, after(30), false),
+            (Harm::Unreadable, after(59), false),
+            (Harm::Unreadable, after(4_000), false),
+            (Harm::Unreadable, after(4_030), false),
+            (Harm::Unreadable, after(4_060), true),
+        ] {
+            mending.note(harm, at);
+            assert_eq!(mending.is_damaged, is_damaged, "{at:?}");
+        }
+    }
 }

@@ -43,6 +43,13 @@ fn reading(mantissa: i64) -> StoreRequest {
     StoreRequest { readings: vec![reading], ..StoreRequest::default() }
 }
 
+/// Of another meter each.
+fn reading_of(number: u32) -> StoreRequest {
+    let mut request = reading(1);
+    request.readings[0].series.meter = MeterId::new(&format!("SIM:{number}")).unwrap();
+    request
+}
+
 fn gateway() -> GatewayId {
     GatewayId::new("gw").unwrap()
 }
@@ -146,6 +153,56 @@ async fn a_disk_that_fails_for_long_is_waited_for() {
             events.send(receipt()).await.unwrap();
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(file.lock().unwrap().unsettled().unwrap().len(), 0);
+        })
+        .await;
+    assert!(!ended.is_finished());
+}
+
+/// A batch that damage has taken from the file fills no place of the window, in which there are eight.
+///
+/// Negative control: make the window once only.
+#[tokio::test(start_paused = true)]
+async fn batches_that_are_gone_from_the_file_leave_the_window() {
+    let (outbox, _file) = outbox();
+    let uploader = Arc::new(Mute::default());
+    let (forwarding, ended, events) = forwarding(parts(&outbox, uploader.clone()));
+    forwarding
+        .run_until(async {
+            events.send(MqttEvent::Connected { epoch: 1 }).await.unwrap();
+            for number in 0..20 {
+                outbox.store(reading_of(number)).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+            let window = WindowSettings::default();
+            let backlog = window.batches_max - window.reserved_for_live;
+            assert_eq!(uploader.0.load(Ordering::Relaxed), backlog);
+            outbox.run(0, Outbox::lose_batches).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert!(uploader.0.load(Ordering::Relaxed) > backlog);
+        })
+        .await;
+    assert!(!ended.is_finished());
+}
+
+/// A reading was stamped by a clock that was not trusted, and stored when it was trusted long since.
+///
+/// Negative control: resolve only while the clock is not trusted.
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_clock_is_resolved_by_the_next_word_of_the_cloud() {
+    let (outbox, file) = outbox();
+    let (forwarding, ended, events) = forwarding(parts(&outbox, Arc::new(Mute::default())));
+    forwarding
+        .run_until(async {
+            events.send(MqttEvent::Connected { epoch: 1 }).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let StoreRequest { mut readings, .. } = reading(1);
+            readings[0].stamped_by = StampedBy::Gateway;
+            let untrusted = Some(crate::trust::Untrusted { boot: 1, origin: T0.plus_ms(-3_600_000) });
+            outbox.store(StoreRequest { readings, untrusted, ..StoreRequest::default() }).await.unwrap();
+            assert_eq!(file.lock().unwrap().usage().unwrap().rows_held, 1);
+            events.send(MqttEvent::Connected { epoch: 2 }).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(file.lock().unwrap().usage().unwrap().rows_held, 0);
         })
         .await;
     assert!(!ended.is_finished());
