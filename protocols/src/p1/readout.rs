@@ -4,12 +4,13 @@
 //! | --- | --- |
 //! | `1-0:x.8.y`, `0-n:24.2.x` and other values with a unit | readings: registers, maxima, instants by value group D |
 //! | `0-0:96.7.x`, `1-0:x.32.0`, `1-0:x.36.0` | counters: registers in [`Unit::COUNT`] |
+//! | `1-1:31.4.0(value)(value)` (Luxembourg) | two instants, the threshold of what is drawn and, as `nth` 1, that of what is fed in |
 //! | `1-0:1.6.0(stamp)(value)` | maximum of the running month with `occurred_at` |
 //! | `0-0:98.1.0`, `1-0:98.1.0` | one frozen maximum a month: kind `billing` at the instant of the freeze, with `occurred_at` |
 //! | `0-n:24.3.0` (versions 2.2 and 3) | the value under the code that stands in the line, at its own stamp |
 //! | `1-0:99.97.0` | one event a power failure, at its end |
 //! | `0-0:96.13.x`, tariff, breaker, valve, anything else without a unit | event with the value, for the gateway to store on change |
-//! | version, `0-0:1.0.0`, identifiers, `0-n:24.1.0` | fields of [`Readout`], nothing to store |
+//! | version, `0-0:1.0.0`, identifiers (`0-n:96.1.x`, `0-0:42.0.0`), `0-n:24.1.0` | fields of [`Readout`], nothing to store |
 //!
 //! The running quarter-hour demand of e-MUCS (`1-0:1.4.0`) is an *instant*: it is the mean so far, of a period that has not ended.
 //!

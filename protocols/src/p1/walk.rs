@@ -11,10 +11,16 @@ const MBUS_VALUES_MAX: usize = 8;
 /// Values of the longest telegrams of a meter without monthly peaks: one allocation for all of them.
 const READINGS_EXPECTED: usize = 40;
 
+/// How well a line says who a meter is: 0-n:96.1.2 is the EAN of the point where it stands, 0-n:42.0.0 its COSEM logical device name
+/// (many meters of Luxembourg send no other), 0-n:96.1.0 and 0-n:96.1.1 its equipment identifier.
+const METERING_POINT: u8 = 0;
+const DEVICE_NAME: u8 = 1;
+const EQUIPMENT: u8 = 2;
+
 /// A channel while the telegram is walked; its identifier may follow its values.
 struct Channel<'a> {
     number: u8,
-    /// The best identifier so far and its rank: equipment identifier before metering point.
+    /// The best identifier so far and its rank.
     identity: Option<(u8, &'a [u8])>,
     device_type: Option<u8>,
     readings: Vec<TelegramReading>,
@@ -89,13 +95,9 @@ impl<'a> Walk<'a> {
             (0, 1, 0, 0) if b == 0 => self.clock = Some(self.stamp(line.first())?),
             (1, 0, 2, 8) if b == 3 => self.version = version(line.first()),
             (0, 96, 1, 4) if b == 0 => self.version = version(line.first()),
-            (0, 96, 1, 0..=2) => {
-                let channel = self.channel(channel);
-                let rank = u8::from(e != 2);
-                if !line.first().is_empty() && channel.identity.is_none_or(|(known, _)| known < rank) {
-                    channel.identity = Some((rank, line.first()));
-                }
-            }
+            (0, 96, 1, 0 | 1) => self.identify(channel, EQUIPMENT, line.first()),
+            (0, 96, 1, 2) => self.identify(channel, METERING_POINT, line.first()),
+            (0, 42, 0, 0) => self.identify(channel, DEVICE_NAME, line.first()),
             (0, 24, 1, 0) => {
                 let device_type = std::str::from_utf8(line.first()).ok().and_then(|text| text.parse().ok());
                 self.channel(channel).device_type = device_type;
@@ -104,10 +106,19 @@ impl<'a> Walk<'a> {
             (1, 99, 97, _) => return self.power_failures(line),
             (0 | 1, 98, 1, _) => return self.monthly_peaks(line),
             (0, 96, 13, _) => self.text(channel, line),
+            (1, 31, 4, 0) if !line.is_single() => return self.thresholds(line),
             _ if line.is_single() => return self.value(channel, line),
             _ => return self.stamped_value(channel, line),
         }
         Ok(())
+    }
+
+    /// The first of the best identifiers counts.
+    fn identify(&mut self, channel: u8, rank: u8, content: &'a [u8]) {
+        let channel = self.channel(channel);
+        if !content.is_empty() && channel.identity.is_none_or(|(known, _)| known < rank) {
+            channel.identity = Some((rank, content));
+        }
     }
 
     /// `(value*unit)`, a counter, or a state.
@@ -142,6 +153,23 @@ impl<'a> Walk<'a> {
         };
         let reading = self.reading(line.code, kind, None, quantity);
         self.push(channel, line, reading);
+        Ok(())
+    }
+
+    /// `1-1:31.4.0(040*A)(-040*A)` (Luxembourg): the threshold of what is drawn, then that of what is fed in.
+    fn thresholds(&mut self, line: &Line<'a>) -> Result<(), LineError> {
+        let mut groups = line.groups();
+        let (Some(drawn), Some(fed_in), None) = (groups.next(), groups.next(), groups.next()) else {
+            return Err(LineError::Count { count: line.groups().count() });
+        };
+        for (nth, content) in [(0, drawn), (1, fed_in)] {
+            if content.is_empty() {
+                continue;
+            }
+            let mut reading = self.reading(line.code, Kind::Instant, None, quantity(content)?.0);
+            reading.nth = nth;
+            self.push(0, line, reading);
+        }
         Ok(())
     }
 

@@ -14,10 +14,12 @@ fn decode(bytes: &[u8]) -> Readout {
 
 /// A DSMR 5 telegram with these lines after version, time and identifier.
 fn with(lines: &str) -> Readout {
-    let head = Builder::new("SIM5METERPOST", LocalTime::CET)
-        .text("1-3:0.2.8", "50")
-        .stamp("0-0:1.0.0", now())
-        .hex("0-0:96.1.1", "SIM1");
+    without_identifier(&format!("0-0:96.1.1(53494D31)\r\n{lines}"))
+}
+
+/// A DSMR 5 telegram with these lines after version and time.
+fn without_identifier(lines: &str) -> Readout {
+    let head = Builder::new("SIM5METERPOST", LocalTime::CET).text("1-3:0.2.8", "50").stamp("0-0:1.0.0", now());
     let mut bytes = head.finish();
     bytes.truncate(bytes.len() - 7);
     bytes.extend(lines.bytes());
@@ -191,6 +193,47 @@ fn lines_before_the_clock_get_its_instant_too() {
     let instants: Vec<_> =
         readout.meters[0].readings.iter().map(|one| (one.captured_at.to_string(), one.stamped_by)).collect();
     assert_eq!(instants, vec![("2026-11-23T02:35:00Z".to_owned(), StampedBy::Meter); 2]);
+}
+
+// Negative controls: leave out the line of 42.0.0; give it the rank of 96.1.1, or of 96.1.2.
+#[test]
+fn a_logical_device_name_serves_as_identity_where_there_is_no_better_one() {
+    let device_name = "0-0:42.0.0(53414731303330373030303132373031)\r\n";
+    let (equipment, point) = ("0-0:96.1.1(53494D31)\r\n", "0-0:96.1.2(45414E)\r\n");
+    let power = "1-0:1.7.0(00.244*kW)\r\n";
+    for (lines, name) in [
+        (format!("{device_name}{power}"), "SAG1030700012701"),
+        (format!("{power}{device_name}"), "SAG1030700012701"),
+        (format!("{point}{device_name}{power}"), "SAG1030700012701"),
+        (format!("{device_name}{point}{power}"), "SAG1030700012701"),
+        (format!("{device_name}{equipment}{power}"), "SIM1"),
+        (format!("{equipment}{device_name}{power}"), "SIM1"),
+        // As meters of Hungary have it.
+        (format!("0-0:42.0.0(WSE1012403352978)\r\n{power}"), "WSE1012403352978"),
+    ] {
+        let readout = without_identifier(&lines);
+        assert_eq!(shown(&readout), [format!("{name} 1-0:1.7.0 instant 244 W @{AT}")], "{lines}");
+        assert_eq!((readout.problems, readout.events), (vec![], vec![]), "{lines}");
+    }
+}
+
+// Negative controls: read the line as one of a stamp and a value; leave `nth` at 0.
+#[test]
+fn two_thresholds_on_one_line_are_two_readings() {
+    let readout = with("1-1:31.4.0(040*A)(-040*A)\r\n1-0:31.4.0(999*A)\r\n");
+    assert_eq!(
+        shown(&readout),
+        [
+            format!("SIM1 1-1:31.4.0 instant 40 A @{AT}"),
+            format!("SIM1 1-1:31.4.0 instant -40 A @{AT}"),
+            format!("SIM1 1-0:31.4.0 instant 999 A @{AT}"),
+        ]
+    );
+    let nths: Vec<_> = readout.meters[0].readings.iter().map(|reading| reading.nth).collect();
+    assert_eq!(nths, [0, 1, 0]);
+    assert_eq!((readout.problems, readout.events), (vec![], vec![]));
+    let three = with("1-1:31.4.0(040*A)(-040*A)(1*A)\r\n");
+    assert_eq!(problems(&three), ["line 4, 1-1:31.4.0: the line has 3 groups, which do not fit its code"]);
 }
 
 #[test]
