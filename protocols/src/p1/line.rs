@@ -306,11 +306,12 @@ pub(super) fn hex_text(content: &[u8]) -> Option<String> {
 
 /// The start of some octets for a message.
 pub(super) fn printable(content: &[u8]) -> String {
-    content
-        .iter()
-        .take(40)
-        .map(|&byte| if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '?' })
-        .collect()
+    content.iter().take(40).map(|&byte| shown(byte)).collect()
+}
+
+/// An octet for people.
+pub(super) fn shown(byte: u8) -> char {
+    if byte.is_ascii_graphic() || byte == b' ' { char::from(byte) } else { '?' }
 }
 
 #[cfg(test)]

@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `1-0:x.8.y`, `0-n:24.2.x` and other values with a unit | readings: registers, maxima, instants by value group D |
 //! | `0-0:96.7.x`, `1-0:x.32.0`, `1-0:x.36.0` | counters: registers in [`Unit::COUNT`] |
+//! | `1-0:13.7.0`, `33`, `53` and `73.7.0` | the power factor: instants in [`Unit::COUNT`] |
 //! | `1-1:31.4.0(value)(value)` (Luxembourg) | two instants, the threshold of what is drawn and, as `nth` 1, that of what is fed in |
 //! | `1-0:1.6.0(stamp)(value)` | maximum of the running month with `occurred_at` |
 //! | `0-0:98.1.0`, `1-0:98.1.0` | one frozen maximum a month: kind `billing` at the instant of the freeze, with `occurred_at` |
+//! | `0-0:98.1.0(stamp)(value)..` (E.ON Hungary) | one event at the stamp, with all values: which registers they are of, it does not say |
 //! | `0-n:24.3.0` (versions 2.2 and 3) | the value under the code that stands in the line, at its own stamp |
 //! | `1-0:99.97.0` | one event a power failure, at its end |
 //! | `0-0:96.13.x`, tariff, breaker, valve, anything else without a unit | event with the value, for the gateway to store on change |

@@ -1,6 +1,8 @@
 //! The walk over the lines of one telegram: what each means, gathered by channel until the telegram has said who is who.
 
-use super::line::{Line, LineError, LineProblem, code, hex_text, printable, quantity, quantity_in};
+use std::borrow::Cow;
+
+use super::line::{Line, LineError, LineProblem, code, hex_text, printable, quantity, quantity_in, shown};
 use super::readout::{MeterReadout, Readout, ReadoutError, Version};
 use super::stamp::{LocalTime, Resolved};
 use crate::metering::{Event, Kind, MeterId, ObisCode, Quality, Quantity, StampedBy, TelegramReading, Unit, UtcMillis};
@@ -51,7 +53,7 @@ struct PendingEvent<'a> {
     at: Option<UtcMillis>,
     nth: u8,
     code: i64,
-    raw: &'a [u8],
+    raw: Cow<'a, [u8]>,
     text: String,
 }
 
@@ -121,7 +123,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// `(value*unit)`, a counter, or a state.
+    /// `(value*unit)`, a counter, a power factor, or a state.
     #[inline]
     fn value(&mut self, channel: u8, line: &Line<'a>) -> Result<(), LineError> {
         let content = line.first();
@@ -143,6 +145,8 @@ impl<'a> Walk<'a> {
         };
         let kind = match line.code.0 {
             [0, 0, 96, 7, ..] | [1, _, 32 | 52 | 72, 32 | 36, ..] => Kind::Register,
+            // The power factor, which has no unit either.
+            [1, _, 13 | 33 | 53 | 73, 7, ..] => Kind::Instant,
             _ if !has_unit => {
                 self.state(channel, line, content);
                 return Ok(());
@@ -250,7 +254,7 @@ impl<'a> Walk<'a> {
                 at: Some(at),
                 nth,
                 code: 0,
-                raw: duration,
+                raw: duration.into(),
                 text,
             });
         }
@@ -259,6 +263,12 @@ impl<'a> Walk<'a> {
 
     /// `0-0:98.1.0(count)(1-0:1.6.0)(1-0:1.6.0)` and, for each month, `(freeze)(occurrence)(value*unit)`.
     fn monthly_peaks(&mut self, line: &Line<'a>) -> Result<(), LineError> {
+        if !line.is_single()
+            && let Some(stamp) = self.local_time.resolve(line.first(), self.received_at)
+        {
+            self.month_end(line, stamp);
+            return Ok(());
+        }
         let mut groups = line.groups();
         let (Some(count), Some(name), Some(_)) = (groups.next(), groups.next(), groups.next()) else {
             return if line.is_single() { Ok(()) } else { Err(LineError::Count { count: line.groups().count() }) };
@@ -276,11 +286,21 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// `0-0:98.1.0(230801000000S)(000663.924*kWh)..` (E.ON Hungary): what stood in the meter at the end of a month. Which value is
+    /// of which register, the line does not say.
+    fn month_end(&mut self, line: &Line<'a>, stamp: Resolved) {
+        let groups: Vec<&[u8]> = line.groups().collect();
+        let text: String = groups.join(&b' ').into_iter().map(shown).collect();
+        let raw: Vec<u8> = groups.iter().flat_map(|&group| [&b"("[..], group, &b")"[..]].concat()).collect();
+        let at = Some(stamp.instant);
+        self.events.push(PendingEvent { channel: 0, log: line.code, at, nth: 0, code: 0, raw: raw.into(), text });
+    }
+
     /// A message or its number, as hexadecimal of ASCII.
     fn text(&mut self, channel: u8, line: &Line<'a>) {
         if !line.first().is_empty() {
             let text = hex_text(line.first()).unwrap_or_else(|| printable(line.first()));
-            let (log, raw) = (line.code, line.first());
+            let (log, raw) = (line.code, line.first().into());
             self.channel(channel).last_line = Some((line.number, log));
             self.events.push(PendingEvent { channel, log, at: None, nth: 0, code: 0, raw, text });
         }
@@ -298,7 +318,7 @@ impl<'a> Walk<'a> {
             at: None,
             nth: 0,
             code: code.unwrap_or(0),
-            raw,
+            raw: raw.into(),
             text,
         });
     }
@@ -380,7 +400,7 @@ impl<'a> Walk<'a> {
             let (_, meter) = owners.iter().find(|(channel, _)| *channel == event.channel)?;
             let PendingEvent { log, at, nth, code, raw, text, .. } = event;
             let at = at.unwrap_or(captured_at);
-            Some(Event { meter: meter.clone(), log: log.to_string(), at, nth, code, raw: raw.to_vec(), text })
+            Some(Event { meter: meter.clone(), log: log.to_string(), at, nth, code, raw: raw.into_owned(), text })
         });
         let events = events.collect();
         Ok(Readout { version: self.version, captured_at, stamped_by, meters, events, problems: self.problems })

@@ -98,6 +98,37 @@ fn maxima_carry_their_occurrence() {
     assert_eq!(problems(&readout), [""; 0]);
 }
 
+// Negative control: read only values with a unit.
+#[test]
+fn a_power_factor_is_a_reading_without_a_unit() {
+    let readout =
+        with("1-0:13.7.0(0.336)\r\n1-0:33.7.0(1.000)\r\n1-0:53.7.0(-0.5)\r\n1-0:73.7.0(0)\r\n1-0:14.7.0(50)\r\n");
+    assert_eq!(
+        shown(&readout),
+        [
+            format!("SIM1 1-0:13.7.0 instant 0.336 count @{AT}"),
+            format!("SIM1 1-0:33.7.0 instant 1.000 count @{AT}"),
+            format!("SIM1 1-0:53.7.0 instant -0.5 count @{AT}"),
+            format!("SIM1 1-0:73.7.0 instant 0 count @{AT}"),
+        ]
+    );
+    assert_eq!(events(&readout), [format!("SIM1 1-0:14.7.0 @{AT}#0 50 \"50\" \"\"")]);
+    assert_eq!(problems(&readout), [""; 0]);
+}
+
+// Negative control: expect a count in the first group, whatever stands there.
+#[test]
+fn the_values_at_the_end_of_a_month_are_kept_together_where_they_have_no_codes() {
+    let readout = with(
+        "0-0:98.1.0(230801000000S)(000663.924*kWh)(000308.614*kWh)(000000.000*kvarh)(02.116*kW)\r\n1-0:1.7.0(00.244*kW)\r\n",
+    );
+    let raw = "(230801000000S)(000663.924*kWh)(000308.614*kWh)(000000.000*kvarh)(02.116*kW)";
+    let text = "230801000000S 000663.924*kWh 000308.614*kWh 000000.000*kvarh 02.116*kW";
+    assert_eq!(events(&readout), [format!("SIM1 0-0:98.1.0 @2023-07-31T22:00:00Z#0 0 {raw:?} {text:?}")]);
+    assert_eq!(shown(&readout), [format!("SIM1 1-0:1.7.0 instant 244 W @{AT}")]);
+    assert_eq!(problems(&readout), [""; 0]);
+}
+
 #[test]
 fn sub_meters_are_meters_of_their_own_with_their_own_stamps() {
     let readout = with(
