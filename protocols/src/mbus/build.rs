@@ -140,7 +140,8 @@ impl Builder {
             Code::Source(text) => {
                 let (information, place) = parse_source_code(text).ok_or_else(code)?;
                 let meaning = meaning(&information).ok_or_else(code)?;
-                if meaning.unit != reading.quantity.unit || meaning.factor != 1 {
+                let has_wrong_sign = meaning.is_unsigned && reading.quantity.mantissa < 0;
+                if meaning.unit != reading.quantity.unit || meaning.factor != 1 || has_wrong_sign {
                     return Err(unfit());
                 }
                 (information, place, reading.quantity.at_scaler(meaning.scaler).map_err(|_| unfit())?)

@@ -57,14 +57,23 @@ pub struct Meaning {
     pub scaler: i8,
     /// What the number is to be multiplied with beside it: 60 for what flows per minute, 3600 per second.
     pub factor: u16,
+    /// The number has no sign, and none that stands for no value: states, and what is of type C or D instead of type B
+    /// (EN 13757-3, annex A).
+    pub is_unsigned: bool,
     /// The maker has added something of its own to what the standard knows: see
     /// [`Quirks::maker_extensions`](super::Quirks::maker_extensions).
     pub is_extended_by_maker: bool,
 }
 
 impl Meaning {
-    const STATE: Self =
-        Self { class: Class::State, unit: Unit::COUNT, scaler: 0, factor: 1, is_extended_by_maker: false };
+    const STATE: Self = Self {
+        class: Class::State,
+        unit: Unit::COUNT,
+        scaler: 0,
+        factor: 1,
+        is_unsigned: true,
+        is_extended_by_maker: false,
+    };
 
     /// Never fails: what nobody knows is [`Class::Unsupported`].
     pub fn of(information: &ValueInformation<'_>) -> Self {
@@ -86,7 +95,7 @@ impl Meaning {
     }
 
     fn of_standard(information: &ValueInformation<'_>) -> Self {
-        let unsupported = |why| Self { class: Class::Unsupported(why), ..Self::STATE };
+        let unsupported = |why| Self { class: Class::Unsupported(why), is_unsigned: false, ..Self::STATE };
         if let Some(meaning) = corrected(information) {
             return meaning;
         }
@@ -116,8 +125,9 @@ impl Meaning {
             return unsupported("a power of ten that is out of range");
         };
         let class = class(&known, information);
+        let is_unsigned = class == Class::State || known.labels().any(is_of_unsigned_type);
         let (unit, factor, shift) = unit(&known);
-        Self { class, unit, scaler: scaler.saturating_add(shift), factor, is_extended_by_maker: false }
+        Self { class, unit, scaler: scaler.saturating_add(shift), factor, is_unsigned, is_extended_by_maker: false }
     }
 }
 
@@ -125,7 +135,7 @@ impl Meaning {
 fn corrected(information: &ValueInformation<'_>) -> Option<Meaning> {
     let &ValueInformation { vif: 0xfd, extensions: [vife @ (0x33 | 0x6f)], .. } = information else { return None };
     let (class, unit) = if *vife == 0x33 { (Class::State, Unit(6)) } else { (Class::Momentary, Unit(1)) };
-    Some(Meaning { class, unit, ..Meaning::STATE })
+    Some(Meaning { class, unit, is_unsigned: class == Class::State, ..Meaning::STATE })
 }
 
 /// The extensions that do not name the quantity.
@@ -194,6 +204,11 @@ fn class(known: &table::ValueInformation<'_>, information: &ValueInformation<'_>
         label if is_measurement(label) => Class::Momentary,
         _ => Class::State,
     }
+}
+
+/// FC 11 and FC 12.
+fn is_of_unsigned_type(label: ValueLabel) -> bool {
+    matches!(label, ValueLabel::DataPresentedWithTypeC | ValueLabel::DataPresentedWithTypeD)
 }
 
 fn is_limit(mut labels: impl Iterator<Item = ValueLabel>) -> bool {
@@ -414,6 +429,18 @@ mod tests {
             assert_eq!(meaning(octets).class, class, "{octets:02x?}");
         }
         assert_eq!(meaning(&[0x6f]).class, Class::Unsupported("value information that is reserved"));
+    }
+
+    #[test]
+    fn states_and_what_says_so_have_no_sign() {
+        for octets in [&[0xfd, 0x17][..], &[0xfd, 0x33], &[0x78], &[0x83, 0xfc, 0x11], &[0xfd, 0xc8, 0xfc, 0x12]] {
+            assert!(meaning(octets).is_unsigned, "{octets:02x?}");
+        }
+        for octets in
+            [&[0x03][..], &[0x83, 0x3c], &[0xfd, 0x48], &[0xfd, 0xc8, 0xfc, 0x01], &[0xfd, 0x6f], &[0x83, 0x11]]
+        {
+            assert!(!meaning(octets).is_unsigned, "{octets:02x?}");
+        }
     }
 
     #[test]

@@ -36,6 +36,18 @@ pub enum ValueError {
 impl<'a> Record<'a> {
     /// The value of a number or a text.
     pub fn value(&self) -> Result<RecordValue<'a>, ValueError> {
+        self.value_by(integer)
+    }
+
+    /// The same where the number has no sign: [`Meaning::is_unsigned`](super::Meaning::is_unsigned).
+    pub fn unsigned_value(&self) -> Result<RecordValue<'a>, ValueError> {
+        self.value_by(|data| Ok(unsigned(data)))
+    }
+
+    fn value_by(
+        &self,
+        integer: impl Fn(&'a [u8]) -> Result<RecordValue<'a>, ValueError>,
+    ) -> Result<RecordValue<'a>, ValueError> {
         let data = self.data;
         match (self.coding, self.variable_length.unwrap_or_default()) {
             (Coding::None | Coding::Selection, _) => Ok(RecordValue::Nothing),
@@ -78,6 +90,7 @@ impl RecordValue<'_> {
     }
 }
 
+/// Type B (EN 13757-3, annex A).
 fn integer(data: &[u8]) -> Result<RecordValue<'_>, ValueError> {
     let Some((last, _)) = data.split_last() else { return Ok(RecordValue::Nothing) };
     if data.len() > 8 {
@@ -92,6 +105,21 @@ fn integer(data: &[u8]) -> Result<RecordValue<'_>, ValueError> {
         return Err(ValueError::Invalid);
     }
     Ok(RecordValue::Integer(number))
+}
+
+/// Types C and D (EN 13757-3, annex A).
+fn unsigned(data: &[u8]) -> RecordValue<'_> {
+    if data.is_empty() {
+        return RecordValue::Nothing;
+    }
+    let mut octets = [0; 8];
+    if data.len() > octets.len() {
+        return RecordValue::Octets(data);
+    }
+    for (octet, sent) in octets.iter_mut().zip(data) {
+        *octet = *sent;
+    }
+    i64::try_from(u64::from_le_bytes(octets)).map_or(RecordValue::Octets(data), RecordValue::Integer)
 }
 
 fn real(data: &[u8]) -> Result<RecordValue<'_>, ValueError> {

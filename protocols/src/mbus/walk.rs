@@ -9,7 +9,7 @@ use super::record::{Function, Item, Place, Record, Records, ValueInformation};
 use super::status::Status;
 use super::time::Civil;
 use super::transport::{Body, Header, Telegram};
-use super::value::RecordValue;
+use super::value::{RecordValue, ValueError};
 use crate::metering::{
     Code, Event, Kind, MeterId, Quality, Quantity, QuantityError, StampedBy, TelegramReading, UtcMillis,
 };
@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
             Class::State => {
-                match record.value()? {
+                match value(record, meaning)? {
                     RecordValue::Integer(number) => self.state(&code, number, record, String::new()),
                     RecordValue::Text(text) => self.state(&code, 0, record, text),
                     RecordValue::Real(number) => self.state(&code, 0, record, number.to_string()),
@@ -198,14 +198,19 @@ impl<'a> Walk<'a> {
         register: Option<Register>,
         code: &Code,
     ) -> Result<(), ProblemCause> {
-        let value = record.value()?;
+        let value = value(record, meaning)?;
         let quantity = match value.quantity(meaning.scaler, meaning.factor, meaning.unit) {
             Some(Ok(quantity)) => quantity,
             Some(Err(QuantityError::Overflow)) => {
                 self.state(code, 0, record, shortened(&format!("{value:?}")));
                 return Err(ProblemCause::Overflow);
             }
-            Some(Err(_)) => return Err(ProblemCause::Value(super::value::ValueError::Invalid)),
+            Some(Err(_)) => return Err(ProblemCause::Value(ValueError::Invalid)),
+            // Without a sign, eight octets may be more than fits.
+            None if meaning.is_unsigned && matches!(value, RecordValue::Octets(_)) => {
+                self.state(code, 0, record, String::new());
+                return Err(ProblemCause::Overflow);
+            }
             None => {
                 let text = if let RecordValue::Text(text) = value { text } else { String::new() };
                 self.state(code, 0, record, text);
@@ -314,6 +319,10 @@ impl<'a> Walk<'a> {
         let nth = u8::try_from(same).unwrap_or(u8::MAX);
         self.readout.events.push(Event { meter, log, at: self.readout.captured_at, nth, code, raw, text });
     }
+}
+
+fn value<'a>(record: &Record<'a>, meaning: Meaning) -> Result<RecordValue<'a>, ValueError> {
+    if meaning.is_unsigned { record.unsigned_value() } else { record.value() }
 }
 
 impl Place {

@@ -18,6 +18,13 @@ fn decode(builder: Builder) -> Readout {
     Readout::decode(&telegrams(builder), &settings, NOW).expect("a readout")
 }
 
+/// What a water meter says by these records.
+fn decode_records(octets: &[u8]) -> Readout {
+    let header = Header { address: Some(address(0x07)), ..Header::default() };
+    let telegram = Telegram { header, body: Body::Records(octets.to_vec()) };
+    Readout::decode(&[telegram], &Settings::default(), NOW).expect("a readout")
+}
+
 fn date(year: u16, month: u8, day: u8) -> Civil {
     Civil { year: Some(year), month: Some(month), day: Some(day), ..Civil::default() }
 }
@@ -147,6 +154,55 @@ fn states_texts_and_errors_become_events() {
     );
     assert_eq!(readout.skipped, Skipped { manufacturer_octets: 2, empty: 1 });
     assert_eq!(readout.readings[0].quality, Quality::CRITICAL_ERROR);
+}
+
+// Negative control: read the numbers of states as those of registers.
+#[test]
+fn numbers_of_states_have_no_sign_and_none_that_stands_for_no_value() {
+    let cases: [(&[u8], &str, i64); 7] = [
+        (&[0x01, 0xfd, 0x17, 0x80], "mbus:FD17", 128),
+        (&[0x01, 0xfd, 0x17, 0x81], "mbus:FD17", 129),
+        (&[0x02, 0xfd, 0x17, 0x00, 0x80], "mbus:FD17", 32_768),
+        (&[0x01, 0xfd, 0x1b, 0x80], "mbus:FD1B", 128),
+        (&[0x01, 0xfd, 0x08, 0x80], "mbus:FD08", 128),
+        (&[0x07, 0xfd, 0x17, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], "mbus:FD17", i64::MAX),
+        // Kept as it was sent.
+        (&[0x07, 0xfd, 0x17, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80], "mbus:FD17", 0),
+    ];
+    for (octets, log, code) in cases {
+        let readout = decode_records(octets);
+        let told = |event: &Event| (event.log.clone(), event.code, event.raw.clone(), event.text.clone());
+        let events: Vec<_> = readout.events.iter().map(told).collect();
+        assert_eq!(events, [(log.to_owned(), code, octets[3..].to_vec(), String::new())]);
+        assert_eq!(readout.problems, [], "{octets:02x?}");
+    }
+}
+
+// Negative controls: read the numbers as those of type B; pass over FC 12; take too many bits for nothing to tell.
+#[test]
+fn numbers_of_types_c_and_d_have_no_sign_and_none_that_stands_for_no_value() {
+    let cases: [(&[u8], &str, i64); 4] = [
+        (&[0x04, 0x83, 0xfc, 0x11, 0x00, 0x00, 0x00, 0xf0], "mbus:83FC11", 4_026_531_840),
+        (&[0x04, 0x83, 0xfc, 0x11, 0x00, 0x00, 0x00, 0x80], "mbus:83FC11", 2_147_483_648),
+        (&[0x02, 0x83, 0xfc, 0x12, 0xff, 0xff], "mbus:83FC12", 65_535),
+        (&[0x07, 0x83, 0xfc, 0x11, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], "mbus:83FC11", i64::MAX),
+    ];
+    for (octets, code, number) in cases {
+        let readout = decode_records(octets);
+        assert_eq!(told(&readout), [format!("{code} register {number} Wh {NOW}")], "{octets:02x?}");
+        assert_eq!(readout.problems, [], "{octets:02x?}");
+    }
+    let most = [0x07, 0x83, 0xfc, 0x11, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80];
+    let readout = decode_records(&most);
+    assert_eq!((readout.readings.len(), readout.problems[0].cause), (0, ProblemCause::Overflow));
+    assert_eq!(readout.events[0].raw, most[4..]);
+    // Type B has a number for no value.
+    let readout = decode_records(&[0x04, 0x03, 0x00, 0x00, 0x00, 0x80]);
+    assert_eq!(readout.problems[0].cause, ProblemCause::Value(ValueError::Invalid));
+
+    let quantity = Quantity::new(-1, 0, Unit::WATT_HOUR);
+    let reading = TelegramReading::new("mbus:83FC11".parse::<Code>().unwrap(), Kind::Register, NOW, quantity);
+    assert!(Builder::new(address(0x02)).reading(&reading, 0).is_err(), "it would be read as another number");
 }
 
 #[test]
