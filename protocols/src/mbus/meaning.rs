@@ -131,10 +131,18 @@ impl Meaning {
     }
 }
 
-/// Where the tables of version 0.5.3 are wrong: FD 33 is in minutes, not metres, FD 6F in years, not hours.
+/// Where the tables of version 0.5.3 are wrong: FD 33 is in minutes, not metres, FD 6F in years, not hours. What is left of the
+/// battery is in days (FD 74, which has no unit there), months (FD FD 02) or years (FD FD 03), whose last octet is taken for another
+/// extension there.
 fn corrected(information: &ValueInformation<'_>) -> Option<Meaning> {
-    let &ValueInformation { vif: 0xfd, extensions: [vife @ (0x33 | 0x6f)], .. } = information else { return None };
-    let (class, unit) = if *vife == 0x33 { (Class::State, Unit(6)) } else { (Class::Momentary, Unit(1)) };
+    let &ValueInformation { vif: 0xfd, extensions, .. } = information else { return None };
+    let (class, unit) = match extensions {
+        [0x33] => (Class::State, Unit(6)),
+        [0x74] => (Class::Momentary, Unit(4)),
+        [0xfd, 0x02] => (Class::Momentary, Unit(2)),
+        [0x6f] | [0xfd, 0x03] => (Class::Momentary, Unit(1)),
+        _ => return None,
+    };
     Some(Meaning { class, unit, is_unsigned: class == Class::State, ..Meaning::STATE })
 }
 
@@ -360,7 +368,7 @@ mod tests {
     // Negative control: leave `corrected` out.
     #[test]
     fn units_and_powers_of_ten_are_those_of_the_standard() {
-        let cases: [(&[u8], Unit, i8, u16); 36] = [
+        let cases: [(&[u8], Unit, i8, u16); 39] = [
             (&[0x00], Unit::WATT_HOUR, -3, 1),
             (&[0x07], Unit::WATT_HOUR, 4, 1),
             (&[0x08], Unit::JOULE, 0, 1),
@@ -392,6 +400,9 @@ mod tests {
             (&[0xfd, 0x59], Unit::AMPERE, -3, 1),
             (&[0xfd, 0x33], Unit(6), 0, 1),
             (&[0xfd, 0x6f], Unit(1), 0, 1),
+            (&[0xfd, 0x74], Unit(4), 0, 1),
+            (&[0xfd, 0xfd, 0x02], Unit(2), 0, 1),
+            (&[0xfd, 0xfd, 0x03], Unit(1), 0, 1),
             (&[0xfd, 0xd9, 0xfc, 0x01], Unit::AMPERE, -3, 1),
             (&[0x93, 0x22], Unit::CUBIC_METRE_PER_HOUR, -3, 1),
             (&[0x93, 0x2c], OTHER, -3, 1),

@@ -205,6 +205,22 @@ fn numbers_of_types_c_and_d_have_no_sign_and_none_that_stands_for_no_value() {
     assert!(Builder::new(address(0x02)).reading(&reading, 0).is_err(), "it would be read as another number");
 }
 
+// Negative control: leave FD 74 and FD FD out of `corrected`.
+#[test]
+fn what_is_left_of_a_battery_is_in_days_months_or_years() {
+    let readout =
+        decode_records(&[0x02, 0xfd, 0x74, 0xda, 0x10, 0x01, 0xfd, 0xfd, 0x02, 0x3c, 0x01, 0xfd, 0xfd, 0x03, 0x05]);
+    assert_eq!(
+        told(&readout),
+        [
+            format!("mbus:FD74 instant 4314 d {NOW}"),
+            format!("mbus:FDFD02 instant 60 mo {NOW}"),
+            format!("mbus:FDFD03 instant 5 a {NOW}"),
+        ]
+    );
+    assert_eq!((readout.events.len(), readout.problems.len()), (0, 0));
+}
+
 #[test]
 fn what_flows_in_a_minute_flows_sixty_times_in_an_hour() {
     let readout = decode(Builder::new(address(0x07)).record(Place::PRESENT, &[0x44], &Datum::Integer(25, 2)).unwrap());
