@@ -10,6 +10,9 @@ use crate::metering::Unit;
 const MORE: u8 = 0x80;
 /// What follows is the maker's own.
 const MAKER_VIFE: u8 = 0x7f;
+/// What follows is of another table.
+const COMBINABLE: u8 = 0xfc;
+const PER_LITRE: u8 = 0x2c;
 
 /// Physical units that the list of DLMS does not have: which it is, the code of the reading says.
 const OTHER: Unit = Unit(254);
@@ -152,6 +155,13 @@ fn orthogonal<'a>(information: &ValueInformation<'a>) -> &'a [u8] {
     information.extensions.get(named..).unwrap_or_default()
 }
 
+/// 2C, which the tables of version 0.5.3 take for litres instead of per litre. Behind FC it is another code.
+fn is_per_litre(information: &ValueInformation<'_>) -> bool {
+    let extensions = orthogonal(information);
+    let before = std::iter::once(&0).chain(extensions);
+    before.zip(extensions).any(|(before, vife)| *before != COMBINABLE && vife & !MORE == PER_LITRE)
+}
+
 /// E111 10nn: something is to be added (EN 13757-3, table of orthogonal VIFEs).
 fn is_additive(vife: u8) -> bool {
     matches!(vife & 0x7f, 0x78..=0x7b)
@@ -187,7 +197,7 @@ fn class(known: &table::ValueInformation<'_>, information: &ValueInformation<'_>
         let is_alone = information.extensions.is_empty();
         return Class::Time(if is_alone { TimePoint::OfStorage } else { TimePoint::Other });
     }
-    let is_rate = known.units().any(|unit| unit.exponent < 0);
+    let is_rate = known.units().any(|unit| unit.exponent < 0) || is_per_litre(information);
     let is_plain = information.extensions.is_empty();
     let is_negative = labels().any(|label| label == ValueLabel::AccumulationOnlyIfValueIsNegative);
     match head {
@@ -414,15 +424,19 @@ mod tests {
         }
     }
 
+    // Negative control: leave `is_per_litre` out.
     #[test]
     fn values_are_told_by_their_class() {
-        let cases: [(&[u8], Class); 18] = [
+        let cases: [(&[u8], Class); 21] = [
             (&[0x03], Class::Register(Register::Energy)),
             (&[0x83, 0x3c], Class::Register(Register::EnergyNegative)),
             (&[0x83, 0x3b], Class::Register(Register::Other)),
             (&[0x13], Class::Register(Register::Volume)),
             (&[0x6e], Class::Register(Register::HeatCostUnits)),
             (&[0x93, 0x22], Class::Momentary),
+            (&[0x83, 0x2c], Class::Momentary),
+            (&[0x83, 0xac, 0x74], Class::Momentary),
+            (&[0x83, 0xfc, 0x2c], Class::Unsupported("value information that is reserved")),
             (&[0x93, 0x48], Class::Momentary),
             (&[0x2b], Class::Momentary),
             (&[0x6d], Class::Time(TimePoint::OfStorage)),
@@ -440,6 +454,23 @@ mod tests {
             assert_eq!(meaning(octets).class, class, "{octets:02x?}");
         }
         assert_eq!(meaning(&[0x6f]).class, Class::Unsupported("value information that is reserved"));
+    }
+
+    // Negative controls: look at the octet that names the quantity, too; do not look at the octet before.
+    #[test]
+    fn per_litre_is_told_from_the_same_octet_elsewhere() {
+        let is_per_litre = |octets: &[u8]| {
+            let (&vif, extensions) = octets.split_first().expect("a vif");
+            super::is_per_litre(&ValueInformation { vif, extensions, unit_text: None })
+        };
+        for octets in [&[0x83, 0x2c][..], &[0x83, 0xac, 0x74], &[0xfb, 0x80, 0x2c], &[0x83, 0xfc, 0x81, 0x2c]] {
+            assert!(is_per_litre(octets), "{octets:02x?}");
+        }
+        for octets in
+            [&[0x83][..], &[0xfb, 0x2c], &[0xfd, 0xac, 0x01], &[0x83, 0xfc, 0x2c], &[0xfd, 0xc8, 0xfc, 0xac, 0x01]]
+        {
+            assert!(!is_per_litre(octets), "{octets:02x?}");
+        }
     }
 
     #[test]

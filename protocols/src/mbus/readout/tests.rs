@@ -221,6 +221,14 @@ fn what_is_left_of_a_battery_is_in_days_months_or_years() {
     assert_eq!((readout.events.len(), readout.problems.len()), (0, 0));
 }
 
+// Negative control: leave `is_per_litre` out.
+#[test]
+fn energy_per_litre_does_not_count_up() {
+    let readout = decode_records(&[0x02, 0x83, 0x2c, 0x10, 0x00]);
+    assert_eq!(told(&readout), [format!("mbus:832C instant 16 other {NOW}")]);
+    assert_eq!((readout.events.len(), readout.problems.len()), (0, 0));
+}
+
 #[test]
 fn what_flows_in_a_minute_flows_sixty_times_in_an_hour() {
     let readout = decode(Builder::new(address(0x07)).record(Place::PRESENT, &[0x44], &Datum::Integer(25, 2)).unwrap());
