@@ -253,16 +253,17 @@ impl<'a> Walk<'a> {
         self.enter(reading)
     }
 
-    /// The same value at the same instant is told once; another one is the next of its identity.
+    /// The same value at the same instant is told once; another one is the next of its identity. Those of one identity stand in
+    /// their order, so that whoever is the next is known after one pass.
     fn enter(&mut self, mut reading: TelegramReading) -> Result<(), ProblemCause> {
-        loop {
-            match self.readout.readings.iter().find(|known| known.same_identity(&reading)) {
-                None => break,
-                Some(known) if reading.kind == Kind::Billing && known.quantity.same_value(reading.quantity) => {
-                    return Ok(());
-                }
-                Some(_) => reading.nth = reading.nth.checked_add(1).ok_or(ProblemCause::Repeated)?,
+        for known in &self.readout.readings {
+            if !known.same_identity(&reading) {
+                continue;
             }
+            if reading.kind == Kind::Billing && known.quantity.same_value(reading.quantity) {
+                return Ok(());
+            }
+            reading.nth = reading.nth.checked_add(1).ok_or(ProblemCause::Repeated)?;
         }
         self.readout.readings.push(reading);
         Ok(())

@@ -116,6 +116,33 @@ fn the_same_value_twice_is_told_apart() {
     assert_eq!(nths, [0, 1, 2]);
 }
 
+// Negative controls: stop at the first of the same identity; tell the same value of a storage again.
+#[test]
+fn values_of_one_name_are_numbered_in_their_order_up_to_a_bound() {
+    let integer = |number| Datum::Integer(number, 2);
+    let mut builder = Builder::new(address(0x07));
+    for number in 0..300 {
+        builder = builder.record(Place::PRESENT, &[0x13], &integer(number)).unwrap();
+        builder = builder.record(Place::PRESENT, &[0x93, 0x3b], &integer(number)).unwrap();
+    }
+    let readout = decode(builder);
+    for code in ["8-0:1.0.0", "mbus:933B"] {
+        let of_code = readout.readings.iter().filter(|reading| reading.code.to_string() == code);
+        let numbered: Vec<_> = of_code.map(|reading| (i64::from(reading.nth), reading.quantity.mantissa)).collect();
+        assert_eq!(numbered, (0..=255).map(|number| (number, number)).collect::<Vec<_>>(), "{code}");
+    }
+    let repeated = readout.problems.iter().filter(|problem| problem.cause == ProblemCause::Repeated);
+    assert_eq!((repeated.count(), readout.problems.len()), (88, 88));
+
+    let mut builder = Builder::new(address(0x07)).storage_date(1, date(2025, 12, 31)).unwrap();
+    for number in [5, 7, 5, 7, 9, 9, 5] {
+        builder = builder.record(place(Function::Instantaneous, 1), &[0x13], &integer(number)).unwrap();
+    }
+    let readout = decode(builder);
+    let numbered: Vec<_> = readout.readings.iter().map(|reading| (reading.nth, reading.quantity.mantissa)).collect();
+    assert_eq!(numbered, [(0, 5), (1, 7), (2, 9)]);
+}
+
 #[test]
 fn states_texts_and_errors_become_events() {
     let builder = Builder::new(address(0x07))
