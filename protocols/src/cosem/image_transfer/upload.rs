@@ -3,8 +3,15 @@
 //! The steps are those of the Blue Book: enable, block size, initiate, blocks, completeness, verify, check, activate. An upload that
 //! was interrupted, wherever that was, is begun anew by its owner: the meter says which blocks it has, and only the others are sent.
 //!
-//! Which image a transfer that is under way is for, class 18 says only once it is verified. The owner therefore remembers what was
-//! initiated, and passes it as [`UploadOptions::initiated`]; a transfer of anything else is left alone.
+//! Which image a transfer that is under way is for, class 18 says only once it is verified, and then by names of the meter's own: an
+//! image may be announced in several parts, each with an identification and a size. The owner therefore remembers what was initiated,
+//! and passes it as [`UploadOptions::initiated`]; a transfer of anything else is left alone.
+//!
+//! | what the meter says before anything is sent | it is this image where |
+//! | --- | --- |
+//! | initiated | it is remembered: what is listed may still be what was verified before |
+//! | verification or activation begun, or verified | it is listed; or it is remembered, and nothing is listed or all its blocks are there and no others |
+//! | activated | the same, except that an empty list says nothing |
 
 use std::time::Duration;
 
@@ -49,7 +56,7 @@ pub enum Outcome {
 
 #[derive(Debug, Clone, Default)]
 pub struct UploadOptions {
-    /// What was initiated in this meter before, and not yet verified, as far as the owner knows.
+    /// What was initiated in this meter before, and not yet activated, as far as the owner knows.
     pub initiated: Option<ImageId>,
     /// Gives up what is under way in the meter, whatever it is.
     pub restart: bool,
@@ -66,7 +73,7 @@ pub enum UploadError {
     /// Of another image, as far as the meter or its owner can tell; `None` where nobody can.
     #[error("another transfer is under way{}", of(.found.as_ref()))]
     OtherTransfer { found: Option<ImageId> },
-    /// Another image than the one that was sent.
+    /// Another image than this one, which was taken for what the meter verifies only by what it had listed before.
     #[error("the meter has verified {found}, which is another image")]
     OtherVerified { found: ImageId },
     #[error("the meter takes blocks of {size} octets")]
@@ -103,6 +110,10 @@ enum State {
     ReadStatus,
     /// Which image the meter has verified; in the end whether it is the right one, at the beginning whether to go on with it.
     ReadInfo(TransferStatus),
+    /// Whether the blocks that the meter has are those of this image, which it does not list.
+    Recognise(TransferStatus),
+    /// The same of a meter that does not say which blocks it has.
+    RecogniseByFirst(TransferStatus),
     Initiate,
     ReadBlocks,
     /// Of a meter that does not say which blocks it has.
@@ -131,6 +142,8 @@ pub struct Upload<'i> {
     block_size: usize,
     /// Which blocks the meter has.
     blocks: Vec<bool>,
+    /// The first image of those that the meter listed before anything was sent.
+    listed: Option<ImageId>,
     is_initiated: bool,
 }
 
@@ -150,6 +163,7 @@ impl<'i> Upload<'i> {
             rounds: 0,
             block_size: 0,
             blocks: Vec::new(),
+            listed: None,
             is_initiated: false,
         })
     }
@@ -158,7 +172,7 @@ impl<'i> Upload<'i> {
         &self.id
     }
 
-    /// The transfer in the meter is known to be of this image. To be remembered before the next step.
+    /// The transfer in the meter is the owner's own, of this image. To be remembered before the next step, until it is active.
     pub const fn is_initiated(&self) -> bool {
         self.is_initiated
     }
@@ -181,8 +195,10 @@ impl<'i> Upload<'i> {
             State::ReadStatus | State::ReadVerified | State::ReadActivated => Step::Get(IMAGE_TRANSFER_STATUS),
             State::ReadInfo(_) | State::CheckInfo => Step::Get(IMAGE_TO_ACTIVATE_INFO),
             State::Initiate => Step::Invoke(IMAGE_TRANSFER_INITIATE, self.id.encode()),
-            State::ReadBlocks => Step::Get(IMAGE_TRANSFERRED_BLOCKS_STATUS),
-            State::ReadFirst | State::CheckFirst => Step::Get(IMAGE_FIRST_NOT_TRANSFERRED_BLOCK_NUMBER),
+            State::ReadBlocks | State::Recognise(_) => Step::Get(IMAGE_TRANSFERRED_BLOCKS_STATUS),
+            State::ReadFirst | State::CheckFirst | State::RecogniseByFirst(_) => {
+                Step::Get(IMAGE_FIRST_NOT_TRANSFERRED_BLOCK_NUMBER)
+            }
             State::Send => Step::Invoke(IMAGE_BLOCK_TRANSFER, self.next_block().encode()),
             State::Verify => Step::Invoke(IMAGE_VERIFY, zero),
             State::Activate => Step::Invoke(IMAGE_ACTIVATE, zero),
@@ -202,9 +218,7 @@ impl<'i> Upload<'i> {
             answer => answer,
         };
         self.state = match (self.state, answer) {
-            (state @ (State::ReadEnabled | State::ReadInfo(_) | State::ReadBlocks | State::CheckInfo), answer) => {
-                self.optional(state, answer.ok())?
-            }
+            (state, answer) if is_optional(state) => self.optional(state, answer.ok())?,
             (state, Err(source)) => return Err(UploadError::Refused { what: what(state), source }),
             (state, Ok(octets)) => self.advance(state, octets)?,
         };
@@ -234,19 +248,17 @@ impl<'i> Upload<'i> {
                 self.after_blocks()
             }
             (State::ReadBlocks, None) => State::ReadFirst,
+            (State::Recognise(status), Some(data)) => {
+                let there = decode_blocks(&data).map_err(UploadError::Unreadable)?;
+                // Some meters fill the last octet.
+                let parts = there.split_at_checked(self.blocks.len());
+                let is_this = parts.is_some_and(|(own, beyond)| !own.contains(&false) && !beyond.contains(&true));
+                self.recognised(status, is_this)?
+            }
+            (State::Recognise(status), None) => State::RecogniseByFirst(status),
             (_, data) => {
                 let listed = data.map(|data| ImageToActivate::decode_list(&data)).transpose();
-                let listed = listed.map_err(UploadError::Unreadable)?.unwrap_or_default();
-                match listed.first() {
-                    Some(first) if listed.iter().all(|image| image.id != self.id) => {
-                        return Err(UploadError::OtherVerified { found: first.id.clone() });
-                    }
-                    _ if self.options.activate => {
-                        self.waits = 0;
-                        State::Activate
-                    }
-                    _ => State::Done(Outcome::Verified),
-                }
+                self.check(listed.map_err(UploadError::Unreadable)?.unwrap_or_default())?
             }
         })
     }
@@ -267,6 +279,10 @@ impl<'i> Upload<'i> {
             State::Initiate => {
                 self.is_initiated = true;
                 State::Send
+            }
+            State::RecogniseByFirst(status) => {
+                let is_this = first(octets)? >= self.blocks.len();
+                self.recognised(status, is_this)?
             }
             State::ReadFirst => {
                 let first = first(octets)?.min(self.blocks.len());
@@ -324,23 +340,47 @@ impl<'i> Upload<'i> {
 
     /// A transfer is under way, or was. `listed` are the images that wait to be activated.
     fn go_on_from(&mut self, status: TransferStatus, listed: Vec<ImageToActivate>) -> Result<State, UploadError> {
+        // What was verified before, a meter may list until it verifies again.
+        let listed = if status == TransferStatus::Initiated { Vec::new() } else { listed };
         let is_listed = listed.iter().any(|image| image.id == self.id);
         let is_remembered = self.options.initiated.as_ref() == Some(&self.id);
+        self.listed = listed.into_iter().next().map(|image| image.id);
         if status == TransferStatus::ActivationSuccessful {
             // It is over: the next one may begin, unless this is the one.
-            return Ok(if is_listed && self.options.activate {
-                State::Done(Outcome::Activated)
-            } else {
-                State::Initiate
+            return Ok(match (self.options.activate, is_listed, is_remembered) {
+                (true, true, _) => State::Done(Outcome::Activated),
+                (true, false, true) => State::Recognise(status),
+                _ => State::Initiate,
             });
         }
-        let is_this = if listed.is_empty() { is_remembered } else { is_listed };
-        if !is_this {
-            let listed = listed.into_iter().next().map(|image| image.id);
-            return Err(UploadError::OtherTransfer { found: listed.or_else(|| self.options.initiated.clone()) });
+        if is_remembered && !is_listed && self.listed.is_some() {
+            return Ok(State::Recognise(status));
         }
-        self.is_initiated = true;
-        Ok(match status {
+        if !is_remembered && !is_listed {
+            return Err(self.other_transfer());
+        }
+        // By what is listed alone, nobody knows yet who has sent it.
+        self.is_initiated = is_remembered;
+        Ok(self.go_on(status))
+    }
+
+    /// The meter lists another image than the one that is remembered. By the blocks that it has, that is another name of this one, or
+    /// somebody else has begun another transfer since.
+    fn recognised(&mut self, status: TransferStatus, is_this: bool) -> Result<State, UploadError> {
+        match (status, is_this) {
+            (TransferStatus::ActivationSuccessful, true) => Ok(State::Done(Outcome::Activated)),
+            (TransferStatus::ActivationSuccessful, false) => Ok(State::Initiate),
+            (_, true) => {
+                self.is_initiated = true;
+                Ok(self.go_on(status))
+            }
+            (_, false) => Err(self.other_transfer()),
+        }
+    }
+
+    /// Where the transfer in the meter is of this image.
+    fn go_on(&mut self, status: TransferStatus) -> State {
+        match status {
             TransferStatus::VerificationInitiated => State::ReadVerified,
             TransferStatus::VerificationSuccessful => {
                 self.blocks.fill(true);
@@ -348,7 +388,26 @@ impl<'i> Upload<'i> {
             }
             TransferStatus::ActivationInitiated => State::ReadActivated,
             _ => State::ReadBlocks,
-        })
+        }
+    }
+
+    fn other_transfer(&self) -> UploadError {
+        UploadError::OtherTransfer { found: self.listed.clone().or_else(|| self.options.initiated.clone()) }
+    }
+
+    /// What the meter has verified: `listed`, under whatever names, where it was the owner who sent it.
+    fn check(&mut self, listed: Vec<ImageToActivate>) -> Result<State, UploadError> {
+        let is_listed = listed.iter().any(|image| image.id == self.id);
+        match listed.into_iter().next() {
+            _ if self.is_initiated || is_listed => {}
+            Some(ImageToActivate { id: found, .. }) => return Err(UploadError::OtherVerified { found }),
+            None => return Err(UploadError::OtherTransfer { found: None }),
+        }
+        if !self.options.activate {
+            return Ok(State::Done(Outcome::Verified));
+        }
+        self.waits = 0;
+        Ok(State::Activate)
     }
 
     fn after_blocks(&self) -> State {
@@ -376,6 +435,14 @@ impl<'i> Upload<'i> {
         }
         Ok(())
     }
+}
+
+/// What is asked for, one can go on without.
+const fn is_optional(state: State) -> bool {
+    matches!(
+        state,
+        State::ReadEnabled | State::ReadInfo(_) | State::Recognise(_) | State::ReadBlocks | State::CheckInfo
+    )
 }
 
 fn decode(octets: &[u8]) -> Result<Data<'_>, UploadError> {
@@ -409,7 +476,9 @@ const fn what(state: State) -> &'static str {
         State::ReadStatus => "reading the status",
         State::ReadInfo(_) | State::CheckInfo => "reading which image waits",
         State::Initiate => "initiating the transfer",
-        State::ReadBlocks | State::ReadFirst | State::CheckFirst => "reading which blocks are there",
+        State::ReadBlocks | State::ReadFirst | State::CheckFirst | State::Recognise(_) | State::RecogniseByFirst(_) => {
+            "reading which blocks are there"
+        }
         State::Send => "sending a block",
         State::Verify | State::ReadVerified => "verifying the image",
         State::Activate | State::ReadActivated => "activating the image",

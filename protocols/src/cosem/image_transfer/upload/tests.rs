@@ -20,6 +20,10 @@ struct Meter {
     works: u32,
     /// It does not give the bitmap.
     is_terse: bool,
+    /// What it calls an image once it is verified; none: as it was announced.
+    names: Vec<ImageId>,
+    /// It lists what it has verified until it verifies again.
+    keeps_list: bool,
 }
 
 impl Meter {
@@ -34,6 +38,8 @@ impl Meter {
             busy: 0,
             works: 0,
             is_terse: false,
+            names: Vec::new(),
+            keeps_list: false,
         }
     }
 
@@ -61,7 +67,9 @@ impl Meter {
         if octets.iter().fold(0u8, |sum, octet| sum.wrapping_add(*octet)) != *sum {
             return TransferStatus::VerificationFailed;
         }
-        self.object.to_activate = vec![ImageToActivate { id: self.id.clone().unwrap(), signature: Vec::new() }];
+        let names = if self.names.is_empty() { vec![self.id.clone().unwrap()] } else { self.names.clone() };
+        let listed = names.into_iter().map(|id| ImageToActivate { id, signature: Vec::new() });
+        self.object.to_activate = listed.collect();
         TransferStatus::VerificationSuccessful
     }
 
@@ -82,7 +90,9 @@ impl Meter {
                 self.object.transferred_blocks = vec![false; count as usize];
                 self.image = vec![0; id.size as usize];
                 (self.object.status, self.id) = (TransferStatus::Initiated, Some(id));
-                self.object.to_activate.clear();
+                if !self.keeps_list {
+                    self.object.to_activate.clear();
+                }
             }
             IMAGE_BLOCK_TRANSFER => {
                 let Block { number, octets } = Block::decode(&data).unwrap();
@@ -146,6 +156,25 @@ fn activate() -> UploadOptions {
     UploadOptions { activate: true, ..UploadOptions::default() }
 }
 
+fn named(identifier: &str, size: u32) -> ImageId {
+    ImageId { identifier: identifier.into(), size }
+}
+
+/// An upload into such a meter is cut short after any request, and then comes to its end with nothing sent twice.
+fn goes_on_after_any_interruption(meter: impl Fn() -> Meter) {
+    let image = image(95);
+    for cut in 0..25 {
+        let mut meter = meter();
+        let mut first = Upload::new(&image, b"FW 2".to_vec(), activate()).unwrap();
+        let ended = meter.serve(&mut first, cut);
+        let initiated = first.is_initiated().then(|| first.id().clone());
+        let options = UploadOptions { initiated, ..activate() };
+        let outcome = ended.unwrap_or_else(|| meter.take(&image, options));
+        assert_eq!((outcome, &meter.image), (Ok(Outcome::Activated), &image), "cut {cut}");
+        assert_eq!(meter.received, (0..10).collect::<Vec<_>>(), "cut {cut}");
+    }
+}
+
 /// Control, seen to fail: cut the last block to the block size of the others.
 #[test]
 fn an_image_is_brought_verified_and_activated_whatever_its_length() {
@@ -166,19 +195,73 @@ fn an_image_is_brought_verified_and_activated_whatever_its_length() {
 /// Control, seen to fail: begin with block 0 again.
 #[test]
 fn an_upload_goes_on_after_any_interruption_and_sends_nothing_twice() {
-    let image = image(95);
     for is_terse in [false, true] {
-        for cut in 0..25 {
-            let mut meter = Meter { is_terse, works: 2, ..Meter::new(10) };
-            let mut first = Upload::new(&image, b"FW 2".to_vec(), activate()).unwrap();
-            let ended = meter.serve(&mut first, cut);
-            let initiated = first.is_initiated().then(|| first.id().clone());
-            let options = UploadOptions { initiated, ..activate() };
-            let outcome = ended.unwrap_or_else(|| meter.take(&image, options));
-            assert_eq!((outcome, &meter.image), (Ok(Outcome::Activated), &image), "cut {cut}");
-            assert_eq!(meter.received, (0..10).collect::<Vec<_>>(), "cut {cut}");
-        }
+        goes_on_after_any_interruption(|| Meter { is_terse, works: 2, ..Meter::new(10) });
     }
+}
+
+/// Negative controls: look in the list for the name that was announced, in the end or at the beginning.
+#[test]
+fn an_image_is_activated_by_whatever_names_the_meter_lists_it() {
+    let parts = || vec![named("BOOT", 40), named("APP", 50)];
+    for is_terse in [false, true] {
+        goes_on_after_any_interruption(|| Meter { is_terse, works: 2, names: parts(), ..Meter::new(10) });
+    }
+    // Verified now and activated later.
+    let image = image(95);
+    let mut meter = Meter { names: parts(), ..Meter::new(10) };
+    assert_eq!(meter.take(&image, UploadOptions::default()), Ok(Outcome::Verified));
+    let other = UploadError::OtherTransfer { found: Some(named("BOOT", 40)) };
+    assert_eq!(meter.take(&image, activate()), Err(other), "nobody knows what it is");
+    let initiated = Some(named("FW 2", 95));
+    assert_eq!(meter.take(&image, UploadOptions { initiated, ..activate() }), Ok(Outcome::Activated));
+    assert_eq!(meter.received, (0..10).collect::<Vec<_>>());
+}
+
+/// Negative control: let the list tell what is only initiated, too.
+#[test]
+fn what_a_meter_still_lists_keeps_no_transfer_from_going_on() {
+    goes_on_after_any_interruption(|| {
+        let (mut meter, old) = (Meter { keeps_list: true, ..Meter::new(10) }, image(50));
+        let mut before = Upload::new(&old, b"FW 1".to_vec(), activate()).unwrap();
+        assert_eq!(meter.serve(&mut before, 100), Some(Ok(Outcome::Activated)));
+        meter.received.clear();
+        Meter { works: 2, ..meter }
+    });
+}
+
+/// Negative controls: take what is listed for what is initiated; take what was taken over for the owner's own; take what is
+/// remembered for what is listed under another name, whatever blocks the meter has.
+#[test]
+fn what_was_listed_or_remembered_is_no_proof_of_what_came_since() {
+    let (old, new) = (image(50), image(95));
+    let mut meter = Meter { keeps_list: true, ..Meter::new(10) };
+    assert_eq!(meter.take(&new, activate()), Ok(Outcome::Activated));
+    let mut other = Upload::new(&old, b"FW 1".to_vec(), UploadOptions::default()).unwrap();
+    assert_eq!(meter.serve(&mut other, 6), None);
+    let received = meter.received.len();
+    assert_eq!(meter.take(&new, activate()), Err(UploadError::OtherTransfer { found: None }));
+    assert_eq!((meter.received.len(), meter.object.status), (received, TransferStatus::Initiated));
+
+    assert_eq!(meter.serve(&mut other, 6), None);
+    assert_eq!(meter.object.status, TransferStatus::VerificationInitiated);
+    meter.works = 3;
+    let found = named("FW 1", 50);
+    assert_eq!(meter.take(&new, activate()), Err(UploadError::OtherVerified { found: found.clone() }));
+    let remembered = || UploadOptions { initiated: Some(named("FW 2", 95)), ..activate() };
+    for is_terse in [false, true] {
+        meter.is_terse = is_terse;
+        let error = UploadError::OtherTransfer { found: Some(found.clone()) };
+        assert_eq!(meter.take(&new, remembered()), Err(error));
+    }
+    assert_eq!(meter.object.status, TransferStatus::VerificationSuccessful);
+
+    // Once that one is active, the next may begin.
+    let mut other = Upload::new(&old, b"FW 1".to_vec(), activate()).unwrap();
+    assert_eq!(meter.serve(&mut other, 100), Some(Ok(Outcome::Activated)));
+    meter.received.clear();
+    assert_eq!(meter.take(&new, remembered()), Ok(Outcome::Activated));
+    assert_eq!((&meter.image, meter.received.len()), (&new, 10));
 }
 
 #[test]
