@@ -169,7 +169,7 @@ pub struct PushPort {
     settings: Arc<PortSettings>,
     hearing: Box<dyn Hearing>,
     inventory: InventoryKeeper,
-    told: HashMap<(MeterId, Code, Kind), Told>,
+    told: HashMap<(MeterId, Code, Kind, u8), Told>,
     states: HashMap<(MeterId, String), Vec<u8>>,
     logged: HashSet<(MeterId, String, UtcMillis, u8, i64)>,
     logged_order: VecDeque<(MeterId, String, UtcMillis, u8, i64)>,
@@ -507,7 +507,7 @@ impl PushPort {
     fn is_news(&mut self, meter: &MeterId, reading: &TelegramReading, has_own_stamp: bool) -> bool {
         let slot = reading.captured_at.0.div_euclid(i64::from(self.period_s(reading.kind)) * 1000);
         let TelegramReading { captured_at, quantity, .. } = *reading;
-        let key = (meter.clone(), reading.code.clone(), reading.kind);
+        let key = (meter.clone(), reading.code.clone(), reading.kind, reading.nth);
         let told = Told { slot, captured_at, quantity };
         let before = self.told.get(&key);
         let is_news = before.is_none_or(|before| {

@@ -90,6 +90,19 @@ fn an_hour_of_telegrams_is_thinned_by_kind_and_stamp() {
     assert_eq!(logs, [("1-0:99.97.0", -86_400), ("0-0:96.13.0", 1_800)]);
 }
 
+/// Negative control: leave `nth` out of the key in `is_news`.
+#[test]
+fn two_values_of_one_code_that_are_equal_are_two() {
+    let mut port = port(settings());
+    let octets = Builder::new("SIM5METERPOST", LocalTime::CET)
+        .stamp("0-0:1.0.0", T0)
+        .hex("0-0:96.1.1", "SIM0001")
+        .groups("1-1:31.4.0", &["000*A", "000*A"])
+        .finish();
+    let (readings, _) = hear(&mut port, octets, T0);
+    assert_eq!(readings.iter().map(|reading| reading.nth).collect::<Vec<_>>(), [0, 1]);
+}
+
 #[test]
 fn a_telegram_may_come_in_any_pieces() {
     let whole = [telegram(T0, T0, "x"), telegram(T0.plus_ms(60_000), T0, "x")].concat();
