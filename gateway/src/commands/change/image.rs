@@ -86,7 +86,10 @@ pub async fn image(checked: &Checked, name: &str, options: &ImageOptions, out: &
     site.record(&meter, code, raw, &format!("{what} by hand: {event}")).await?;
     match done {
         Ok((_, Ok(outcome))) => {
-            book.forget(&meter)?;
+            // A meter may list what it has verified under other names: until it is active only the book says what it is.
+            if outcome == Outcome::Activated {
+                book.forget(&meter)?;
+            }
             Ok(writeln!(out, "{:<22} {}", "after", shown(outcome))?)
         }
         Ok((_, Err(error))) => anyhow::bail!("{name}: {error}"),
@@ -181,11 +184,13 @@ async fn bring(
 
 fn told(error: &UploadError) -> anyhow::Error {
     let hint = match error {
-        UploadError::OtherTransfer { .. } => "\nhint: --restart gives that up; who has begun it?",
+        UploadError::OtherTransfer { .. } | UploadError::OtherVerified { .. } => {
+            "\nhint: --restart gives that up; who has begun it?"
+        }
         UploadError::Refused { .. } => {
             "\nhint: may this client transfer images? [meter.clock_set] can name one that manages the meter"
         }
-        UploadError::Failed { .. } | UploadError::OtherVerified { .. } => "\nhint: is it an image for this meter?",
+        UploadError::Failed { .. } => "\nhint: is it an image for this meter?",
         UploadError::Busy { .. } | UploadError::KeepsMissing { .. } => "\nhint: give the same command again later",
         _ => "",
     };
@@ -195,7 +200,7 @@ fn told(error: &UploadError) -> anyhow::Error {
     }
 }
 
-/// What was initiated in which meter, and not yet verified.
+/// What was initiated in which meter, and not yet activated.
 struct Book {
     path: PathBuf,
     entries: BTreeMap<String, Entry>,

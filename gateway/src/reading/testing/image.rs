@@ -1,7 +1,7 @@
 //! New firmware for the virtual meter: an image is sound when its last octet is the exclusive or of the others.
 
 use protocols::cosem::InterfaceClass as _;
-use protocols::cosem::image_transfer::{Block, ImageId, ImageTransfer, TransferStatus};
+use protocols::cosem::image_transfer::{Block, ImageId, ImageToActivate, ImageTransfer, TransferStatus};
 use protocols::dlms::apdu::ActionResult;
 use protocols::dlms::data::Data;
 use protocols::dlms::value::DataValue;
@@ -15,13 +15,15 @@ pub(crate) struct ImageBody {
     pub(crate) received: Vec<u32>,
     /// It takes no more than so many.
     pub(crate) refuses_after: Option<usize>,
+    /// It lists what it has verified under this name.
+    pub(crate) listed_as: Option<ImageId>,
 }
 
 impl Default for ImageBody {
     fn default() -> Self {
         let block_size = BLOCK_SIZE as u32;
         let object = ImageTransfer { block_size, enabled: true, ..ImageTransfer::new(ImageTransfer::LOGICAL_NAME) };
-        Self { object, octets: Vec::new(), received: Vec::new(), refuses_after: None }
+        Self { object, octets: Vec::new(), received: Vec::new(), refuses_after: None, listed_as: None }
     }
 }
 
@@ -58,6 +60,9 @@ impl ImageBody {
                 let is_sound = self.octets.iter().fold(0, |sum, octet| sum ^ octet) == 0;
                 let failed = TransferStatus::VerificationFailed;
                 self.object.status = if is_sound { TransferStatus::VerificationSuccessful } else { failed };
+                let listed = self.listed_as.clone().filter(|_| is_sound);
+                self.object.to_activate =
+                    listed.map(|id| ImageToActivate { id, signature: Vec::new() }).into_iter().collect();
             }
             _ => self.object.status = TransferStatus::ActivationSuccessful,
         }

@@ -60,6 +60,31 @@ async fn an_image_is_brought_in_as_many_attempts_as_it_takes() {
     assert_eq!(book, "{}", "nothing is under way");
 }
 
+/// Negative control: forget what was verified.
+#[tokio::test]
+async fn an_image_that_the_meter_names_otherwise_is_activated_a_day_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (body, checked) = site(folder.path(), "").await;
+    let file = folder.path().join("FW-4.bin");
+    std::fs::write(&file, sound_image(3 * BLOCK_SIZE)).unwrap();
+    body.lock().unwrap().image.listed_as = Some(ImageId { identifier: b"BOOT".to_vec(), size: 40 });
+    let text = outcome(&checked, &ImageOptions { activate: false, ..options(&file) }).await.unwrap();
+    assert!(text.contains("after                  verified, and not activated\n"), "{text}");
+    let text = outcome(&checked, &options(&file)).await.unwrap();
+    assert!(text.contains("after                  active\n"), "{text}");
+    assert_eq!(body.lock().unwrap().image.received, [0, 1, 2], "nothing is sent twice");
+    // Nobody knows the next one.
+    std::fs::write(&file, sound_image(2 * BLOCK_SIZE)).unwrap();
+    let verified = ImageOptions { activate: false, ..options(&file) };
+    outcome(&checked, &verified).await.unwrap();
+    std::fs::remove_file(folder.path().join("images.json")).unwrap();
+    let error = outcome(&checked, &options(&file)).await.unwrap_err();
+    assert_eq!(
+        error,
+        "m: another transfer is under way, of BOOT, 40 octets\nhint: --restart gives that up; who has begun it?"
+    );
+}
+
 #[tokio::test]
 async fn what_is_no_image_for_the_meter_is_told_with_a_hint() {
     let folder = tempfile::tempdir().unwrap();
