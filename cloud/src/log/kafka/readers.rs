@@ -19,6 +19,8 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(5);
 /// How long nothing at all may come where something must.
 const SILENT_POLLS: u32 = 300;
 const POLL: Duration = Duration::from_millis(100);
+/// How often what is missing before the end is asked for: about as long as silence is borne.
+const SHORT_TRIES: u32 = SILENT_POLLS;
 /// How often a partition without a leader is asked for again.
 const LEADER_TRIES: u32 = 100;
 /// Readers that wait for their next use.
@@ -123,12 +125,7 @@ impl Readers {
             Some(reader) => reader,
             None => reading_config(&self.settings).create_with_context(Context).map_err(|error| unavailable(&error))?,
         };
-        let mut assignment = TopicPartitionList::with_capacity(1);
-        assignment
-            .add_partition_offset(topic, partition as i32, Offset::Offset(from as i64))
-            .and_then(|()| reader.assign(&assignment))
-            .map_err(|error| unavailable(&error))?;
-        let read = read_assigned(&reader, (from, to), take);
+        let read = self.read_whole(&reader, (topic, partition), (from, to), take);
         // One that failed may still have its old question under way.
         if read.is_ok() && reader.unassign().is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,27 +135,66 @@ impl Readers {
         }
         read
     }
+
+    /// The same, by this reader.
+    ///
+    /// Who has just begun to lead a partition may say for a moment that it ends earlier than it was known to: the rest is asked for
+    /// again. Where nothing comes before `to` because nothing is there any more, as after retention, the leader knew the whole of it
+    /// before it was asked for the last time.
+    fn read_whole(
+        &self,
+        reader: &BaseConsumer<Context>,
+        (topic, partition): (&str, u32),
+        (from, to): (u64, u64),
+        mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<bool, LogError>,
+    ) -> Result<(), LogError> {
+        let (mut next, mut is_known) = (from, false);
+        for _ in 0..SHORT_TRIES {
+            let mut assignment = TopicPartitionList::with_capacity(1);
+            assignment
+                .add_partition_offset(topic, partition as i32, Offset::Offset(next as i64))
+                .and_then(|()| reader.assign(&assignment))
+                .map_err(|error| unavailable(&error))?;
+            let Some(ended) = read_assigned(reader, (next, to), &mut take)? else { return Ok(()) };
+            if is_known && ended == next {
+                return Ok(());
+            }
+            next = ended;
+            let ends = ends(&self.committed, topic, partition..partition + 1)?;
+            is_known = ends.first().is_some_and(|end| *end >= to);
+            if !is_known {
+                std::thread::sleep(POLL);
+            }
+        }
+        Err(LogError::Unavailable(format!("{topic} {partition} ends at {next}, and went on to {to} before")))
+    }
 }
 
+/// `None` once everything before `to` was read, or `take` has enough. Else the partition ended before: at this offset, or behind it
+/// by what is no record of anybody.
 fn read_assigned(
     reader: &BaseConsumer<Context>,
     (from, to): (u64, u64),
     mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<bool, LogError>,
-) -> Result<(), LogError> {
-    let mut silent = 0;
+) -> Result<Option<u64>, LogError> {
+    let (mut next, mut silent) = (from, 0);
     loop {
         match reader.poll(POLL) {
             Some(Ok(message)) => {
                 silent = 0;
                 let offset = message.offset() as u64;
                 if offset >= to {
-                    return Ok(());
+                    return Ok(None);
                 }
                 if offset >= from && (!take(&message)? || offset + 1 == to) {
-                    return Ok(());
+                    return Ok(None);
                 }
+                next = next.max(offset + 1);
             }
-            Some(Err(DriverError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(DriverError::PartitionEOF(_))) => {
+                let ended = next.max(position(reader)?);
+                return Ok((ended < to).then_some(ended));
+            }
             // librdkafka tries again by itself; so much patience is enough for a broker that comes back.
             Some(Err(_)) | None => {
                 silent += 1;
@@ -168,6 +204,14 @@ fn read_assigned(
             }
         }
     }
+}
+
+/// Behind everything that came of the partition that is assigned: behind markers of transactions, too, which are not handed out.
+fn position(reader: &BaseConsumer<Context>) -> Result<u64, LogError> {
+    let positions = reader.position().map_err(|error| unavailable(&error))?;
+    let offset = positions.elements().first().map(|element| element.offset());
+    // None where nothing came.
+    Ok(if let Some(Offset::Offset(offset)) = offset { offset.max(0) as u64 } else { 0 })
 }
 
 /// One more than the last offset of each partition that this consumer may read.
@@ -229,4 +273,70 @@ fn leads_elsewhere(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::UnknownPartition
             | RDKafkaErrorCode::UnknownTopic
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+    use super::super::client::config;
+    use super::super::settings::KafkaSection;
+    use super::*;
+    use crate::config::LogKeep;
+
+    const TOPIC: &str = "t.ledger";
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// How long an end is given to come that must not come.
+    const A_WHILE: Duration = Duration::from_secs(1);
+
+    fn settings(brokers: String) -> KafkaSettings {
+        let section = KafkaSection { brokers, prefix: "t.".to_owned(), ..KafkaSection::default() };
+        section.check(LogKeep { rows_ms: None, books_ms: None }).unwrap()
+    }
+
+    fn append(settings: &KafkaSettings, records: u8) {
+        let producer: BaseProducer<Context> = config(settings).create_with_context(Context).unwrap();
+        for record in 0..records {
+            let record = [record];
+            let record = BaseRecord::to(TOPIC).partition(0).key("gw-1").payload(record.as_slice());
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// A leader that does not know yet up to where everybody has its records looks like a partition that grows.
+    ///
+    /// Control: take the first end for the last (`read_assigned`, `PartitionEOF`): a ledger is loaded of which half is missing.
+    #[test]
+    fn what_is_missing_before_the_end_is_waited_for() {
+        let mock = MockCluster::new(1).unwrap();
+        mock.create_topic(TOPIC, 1, 1).unwrap();
+        let settings = settings(mock.bootstrap_servers());
+        let readers = Readers::new(&settings).unwrap();
+        append(&settings, 5);
+        let (took, taken) = channel();
+        let (end, ended) = channel();
+        std::thread::scope(|scope| {
+            let readers = &readers;
+            scope.spawn(move || {
+                let read = readers.read_to(TOPIC, 0, (0, 10), |message| {
+                    took.send(message.offset()).unwrap();
+                    Ok(true)
+                });
+                end.send(read).unwrap();
+            });
+            for offset in 0..5 {
+                assert_eq!(taken.recv_timeout(PATIENCE).unwrap(), offset);
+            }
+            assert!(ended.recv_timeout(A_WHILE).is_err(), "it ended short");
+            append(&settings, 5);
+            for offset in 5..10 {
+                assert_eq!(taken.recv_timeout(PATIENCE).unwrap(), offset);
+            }
+            ended.recv_timeout(PATIENCE).unwrap().unwrap();
+        });
+    }
 }
