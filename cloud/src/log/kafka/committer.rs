@@ -27,7 +27,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use super::client::{Context, config, is_fenced, is_producer_fenced, unavailable};
-use super::holdings::{Holdings, Membership};
+use super::holdings::Holdings;
 use super::readers::Readers;
 use super::records::{Format, SeriesText, batch_header, encode_books_record, row_headers};
 use super::settings::{KafkaSettings, Names};
@@ -239,7 +239,7 @@ impl Work {
             write_partition(producer, &self.names, self.format, &mut self.out, commit, now)?;
         }
         drain(producer)?;
-        for Positions { offsets, metadata, .. } in offsets.values() {
+        for Positions { offsets, metadata } in offsets.values() {
             producer.send_offsets_to_transaction(offsets, metadata, STEP_TIMEOUT)?;
         }
         Ok(())
@@ -257,7 +257,7 @@ impl Work {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     let metadata = member.metadata().ok_or(LogError::Fenced { partition })?;
-                    entry.insert(Positions { member, metadata, offsets: TopicPartitionList::new() })
+                    entry.insert(Positions { metadata, offsets: TopicPartitionList::new() })
                 }
             };
             of_member
@@ -278,16 +278,12 @@ impl Work {
     ) -> LogError {
         let code = broken.code();
         self.note(code);
-        if matches!(code, Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::FencedInstanceId)) {
-            // The group has given our partitions away without waiting for our consent.
-            for positions in unended.offsets.values() {
-                self.holdings.give_up_all(positions.member.number());
-            }
-        }
         self.abort(producer, unended);
         match self.holdings.members(commits.iter().map(|commit| commit.ownership)) {
             Err(fenced) => fenced,
-            // Not the same again: of a commit before whose marker did not come, too, nothing may be left now.
+            // Not the same again: of a commit before whose marker did not come, too, nothing may be left now. Nor is anything taken
+            // from the member, even where the group no longer knows the one it was: it may have joined again meanwhile, and would
+            // go on delivering what nobody could commit any more. Who reads everything afresh gives up what it held before.
             Ok(_) if code.is_some_and(is_fenced) => LogError::Doubtful("the group of workers is changing".to_owned()),
             Ok(_) => LogError::Doubtful(broken.to_string()),
         }
@@ -354,7 +350,7 @@ impl Unended {
             touch(&names.events, partition)?;
         }
         drain(producer)?;
-        for Positions { offsets, metadata, .. } in self.offsets.values() {
+        for Positions { offsets, metadata } in self.offsets.values() {
             // Refused where the group has changed; the marker comes to its partition all the same.
             drop(producer.send_offsets_to_transaction(offsets, metadata, STEP_TIMEOUT));
         }
@@ -364,7 +360,6 @@ impl Unended {
 }
 
 struct Positions {
-    member: Arc<dyn Membership>,
     metadata: ConsumerGroupMetadata,
     offsets: TopicPartitionList,
 }
@@ -473,4 +468,130 @@ fn serve(producer: &Producer, pauses: &mut u32) -> Result<(), Broken> {
     }
     std::thread::sleep(DRAIN_PAUSE);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError, Weak};
+
+    use protocols::uplink::GatewayId;
+    use rdkafka::consumer::{BaseConsumer, Consumer as _};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::super::holdings::Membership;
+    use super::super::settings::KafkaSection;
+    use super::*;
+    use crate::config::LogKeep;
+    use crate::log::Ownership;
+
+    const NOW: UtcMillis = UtcMillis(1_795_400_000_000);
+
+    /// A member of the group whose session may end, and which may join again, while a commit is on its way.
+    struct Rejoining {
+        itself: Weak<Self>,
+        holdings: Weak<Holdings>,
+        consumer: BaseConsumer<Context>,
+        /// What is held anew then.
+        again: Mutex<Vec<Ownership>>,
+        rejoins: bool,
+    }
+
+    impl Rejoining {
+        fn new(settings: &KafkaSettings, holdings: &Arc<Holdings>, rejoins: bool) -> Arc<Self> {
+            let mut config = config(settings);
+            let consumer = config.set("group.id", "t.workers").create_with_context(Context).unwrap();
+            let (holdings, again) = (Arc::downgrade(holdings), Mutex::default());
+            Arc::new_cyclic(|itself| Self { itself: Weak::clone(itself), holdings, consumer, again, rejoins })
+        }
+
+        fn again(&self) -> Vec<Ownership> {
+            self.again.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        }
+    }
+
+    impl Membership for Rejoining {
+        /// Asked for after it was seen that everything is held.
+        fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+            let before = self.consumer.group_metadata();
+            if self.rejoins {
+                let holdings = self.holdings.upgrade()?;
+                holdings.give_up(0, self.number());
+                let again = holdings.take(0, self.itself.upgrade()?);
+                self.again.lock().unwrap_or_else(PoisonError::into_inner).push(again);
+            }
+            before
+        }
+
+        fn number(&self) -> u64 {
+            1
+        }
+    }
+
+    /// Of a group that does not know the member any more when it is to note its positions.
+    struct Forgetful {
+        _mock: MockCluster<'static, DefaultProducerContext>,
+        settings: KafkaSettings,
+        holdings: Arc<Holdings>,
+        work: Work,
+    }
+
+    fn forgetful() -> Forgetful {
+        let mock = MockCluster::new(1).unwrap();
+        let section =
+            KafkaSection { brokers: mock.bootstrap_servers(), prefix: "t.".to_owned(), ..KafkaSection::default() };
+        let settings = section.check(LogKeep { rows_ms: None, books_ms: None }).unwrap();
+        let names = Names::new("t.");
+        mock.create_topic(&names.ledger, 1, 1).unwrap();
+        mock.create_topic(&names.refs, 1, 1).unwrap();
+        mock.request_errors(RDKafkaApiKey::TxnOffsetCommit, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+        let holdings = Arc::<Holdings>::default();
+        let work = Work {
+            settings: settings.clone(),
+            names,
+            format: Format::Cbor,
+            transactional_id: "t.worker-1".to_owned(),
+            holdings: Arc::clone(&holdings),
+            readers: Arc::new(Readers::new(&settings).unwrap()),
+            producer: None,
+            unended: None,
+            out: Vec::new(),
+            told: Arc::default(),
+        };
+        Forgetful { _mock: mock, settings, holdings, work }
+    }
+
+    fn commit_of(ownership: Ownership) -> PartitionCommit {
+        let ledger = vec![(GatewayId::new("gw-1").unwrap(), b"once".to_vec())];
+        PartitionCommit { ownership, position: 1, ledger, batches: Vec::new() }
+    }
+
+    /// Control: give up what the member holds when the group does not know it (`abandon`): what it holds since it joined again is
+    /// taken from it, too, and it goes on delivering records that nobody can commit.
+    #[test]
+    fn a_late_refusal_takes_nothing_from_a_member_that_has_joined_again() {
+        let Forgetful { _mock, settings, holdings, mut work } = forgetful();
+        let member = Rejoining::new(&settings, &holdings, true);
+        let before = holdings.take(0, Arc::clone(&member) as Arc<dyn Membership>);
+        let answer = work.commit(&[commit_of(before)], NOW);
+        assert!(matches!(answer, Err(LogError::Fenced { partition: 0 })), "{answer:?}");
+        assert_eq!(work.told.load(Ordering::Relaxed), 1, "the group was not asked");
+        assert!(holdings.members([before].into_iter()).is_err());
+        assert_eq!(member.again().len(), 1);
+        assert!(holdings.members(member.again().into_iter()).is_ok(), "what is held anew was given up");
+    }
+
+    /// Nobody else will tell the worker to begin anew, as long as the member does not know it itself.
+    ///
+    /// Control: give up what the member holds when the group does not know it (`abandon`).
+    #[test]
+    fn a_member_that_the_group_does_not_know_reads_everything_afresh() {
+        let Forgetful { _mock, settings, holdings, mut work } = forgetful();
+        let member = Rejoining::new(&settings, &holdings, false);
+        let held = holdings.take(0, Arc::clone(&member) as Arc<dyn Membership>);
+        let answer = work.commit(&[commit_of(held)], NOW);
+        assert!(matches!(answer, Err(LogError::Doubtful(_))), "{answer:?}");
+        assert_eq!(work.told.load(Ordering::Relaxed), 1, "the group was not asked");
+    }
 }
