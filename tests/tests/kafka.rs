@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+#[path = "kafka/loading.rs"]
+mod loading;
 #[path = "kafka/start.rs"]
 mod start;
 
@@ -149,6 +151,8 @@ async fn the_suite_of_logs_and_faults_of_the_protocol() {
     an_outcome_that_stays_unknown_is_doubtful(&proxy, &bootstrap).await;
     a_fenced_producer_is_counted_and_replaced(&proxy, &bootstrap).await;
     a_new_owner_waits_for_markers_that_are_held_back(&proxy, &bootstrap).await;
+    loading::a_partition_that_cannot_be_loaded_keeps_no_other_waiting(&bootstrap).await;
+    loading::what_retention_took_is_read_as_nothing(&bootstrap).await;
 }
 
 async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {

@@ -16,6 +16,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext, ConsumerGr
 use rdkafka::error::KafkaError as DriverError;
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Shared;
 use super::bell::{self, Bell, Rung};
@@ -27,7 +28,7 @@ use crate::log::{LogError, RefConsumer, RefEvent, Uplinked};
 /// Records that wait to be asked for, and their bytes: then partitions are paused. What is on its way comes on top.
 const RECORDS_ENOUGH: usize = 512;
 const BYTES_ENOUGH: usize = 4 << 20;
-/// Before a partition is asked for again.
+/// Before a partition is asked for again, at least.
 const LOAD_PAUSE: Duration = Duration::from_millis(500);
 
 type Consumer = BaseConsumer<Member>;
@@ -248,10 +249,19 @@ pub(super) fn join(log: &Arc<Shared>) -> Result<RefMember, LogError> {
     Ok(RefMember { log: Arc::clone(log), member, thread: Some(thread) })
 }
 
+/// Partitions that could not be loaded. They are asked for again together, and not before as much time has gone by as that took: so
+/// long those that are loaded have the thread for themselves.
+#[derive(Default)]
+struct Failed {
+    partitions: BTreeSet<u32>,
+    again_at: Option<Instant>,
+}
+
 /// Until the member is dropped. Ends by leaving the group.
 #[expect(clippy::needless_pass_by_value, reason = "consumer and bell end with their thread")]
 fn run(consumer: Arc<Consumer>, rung: Rung) {
     let member = Arc::clone(consumer.context());
+    let mut failed = Failed::default();
     loop {
         let (to_load, full) = {
             let state = member.state();
@@ -260,17 +270,7 @@ fn run(consumer: Arc<Consumer>, rung: Rung) {
             }
             (state.to_load.clone(), state.is_full())
         };
-        for partition in to_load {
-            if let Err(error) = load(&consumer, &member, partition) {
-                let mut state = member.state();
-                if !matches!(state.events.back(), Some(Event::Failed(_))) {
-                    member.push(&mut state, Event::Failed(error));
-                }
-                let (state, _) = member.told.wait_timeout(state, LOAD_PAUSE).unwrap_or_else(PoisonError::into_inner);
-                drop(state);
-                break;
-            }
-        }
+        load_all(&consumer, &member, to_load, &mut failed);
         hold_back(&consumer, &member, full);
         match rung.poll(&consumer) {
             Some(Ok(message)) => take(&member, &message),
@@ -281,6 +281,41 @@ fn run(consumer: Arc<Consumer>, rung: Rung) {
     }
     if let Some(log) = member.log.upgrade() {
         log.holdings.give_up_all(member.number);
+    }
+}
+
+/// Loads whatever can be: what is wrong with one partition keeps no other from it. The first error is told.
+fn load_all(consumer: &Consumer, member: &Arc<Member>, to_load: BTreeSet<u32>, failed: &mut Failed) {
+    if to_load.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    if failed.again_at.is_none_or(|at| at <= began) {
+        failed.partitions.clear();
+    }
+    let mut first = None;
+    for partition in to_load {
+        let is_due = {
+            let state = member.state();
+            !state.stopped && state.to_load.contains(&partition) && !failed.partitions.contains(&partition)
+        };
+        if !is_due {
+            continue;
+        }
+        let Err(error) = load(consumer, member, partition) else { continue };
+        failed.partitions.insert(partition);
+        first = first.or(Some(error));
+        // That may have taken long, and the next may too: the group hears of us in between.
+        if let Some(Ok(message)) = consumer.poll(Duration::ZERO) {
+            take(member, &message);
+        }
+    }
+    let Some(error) = first else { return };
+    let now = Instant::now();
+    failed.again_at = Some(now + now.duration_since(began).max(LOAD_PAUSE));
+    let mut state = member.state();
+    if !matches!(state.events.back(), Some(Event::Failed(_))) {
+        member.push(&mut state, Event::Failed(error));
     }
 }
 
