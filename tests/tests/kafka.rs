@@ -4,6 +4,8 @@
 
 #[path = "kafka/loading.rs"]
 mod loading;
+#[path = "kafka/renewed.rs"]
+mod renewed;
 #[path = "kafka/start.rs"]
 mod start;
 
@@ -153,6 +155,7 @@ async fn the_suite_of_logs_and_faults_of_the_protocol() {
     a_new_owner_waits_for_markers_that_are_held_back(&proxy, &bootstrap).await;
     loading::a_partition_that_cannot_be_loaded_keeps_no_other_waiting(&bootstrap).await;
     loading::what_retention_took_is_read_as_nothing(&bootstrap).await;
+    renewed::a_new_generation_archives_all_that_the_log_holds(&bootstrap).await;
 }
 
 async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {

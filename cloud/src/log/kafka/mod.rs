@@ -6,7 +6,7 @@
 //! | the commit point | one transaction: `readings`, `events`, `books`, `ledger`, and the positions of `refs` ([`committer`]) |
 //! | ownership | a consumer group over `refs`, its generation sent with the positions ([`consumer`], [`holdings`]) |
 //! | what waits | the workers' positions against the ends of `refs` ([`lag`]) |
-//! | archive cuts | positions of another group over `readings` ([`archive`]) |
+//! | archive cuts | positions of another group over `readings` ([`archive`]), of a new one with each generation but the first |
 //! | partitions, generation | a record in `ledger` ([`maker`]) |
 //!
 //! Everything of ours reads committed records. librdkafka calls block: they run on threads of their own, or offloaded.
@@ -28,7 +28,7 @@ mod settings;
 mod topics;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ use async_trait::async_trait;
 use object_store::ObjectStore;
 use protocols::metering::UtcMillis;
 use protocols::uplink::GatewayId;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
 
 use self::appender::Appender;
 use self::archive::Archive;
@@ -181,7 +183,7 @@ struct Shared {
     committer: Committer,
     appender: Appender,
     readers: Arc<Readers>,
-    archive: Archive,
+    archives: Archives,
     lag: Lag,
     clock: Arc<dyn Clock>,
     /// Threads that are leaving their group.
@@ -264,7 +266,7 @@ impl KafkaLog {
             committer,
             appender: Appender::new(settings)?,
             readers,
-            archive: Archive::new(settings, &names).map_err(topics::client_error)?,
+            archives: Archives { settings: settings.clone(), names: names.clone(), asked: Mutex::default() },
             lag: Lag::new(settings, &names).map_err(topics::client_error)?,
             clock,
             leaving: Mutex::default(),
@@ -292,7 +294,7 @@ impl KafkaLog {
 
     /// Begins a new generation if the archive knows more of this one than the log does.
     pub async fn renew_if_behind(&self, objects: &dyn ObjectStore) -> Result<Option<Ahead>, RenewError> {
-        let positions = async || self.blocking(|shared| shared.archive.look()).await;
+        let positions = async || self.blocking(|shared| shared.archive()?.look()).await;
         let ahead = ahead::find(self, objects, positions).await?;
         if let Some(ahead) = &ahead {
             self.renew_generation(ahead.generation).await?;
@@ -300,12 +302,16 @@ impl KafkaLog {
         Ok(ahead)
     }
 
-    /// Begins a new generation: this log is behind its archive.
+    /// Begins a new generation: this log is behind its archive. All that has not left it is to be archived again.
     async fn renew_generation(&self, generation: LogGeneration) -> Result<(), LogError> {
         let partitions = self.partitions();
         let replaced = Description { partitions, generation: self.generation() };
         let made = self
             .blocking(move |shared| {
+                let readings = shared.readers.starts(&shared.names.readings, partitions)?;
+                let events = shared.readers.starts(&shared.names.events, partitions)?;
+                // First: whoever dies in between has made positions of a generation that never was.
+                shared.archives.begin(generation, readings.into_iter().zip(events))?;
                 let new = Description { partitions, generation };
                 maker::agree(&shared.settings, &shared.names, &shared.readers, new, Some(replaced))
             })
@@ -317,7 +323,7 @@ impl KafkaLog {
     /// Leaves the groups, so that others take over at once. Waits until that is done, at most `within`.
     pub async fn close(&self, within: Duration) {
         const STEP: Duration = Duration::from_millis(20);
-        let archiving = self.shared.archive.leave();
+        let archiving = self.shared.archives.last().and_then(|archive| archive.leave());
         let mut leaving = std::mem::take(&mut *self.shared.leaving.lock().unwrap_or_else(PoisonError::into_inner));
         leaving.extend(archiving);
         let mut waited = Duration::ZERO;
@@ -342,6 +348,10 @@ fn draw() -> Result<u64, KafkaOpenError> {
 }
 
 impl Shared {
+    fn archive(&self) -> Result<Arc<Archive>, LogError> {
+        self.archives.of(LogGeneration(self.generation.load(Ordering::SeqCst)))
+    }
+
     fn topic(&self, topic: Topic) -> &str {
         match topic {
             Topic::Refs => &self.names.refs,
@@ -349,6 +359,87 @@ impl Shared {
             Topic::Events => &self.names.events,
             Topic::Books => &self.names.books,
         }
+    }
+}
+
+/// The archive's positions, those of the generation that is asked for.
+///
+/// A log that was set back goes on as a new generation, and is archived from where it begins. So each generation but the first has a
+/// group of archivers of its own, which nobody of an earlier one can be in: such a one would move positions that are not its own,
+/// or go back to the beginning under its own keys. The group has its positions before the log has the generation; by that it is
+/// told from the first one, whose group has the name without a generation.
+struct Archives {
+    settings: KafkaSettings,
+    names: Names,
+    /// The last that was asked for.
+    asked: Mutex<Option<(LogGeneration, Arc<Archive>)>>,
+}
+
+impl Archives {
+    fn asked(&self) -> MutexGuard<'_, Option<(LogGeneration, Arc<Archive>)>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> Option<Arc<Archive>> {
+        self.asked().as_ref().map(|(_, archive)| Arc::clone(archive))
+    }
+
+    fn of(&self, generation: LogGeneration) -> Result<Arc<Archive>, LogError> {
+        if let Some((of, archive)) = &*self.asked()
+            && *of == generation
+        {
+            return Ok(Arc::clone(archive));
+        }
+        let renewed = self.open(&self.renewed(generation))?;
+        let is_there = renewed.look()?.iter().any(|held| held.archived.is_some() || held.unfinished.is_some());
+        let opened = Arc::new(if is_there { renewed } else { self.open(&self.names)? });
+        let mut asked = self.asked();
+        // Another call was quicker: what it got may be in its group already.
+        if let Some((of, archive)) = &*asked
+            && *of == generation
+        {
+            return Ok(Arc::clone(archive));
+        }
+        let replaced = asked.replace((generation, Arc::clone(&opened)));
+        drop(asked);
+        // It leaves its group, which may take a moment.
+        drop(replaced);
+        Ok(opened)
+    }
+
+    /// Makes the group of a generation that is to come, with these positions of readings and events, by partition.
+    fn begin(&self, generation: LogGeneration, starts: impl Iterator<Item = (u64, u64)>) -> Result<(), LogError> {
+        let names = self.renewed(generation);
+        let starts: ArchivedEnds = (0..).zip(starts).collect();
+        let mut positions = TopicPartitionList::with_capacity(2 * starts.len());
+        for (partition, (readings, events)) in &starts {
+            for (topic, start) in [(&names.readings, *readings), (&names.events, *events)] {
+                positions
+                    .add_partition_offset(topic, *partition as i32, Offset::Offset(start as i64))
+                    .map_err(|error| client::unavailable(&error))?;
+            }
+        }
+        // Nobody is in the group: then Kafka takes positions from one who is not, either.
+        let mut config = client::reading_config(&self.settings);
+        config.set("group.id", &names.archivers);
+        let outsider: BaseConsumer<client::Context> =
+            config.create_with_context(client::Context).map_err(|error| client::unavailable(&error))?;
+        outsider.commit(&positions, CommitMode::Sync).map_err(|error| client::unavailable(&error))?;
+        // Whether each of them was taken shows when they are read.
+        if self.open(&names)?.archived()? == starts {
+            return Ok(());
+        }
+        Err(LogError::Unavailable(format!("the group {} has not taken its first positions", names.archivers)))
+    }
+
+    fn open(&self, names: &Names) -> Result<Archive, LogError> {
+        Archive::new(&self.settings, names).map_err(|error| client::unavailable(&error))
+    }
+
+    /// With the group of any generation but the first.
+    fn renewed(&self, generation: LogGeneration) -> Names {
+        let archivers = format!("{}-{:016x}", self.names.archivers, generation.0);
+        Names { archivers, ..self.names.clone() }
     }
 }
 
@@ -449,22 +540,22 @@ impl EventLog for KafkaLog {
     }
 
     async fn archived(&self) -> Result<ArchivedEnds, LogError> {
-        self.blocking(|shared| shared.archive.archived()).await
+        self.blocking(|shared| shared.archive()?.archived()).await
     }
 
     fn archive_epoch(&self) -> u64 {
-        self.shared.archive.epoch()
+        self.shared.archives.last().map_or(0, |archive| archive.epoch())
     }
 
     async fn own_archive(&self) -> Result<Vec<ArchiveAssignment>, LogError> {
-        self.blocking(|shared| shared.archive.own()).await
+        self.blocking(|shared| shared.archive()?.own()).await
     }
 
     async fn record_cut(&self, ownership: Ownership, cut: Cut) -> Result<(), LogError> {
-        self.blocking(move |shared| shared.archive.record(ownership, cut)).await
+        self.blocking(move |shared| shared.archive()?.record(ownership, cut)).await
     }
 
     async fn end_cut(&self, ownership: Ownership, cut: Cut) -> Result<(), LogError> {
-        self.blocking(move |shared| shared.archive.end(ownership, cut)).await
+        self.blocking(move |shared| shared.archive()?.end(ownership, cut)).await
     }
 }
