@@ -168,7 +168,10 @@ impl Member {
 
 impl Membership for Member {
     fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        self.consumer.get()?.upgrade()?.group_metadata()
+        let consumer = self.consumer.get()?.upgrade()?;
+        let metadata = consumer.group_metadata()?;
+        // Whom the group has thrown out may name no generation and no member: Kafka takes positions from nobody without a question.
+        (!consumer.assignment_lost()).then_some(metadata)
     }
 
     fn number(&self) -> u64 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError as DriverError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{ASK_TIMEOUT, Context, reading_config, unavailable};
@@ -209,7 +210,7 @@ fn read_assigned(
 /// Behind everything that came of the partition that is assigned: behind markers of transactions, too, which are not handed out.
 fn position(reader: &BaseConsumer<Context>) -> Result<u64, LogError> {
     let positions = reader.position().map_err(|error| unavailable(&error))?;
-    let offset = positions.elements().first().map(|element| element.offset());
+    let offset = positions.elements().first().map(TopicPartitionListElem::offset);
     // None where nothing came.
     Ok(if let Some(Offset::Offset(offset)) = offset { offset.max(0) as u64 } else { 0 })
 }
