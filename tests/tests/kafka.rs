@@ -20,12 +20,14 @@ use cloud::clock::SystemClock;
 use cloud::config::LogKeep;
 use cloud::log::conformance::{self, LogSubject, Logs};
 use cloud::log::kafka::{KafkaLog, KafkaSection, KafkaSettings};
-use cloud::log::{AppliedBatch, EventLog, LogError, PartitionCommit, RefConsumer, RefEvent, Topic, Uplinked};
+use cloud::log::{AppliedBatch, Cut, EventLog, LogError, PartitionCommit, RefConsumer, RefEvent, Topic, Uplinked};
 use cloud::store::ReadingStore;
 use cloud::store::conformance::{StoreSubject, Stores};
 use cloud::store::embedded::EmbeddedStore;
 use protocols::metering::{Kind, MeterId, ObisCode, Quality, Series, StampedBy, Unit, UtcMillis};
 use protocols::uplink::{Batch, BatchId, BlockRow, Books, GatewayId, SeriesBlock};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tests::services::kafka_faults::{Ask, KafkaFault, KafkaProxy, Rule};
 use tests::services::{Kafka, if_to_be_had};
 
@@ -146,7 +148,7 @@ async fn start(folder: &Path) -> Option<(Kafka, KafkaProxy)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_of_logs_and_faults_of_the_protocol() {
     let folder = tempfile::tempdir().unwrap();
-    let Some((_kafka, proxy)) = start(folder.path()).await else { return };
+    let Some((kafka, proxy)) = start(folder.path()).await else { return };
     let bootstrap = proxy.address().to_string();
     conformance::run_all(&AtKafka { bootstrap: bootstrap.clone(), made: AtomicU32::new(0) }, &InMemory).await;
     answers_are_lost_and_late(&proxy, &bootstrap).await;
@@ -156,6 +158,7 @@ async fn the_suite_of_logs_and_faults_of_the_protocol() {
     loading::a_partition_that_cannot_be_loaded_keeps_no_other_waiting(&bootstrap).await;
     loading::what_retention_took_is_read_as_nothing(&bootstrap).await;
     renewed::a_new_generation_archives_all_that_the_log_holds(&bootstrap).await;
+    a_position_that_kafka_forgets_is_not_missed(&kafka, &bootstrap).await;
 }
 
 async fn answers_are_lost_and_late(proxy: &KafkaProxy, bootstrap: &str) {
@@ -309,6 +312,37 @@ async fn a_new_owner_waits_for_markers_that_are_held_back(proxy: &KafkaProxy, bo
     }
     assert!(proxy.hits() > 0, "no marker was held back");
     proxy.set([]);
+}
+
+/// Kafka forgets positions in topics to which their group is not subscribed, after a week and although the group lives: here by its
+/// own tool, which does it under the same condition.
+///
+/// Controls: commit nothing when partitions are taken over (`archive.rs`, `renew`), and how far the first is archived is forgotten
+/// with the position that an older version wrote; say nothing in the position where no cut is recorded (`metadata`), and so is the second.
+async fn a_position_that_kafka_forgets_is_not_missed(kafka: &Kafka, bootstrap: &str) {
+    let log = open(&settings(bootstrap, "forgets.".to_owned())).await;
+    let group = "forgets.archivers";
+    // As a version did that said how far `events` are by the position in them alone.
+    let mut older = TopicPartitionList::new();
+    for (topic, offset) in [("forgets.readings", 17), ("forgets.events", 2)] {
+        older.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+    }
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", group).create().unwrap();
+    consumer.commit(&older, CommitMode::Sync).unwrap();
+    drop(consumer);
+    assert_eq!(log.archived().await.unwrap(), BTreeMap::from([(0, (17, 2))]));
+    let owned = log.own_archive().await.unwrap();
+    let archived: Vec<_> = owned.iter().map(|owned| owned.archived).collect();
+    assert_eq!(archived, [Some((17, 2)), None]);
+    let cut = Cut { partition: 1, readings: (0, 5), events: (0, 3) };
+    log.record_cut(owned[1].ownership, cut).await.unwrap();
+    log.end_cut(owned[1].ownership, cut).await.unwrap();
+    let arguments =
+        ["--bootstrap-server", bootstrap, "--group", group, "--delete-offsets", "--topic", "forgets.events"];
+    let said = kafka.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &arguments).unwrap();
+    assert!(said.contains("Successful") && !said.contains("Error"), "{said}");
+    assert_eq!(log.archived().await.unwrap(), BTreeMap::from([(0, (17, 2)), (1, (5, 3))]), "{said}");
 }
 
 /// Who consumes, and the commit of the first ref: a ledger record and the position behind it.

@@ -3,6 +3,10 @@
 //! The group divides the partitions; `events` of the same number go with them. A recorded cut is the metadata of the position at
 //! its start; to end it is to commit its ends. Both topics' positions travel in one request, which the group's coordinator
 //! writes as one, and refuses from a member that is none any more.
+//!
+//! The metadata of the position of `readings` says everything, the end of `events` too: the group is not subscribed to `events`, and
+//! Kafka forgets a position in such a topic once its last commit is a week old (`offsets.retention.minutes`), however lively the
+//! group is. In a partition in which nothing happens nothing is committed for longer than that.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -187,7 +191,22 @@ impl Archive {
             let ownership = Ownership { partition, generation };
             assignments.push(ArchiveAssignment { ownership, archived, unfinished: cut });
         }
+        if let Err(error) = self.renew(&consumer, &state) {
+            // What is there stays.
+            tracing::warn!(sink = "log", %error, "the archive's positions are not written anew");
+        }
         Ok(assignments)
+    }
+
+    /// Commits what was found, as it is: its age starts anew, and what a version before wrote says everything from now on.
+    fn renew(&self, consumer: &Consumer, state: &State) -> Result<(), DriverError> {
+        let mut list = TopicPartitionList::new();
+        for (partition, held) in &state.held {
+            if held.archived.is_some() || held.cut.is_some() {
+                self.add(&mut list, *partition, held)?;
+            }
+        }
+        if list.count() == 0 { Ok(()) } else { consumer.commit(&list, CommitMode::Sync) }
     }
 
     /// How far every partition is, without holding any.
@@ -240,7 +259,8 @@ impl Archive {
         let mut state = consumer.context().state();
         let held = state.held.get(&partition).copied().filter(|held| held.generation == generation);
         let next = step(held.ok_or(LogError::Fenced { partition })?)?;
-        let list = self.list(partition, &next).map_err(|error| LogError::Refused(error.to_string()))?;
+        let mut list = TopicPartitionList::with_capacity(2);
+        self.add(&mut list, partition, &next).map_err(|error| LogError::Refused(error.to_string()))?;
         match consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => {
                 state.held.insert(partition, next);
@@ -258,8 +278,7 @@ impl Archive {
         }
     }
 
-    fn list(&self, partition: u32, held: &Held) -> Result<TopicPartitionList, DriverError> {
-        let mut list = TopicPartitionList::with_capacity(2);
+    fn add(&self, list: &mut TopicPartitionList, partition: u32, held: &Held) -> Result<(), DriverError> {
         let started = held.cut.map(|cut| (cut.readings.0, cut.events.0));
         let (readings, events) = held.archived.or(started).unwrap_or_default();
         for (topic, offset) in [(&self.names.readings, readings), (&self.names.events, events)] {
@@ -268,7 +287,7 @@ impl Archive {
         if let Some(mut element) = list.find_partition(&self.names.readings, partition as i32) {
             element.set_metadata(metadata(held));
         }
-        Ok(list)
+        Ok(())
     }
 
     /// Archived ends and recorded cut of each partition.
@@ -323,26 +342,37 @@ fn group_config(settings: &KafkaSettings, names: &Names) -> rdkafka::ClientConfi
     config
 }
 
-/// `cut FIRST END FIRST END` while one is recorded, with `new` when nothing was archived before it.
+/// `cut FIRST END FIRST END`, of readings and events, while one is recorded, with `new` when nothing was archived before it. While none is,
+/// a cut of nothing at the ends of what is archived: a version that wrote nothing then would take it for recorded, and end it.
 fn metadata(held: &Held) -> String {
-    let Some(cut) = held.cut else { return String::new() };
+    let (readings, events) = match (held.cut, held.archived) {
+        (Some(cut), _) => (cut.readings, cut.events),
+        (None, Some((readings, events))) => ((readings, readings), (events, events)),
+        (None, None) => return String::new(),
+    };
     let new = if held.archived.is_none() { " new" } else { "" };
-    format!("cut {} {} {} {}{new}", cut.readings.0, cut.readings.1, cut.events.0, cut.events.1)
+    format!("cut {} {} {} {}{new}", readings.0, readings.1, events.0, events.1)
 }
 
 /// Archived ends and recorded cut.
 type Found = (Option<(u64, u64)>, Option<Cut>);
 
+/// `ends` are the positions themselves, of which that in `events` may be forgotten: for what a version before wrote where no cut was
+/// recorded, which is nothing.
 fn parse(partition: u32, ends: Option<(u64, u64)>, said: &str) -> Result<Found, LogError> {
     let words: Vec<&str> = said.split_whitespace().collect();
     let damaged = || LogError::Damaged(format!("the archive's position in {partition} says {said:?}"));
     match words.as_slice() {
         [] => Ok((ends, None)),
-        ["cut", numbers @ .., "new"] | ["cut", numbers @ ..] => {
+        ["cut", numbers @ ..] => {
+            let is_new = numbers.last() == Some(&"new");
             let numbers: Vec<u64> = numbers.iter().filter_map(|number| number.parse().ok()).collect();
             let [a, b, c, d] = numbers.as_slice() else { return Err(damaged()) };
-            let archived = if words.last() == Some(&"new") { None } else { ends };
-            Ok((archived, Some(Cut { partition, readings: (*a, *b), events: (*c, *d) })))
+            let cut = Cut { partition, readings: (*a, *b), events: (*c, *d) };
+            // A cut follows on what is archived.
+            let archived = (!is_new).then_some((cut.readings.0, cut.events.0));
+            let is_recorded = is_new || a != b || c != d;
+            Ok((archived, is_recorded.then_some(cut)))
         }
         _ => Err(damaged()),
     }
@@ -359,10 +389,28 @@ mod tests {
             let held = Held { archived, cut: Some(cut), ..Held::default() };
             assert_eq!(parse(3, Some((0, 2)), &metadata(&held)).unwrap(), (archived, Some(cut)));
         }
-        assert_eq!(parse(3, Some((17, 2)), "").unwrap(), (Some((17, 2)), None));
-        assert_eq!(parse(3, None, "").unwrap(), (None, None));
         for said in ["cut 1 2 3", "cut 1 2 3 x", "other", "cut"] {
             assert!(matches!(parse(3, None, said), Err(LogError::Damaged(_))), "{said}");
         }
+    }
+
+    /// Negative control: say nothing while no cut is recorded (`metadata`); the partition then counts as one of which nothing was archived.
+    #[test]
+    fn the_ends_are_known_without_the_position_in_events() {
+        let held = Held { archived: Some((17, 2)), ..Held::default() };
+        assert_eq!(parse(3, None, &metadata(&held)).unwrap(), (Some((17, 2)), None));
+        let cut = Cut { partition: 3, readings: (17, 20), events: (2, 2) };
+        let held = Held { cut: Some(cut), ..held };
+        assert_eq!(parse(3, None, &metadata(&held)).unwrap(), (Some((17, 2)), Some(cut)));
+        assert_eq!(metadata(&Held::default()), "");
+    }
+
+    /// Of a version that said how far `events` are by the position in it alone.
+    #[test]
+    fn what_a_version_before_wrote_is_read() {
+        assert_eq!(parse(3, Some((17, 2)), "").unwrap(), (Some((17, 2)), None));
+        assert_eq!(parse(3, None, "").unwrap(), (None, None));
+        let cut = Cut { partition: 3, readings: (17, 20), events: (2, 2) };
+        assert_eq!(parse(3, Some((17, 2)), "cut 17 20 2 2").unwrap(), (Some((17, 2)), Some(cut)));
     }
 }
