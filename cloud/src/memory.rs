@@ -96,6 +96,8 @@ pub(crate) struct Faults {
     pub(crate) end_cut: Option<LogError>,
     /// Nobody is told any more where a topic ends.
     pub(crate) ends_hang: bool,
+    /// This partition does not answer, and so nobody is told of all of them where they begin or end.
+    pub(crate) away: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -143,12 +145,42 @@ impl MemoryLog {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Fails for the partition that is away, and for all of them (`None`) together.
+    fn answers(&self, asked: Option<u32>) -> Result<(), LogError> {
+        match self.faults.lock().unwrap().away {
+            Some(away) if asked.is_none_or(|asked| asked == away) => {
+                Err(LogError::Unavailable(format!("partition {away} is away")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn archive_owner(&self, ownership: Ownership) -> Result<MutexGuard<'_, Vec<LogPartition>>, LogError> {
         let partitions = self.partitions();
         if partitions[ownership.partition as usize].archive_generation == ownership.generation {
             return Ok(partitions);
         }
         Err(LogError::Fenced { partition: ownership.partition })
+    }
+}
+
+fn start_of(partition: &LogPartition, topic: Topic) -> u64 {
+    let start = match topic {
+        Topic::Refs => partition.refs.first().map(|record| record.0),
+        Topic::Readings => partition.readings.first().map(|record| record.offset),
+        Topic::Events => partition.events.first().map(|record| record.offset),
+        Topic::Books => partition.books.first().map(|record| record.offset),
+    };
+    // Offset 0 is a marker's: a topic whose first record is the next one is whole.
+    start.filter(|start| *start > 1).unwrap_or(0)
+}
+
+fn end_of(partition: &LogPartition, topic: Topic) -> u64 {
+    match topic {
+        Topic::Refs => partition.refs.last().map_or(0, |record| record.0 + 1),
+        Topic::Readings => partition.readings.last().map_or(0, |record| record.offset + 1),
+        Topic::Events => partition.events.last().map_or(0, |record| record.offset + 1),
+        Topic::Books => partition.books.last().map_or(0, |record| record.offset + 1),
     }
 }
 
@@ -265,13 +297,8 @@ impl EventLog for MemoryLog {
         if self.faults.lock().unwrap().ends_hang {
             std::future::pending::<()>().await;
         }
-        let end = |partition: &LogPartition| match topic {
-            Topic::Refs => partition.refs.last().map_or(0, |record| record.0 + 1),
-            Topic::Readings => partition.readings.last().map_or(0, |record| record.offset + 1),
-            Topic::Events => partition.events.last().map_or(0, |record| record.offset + 1),
-            Topic::Books => partition.books.last().map_or(0, |record| record.offset + 1),
-        };
-        let ends = self.partitions().iter().map(end).collect();
+        self.answers(None)?;
+        let ends = self.partitions().iter().map(|partition| end_of(partition, topic)).collect();
         let committed = self.after_ends.lock().unwrap().take_if(|(after, _)| *after == topic);
         if let Some((_, batch)) = committed {
             self.apply(&batch, batch.sealed_at, batch.sealed_at);
@@ -280,15 +307,15 @@ impl EventLog for MemoryLog {
     }
 
     async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError> {
-        let start = |partition: &LogPartition| match topic {
-            Topic::Refs => partition.refs.first().map(|record| record.0),
-            Topic::Readings => partition.readings.first().map(|record| record.offset),
-            Topic::Events => partition.events.first().map(|record| record.offset),
-            Topic::Books => partition.books.first().map(|record| record.offset),
-        };
-        // Offset 0 is a marker's: a topic whose first record is the next one is whole.
-        let whole = |start: Option<u64>| start.filter(|start| *start > 1).unwrap_or(0);
-        Ok(self.partitions().iter().map(|partition| whole(start(partition))).collect())
+        self.answers(None)?;
+        Ok(self.partitions().iter().map(|partition| start_of(partition, topic)).collect())
+    }
+
+    async fn edges(&self, topic: Topic, partition: u32) -> Result<(u64, u64), LogError> {
+        self.answers(Some(partition))?;
+        let partitions = self.partitions();
+        let held = &partitions[partition as usize];
+        Ok((start_of(held, topic), end_of(held, topic)))
     }
 
     async fn read_readings(
@@ -298,10 +325,12 @@ impl EventLog for MemoryLog {
         to: u64,
         max: usize,
     ) -> Result<Vec<ReadingRecord>, LogError> {
+        self.answers(Some(partition))?;
         Ok(page(&self.partitions()[partition as usize].readings, |record| record.offset, from, to, max))
     }
 
     async fn read_events(&self, partition: u32, from: u64, to: u64, max: usize) -> Result<Vec<EventRecord>, LogError> {
+        self.answers(Some(partition))?;
         Ok(page(&self.partitions()[partition as usize].events, |record| record.offset, from, to, max))
     }
 

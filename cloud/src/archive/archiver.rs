@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use protocols::metering::UtcMillis;
 use serde::Serialize;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::ArchiveError;
 use super::cut::{CutSettings, Decision, Waiting, decide};
@@ -46,6 +46,15 @@ pub struct ArchiverSnapshot {
     pub bytes: u64,
 }
 
+impl ArchiverSnapshot {
+    fn count(&mut self, report: &CutReport) {
+        self.cuts += 1;
+        self.objects += u64::from(report.objects);
+        self.rows += report.readings + report.events;
+        self.bytes += report.bytes;
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PartitionSnapshot {
     pub partition: u32,
@@ -80,16 +89,52 @@ pub struct Archiver {
     held: Option<Vec<Held>>,
     /// Of the log, from before they were taken over.
     epoch: u64,
+    /// How often each partition has failed since it last did not.
+    failures: BTreeMap<u32, u64>,
     totals: ArchiverSnapshot,
+}
+
+/// Where readings and events end: asked of all partitions once a step, and of each by itself where not all of them answer.
+#[derive(Debug)]
+enum Ends {
+    Unasked,
+    All { readings: Vec<u64>, events: Vec<u64> },
+    Each,
+}
+
+impl Ends {
+    /// `None`: the log has no such partition.
+    async fn of(&mut self, log: &dyn EventLog, partition: u32) -> Result<Option<(u64, u64)>, LogError> {
+        if matches!(self, Self::Unasked) {
+            *self = Self::ask(log).await.unwrap_or_else(|error| {
+                warn!(%error, "not all partitions say where they end; each is asked by itself");
+                Self::Each
+            });
+        }
+        let Self::All { readings, events } = self else {
+            let (_, readings) = log.edges(Topic::Readings, partition).await?;
+            let (_, events) = log.edges(Topic::Events, partition).await?;
+            return Ok(Some((readings, events)));
+        };
+        let end = |ends: &[u64]| ends.get(partition as usize).copied();
+        Ok(end(readings).zip(end(events)))
+    }
+
+    async fn ask(log: &dyn EventLog) -> Result<Self, LogError> {
+        let readings = log.ends(Topic::Readings).await?;
+        Ok(Self::All { readings, events: log.ends(Topic::Events).await? })
+    }
 }
 
 impl Archiver {
     pub fn new(log: Arc<dyn EventLog>, objects: Arc<dyn ObjectStore>, settings: CutSettings) -> Self {
-        Self { log, objects, settings, held: None, epoch: 0, totals: ArchiverSnapshot::default() }
+        let (failures, totals) = (BTreeMap::new(), ArchiverSnapshot::default());
+        Self { log, objects, settings, held: None, epoch: 0, failures, totals }
     }
 
-    /// Does at most one cut. After an error the same call may be repeated: what is recorded is finished as recorded. After
-    /// [`ArchiveError::Fenced`] the owner should stop instead: a repetition would take the partitions back.
+    /// Does at most one cut. After an error the same call may be repeated: what is recorded is finished as recorded, and the
+    /// partition that failed comes after all others, so that they do not wait for it. After [`ArchiveError::Fenced`] the owner
+    /// should stop instead: a repetition would take the partitions back.
     pub async fn step(&mut self, now: UtcMillis) -> Result<Progress, ArchiveError> {
         let result = self.try_step(now).await;
         if matches!(
@@ -127,32 +172,31 @@ impl Archiver {
             self.held = Some(self.take_over().await?);
             self.epoch = epoch;
         }
-        let held = self.held.as_deref_mut().expect("taken over above");
-        if let Some(held) = held.iter_mut().find(|held| held.unfinished.is_some()) {
-            let cut = held.unfinished.expect("just found");
-            return finish(&*self.log, &self.objects, held, cut, true, &mut self.totals).await;
-        }
-        let readings = self.log.ends(Topic::Readings).await?;
-        let events = self.log.ends(Topic::Events).await?;
-        let mut wake_at: Option<UtcMillis> = None;
-        for held in held {
-            let partition = held.ownership.partition as usize;
-            let ends = (readings.get(partition).copied(), events.get(partition).copied());
-            let (Some(readings_end), Some(events_end)) = ends else { continue };
-            let waiting = held.look(&*self.log, &self.settings, (readings_end, events_end), now).await?;
-            let decision = match held.forgotten {
-                Some(cut) => Decision::Cut { readings: cut.readings, events: cut.events },
-                None => decide(&self.settings, &waiting, now),
-            };
-            match decision {
-                Decision::Nothing => {}
-                Decision::Wait { until } => wake_at = Some(wake_at.map_or(until, |wake| wake.min(until))),
-                Decision::Cut { readings, events } => {
-                    let cut = Cut { partition: held.ownership.partition, readings, events };
-                    self.log.record_cut(held.ownership, cut).await?;
-                    held.forgotten = None;
-                    held.unfinished = Some(cut);
-                    return finish(&*self.log, &self.objects, held, cut, false, &mut self.totals).await;
+        let mut turns: Vec<&mut Held> = self.held.iter_mut().flatten().collect();
+        // What is recorded first; but whoever fails comes behind all others, and of those that do, who has failed more seldom.
+        let failures = |held: &Held| self.failures.get(&held.ownership.partition).copied().unwrap_or(0);
+        turns.sort_by_key(|held| (failures(held), held.unfinished.is_none()));
+        let (mut ends, mut wake_at): (Ends, Option<UtcMillis>) = (Ends::Unasked, None);
+        for held in turns {
+            let partition = held.ownership.partition;
+            match held.step(&*self.log, &self.objects, &self.settings, &mut ends, now).await {
+                Ok(progress) => {
+                    self.failures.remove(&partition);
+                    match progress {
+                        Progress::Archived(report) => {
+                            self.totals.count(&report);
+                            return Ok(Progress::Archived(report));
+                        }
+                        Progress::Idle { wake_at: at } => wake_at = wake_at.into_iter().chain(at).min(),
+                    }
+                }
+                Err(error) => {
+                    let failures = self.failures.entry(partition).or_default();
+                    *failures += 1;
+                    // Whatever waits there, it is not known to have been archived since.
+                    held.since = held.since.or(Some(now));
+                    warn!(partition, failures = *failures, "a partition is not archived; the others come first now");
+                    return Err(error);
                 }
             }
         }
@@ -168,21 +212,22 @@ impl Archiver {
         }
         let mut held = Vec::new();
         for assignment in &assignments {
-            let partition = assignment.ownership.partition;
-            let resume = resumes.remove(&partition).filter(|_| lost(&assignment)).unwrap_or_default();
+            let ownership = assignment.ownership;
+            let resume = resumes.remove(&ownership.partition).filter(|_| lost(&assignment)).unwrap_or_default();
+            let forgotten = resume.partial(ownership.partition);
             let archived = match (assignment.archived, assignment.unfinished) {
                 (Some(archived), _) => archived,
                 (None, Some(cut)) => (cut.readings.0, cut.events.0),
                 (None, None) => {
-                    self.check_start(partition, resume.archived).await?;
+                    self.check_start(ownership.partition, resume.archived).await?;
                     resume.archived
                 }
             };
             held.push(Held {
-                ownership: assignment.ownership,
+                ownership,
                 archived,
                 unfinished: assignment.unfinished,
-                forgotten: resume.partial(partition),
+                forgotten,
                 since: None,
                 fresh: true,
                 events: EventTail { end: archived.1, bytes: 0 },
@@ -212,6 +257,33 @@ impl Archiver {
 }
 
 impl Held {
+    /// At most one cut: the recorded one, or what is due.
+    async fn step(
+        &mut self,
+        log: &dyn EventLog,
+        objects: &Arc<dyn ObjectStore>,
+        settings: &CutSettings,
+        ends: &mut Ends,
+        now: UtcMillis,
+    ) -> Result<Progress, ArchiveError> {
+        if let Some(cut) = self.unfinished {
+            return self.finish(log, objects, cut, true).await.map(Progress::Archived);
+        }
+        let partition = self.ownership.partition;
+        let Some(ends) = ends.of(log, partition).await? else { return Ok(Progress::Idle { wake_at: None }) };
+        let waiting = self.look(log, settings, ends, now).await?;
+        let cut = match (self.forgotten, decide(settings, &waiting, now)) {
+            (Some(cut), _) => cut,
+            (None, Decision::Nothing) => return Ok(Progress::Idle { wake_at: None }),
+            (None, Decision::Wait { until }) => return Ok(Progress::Idle { wake_at: Some(until) }),
+            (None, Decision::Cut { readings, events }) => Cut { partition, readings, events },
+        };
+        log.record_cut(self.ownership, cut).await?;
+        self.forgotten = None;
+        self.unfinished = Some(cut);
+        self.finish(log, objects, cut, false).await.map(Progress::Archived)
+    }
+
     async fn look(
         &mut self,
         log: &dyn EventLog,
@@ -243,47 +315,43 @@ impl Held {
         self.fresh = false;
         Ok(Waiting { since: self.since, ..waiting })
     }
-}
 
-/// Writes the objects of a recorded cut and ends it.
-async fn finish(
-    log: &dyn EventLog,
-    objects: &Arc<dyn ObjectStore>,
-    held: &mut Held,
-    cut: Cut,
-    resumed: bool,
-    totals: &mut ArchiverSnapshot,
-) -> Result<Progress, ArchiveError> {
-    let (generation, partition) = (log.generation(), cut.partition);
-    let range = |(start, end)| CutRange { generation, partition, start, end };
-    let rows = read_cut_readings(log, partition, cut.readings).await?;
-    let readings = write_table(objects, Table::Readings, range(cut.readings), rows, write_readings, |_| true).await?;
-    let rows = read_cut_events(log, partition, cut.events).await?;
-    let events = write_table(objects, Table::Events, range(cut.events), rows, write_events, |_| true).await?;
-    log.end_cut(held.ownership, cut).await?;
-    held.unfinished = None;
-    held.archived = (cut.readings.1, cut.events.1);
-    held.since = None;
-    held.events = EventTail { end: cut.events.1, bytes: 0 };
-    let report = CutReport {
-        cut,
-        resumed,
-        objects: readings.objects + events.objects,
-        readings: readings.rows,
-        events: events.rows,
-        bytes: readings.bytes + events.bytes,
-    };
-    totals.cuts += 1;
-    totals.objects += u64::from(report.objects);
-    totals.rows += report.readings + report.events;
-    totals.bytes += report.bytes;
-    info!(
-        partition = cut.partition,
-        objects = report.objects,
-        readings = report.readings,
-        events = report.events,
-        resumed,
-        "cut archived"
-    );
-    Ok(Progress::Archived(report))
+    /// Writes the objects of a recorded cut and ends it.
+    async fn finish(
+        &mut self,
+        log: &dyn EventLog,
+        objects: &Arc<dyn ObjectStore>,
+        cut: Cut,
+        resumed: bool,
+    ) -> Result<CutReport, ArchiveError> {
+        let (generation, partition) = (log.generation(), cut.partition);
+        let range = |(start, end)| CutRange { generation, partition, start, end };
+        let rows = read_cut_readings(log, partition, cut.readings).await?;
+        let readings =
+            write_table(objects, Table::Readings, range(cut.readings), rows, write_readings, |_| true).await?;
+        let rows = read_cut_events(log, partition, cut.events).await?;
+        let events = write_table(objects, Table::Events, range(cut.events), rows, write_events, |_| true).await?;
+        log.end_cut(self.ownership, cut).await?;
+        self.unfinished = None;
+        self.archived = (cut.readings.1, cut.events.1);
+        self.since = None;
+        self.events = EventTail { end: cut.events.1, bytes: 0 };
+        let report = CutReport {
+            cut,
+            resumed,
+            objects: readings.objects + events.objects,
+            readings: readings.rows,
+            events: events.rows,
+            bytes: readings.bytes + events.bytes,
+        };
+        info!(
+            partition,
+            objects = report.objects,
+            readings = report.readings,
+            events = report.events,
+            resumed,
+            "cut archived"
+        );
+        Ok(report)
+    }
 }

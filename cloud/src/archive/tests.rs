@@ -158,13 +158,44 @@ async fn a_successor_finishes_a_recorded_cut_with_the_same_bytes() {
 async fn a_fenced_archiver_stops_and_its_objects_do_no_harm() {
     let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
     let mut zombie = archiver(&log, &objects);
+    assert!(matches!(zombie.step(T0).await.unwrap(), Progress::Archived(_)));
     log.faults.lock().unwrap().end_cut = Some(LogError::Unavailable("slow".to_owned()));
     assert!(zombie.step(T0).await.is_err());
     run(&mut archiver(&log, &objects)).await;
     let before = contents(&objects).await;
-    assert!(matches!(zombie.step(T0).await, Err(ArchiveError::Fenced { partition: 0 })));
+    assert!(matches!(zombie.step(T0).await, Err(ArchiveError::Fenced { partition: 1 })));
     assert_eq!(contents(&objects).await, before, "the zombie wrote the same objects again");
     assert_eq!(archived(&objects).await, committed(&log));
+}
+
+/// Negative controls: try a partition that has failed in its turn again (`try_step`), or ask only for the ends of all (`Ends`): the
+/// other one is not archived then.
+#[tokio::test]
+async fn a_partition_that_does_not_answer_keeps_no_other_from_being_archived() {
+    for recorded in [false, true] {
+        let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
+        let mut archiver = archiver(&log, &objects);
+        if recorded {
+            log.faults.lock().unwrap().end_cut = Some(LogError::Unavailable("slow".to_owned()));
+            assert!(archiver.step(T0).await.is_err());
+        }
+        log.faults.lock().unwrap().away = Some(0);
+        let mut cuts = Vec::new();
+        for _ in 0..6 {
+            match archiver.step(T0).await {
+                Ok(Progress::Archived(report)) => cuts.push(report.cut.partition),
+                Ok(Progress::Idle { .. }) => panic!("nobody hears of the other one"),
+                Err(error) => assert!(matches!(error, ArchiveError::Log(LogError::Unavailable(_))), "{error:?}"),
+            }
+        }
+        assert_eq!(cuts, [1]);
+        assert!(
+            archiver.snapshot().partitions.iter().all(|held| held.waiting_since.is_some() == (held.partition == 0))
+        );
+        log.faults.lock().unwrap().away = None;
+        run(&mut archiver).await;
+        assert_eq!(archived(&objects).await, committed(&log));
+    }
 }
 
 #[tokio::test]

@@ -201,6 +201,13 @@ pub trait EventLog: Send + Sync + 'static {
     async fn ends(&self, topic: Topic) -> Result<Vec<u64>, LogError>;
     /// Everything of a topic below has left the log, or was never there, per partition.
     async fn starts(&self, topic: Topic) -> Result<Vec<u64>, LogError>;
+    /// Where one partition begins and ends, as [`Self::starts`] and [`Self::ends`] say it of all: for who can do without those that do
+    /// not answer. Where all are in one place there are none that do.
+    async fn edges(&self, topic: Topic, partition: u32) -> Result<(u64, u64), LogError> {
+        let (starts, ends) = (self.starts(topic).await?, self.ends(topic).await?);
+        let of = |edges: &[u64]| edges.get(partition as usize).copied();
+        of(&starts).zip(of(&ends)).ok_or_else(|| LogError::Refused(format!("there is no partition {partition}")))
+    }
     /// Committed records with offsets in `from..to`, ascending, at most about `max`; an empty answer means that there are none in the range.
     async fn read_readings(
         &self,

@@ -70,11 +70,22 @@ async fn events_by(log: &dyn EventLog, partition: u32, max: usize) -> Vec<EventR
     }
 }
 
+/// A partition by itself is as it is among all.
+async fn check_edges(log: &dyn EventLog) {
+    for topic in [Topic::Refs, Topic::Readings, Topic::Events, Topic::Books] {
+        let edges = log.starts(topic).await.unwrap().into_iter().zip(log.ends(topic).await.unwrap());
+        for (partition, edges) in (0u32..).zip(edges) {
+            assert_eq!(log.edges(topic, partition).await.unwrap(), edges, "{topic:?} {partition}");
+        }
+    }
+}
+
 /// Fails when a page ends at a batch and the next begins at the batch after it.
 pub async fn pages_of_any_size_give_every_record_once(logs: &dyn Logs) {
     let subject = logs.fresh().await;
     let log = subject.log();
     let (partition, batches) = committed(&*log).await;
+    check_edges(&*log).await;
     let mut wanted = Vec::new();
     let mut wanted_events = Vec::new();
     for batch in &batches {
