@@ -220,6 +220,9 @@ impl Archiver {
                 (None, Some(cut)) => (cut.readings.0, cut.events.0),
                 (None, None) => {
                     self.check_start(ownership.partition, resume.archived).await?;
+                    if forgotten.is_none() && resume.archived != (0, 0) {
+                        self.remind(ownership, resume.archived).await?;
+                    }
                     resume.archived
                 }
             };
@@ -235,6 +238,15 @@ impl Archiver {
         }
         info!(partitions = held.len(), "archiving taken over");
         Ok(held)
+    }
+
+    /// Tells the log what it has forgotten, by a cut of nothing: where nothing happens there would be no other one, and whoever asks
+    /// the log how far it is archived would not hear of the partition.
+    async fn remind(&self, ownership: Ownership, (readings, events): (u64, u64)) -> Result<(), LogError> {
+        let partition = ownership.partition;
+        let cut = Cut { partition, readings: (readings, readings), events: (events, events) };
+        self.log.record_cut(ownership, cut).await?;
+        self.log.end_cut(ownership, cut).await
     }
 
     /// The log forgot how far it was archived: it may have forgotten records too.

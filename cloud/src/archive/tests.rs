@@ -198,6 +198,7 @@ async fn a_partition_that_does_not_answer_keeps_no_other_from_being_archived() {
     }
 }
 
+/// Negative control: tell the log nothing of what was found (`remind`).
 #[tokio::test]
 async fn a_log_that_forgot_its_positions_goes_on_behind_what_is_archived() {
     for forget_partial in [false, true] {
@@ -210,6 +211,15 @@ async fn a_log_that_forgot_its_positions_goes_on_behind_what_is_archived() {
         }
         for held in log.partitions().iter_mut() {
             held.archived = None;
+        }
+        if !forget_partial {
+            let mut archiver = archiver(&log, &objects);
+            assert_eq!(archiver.step(T0).await.unwrap(), Progress::Idle { wake_at: None });
+            assert_eq!(
+                log.archived().await.unwrap(),
+                archiver.archived(),
+                "the log knows of partitions without anything new"
+            );
         }
         let late = batch(1, 9, 8);
         log.apply(&late, late.sealed_at, T0);
