@@ -304,6 +304,8 @@ impl Held {
         now: UtcMillis,
     ) -> Result<Waiting, ArchiveError> {
         let partition = self.ownership.partition;
+        // Set by a clock that was ahead then: it began to wait by now.
+        self.since = self.since.map(|since| since.min(now));
         // Events are measured once each, and no further than a cut can reach.
         self.events.measure(log, partition, events_end, settings.event_bytes_max).await?;
         let waiting = Waiting {

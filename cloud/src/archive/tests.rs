@@ -198,6 +198,23 @@ async fn a_partition_that_does_not_answer_keeps_no_other_from_being_archived() {
     }
 }
 
+/// Negative control: leave `since` as it was set (`look`); the cut waits for the year to come.
+#[tokio::test]
+async fn a_clock_that_was_ahead_for_a_moment_delays_no_cut() {
+    const HOUR_MS: i64 = 3_600_000;
+    let (log, objects) = (MemoryLog::new(), Arc::new(InMemory::new()));
+    let settings = CutSettings { age_ms_max: HOUR_MS, ..AT_ONCE };
+    let mut archiver = Archiver::new(log.clone(), objects.clone(), settings);
+    assert_eq!(archiver.step(T0).await.unwrap(), Progress::Idle { wake_at: None });
+    let batch = batch(1, 1, 8);
+    log.apply(&batch, batch.sealed_at, T0);
+    let ahead = T0.plus_ms(365 * 24 * HOUR_MS);
+    assert_eq!(archiver.step(ahead).await.unwrap(), Progress::Idle { wake_at: Some(ahead.plus_ms(HOUR_MS)) });
+    let due = T0.plus_ms(HOUR_MS);
+    assert_eq!(archiver.step(T0).await.unwrap(), Progress::Idle { wake_at: Some(due) });
+    assert!(matches!(archiver.step(due).await.unwrap(), Progress::Archived(_)));
+}
+
 /// Negative control: tell the log nothing of what was found (`remind`).
 #[tokio::test]
 async fn a_log_that_forgot_its_positions_goes_on_behind_what_is_archived() {
