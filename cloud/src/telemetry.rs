@@ -102,6 +102,8 @@ metrics! {
     ArchivedBytes, Counter, "cloud_archive_bytes_total", "", "Bytes of the objects written to the archive.";
     ArchivedReadings, Counter, "cloud_archive_rows_total", "table=\"readings\"", "Rows written to the archive.";
     ArchivedEvents, Counter, "cloud_archive_rows_total", "table=\"events\"", "Rows written to the archive.";
+    OvertakenReadings, Counter, "cloud_archive_overtaken_offsets_total", "table=\"readings\"", "Offsets that left the log before they were archived.";
+    OvertakenEvents, Counter, "cloud_archive_overtaken_offsets_total", "table=\"events\"", "Offsets that left the log before they were archived.";
     ArchiveFailures, Counter, "cloud_archive_failures_total", "", "Steps of the archiver that failed and were tried again, and its deaths.";
     ArchiveSuccessAge, Gauge, "cloud_archive_success_age_seconds", "", "Since the archiver last did what was due.";
     ArchiveWaiting, Gauge, "cloud_archive_waiting_seconds", "", "Since when the oldest record that is not archived was seen to wait.";

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use protocols::metering::UtcMillis;
 use serde::Serialize;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::ArchiveError;
 use super::cut::{CutSettings, Decision, Waiting, decide};
 use super::footer::{CutRange, Table};
 use super::parquet::{write_events, write_readings};
 use super::resume::find_resumes;
-use super::write::{EventTail, read_cut_events, read_cut_readings, write_table};
+use super::write::{EventTail, read_cut_events, read_cut_readings, write_cut};
 use crate::log::{ArchiveAssignment, ArchivedEnds, Cut, EventLog, LogError, Ownership, Topic};
 
 /// What a step came to.
@@ -34,6 +34,8 @@ pub struct CutReport {
     pub readings: u64,
     pub events: u64,
     pub bytes: u64,
+    /// Offsets of readings and of events that had left the log before they were archived.
+    pub missing: (u64, u64),
 }
 
 /// What the archiver knows, for `Observe`.
@@ -219,7 +221,6 @@ impl Archiver {
                 (Some(archived), _) => archived,
                 (None, Some(cut)) => (cut.readings.0, cut.events.0),
                 (None, None) => {
-                    self.check_start(ownership.partition, resume.archived).await?;
                     if forgotten.is_none() && resume.archived != (0, 0) {
                         self.remind(ownership, resume.archived).await?;
                     }
@@ -248,24 +249,6 @@ impl Archiver {
         self.log.record_cut(ownership, cut).await?;
         self.log.end_cut(ownership, cut).await
     }
-
-    /// The log forgot how far it was archived: it may have forgotten records too.
-    async fn check_start(&self, partition: u32, (readings, events): (u64, u64)) -> Result<(), ArchiveError> {
-        let reading = self.log.read_readings(partition, readings, u64::MAX, 1).await?;
-        let event = self.log.read_events(partition, events, u64::MAX, 1).await?;
-        let first = [(readings, reading.first().map(|record| record.offset), Table::Readings)];
-        let first = first.into_iter().chain([(events, event.first().map(|record| record.offset), Table::Events)]);
-        for (expected, found, table) in first {
-            if found.is_some_and(|found| found > expected) {
-                let (topic, found) = (table.name(), found.unwrap_or_default());
-                error!(
-                    partition,
-                    topic, expected, found, "the log starts after what is archived: records may be missing"
-                );
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Held {
@@ -288,7 +271,11 @@ impl Held {
             (Some(cut), _) => cut,
             (None, Decision::Nothing) => return Ok(Progress::Idle { wake_at: None }),
             (None, Decision::Wait { until }) => return Ok(Progress::Idle { wake_at: Some(until) }),
-            (None, Decision::Cut { readings, events }) => Cut { partition, readings, events },
+            (None, Decision::Cut { readings, events }) => {
+                let readings = with_what_left(log, Topic::Readings, partition, readings).await?;
+                let events = with_what_left(log, Topic::Events, partition, events).await?;
+                Cut { partition, readings, events }
+            }
         };
         log.record_cut(self.ownership, cut).await?;
         self.forgotten = None;
@@ -341,10 +328,9 @@ impl Held {
         let (generation, partition) = (log.generation(), cut.partition);
         let range = |(start, end)| CutRange { generation, partition, start, end };
         let rows = read_cut_readings(log, partition, cut.readings).await?;
-        let readings =
-            write_table(objects, Table::Readings, range(cut.readings), rows, write_readings, |_| true).await?;
+        let readings = write_cut(log, objects, Table::Readings, range(cut.readings), rows, write_readings).await?;
         let rows = read_cut_events(log, partition, cut.events).await?;
-        let events = write_table(objects, Table::Events, range(cut.events), rows, write_events, |_| true).await?;
+        let events = write_cut(log, objects, Table::Events, range(cut.events), rows, write_events).await?;
         log.end_cut(self.ownership, cut).await?;
         self.unfinished = None;
         self.archived = (cut.readings.1, cut.events.1);
@@ -357,6 +343,7 @@ impl Held {
             readings: readings.rows,
             events: events.rows,
             bytes: readings.bytes + events.bytes,
+            missing: (readings.missing, events.missing),
         };
         info!(
             partition,
@@ -368,4 +355,18 @@ impl Held {
         );
         Ok(report)
     }
+}
+
+/// The range, to the end of what its beginning has lost to the log's retention: of that nothing is left to be read, and one cut passes it.
+async fn with_what_left(
+    log: &dyn EventLog,
+    topic: Topic,
+    partition: u32,
+    (start, end): (u64, u64),
+) -> Result<(u64, u64), LogError> {
+    if start == end {
+        return Ok((start, end));
+    }
+    let (first, committed) = log.edges(topic, partition).await?;
+    Ok((start, end.max(first.min(committed))))
 }

@@ -13,7 +13,7 @@ use super::footer::{Place, Table};
 use super::objects::{DayRange, list_raw, read_file, read_footer};
 use super::parquet::{read_events, read_readings};
 use super::*;
-use crate::log::{EventLog, LogError};
+use crate::log::{EventLog, LogError, Topic};
 use crate::memory::{MemoryLog, T0, batch};
 
 const AT_ONCE: CutSettings = CutSettings { rows_max: 1000, event_bytes_max: 1 << 20, age_ms_max: 0 };
@@ -213,6 +213,70 @@ async fn a_clock_that_was_ahead_for_a_moment_delays_no_cut() {
     let due = T0.plus_ms(HOUR_MS);
     assert_eq!(archiver.step(T0).await.unwrap(), Progress::Idle { wake_at: Some(due) });
     assert!(matches!(archiver.step(due).await.unwrap(), Progress::Archived(_)));
+}
+
+/// Retention takes the rows of batches up to this one.
+fn expire(log: &MemoryLog, seq: u64) {
+    for partition in log.partitions().iter_mut() {
+        partition.readings.retain(|row| row.batch.seq > seq);
+        partition.events.retain(|row| row.batch.seq > seq);
+    }
+}
+
+/// Negative controls: ask nobody where the log begins (`find_missing`), and nothing is told; end no cut later for it
+/// (`with_what_left`), and it takes several to pass what is gone.
+#[tokio::test]
+async fn what_left_the_log_unarchived_is_told_and_passed_by_one_cut() {
+    let (log, objects) = (log_of(1), Arc::new(InMemory::new()));
+    run(&mut archiver(&log, &objects)).await;
+    let (ends, mut expected) = (log.archived().await.unwrap(), archived(&objects).await);
+    for seq in 2..=4 {
+        let batch = batch(1, seq, 8);
+        log.apply(&batch, batch.sealed_at, batch.sealed_at);
+    }
+    expire(&log, 2);
+    let settings = CutSettings { rows_max: 4, ..AT_ONCE };
+    let cuts = run(&mut Archiver::new(log.clone(), objects.clone(), settings)).await;
+    let starts = log.starts(Topic::Readings).await.unwrap();
+    let told: Vec<_> = cuts.iter().filter(|report| report.missing != (0, 0)).collect();
+    assert_eq!(told.len(), 2, "one of each partition: {told:?}");
+    for report in told {
+        let (end, start) = (ends[&report.cut.partition].0, starts[report.cut.partition as usize]);
+        assert!(start > end + settings.rows_max);
+        assert_eq!((report.cut.readings, report.missing.0, report.readings), ((end, start), start - end, 0));
+    }
+    assert_eq!(cuts.iter().map(|report| report.missing.1).sum::<u64>(), 1, "an event");
+    let left = committed(&log);
+    expected.0.extend(left.0);
+    expected.1.extend(left.1);
+    expected.0.sort_unstable();
+    expected.1.sort_unstable();
+    assert_eq!(archived(&objects).await, expected);
+}
+
+/// Killed with all objects written or one, and retention is faster than the successor.
+///
+/// Negative control: write every date (`write_cut`), and an object has fewer rows than it had.
+#[tokio::test]
+async fn no_object_loses_the_rows_that_have_left_the_log_since() {
+    for is_lost in [false, true] {
+        let (log, objects) = (log_of(4), Arc::new(InMemory::new()));
+        log.faults.lock().unwrap().end_cut = Some(LogError::Unavailable("killed".to_owned()));
+        assert!(archiver(&log, &objects).step(T0).await.is_err());
+        let written = contents(&objects).await;
+        if is_lost {
+            // Readings of the second date, of which nothing leaves the log.
+            objects.delete(&written.last().unwrap().0).await.unwrap();
+        }
+        expire(&log, 1);
+        let cuts = run(&mut archiver(&log, &objects)).await;
+        assert!(cuts[0].resumed && cuts[0].missing.0 > 0, "{cuts:?}");
+        let after = contents(&objects).await;
+        assert!(written.iter().all(|object| after.contains(object)), "other bytes, lost: {is_lost}");
+        for object in list_raw(&*objects, Table::Readings, DayRange::default()).await.unwrap() {
+            assert_eq!(read_footer(&*objects, &object).await.unwrap().cut_objects, 2);
+        }
+    }
 }
 
 /// Negative control: tell the log nothing of what was found (`remind`).

@@ -1,6 +1,7 @@
 //! What is told of archiving: how much, how often it failed, and whether it has failed for so long that somebody should look.
 //!
-//! A log that is not archived is not forgotten, and payloads stay in the landing area: no reading is lost, and the disk fills up.
+//! A log that is not archived is not forgotten, and payloads stay in the landing area: no reading is lost, and the disk fills up. Kafka
+//! alone forgets by age: what it took is counted, and its payloads stay.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -41,6 +42,8 @@ impl ArchiveWatch {
             self.metrics.add(Metric::ArchivedBytes, report.bytes);
             self.metrics.add(Metric::ArchivedReadings, report.readings);
             self.metrics.add(Metric::ArchivedEvents, report.events);
+            self.metrics.add(Metric::OvertakenReadings, report.missing.0);
+            self.metrics.add(Metric::OvertakenEvents, report.missing.1);
         }
         self.seen().success_at = Some(now);
         self.health.set(Part::Archive, true);
@@ -144,11 +147,14 @@ mod tests {
     fn what_is_archived_and_what_waits_is_counted() {
         let (watch, metrics, _) = watch();
         let cut = Cut { partition: 0, readings: (0, 30), events: (0, 4) };
-        let report = CutReport { cut, resumed: false, objects: 3, readings: 30, events: 4, bytes: 500 };
+        let report =
+            CutReport { cut, resumed: false, objects: 3, readings: 30, events: 4, bytes: 500, missing: (7, 1) };
         watch.succeeded(&Progress::Archived(report.clone()), T0);
         watch.succeeded(&Progress::Archived(report), T0);
         let values = [Metric::ArchivedObjects, Metric::ArchivedReadings, Metric::ArchivedEvents, Metric::ArchivedBytes];
         assert_eq!(values.map(|metric| metrics.value(metric)), [6, 60, 8, 1_000]);
+        let values = [Metric::OvertakenReadings, Metric::OvertakenEvents];
+        assert_eq!(values.map(|metric| metrics.value(metric)), [14, 2]);
         let partition = |since: Option<UtcMillis>| PartitionSnapshot {
             partition: 0,
             archived_readings: 0,
