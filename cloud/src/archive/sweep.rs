@@ -2,7 +2,12 @@
 //!
 //! A sweep reads where `books` ends, *then* where `readings` and `events` end. A batch whose books lie below the
 //! first was committed before the second was read, in the same transaction as its rows: so when the archiver has passed all
-//! the noted ends, every row of every such batch is archived. The other order would let a batch slip in between.
+//! the noted ends, every row of every such batch is archived. The other order would let a batch slip in between. Unless the rows left
+//! the log before the archiver came to them: where the books say that they have left it, the archive's files must say that they
+//! hold them, or the payload stays, now and later, for `rebuild archive --from landing`.
+//!
+//! The window counts from the commit, by the clock of the instance that made it. One that was ahead of time is found out by the
+//! batches that were committed after it.
 //!
 //! Uploads that no ref named, or that were refused, are found by their age (see [`crate::payloads::gc`]). Their time counts from
 //! when this generation of the log was first seen: a log that was set back or made anew has forgotten batches, and applies
@@ -10,15 +15,18 @@
 //! one it stays: it may have come again after its batch was swept, but it may also be the last copy of a batch that damage took
 //! from the log before it was archived. Quarantine is never swept.
 
+mod expired;
+
 use std::collections::BTreeMap;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::{BatchId, GatewayId, SeqSet};
 use serde::{Deserialize, Serialize};
 
+use self::expired::find_unarchived;
 use super::ArchiveError;
 use crate::ledger::GatewayLedger;
-use crate::log::{ArchivedEnds, EventLog, LogGeneration, Topic};
+use crate::log::{ArchivedEnds, BooksRecord, EventLog, LogError, LogGeneration, Topic};
 use crate::payloads::Payloads;
 use crate::payloads::gc::{Fate, Keep, Swept};
 
@@ -42,7 +50,7 @@ pub struct SweepPositions {
     pub generation: u64,
     /// When this generation was first seen (ms).
     pub since_ms: i64,
-    /// Payloads of batches with books below these offsets are gone.
+    /// Payloads of batches with books below these offsets are gone, or stay.
     pub books: Vec<u64>,
 }
 
@@ -53,15 +61,50 @@ pub struct LandingSweep {
     noted: Option<Noted>,
 }
 
-/// Batches whose payloads may go, and where the sweep is when they are gone.
+/// Batches of which every row was archived that was still there, and where the sweep is when their payloads are gone.
 #[derive(Debug)]
 struct Due {
-    batches: BTreeMap<(GatewayId, u64), SeqSet>,
+    records: Vec<BooksRecord>,
     positions: Vec<u64>,
-    /// Whether all that was noted is among them.
-    is_all: bool,
     /// Whether the bound was met and not the end.
     is_cut: bool,
+    /// What the next sweep goes by, once this one is at its end.
+    renewed: Option<Noted>,
+}
+
+/// When batches of one partition were committed.
+struct Commits<'a> {
+    log: &'a dyn EventLog,
+    partition: u32,
+    end: u64,
+    now: UtcMillis,
+    /// Offset and time of the first behind those whose clock was ahead.
+    next: Option<(u64, UtcMillis)>,
+}
+
+impl Commits<'_> {
+    /// At the latest: no later than any batch behind it. `None` for a time that is not yet, where nothing behind it says better.
+    async fn time_of(&mut self, record: &BooksRecord) -> Result<Option<UtcMillis>, LogError> {
+        if record.committed_at <= self.now {
+            return Ok(Some(record.committed_at));
+        }
+        if let Some((offset, committed_at)) = self.next
+            && offset > record.offset
+        {
+            return Ok(Some(committed_at));
+        }
+        let mut position = record.offset + 1;
+        while position < self.end {
+            let page = self.log.read_books(self.partition, position, self.end, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            position = last.offset + 1;
+            if let Some(found) = page.iter().find(|record| record.committed_at <= self.now) {
+                self.next = Some((found.offset, found.committed_at));
+                return Ok(Some(found.committed_at));
+            }
+        }
+        Ok(None)
+    }
 }
 
 /// Whether every row of the batches of a sweep is archived.
@@ -124,19 +167,29 @@ impl LandingSweep {
         now: UtcMillis,
         max: usize,
     ) -> Result<(u64, bool), ArchiveError> {
-        let due = self.due(log, now, max).await?;
+        let Due { records, positions, is_cut, renewed } = self.due(log, now, max).await?;
+        let unarchived = find_unarchived(&*payloads.objects(), &records).await?;
+        if !unarchived.is_empty() {
+            let batches = unarchived.len();
+            tracing::error!(batches, "payloads stay: their rows left the log and are not in the archive");
+        }
+        let mut archived: BTreeMap<(GatewayId, u64), SeqSet> = BTreeMap::new();
+        for record in records.into_iter().filter(|record| !unarchived.contains(&record.batch)) {
+            let BatchId { gateway, incarnation, seq } = record.batch;
+            archived.entry((gateway, incarnation)).or_default().insert(seq);
+        }
         let mut deleted = 0;
-        for ((gateway, incarnation), seqs) in &due.batches {
+        for ((gateway, incarnation), seqs) in &archived {
             for landed in payloads.find(gateway, *incarnation, seqs).await.map_err(ArchiveError::Landing)? {
                 payloads.remove(&landed.key).await.map_err(ArchiveError::Landing)?;
                 deleted += 1;
             }
         }
-        self.positions.books = due.positions;
-        if due.is_all {
-            self.noted = None;
+        self.positions.books = positions;
+        if renewed.is_some() {
+            self.noted = renewed;
         }
-        Ok((deleted, due.is_cut))
+        Ok((deleted, is_cut))
     }
 
     async fn due(&mut self, log: &dyn EventLog, now: UtcMillis, max: usize) -> Result<Due, ArchiveError> {
@@ -145,33 +198,35 @@ impl LandingSweep {
         }
         let noted = self.noted.as_ref().expect("noted above");
         let positions = self.positions.books.clone();
-        let mut due = Due { batches: BTreeMap::new(), positions, is_all: false, is_cut: false };
+        let mut due = Due { records: Vec::new(), positions, is_cut: false, renewed: None };
         if !is_covered(noted, &log.archived().await?) {
             return Ok(due);
         }
-        due.is_all = true;
-        let mut count = 0;
         for ((partition, position), &end) in (0u32..).zip(&mut due.positions).zip(&noted.books) {
+            let mut commits = Commits { log, partition, end, now, next: None };
             'partition: while *position < end {
                 let page = log.read_books(partition, *position, end, PAGE).await?;
                 if page.is_empty() {
                     *position = end;
                 }
                 for record in page {
-                    if now.since(record.committed_at) < self.keep.replay_ms {
-                        due.is_all = false;
+                    let committed_at = commits.time_of(&record).await?;
+                    if committed_at.is_none_or(|committed_at| now.since(committed_at) < self.keep.replay_ms) {
                         break 'partition;
                     }
-                    if count >= max {
-                        (due.is_all, due.is_cut) = (false, true);
+                    if due.records.len() >= max {
+                        due.is_cut = true;
                         break 'partition;
                     }
-                    count += 1;
-                    let BatchId { gateway, incarnation, seq } = record.batch;
-                    due.batches.entry((gateway, incarnation)).or_default().insert(seq);
                     *position = record.offset + 1;
+                    due.records.push(record);
                 }
             }
+        }
+        if !due.is_cut {
+            // Asked for now, so that the archiver has passed them when the next sweep begins; and whether or not some are too young
+            // still: those of the other partitions do not wait for them.
+            due.renewed = Some(Noted::take(log).await?);
         }
         Ok(due)
     }

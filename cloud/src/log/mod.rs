@@ -128,7 +128,7 @@ pub struct BooksRecord {
     pub sealed_effective: UtcMillis,
     pub committed_at: UtcMillis,
     pub books: Books,
-    /// Retention took the batch's readings and events; they were archived before.
+    /// Retention took the batch's readings and events. They were archived before, unless the log's retention goes by age alone, as Kafka's.
     pub rows_expired: bool,
 }
 

@@ -12,7 +12,9 @@ use super::*;
 use crate::archive::ArchiveError;
 use crate::archive::compact::world::{Stop, Way, World};
 use crate::archive::footer::CutRange;
+use crate::archive::sweep::LandingSweep;
 use crate::memory::{T0, batch};
+use crate::payloads::gc::Keep;
 use crate::payloads::{PayloadKey, Payloads};
 
 const SEQS: [u64; 4] = [1, 2, 3, 4];
@@ -20,6 +22,11 @@ const SEQS: [u64; 4] = [1, 2, 3, 4];
 /// Two gateways and dates, four batches of each gateway, all archived and in the landing area.
 async fn archived() -> World {
     let world = World::archived_in(&[&[1], &[2, 3], &[4]]).await;
+    land(&world).await;
+    world
+}
+
+async fn land(world: &World) {
     let payloads = Payloads::new(world.objects.clone());
     for seq in SEQS {
         for gateway in 1..=2 {
@@ -29,7 +36,6 @@ async fn archived() -> World {
             payloads.put(&key, payload.bytes.into()).await.unwrap();
         }
     }
-    world
 }
 
 /// The books' seal is so much earlier than the payload's: what is made anew must have that of the books.
@@ -101,6 +107,33 @@ async fn whatever_is_lost_every_row_is_there_once_and_a_repetition_makes_nothing
         }
         assert!(made > 0, "seed {seed}");
     }
+}
+
+/// Nothing archives for longer than the log keeps rows, and payloads are swept as soon as it does again.
+///
+/// Negative control: delete the payloads of all that the archiver has passed (`find_unarchived` in `archive/sweep/expired.rs`); nobody
+/// holds the rows of the second batches any more.
+#[tokio::test]
+async fn what_left_the_log_unarchived_comes_back_from_the_landing_area() {
+    let world = World::archived_in(&[&[1]]).await;
+    land(&world).await;
+    for seq in 2..=4 {
+        world.commit(seq).await;
+    }
+    expire(&world, true, |seq| seq <= 2);
+    world.archive_by(world.objects.clone()).await.unwrap();
+    let payloads = Payloads::new(world.objects.clone());
+    let keep = Keep { replay_ms: 0, grace_ms: i64::MAX };
+    let now = T0.plus_ms(86_400_000);
+    let mut sweep = LandingSweep::new(&*world.log, keep, None, now);
+    assert_eq!(sweep.sweep_archived(&*world.log, &payloads, now, 100).await.unwrap(), (6, false));
+    assert!(world.audit().await.lost.archive > 0);
+    let refilled = refill(&world).await;
+    assert_eq!((refilled.in_log, refilled.lost), (0, 0));
+    check(&world, "refilled").await;
+    // A sweep from the beginning finds that nothing needs them any more.
+    let mut sweep = LandingSweep::new(&*world.log, keep, None, now);
+    assert_eq!(sweep.sweep_archived(&*world.log, &payloads, now, 100).await.unwrap(), (2, false));
 }
 
 /// Negative control: without the look into the log (`read_log`), its rows are there twice once the archiver has them.

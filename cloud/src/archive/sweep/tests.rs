@@ -9,6 +9,9 @@ use protocols::uplink::Payload;
 
 use super::*;
 use crate::archive::cut::CutSettings;
+use crate::archive::footer::Table;
+use crate::archive::holdings::holdings;
+use crate::archive::objects::DayRange;
 use crate::archive::{Archiver, Progress};
 use crate::memory::{INCARNATION, MemoryLog, T0, batch};
 use crate::payloads::PayloadKey;
@@ -30,7 +33,11 @@ impl World {
     }
 
     async fn land(&self, seq: u64) -> PayloadKey {
-        let batch = batch(1, seq, 8);
+        self.land_of(1, seq).await
+    }
+
+    async fn land_of(&self, gateway: u32, seq: u64) -> PayloadKey {
+        let batch = batch(gateway, seq, 8);
         let payload = Payload::seal(&batch);
         let key = PayloadKey { batch: batch.id, sha256: payload.sha256 };
         self.payloads.put(&key, payload.bytes.into()).await.unwrap();
@@ -38,7 +45,11 @@ impl World {
     }
 
     fn commit(&self, seq: u64, now: UtcMillis) {
-        let batch = batch(1, seq, 8);
+        self.commit_of(1, seq, now);
+    }
+
+    fn commit_of(&self, gateway: u32, seq: u64, now: UtcMillis) {
+        let batch = batch(gateway, seq, 8);
         self.log.apply(&batch, batch.sealed_at, now);
     }
 
@@ -53,7 +64,14 @@ impl World {
     }
 
     async fn archived(&self, sweep: &mut LandingSweep, now: UtcMillis) -> u64 {
-        sweep.sweep_archived(&*self.log, &self.payloads, now, MAX).await.unwrap().0
+        let mut all = 0;
+        loop {
+            let (deleted, more) = sweep.sweep_archived(&*self.log, &self.payloads, now, MAX).await.unwrap();
+            all += deleted;
+            if !more {
+                return all;
+            }
+        }
     }
 
     async fn left(&self) -> Vec<u64> {
@@ -138,6 +156,72 @@ async fn a_batch_that_is_committed_while_a_sweep_begins_stays() {
         assert!(world.log.after_ends.lock().unwrap().is_none(), "{topic:?} was read");
         *world.log.partitions() = before;
     }
+}
+
+/// Negative controls: take every `committed_at` at its word (`time_of`), and the payloads of gw-1 stay for a year; note the ends anew only
+/// once all that was noted is deleted, and so do those of gw-2.
+#[tokio::test]
+async fn a_clock_that_was_ahead_keeps_no_payload_for_long() {
+    let world = World::new();
+    let days = |days: i64| T0.plus_ms(days * DAY_MS);
+    for (gateway, seq) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        world.land_of(gateway, seq).await;
+    }
+    world.commit_of(1, 1, days(365));
+    // And more than a page of others.
+    for partition in world.log.partitions().iter_mut() {
+        let Some(first) = partition.books.first().cloned() else { continue };
+        let ahead = |n: u64| BooksRecord {
+            offset: first.offset + n,
+            batch: BatchId { seq: 100 + n, ..first.batch.clone() },
+            ..first.clone()
+        };
+        partition.books.extend((1..=PAGE as u64 * 3 / 2).map(ahead));
+    }
+    world.commit_of(2, 1, T0);
+    world.archive().await;
+    let mut sweep = world.sweep(None, T0);
+    assert_eq!(world.archived(&mut sweep, days(7)).await, 1, "nothing tells when those of gw-1 were committed");
+    for gateway in [1, 2] {
+        world.commit_of(gateway, 2, days(8));
+    }
+    world.archive().await;
+    assert_eq!(world.archived(&mut sweep, days(15)).await, 0, "these came after the ends were noted");
+    assert_eq!(world.archived(&mut sweep, days(15).plus_ms(-1)).await, 0, "too young");
+    assert_eq!(world.archived(&mut sweep, days(15)).await, 3);
+}
+
+/// Negative control: believe the archiver's position alone (`find_unarchived`), and the last copies of the second batch go.
+#[tokio::test]
+async fn payloads_stay_whose_rows_left_the_log_before_they_were_archived() {
+    let world = World::new();
+    for seq in 1..=4 {
+        world.land(seq).await;
+        world.commit(seq, T0);
+        if seq == 1 {
+            world.archive().await;
+        }
+    }
+    for partition in world.log.partitions().iter_mut() {
+        partition.readings.retain(|row| row.batch.seq > 2);
+        partition.events.retain(|row| row.batch.seq > 2);
+        for books in &mut partition.books {
+            books.rows_expired = books.batch.seq <= 2;
+        }
+    }
+    world.archive().await;
+    let mut sweep = world.sweep(None, T0);
+    assert_eq!(world.archived(&mut sweep, UtcMillis(i64::MAX)).await, 3);
+    assert_eq!(world.left().await, [2]);
+    // A file that is lost holds nothing, whatever named it.
+    world.land(1).await;
+    let held = holdings(&*world.objects, Table::Events, DayRange::default()).await.unwrap();
+    for object in held.objects {
+        world.objects.delete(&object.key).await.unwrap();
+    }
+    let mut anew = world.sweep(None, T0);
+    assert_eq!(world.archived(&mut anew, UtcMillis(i64::MAX)).await, 0);
+    assert_eq!(world.left().await, [1, 2]);
 }
 
 /// Control: with the payload of an applied batch judged by its age, the last copies of the first three go.
