@@ -539,6 +539,10 @@ impl EventLog for KafkaLog {
         self.shared.committer.producers_fenced()
     }
 
+    async fn edges(&self, topic: Topic, partition: u32) -> Result<(u64, u64), LogError> {
+        self.blocking(move |shared| shared.readers.edges_of(shared.topic(topic), partition)).await
+    }
+
     async fn archived(&self) -> Result<ArchivedEnds, LogError> {
         self.blocking(|shared| shared.archive()?.archived()).await
     }

@@ -137,6 +137,12 @@ impl Readers {
         read
     }
 
+    /// Where one partition begins and ends, whatever becomes of the others.
+    pub(super) fn edges_of(&self, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
+        let starts = edges(&self.committed, topic, partition..partition + 1, Offset::Beginning)?;
+        Ok((starts.first().copied().unwrap_or(0), self.settled_end(topic, partition)?))
+    }
+
     /// The same, by this reader.
     ///
     /// Who has just begun to lead a partition may say for a moment that it ends earlier than it was known to: the rest is asked for
