@@ -15,7 +15,7 @@
 mod speakers;
 mod wire;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::{BatchRef, GatewayId, IncarnationStatus, Receipt, RefusedSeq, SeqSet, Status};
@@ -25,8 +25,8 @@ pub use wire::LedgerError;
 
 use speakers::Speakers;
 
-/// An incarnation is forgotten this long after its last ref, or the last status that named it: a gateway names those of the
-/// last 400 days, and one that it still names must not look as if the cloud had lost all of it.
+/// An incarnation is forgotten this long after its last ref, or the last status that named it, by a status that does not: a
+/// gateway names those of the last 400 days, and one that it still names must not look as if the cloud had lost all of it.
 const FORGOTTEN_AFTER_MS: i64 = 400 * 86_400_000;
 /// A gateway that restarts ten times a day for 400 days has half of this; beyond it the one heard of longest ago goes.
 const INCARNATIONS_MAX: usize = 8_192;
@@ -127,16 +127,20 @@ impl GatewayLedger {
         self.incarnations.get(&reference.id.incarnation).map_or(Verdict::New, |ledger| ledger.lookup(seq))
     }
 
-    /// A ref that is not stale arrived: it keeps its incarnation remembered.
+    /// A ref that is not stale arrived: it keeps its incarnation remembered. It names no other, and so makes none forgotten by
+    /// its age: the clock that dated it may be a year ahead.
     pub fn hear_ref(&mut self, reference: &BatchRef, appended_at: UtcMillis) {
-        let ledger = self.heard(reference.id.incarnation, appended_at);
+        let incarnation = reference.id.incarnation;
+        let ledger = self.heard(incarnation, appended_at);
         ledger.last_sealed = ledger.last_sealed.max(reference.id.seq);
-        self.forget_old(appended_at);
+        self.forget_beyond_bound(&BTreeSet::from([incarnation]));
     }
 
     /// Takes over what the gateway says of itself, except the floors: those are for [`Self::forgotten`] and [`Self::note_floor`].
     /// True when it shows that two gateways use the id.
     pub fn hear_status(&mut self, status: &Status, appended_at: UtcMillis) -> bool {
+        // By the clock of the status before, too: one that is dated a year ahead makes nothing forgotten.
+        let now = self.status.as_ref().map_or(appended_at, |before| before.received_at.min(appended_at));
         self.status = Some(StatusDigest {
             received_at: appended_at,
             written_at: status.written_at,
@@ -151,7 +155,8 @@ impl GatewayLedger {
             ledger.last_sealed = ledger.last_sealed.max(said.last_sealed);
             ledger.abandon(&said.abandoned);
         }
-        self.forget_old(appended_at);
+        self.incarnations.retain(|_, ledger| now.since(ledger.last_heard_at) < FORGOTTEN_AFTER_MS);
+        self.forget_beyond_bound(&status.incarnations.iter().map(|said| said.incarnation).collect());
         self.speakers.hear(status, appended_at)
     }
 
@@ -203,12 +208,18 @@ impl GatewayLedger {
         ledger
     }
 
-    fn forget_old(&mut self, now: UtcMillis) {
-        self.incarnations.retain(|_, ledger| now.since(ledger.last_heard_at) < FORGOTTEN_AFTER_MS);
-        while self.incarnations.len() > INCARNATIONS_MAX {
-            let oldest = self.incarnations.iter().min_by_key(|(_, ledger)| ledger.last_heard_at);
-            let Some(oldest) = oldest.map(|(&incarnation, _)| incarnation) else { return };
-            self.incarnations.remove(&oldest);
+    fn forget_beyond_bound(&mut self, named: &BTreeSet<u64>) {
+        let beyond = self.incarnations.len().saturating_sub(INCARNATIONS_MAX);
+        if beyond == 0 {
+            return;
+        }
+        let heard = self.incarnations.iter();
+        let mut oldest: Vec<(bool, UtcMillis, u64)> = heard
+            .map(|(&incarnation, ledger)| (named.contains(&incarnation), ledger.last_heard_at, incarnation))
+            .collect();
+        oldest.sort_unstable();
+        for (_, _, incarnation) in oldest.into_iter().take(beyond) {
+            self.incarnations.remove(&incarnation);
         }
     }
 }

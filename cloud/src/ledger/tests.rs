@@ -309,23 +309,32 @@ fn a_status_settles_nothing_beyond_what_it_sealed() {
     assert_eq!(receipt(&ledger).applied_through, 2);
 }
 
+/// Negative controls: forget by age in `hear_ref`, too; judge by the clock of the newest status alone (`hear_status`).
 #[test]
-fn an_incarnation_is_forgotten_400_days_after_it_was_last_heard_of() {
+fn an_incarnation_is_forgotten_400_days_after_it_was_last_heard_of_by_a_status_without_it() {
     let mut ledger = GatewayLedger::default();
-    let day = 86_400_000;
-    ledger.hear_ref(&reference(1, 1), UtcMillis(0));
+    let day = |n: i64| UtcMillis(n * 86_400_000);
+    ledger.hear_ref(&reference(1, 1), day(0));
     ledger.apply(INCARNATION, 1);
     let mut other = reference(1, 1);
     other.id.incarnation = 2;
-    ledger.hear_ref(&other, UtcMillis(399 * day));
+    let mut status_of_other = status(1, 2, SeqSet::new());
+    status_of_other.incarnations[0].incarnation = 2;
+    // A ref names one incarnation and says nothing of the others.
+    ledger.hear_ref(&other, day(4_000));
     assert!(ledger.incarnation(INCARNATION).is_some());
     // A status that still names it keeps it: else all of it would look lost.
     let mut kept = ledger.clone();
-    kept.hear_status(&status(1, 2, SeqSet::new()), UtcMillis(399 * day));
-    for ledger in [&mut ledger, &mut kept] {
-        ledger.hear_ref(&other, UtcMillis(401 * day));
+    kept.hear_status(&status(1, 2, SeqSet::new()), day(401));
+    kept.hear_status(&status_of_other, day(402));
+    assert!(kept.incarnation(INCARNATION).is_some());
+    // The second of these is dated by a clock that is years ahead.
+    for at in [399, 4_000] {
+        ledger.hear_status(&status_of_other, day(at));
+        assert!(ledger.incarnation(INCARNATION).is_some(), "{at}");
     }
-    assert!(ledger.incarnation(INCARNATION).is_none() && kept.incarnation(INCARNATION).is_some());
+    ledger.hear_status(&status_of_other, day(401));
+    assert!(ledger.incarnation(INCARNATION).is_none() && ledger.incarnation(2).is_some());
 }
 
 #[test]
@@ -338,6 +347,10 @@ fn incarnations_are_bounded() {
     }
     assert_eq!(ledger.incarnations().count(), INCARNATIONS_MAX);
     assert!(ledger.incarnation(0).is_none() && ledger.incarnation(1).is_some(), "the oldest went");
+    // Nor does one go that was just heard, whatever the clock said: what is applied of it would be applied again.
+    ledger.hear_ref(&reference(1, 1), UtcMillis(-1));
+    assert!(ledger.incarnation(INCARNATION).is_some() && ledger.incarnation(1).is_none());
+    assert_eq!(ledger.incarnations().count(), INCARNATIONS_MAX);
 }
 
 #[test]

@@ -436,6 +436,23 @@ async fn a_status_alone_shows_what_was_forgotten_and_what_was_abandoned_is_not_l
     assert_eq!((receipt.applied_through, receipt.lost.iter().collect::<Vec<_>>()), (4, vec![2, 4]));
 }
 
+/// Negative control: forget by age in `GatewayLedger::hear_ref`: the first batch is applied from the landing area once more.
+#[tokio::test]
+async fn a_clock_of_the_log_that_is_far_ahead_for_one_ref_doubles_nothing() {
+    let world = World::new();
+    world.send(&batch(1, 1, 2), 1).await;
+    let mut other = batch(1, 9, 2);
+    other.id.incarnation += 1;
+    world.upload(&other).await;
+    world.clock.set(T0.plus_ms(500 * 86_400_000));
+    world.refer(&sealed(&other, 1).0).await;
+    world.clock.set(T0);
+    world.send(&batch(1, 2, 2), 2).await;
+    world.run_to(Metric::RefsApplied, 3).await;
+    assert_eq!((world.value(Metric::BatchesRecovered), world.value(Metric::BatchesLost)), (0, 0));
+    assert_eq!(world.batches().await, once(&["gw-1/1", "gw-1/2", "gw-1/9"]));
+}
+
 #[tokio::test]
 async fn a_spoilt_upload_beside_the_whole_one_does_no_harm_to_recovery() {
     let world = World::new();
