@@ -11,7 +11,10 @@
 //!
 //! The caller owns the order: [`GatewayLedger::forgotten`] *before* a floor is noted, so that what still lies in the landing
 //! area is applied and only the rest becomes lost with [`GatewayLedger::note_floor`].
+//!
+//! What it holds of a gateway is bounded (`room.rs`).
 
+mod room;
 mod speakers;
 mod wire;
 
@@ -20,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocols::metering::UtcMillis;
 use protocols::uplink::{BatchRef, GatewayId, IncarnationStatus, Receipt, RefusedSeq, SeqSet, Status};
 
+pub use room::LEDGER_BYTES_MAX;
 pub use speakers::{Mark, Twins};
 pub use wire::LedgerError;
 
@@ -153,10 +157,10 @@ impl GatewayLedger {
         for said in &status.incarnations {
             let ledger = self.heard(said.incarnation, appended_at);
             ledger.last_sealed = ledger.last_sealed.max(said.last_sealed);
-            ledger.abandon(&said.abandoned);
         }
         self.incarnations.retain(|_, ledger| now.since(ledger.last_heard_at) < FORGOTTEN_AFTER_MS);
         self.forget_beyond_bound(&status.incarnations.iter().map(|said| said.incarnation).collect());
+        self.abandon(status);
         self.speakers.hear(status, appended_at)
     }
 
@@ -174,26 +178,48 @@ impl GatewayLedger {
     }
 
     /// Everything below `floor` is settled on the gateway's disk. What the cloud knows nothing of is lost from now on and is
-    /// returned.
-    pub fn note_floor(&mut self, incarnation: u64, floor: u64) -> SeqSet {
-        self.incarnations.entry(incarnation).or_default().note_floor(floor)
+    /// returned. `None`: there is no room for that, and the floor is ignored.
+    pub fn note_floor(&mut self, incarnation: u64, floor: u64) -> Option<SeqSet> {
+        let mut room = self.room();
+        self.change(&mut room, incarnation, |ledger| ledger.note_floor(floor))
     }
 
     /// As [`Self::note_floor`], for every incarnation that a status names.
     pub fn note_status_floors(&mut self, status: &Status) -> Vec<(u64, SeqSet)> {
-        let noted = status.incarnations.iter().map(|said| {
-            let ledger = self.incarnations.get_mut(&said.incarnation);
-            (said.incarnation, ledger.map_or_else(SeqSet::new, |ledger| ledger.note_floor(status_floor(said))))
-        });
-        noted.filter(|(_, lost)| !lost.is_empty()).collect()
+        let mut room = self.room();
+        let (mut noted, mut ignored) = (Vec::new(), 0);
+        for said in &status.incarnations {
+            // One that is beyond the bound is not begun here.
+            if !self.incarnations.contains_key(&said.incarnation) {
+                continue;
+            }
+            match self.change(&mut room, said.incarnation, |ledger| ledger.note_floor(status_floor(said))) {
+                Some(lost) if lost.is_empty() => {}
+                Some(lost) => noted.push((said.incarnation, lost)),
+                None => ignored += 1,
+            }
+        }
+        if ignored > 0 {
+            tracing::warn!(gateway = %status.gateway, incarnations = ignored, "the ledger is full: floors are ignored");
+        }
+        noted
     }
 
+    /// Without asking for room: for what the log holds already.
     pub fn apply(&mut self, incarnation: u64, seq: u64) {
         self.incarnations.entry(incarnation).or_default().apply(seq);
     }
 
-    pub fn refuse(&mut self, incarnation: u64, seq: u64, reason: &str) {
-        self.incarnations.entry(incarnation).or_default().refuse(seq, reason);
+    /// False when there is no room for it: nothing has changed, and the batch must wait.
+    pub fn try_apply(&mut self, incarnation: u64, seq: u64) -> bool {
+        let mut room = self.room();
+        self.change(&mut room, incarnation, |ledger| ledger.apply(seq)).is_some()
+    }
+
+    /// As [`Self::try_apply`].
+    pub fn refuse(&mut self, incarnation: u64, seq: u64, reason: &str) -> bool {
+        let mut room = self.room();
+        self.change(&mut room, incarnation, |ledger| ledger.refuse(seq, reason)).is_some()
     }
 
     /// The cumulative word on one incarnation, never longer than `RECEIPT_BYTES_MAX`.
@@ -220,6 +246,16 @@ impl GatewayLedger {
         oldest.sort_unstable();
         for (_, _, incarnation) in oldest.into_iter().take(beyond) {
             self.incarnations.remove(&incarnation);
+        }
+    }
+
+    fn abandon(&mut self, status: &Status) {
+        let mut room = self.room();
+        for said in status.incarnations.iter().filter(|said| !said.abandoned.is_empty()) {
+            if self.change(&mut room, said.incarnation, |ledger| ledger.abandon(&said.abandoned)).is_none() {
+                let (incarnation, ranges) = (format!("{:016x}", said.incarnation), said.abandoned.ranges().len());
+                tracing::warn!(gateway = %status.gateway, incarnation, ranges, "the ledger is full: abandoned batches are ignored");
+            }
         }
     }
 }
@@ -303,11 +339,7 @@ impl Incarnation {
     fn abandon(&mut self, said: &SeqSet) {
         // What is applied or refused stays so. What was lost was not really: its rows come under other seqs.
         let unknown = self.unknown_through(self.last_sealed);
-        for set in [common(said, &unknown), common(said, &self.lost)] {
-            for &(first, last) in set.ranges() {
-                self.abandoned.insert_range(first, last);
-            }
-        }
+        self.abandoned = union(&[&self.abandoned, &common(said, &unknown), &common(said, &self.lost)]);
         self.lost = difference(&self.lost, said);
         self.advance();
     }
@@ -321,15 +353,8 @@ impl Incarnation {
         if last <= self.watermark {
             return SeqSet::new();
         }
-        let mut known = self.applied.clone();
-        for set in [&self.abandoned, &self.refused_past] {
-            for &(first, last) in set.ranges() {
-                known.insert_range(first, last);
-            }
-        }
-        for &seq in self.refused.keys() {
-            known.insert(seq);
-        }
+        let refused: SeqSet = self.refused.keys().copied().collect();
+        let known = union(&[&self.applied, &self.abandoned, &self.refused_past, &refused]);
         known.missing_in(self.watermark + 1, last)
     }
 
@@ -342,9 +367,7 @@ impl Incarnation {
             self.refused_past.insert(seq);
         }
         let lost = self.forgotten(floor);
-        for &(first, last) in lost.ranges() {
-            self.lost.insert_range(first, last);
-        }
+        self.lost = union(&[&self.lost, &lost]);
         self.advance();
         lost
     }
@@ -424,6 +447,17 @@ fn common(a: &SeqSet, b: &SeqSet) -> SeqSet {
         };
     }
     common
+}
+
+/// What any of them holds. In one walk: thousands of ranges put into each other one by one would take seconds.
+fn union(sets: &[&SeqSet]) -> SeqSet {
+    let mut ranges: Vec<(u64, u64)> = sets.iter().flat_map(|set| set.ranges()).copied().collect();
+    ranges.sort_unstable();
+    let mut union = SeqSet::new();
+    for (first, last) in ranges {
+        union.insert_range(first, last);
+    }
+    union
 }
 
 /// What `a` holds and `b` does not.

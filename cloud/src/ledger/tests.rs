@@ -59,8 +59,8 @@ fn take_ref(ledger: &mut GatewayLedger, reference: &BatchRef, outcome: &Outcome,
     let verdict = ledger.lookup(reference);
     if verdict == Verdict::New {
         match outcome {
-            Outcome::Apply => ledger.apply(INCARNATION, reference.id.seq),
-            Outcome::Refuse => ledger.refuse(INCARNATION, reference.id.seq, "broken"),
+            Outcome::Apply => assert!(ledger.try_apply(INCARNATION, reference.id.seq)),
+            Outcome::Refuse => assert!(ledger.refuse(INCARNATION, reference.id.seq, "broken")),
             Outcome::Resend => {}
         }
     }
@@ -177,6 +177,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The same with nothing listed.
+fn without_lists(ledger: &GatewayLedger) -> GatewayLedger {
+    let mut bare = ledger.clone();
+    for incarnation in bare.incarnations.values_mut() {
+        let Incarnation { watermark, last_sealed, floor, last_heard_at, .. } = *incarnation;
+        *incarnation = Incarnation { watermark, last_sealed, floor, last_heard_at, ..Incarnation::default() };
+    }
+    bare
+}
+
 proptest! {
     #[test]
     fn it_says_what_a_list_of_every_seq_says(
@@ -221,6 +231,8 @@ proptest! {
                 prop_assert_eq!(receipt.says_applied(seq), fate == Some(Fate::Applied) || covered, "seq {}", seq);
                 prop_assert_eq!(receipt.lost.contains(seq), fate == Some(Fate::Lost));
             }
+            let listed = ledger.encode().len() - without_lists(&ledger).encode().len();
+            prop_assert_eq!(ledger.room(), room::LISTS_BYTES_MAX as isize - listed as isize);
             let applied = model.fates.values().filter(|fate| **fate == Fate::Applied).count();
             prop_assert_eq!(ledger.incarnation(INCARNATION).map_or(0, Incarnation::applied_count), applied as u64);
         }
@@ -350,7 +362,68 @@ fn incarnations_are_bounded() {
     // Nor does one go that was just heard, whatever the clock said: what is applied of it would be applied again.
     ledger.hear_ref(&reference(1, 1), UtcMillis(-1));
     assert!(ledger.incarnation(INCARNATION).is_some() && ledger.incarnation(1).is_none());
+    assert!(!ledger.try_apply(0, 1), "and what is in the landing area begins none");
     assert_eq!(ledger.incarnations().count(), INCARNATIONS_MAX);
+}
+
+/// As many incarnations as there may be, each number as great as it gets, and whatever makes the ledger larger until nothing more
+/// of it is taken.
+///
+/// Negative control: take every change (`GatewayLedger::change`).
+#[test]
+fn the_largest_ledger_that_a_gateway_can_bring_about_is_within_its_bound() {
+    const TOP: u64 = 1 << 62;
+    const STEP: u64 = 1_000;
+    let mut ledger = GatewayLedger::default();
+    let heard_at = UtcMillis(1 << 41);
+    let says = |incarnations: Vec<IncarnationStatus>, certificate: u8| Status {
+        written_at: heard_at.plus_ms(i64::from(certificate)),
+        software: "ä".repeat(500),
+        incarnations,
+        backlog_rows: u64::MAX,
+        backlog_since: Some(heard_at),
+        dropped: u64::MAX,
+        repeated: u64::MAX,
+        certificate: Some(Sha256([certificate; 32])),
+        ..status(1, 1, SeqSet::new())
+    };
+    let said = |n: u64, abandoned: SeqSet| IncarnationStatus {
+        incarnation: TOP + n,
+        last_sealed: 2 * TOP,
+        floor: TOP,
+        abandoned,
+    };
+    let all = says((0..INCARNATIONS_MAX as u64).map(|n| said(n, SeqSet::new())).collect(), 0);
+    ledger.hear_status(&all, heard_at);
+    assert_eq!(ledger.note_status_floors(&all).len(), INCARNATIONS_MAX, "all before it is lost");
+    // Each one more range of twice nine bytes.
+    let mut abandoned = 0;
+    for n in 0..40u64 {
+        let gaps = (1..=STEP).map(|k| TOP + 2 * (n * STEP + k)).collect();
+        ledger.hear_status(&says(vec![said(0, gaps)], n as u8), heard_at);
+        let noted = ledger.incarnation(TOP).unwrap().abandoned().len();
+        assert!(noted == abandoned || noted == abandoned + STEP, "{noted} after {abandoned}");
+        abandoned = noted;
+    }
+    let refused = (1..=3_000u64).take_while(|n| ledger.refuse(TOP + 1, TOP + n, &"x".repeat(500))).count();
+    let applied = (1..=3_000u64).take_while(|n| ledger.try_apply(TOP + 2, TOP + 2 * n)).count();
+    assert!(
+        (15 * STEP..30 * STEP).contains(&abandoned) && refused > 10 && applied < 15,
+        "{abandoned} {refused} {applied}"
+    );
+
+    let bytes = ledger.encode();
+    assert!(bytes.len() <= LEDGER_BYTES_MAX, "{} bytes", bytes.len());
+    assert!(bytes.len() > LEDGER_BYTES_MAX - 4_096, "{} bytes are not the largest", bytes.len());
+    assert_eq!(GatewayLedger::decode(&bytes).as_ref(), Ok(&ledger));
+    // What has no room changes nothing.
+    let full = ledger.clone();
+    assert!(!ledger.try_apply(TOP + 3, 2 * TOP) && !ledger.refuse(TOP + 3, TOP + 9, "longer than what is left"));
+    assert_eq!(ledger.note_floor(TOP, 2 * TOP), None);
+    assert_eq!(ledger, full);
+    // What comes in its order needs none.
+    assert!((0..100).all(|n| ledger.try_apply(TOP + 3, TOP + n)));
+    assert_eq!(ledger.incarnation(TOP + 3).unwrap().watermark(), TOP + 99);
 }
 
 #[test]

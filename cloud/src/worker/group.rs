@@ -170,16 +170,17 @@ impl Staged {
                 // Another upload of the same seq was whole.
                 continue;
             }
-            match openings.get(claim) {
+            let opening = openings.get(claim);
+            if !settle(ledger, &claim.key.batch, opening) {
+                tracing::warn!(batch = %claim.key.batch, "the ledger is full: a forgotten batch must wait");
+                continue;
+            }
+            match opening {
                 Some(Opening::Batch(batch)) => {
-                    ledger.apply(incarnation, seq);
                     part.push(claim.clone(), batch, *landed_at);
                     part.count_one(Metric::BatchesRecovered);
                 }
-                Some(Opening::Refused(reason)) => {
-                    ledger.refuse(incarnation, seq, reason);
-                    part.count_one(Metric::BatchesQuarantined);
-                }
+                Some(Opening::Refused(_)) => part.count_one(Metric::BatchesQuarantined),
                 Some(Opening::Later(reason)) => {
                     tracing::error!(batch = %claim.key.batch, error = reason, "a forgotten batch cannot be judged");
                 }
@@ -214,6 +215,15 @@ impl Staged {
     }
 }
 
+/// Notes what became of a payload; false when the ledger has no room for that.
+fn settle(ledger: &mut GatewayLedger, id: &BatchId, opening: Option<&Opening>) -> bool {
+    match opening {
+        Some(Opening::Batch(_)) => ledger.try_apply(id.incarnation, id.seq),
+        Some(Opening::Refused(reason)) => ledger.refuse(id.incarnation, id.seq, reason),
+        Some(Opening::Resend | Opening::Later(_)) | None => true,
+    }
+}
+
 impl StagedPartition {
     fn take_ref(&mut self, record: &Record, reference: &BatchRef, held: &Held, openings: &HashMap<Claim, Opening>) {
         let (incarnation, seq) = (reference.id.incarnation, reference.id.seq);
@@ -227,17 +237,21 @@ impl StagedPartition {
         let verdict = ledger.lookup(reference);
         let claim = Claim::of(reference);
         let opening = if verdict == Verdict::New { openings.get(&claim) } else { None };
-        match opening {
-            Some(Opening::Batch(_)) => ledger.apply(incarnation, seq),
-            Some(Opening::Refused(reason)) => ledger.refuse(incarnation, seq, reason),
-            _ => {}
+        let fits = settle(ledger, &reference.id, opening);
+        if !fits || lost.is_none() {
+            let hint = "it has lost, refused or abandoned more batches than are remembered; see the guide";
+            tracing::warn!(batch = %reference.id, floor = reference.floor, hint, "the ledger of a gateway is full");
         }
-        self.report_lost(&record.gateway, incarnation, &lost);
+        self.report_lost(&record.gateway, incarnation, &lost.unwrap_or_default());
         let answers = self.answers.entry((record.gateway.clone(), incarnation)).or_default();
         answers.asked.insert(seq);
         let outcome = match (verdict, opening) {
             (Verdict::Applied, _) => Metric::RefsDuplicate,
             (Verdict::Refused(_), _) => Metric::RefsRefused,
+            _ if !fits => {
+                answers.later.insert(seq);
+                Metric::RefsLater
+            }
             (_, Some(Opening::Batch(batch))) => {
                 self.push(claim, batch, record.appended_at);
                 self.began.push((record.appended_at, batch.sealed_at));

@@ -42,7 +42,11 @@ impl Worker {
         forgotten: Vec<(u64, SeqSet)>,
     ) -> Result<(), Stop> {
         for (incarnation, seqs) in forgotten {
-            let mut landed = self.find(gateway, incarnation, &seqs).await.into_iter().peekable();
+            let mut landed = self.find(gateway, incarnation, &seqs).await;
+            // What a full ledger would not take is not fetched again and again.
+            let mut ledger = self.ledger(partition, gateway).cloned().unwrap_or_default();
+            landed.retain(|one| ledger.try_apply(incarnation, one.key.batch.seq));
+            let mut landed = landed.into_iter().peekable();
             let (batches, found) = (seqs.len(), landed.len());
             let incarnation = format!("{incarnation:016x}");
             tracing::error!(%gateway, incarnation, batches, found, "the ledger has forgotten batches; applying those in the landing area");

@@ -1,3 +1,4 @@
+mod full;
 mod interrupted;
 
 use std::future::Future;
@@ -72,17 +73,8 @@ impl World {
     }
 
     async fn status(&self, gateway_n: u32, last_sealed: u64, floor: u64, abandoned: SeqSet) {
-        let status = Status {
-            gateway: gateway(gateway_n),
-            written_at: T0,
-            software: "0.1.0".to_owned(),
-            incarnations: vec![IncarnationStatus { incarnation: INCARNATION, last_sealed, floor, abandoned }],
-            backlog_rows: 0,
-            backlog_since: None,
-            dropped: 0,
-            repeated: 0,
-            certificate: None,
-        };
+        let said = IncarnationStatus { incarnation: INCARNATION, last_sealed, floor, abandoned };
+        let status = status_of(gateway_n, vec![said]);
         let uplinked = Uplinked::Status(status.encode());
         self.log.append_ref(&status.gateway, uplinked, self.clock.now()).await.unwrap();
     }
@@ -142,6 +134,20 @@ impl World {
 
     fn value(&self, metric: Metric) -> u64 {
         self.services.metrics.value(metric)
+    }
+}
+
+fn status_of(gateway_n: u32, incarnations: Vec<IncarnationStatus>) -> Status {
+    Status {
+        gateway: gateway(gateway_n),
+        written_at: T0,
+        software: "0.1.0".to_owned(),
+        incarnations,
+        backlog_rows: 0,
+        backlog_since: None,
+        dropped: 0,
+        repeated: 0,
+        certificate: None,
     }
 }
 
@@ -480,17 +486,22 @@ async fn a_small_budget_makes_small_groups_and_no_deadlock() {
 #[tokio::test]
 async fn a_ledger_of_a_newer_program_stops_the_worker() {
     let world = World::new();
+    commit_ledger(&world, &gateway(1), vec![0x83, 0x03, 0x80, 0xf6]).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), world.worker().run()).await.unwrap();
+    assert!(matches!(ended, WorkerError::Ledger { .. }), "{ended:?}");
+}
+
+/// Commits the ledger of a gateway as if there had been a worker.
+async fn commit_ledger(world: &World, of: &GatewayId, ledger: Vec<u8>) {
     let mut consumer = world.log.consume_refs().await.unwrap();
     while let RefEvent::Assigned { ownership, position, .. } = consumer.next().await.unwrap() {
-        if ownership.partition == crate::log::embedded::partition_of(&gateway(1), 2) {
-            let ledger = vec![(gateway(1), vec![0x83, 0x03, 0x80, 0xf6])];
+        if ownership.partition == crate::log::embedded::partition_of(of, 2) {
+            let ledger = vec![(of.clone(), ledger)];
             let commit = crate::log::PartitionCommit { ownership, position, ledger, batches: Vec::new() };
             world.log.commit(vec![commit], T0).await.unwrap();
             break;
         }
     }
-    let ended = tokio::time::timeout(Duration::from_secs(20), world.worker().run()).await.unwrap();
-    assert!(matches!(ended, WorkerError::Ledger { .. }), "{ended:?}");
 }
 
 #[tokio::test]

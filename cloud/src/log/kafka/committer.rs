@@ -182,6 +182,7 @@ impl Work {
             .set("message.timeout.ms", (transaction_ms * 2 / 3).to_string())
             .set("acks", "all")
             .set("linger.ms", "5")
+            .set("message.max.bytes", super::topics::MESSAGE_BYTES_MAX.to_string())
             .set("batch.size", "1000000")
             .set("batch.num.messages", "50000")
             .set("compression.type", "zstd")

@@ -16,12 +16,27 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use super::KafkaOpenError;
 use super::client::{ASK_TIMEOUT, Context, config, reading_config};
 use super::settings::{KafkaSettings, Names};
+use crate::ledger::LEDGER_BYTES_MAX;
 
 /// One topic as it must be.
 struct Wanted<'a> {
     name: &'a str,
     settings: BTreeMap<&'static str, String>,
+    /// What it is made with, and may have otherwise.
+    made_with: BTreeMap<&'static str, String>,
 }
+
+/// Of a ledger record as it lies in a topic: key, headers of record and batch.
+const FRAMING_BYTES_MAX: usize = 1_024;
+/// What the driver and Kafka take as they are shipped; Kafka a little more.
+const MESSAGE_BYTES_SHIPPED: usize = 1_000_000;
+/// Of one message that our producer may send, and of one that the topic of the ledger is made to take: of any ledger, and of one that
+/// an older version has let grow.
+pub(super) const MESSAGE_BYTES_MAX: usize = 2 << 20;
+const _: () = assert!(LEDGER_BYTES_MAX + FRAMING_BYTES_MAX <= MESSAGE_BYTES_SHIPPED);
+const _: () = assert!(MESSAGE_BYTES_SHIPPED <= MESSAGE_BYTES_MAX);
+/// The longest message of a topic. One that was made before is as good with Kafka's own.
+const MESSAGE_BYTES: &str = "max.message.bytes";
 
 /// How often, at most, a topic that was just made is asked for its settings.
 const DESCRIBE_TRIES: u32 = 300;
@@ -48,11 +63,12 @@ fn wanted<'a>(names: &'a Names, settings: &KafkaSettings) -> Vec<Wanted<'a>> {
             ("min.insync.replicas", settings.min_insync_replicas.to_string()),
             ("message.timestamp.type", "LogAppendTime".to_owned()),
         ];
-        Wanted { name, settings: settings.into_iter().collect() }
+        Wanted { name, settings: settings.into_iter().collect(), made_with: BTreeMap::new() }
     };
+    let longest = BTreeMap::from([(MESSAGE_BYTES, MESSAGE_BYTES_MAX.to_string())]);
     vec![
         topic(&names.refs, "delete", &books),
-        topic(&names.ledger, "compact", FOR_EVER),
+        Wanted { made_with: longest, ..topic(&names.ledger, "compact", FOR_EVER) },
         topic(&names.books, "delete", &books),
         topic(&names.readings, "delete", &rows),
         topic(&names.events, "delete", &rows),
@@ -75,7 +91,7 @@ pub(super) async fn ensure(settings: &KafkaSettings, names: &Names, make: bool) 
         .iter()
         .map(|topic| {
             let new = NewTopic::new(topic.name, partitions, TopicReplication::Fixed(replication));
-            topic.settings.iter().fold(new, |new, (key, value)| new.set(key, value))
+            topic.settings.iter().chain(&topic.made_with).fold(new, |new, (key, value)| new.set(key, value))
         })
         .collect();
     if !new.is_empty() {
@@ -214,8 +230,21 @@ async fn check_settings(
         let is_it =
             |resource: &&ConfigResource| resource.specifier == OwnedResourceSpecifier::Topic(topic.name.to_owned());
         let found = found.iter().find(is_it);
+        let value = |key: &str| found.and_then(|found| found.get(key)?.value.clone()).unwrap_or_default();
+        if topic.made_with.contains_key(MESSAGE_BYTES) && is_too_short(&value(MESSAGE_BYTES)) {
+            let (found, hint) =
+                (value(MESSAGE_BYTES), "raise it: a gateway with a longer ledger would stop its partition");
+            tracing::warn!(
+                sink = "log",
+                topic = topic.name,
+                setting = MESSAGE_BYTES,
+                found,
+                hint,
+                "a topic is set too low"
+            );
+        }
         for (key, wanted) in &topic.settings {
-            let value = found.and_then(|found| found.get(key)?.value.clone()).unwrap_or_default();
+            let value = value(key);
             if value != *wanted {
                 return Err(KafkaOpenError::Setting {
                     topic: topic.name.to_owned(),
@@ -227,6 +256,11 @@ async fn check_settings(
         }
     }
     Ok(())
+}
+
+/// Whether there may be a ledger that a topic with this longest message does not take.
+fn is_too_short(message_bytes: &str) -> bool {
+    message_bytes.parse::<usize>().is_ok_and(|bytes| bytes < LEDGER_BYTES_MAX + FRAMING_BYTES_MAX)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
@@ -251,6 +285,19 @@ mod tests {
     use crate::config::LogKeep;
     use crate::log::kafka::KafkaSection;
     use crate::mqtt::Login;
+
+    /// Negative control: put it among the settings that are compared, and topics of before are refused.
+    #[test]
+    fn the_topic_of_the_ledger_takes_any_ledger_also_one_that_was_made_before() {
+        let settings = KafkaSection::default().check(LogKeep { rows_ms: None, books_ms: None }).unwrap();
+        let names = Names::new("x.");
+        let topics = wanted(&names, &settings);
+        let ledger = topics.iter().find(|topic| topic.name == "x.ledger").unwrap();
+        assert_eq!(ledger.made_with.get(MESSAGE_BYTES), Some(&MESSAGE_BYTES_MAX.to_string()));
+        assert!(!ledger.settings.contains_key(MESSAGE_BYTES) && !is_too_short(&MESSAGE_BYTES_MAX.to_string()));
+        // Kafka's own, and what is too short for the longest.
+        assert!(!is_too_short("1048588") && is_too_short("900000"));
+    }
 
     /// What librdkafka said, as it was seen.
     #[test]
