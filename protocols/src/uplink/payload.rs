@@ -107,11 +107,21 @@ impl Payload {
 
     /// Hash, sizes, decompression, decoding; content is judged by [`Batch::check`].
     pub fn open(bytes: &[u8], expected: Sha256, uncompressed: u64) -> Result<Batch, PayloadError> {
+        Self::open_sized(bytes, bytes.len() as u64, expected, uncompressed)
+    }
+
+    /// As [`Self::open`], for what was sealed anew by whoever keeps it. Whoever had sealed it before may have compressed it harder:
+    /// these bytes may be more than those of a payload on its way.
+    pub fn open_resealed(bytes: &[u8], expected: Sha256, uncompressed: u64) -> Result<Batch, PayloadError> {
+        Self::open_sized(bytes, (bytes.len() as u64).min(PAYLOAD_BYTES_MAX), expected, uncompressed)
+    }
+
+    fn open_sized(bytes: &[u8], size: u64, expected: Sha256, uncompressed: u64) -> Result<Batch, PayloadError> {
         let found = Sha256::of(bytes);
         if found != expected {
             return Err(PayloadError::Hash { expected, found });
         }
-        check_sizes(bytes.len() as u64, uncompressed)?;
+        check_sizes(size, uncompressed)?;
         let cbor = decompress(bytes, uncompressed)?;
         if cbor.len() as u64 != uncompressed {
             let cause = format!("{} bytes came out", cbor.len());

@@ -279,9 +279,9 @@ fn insert_batch(
     let batch = &applied.batch;
     let payload = Payload::seal(batch);
     let (bytes, uncompressed) = (payload.bytes.len() as u64, payload.uncompressed_bytes);
-    // What `Payload::open` would not read back is not written.
+    // What `Payload::open_resealed` would not read back is not written.
     let ratio_ok = uncompressed <= limits::RATIO_FREE_BYTES.max(bytes.saturating_mul(limits::RATIO_MAX));
-    if bytes > limits::PAYLOAD_BYTES_MAX || uncompressed > limits::UNCOMPRESSED_BYTES_MAX || !ratio_ok {
+    if uncompressed > limits::UNCOMPRESSED_BYTES_MAX || !ratio_ok {
         return Err(LogError::Refused(format!("batch {} has {bytes} bytes, {uncompressed} uncompressed", batch.id)));
     }
     let row = BatchRow {

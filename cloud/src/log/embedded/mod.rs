@@ -281,3 +281,6 @@ impl EventLog for EmbeddedLog {
         self.shared.writer.call(move |log| log.end_cut(ownership, cut)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

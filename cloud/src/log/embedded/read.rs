@@ -298,7 +298,7 @@ impl Decoded {
 /// The batch of a row, compared with what the row says of it.
 pub(super) fn open_payload(row: &BatchRow, payload: &[u8]) -> Result<Batch, LogError> {
     let damaged = |what: &str| LogError::Damaged(format!("batch {}: {what}", row.id));
-    let batch = Payload::open(payload, Sha256(row.sha256), row.uncompressed_bytes)
+    let batch = Payload::open_resealed(payload, Sha256(row.sha256), row.uncompressed_bytes)
         .map_err(|error| damaged(&error.to_string()))?;
     let counts = (batch.reading_count() as u64, batch.events.len() as u64);
     if batch.id != row.id || counts != (row.readings.1, row.events.1) {
