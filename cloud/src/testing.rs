@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{
-    ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration, Ownership,
-    PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
+    AppliedBatch, ArchiveAssignment, ArchivedEnds, BooksRecord, Cut, EventLog, EventRecord, LogError, LogGeneration,
+    Ownership, PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::store::embedded::EmbeddedStore;
 use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading};
@@ -90,7 +90,8 @@ pub(crate) enum CommitFault {
     LateDoubtfulLost,
 }
 
-/// A log whose commits and appends fail as told, in order; it works when nothing is told.
+/// A log whose commits and appends fail as told, in order; it works when nothing is told. It refuses every commit with a batch
+/// that holds `refused` readings.
 pub(crate) struct FaultyLog {
     pub(crate) inner: EmbeddedLog,
     pub(crate) commit_faults: Mutex<VecDeque<CommitFault>>,
@@ -98,6 +99,7 @@ pub(crate) struct FaultyLog {
     /// Batches of each commit that was written.
     pub(crate) commits: Mutex<Vec<usize>>,
     pub(crate) go_on: Notify,
+    pub(crate) refused_count: Option<usize>,
 }
 
 impl FaultyLog {
@@ -108,6 +110,7 @@ impl FaultyLog {
             append_faults: Mutex::default(),
             commits: Mutex::default(),
             go_on: Notify::new(),
+            refused_count: None,
         }
     }
 }
@@ -146,6 +149,10 @@ impl EventLog for FaultyLog {
                 return Err(LogError::Doubtful("told so".to_owned()));
             }
             Some(CommitFault::DoubtfulWritten | CommitFault::WrittenNeverAnswered | CommitFault::Late) | None => {}
+        }
+        let is_refused = |applied: &AppliedBatch| Some(applied.batch.reading_count()) == self.refused_count;
+        if commits.iter().flat_map(|commit| &commit.batches).any(is_refused) {
+            return Err(LogError::Refused("of that many readings".to_owned()));
         }
         self.inner.commit(commits, now).await?;
         self.commits.lock().unwrap().push(batches);

@@ -127,6 +127,8 @@ pub(super) struct Staged {
     pub(super) partitions: BTreeMap<u32, StagedPartition>,
     /// How many it is made of.
     pub(super) records: usize,
+    /// What is known of these no more once this is committed.
+    pub(super) singled_out: Vec<Claim>,
 }
 
 impl Staged {
@@ -187,7 +189,16 @@ impl Staged {
                 Some(Opening::Resend) | None => {}
             }
         }
-        Self { partitions: [(partition, part)].into_iter().collect(), records: 0 }
+        Self { partitions: [(partition, part)].into_iter().collect(), ..Self::default() }
+    }
+
+    pub(super) fn has_batches(&self) -> bool {
+        self.partitions.values().any(|part| !part.batches.is_empty())
+    }
+
+    /// Of its batches.
+    pub(super) fn claims(&self) -> Vec<Claim> {
+        self.partitions.values().flat_map(|part| &part.batches).map(|(claim, _)| claim.clone()).collect()
     }
 
     pub(super) fn store_batches(&self) -> impl Iterator<Item = (Claim, StoreBatch)> {

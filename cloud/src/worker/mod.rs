@@ -11,6 +11,7 @@
 //! - store, log or landing area unavailable: the same call again, after a wait, for ever. No batch is given up;
 //! - a commit with a doubtful outcome: the group is dropped, positions and ledgers are read afresh;
 //! - a partition that belongs to another owner now: it is dropped, with its part of the group; the rest is committed;
+//! - a commit that the log refuses: the same, and its batches are committed one by one until it shows which ([`singled_out`]);
 //! - damage: the worker ends, and with it the pipeline.
 
 mod budget;
@@ -19,6 +20,7 @@ mod opened;
 mod pending;
 mod recover;
 mod retry;
+mod singled_out;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -45,6 +47,7 @@ use group::{Claim, Record, Said, Staged};
 use opened::Opened;
 use pending::{Pending, Settled};
 use retry::Retry;
+use singled_out::SingledOut;
 
 /// Payloads that are fetched and decoded at the same time.
 const OPENINGS_AT_ONCE: usize = 4;
@@ -116,6 +119,12 @@ pub enum WorkerError {
 enum Stop {
     /// Read everything afresh.
     Resync(LogError),
+    /// The same, and find out first which batch it is that the log refuses.
+    Refused {
+        /// Of the batches of the commit.
+        claims: Vec<Claim>,
+        reason: String,
+    },
     Fatal(WorkerError),
 }
 
@@ -138,6 +147,7 @@ pub struct Worker {
     settings: WorkerSettings,
     held: HashMap<u32, Held>,
     pending: Option<Pending>,
+    singled_out: SingledOut,
     /// Records that were gathered and are not settled or pending.
     in_hand: usize,
     newer_told_at: Option<UtcMillis>,
@@ -145,7 +155,8 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(services: Services, settings: WorkerSettings) -> Self {
-        Self { services, settings, held: HashMap::new(), pending: None, in_hand: 0, newer_told_at: None }
+        let (held, singled_out) = (HashMap::new(), SingledOut::default());
+        Self { services, settings, held, pending: None, singled_out, in_hand: 0, newer_told_at: None }
     }
 
     /// Works until it is dropped, or cannot go on. Dropping it at any point is safe.
@@ -173,6 +184,10 @@ impl Worker {
             match settled {
                 Ok(()) => {}
                 Err(Stop::Resync(error)) => self.resync(&mut *consumer, &error).await?,
+                Err(Stop::Refused { claims, reason }) => {
+                    self.single_out(claims, &reason).await;
+                    self.resync(&mut *consumer, &LogError::Refused(reason)).await?;
+                }
                 Err(Stop::Fatal(error)) => return Err(error),
             }
         }
@@ -346,7 +361,8 @@ impl Worker {
             }
             if let (Some(claim), Said::Ref(reference)) = (self.to_open(record), &record.said) {
                 rows += claim.rows();
-                let is_too_much = rows > GROUP_ROWS_MAX && !claims.is_empty();
+                let is_too_much = !claims.is_empty()
+                    && (rows > GROUP_ROWS_MAX || self.singled_out.keeps_apart(&claim, claims.keys().cloned()));
                 if !std::mem::take(&mut paid)
                     && (is_too_much || !self.services.budget.try_extend(&mut share, claim.cost_bytes()))
                 {
@@ -378,8 +394,10 @@ impl Worker {
     async fn settle_group(&mut self, group: Opened) -> Result<(), Stop> {
         let Opened { records, share, mut openings } = group;
         let mut openings = openings.done().await;
+        let singled_out = self.singled_out.overrule(&mut openings);
         loop {
             let staged = Staged::of_records(&records, &self.held, &openings);
+            let staged = Staged { singled_out: singled_out.clone(), ..staged };
             match self.upsert(&staged).await? {
                 Ok(()) => return self.commit(staged, share).await,
                 Err(refused) => openings.extend(refused),
@@ -480,6 +498,9 @@ impl Worker {
         for partition in settled.fenced {
             self.held.remove(&partition);
             self.held_changed();
+        }
+        if settled.result.is_ok() {
+            self.singled_out.forget(&settled.singled_out);
         }
         for (gateway, version) in settled.newer {
             self.tell_newer(&gateway, version, settled.at);

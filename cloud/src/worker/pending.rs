@@ -6,7 +6,7 @@ use protocols::uplink::GatewayId;
 use tokio::time::Instant;
 
 use super::budget::Share;
-use super::group::{Staged, StagedPartition};
+use super::group::{Claim, Staged, StagedPartition};
 use super::retry::Retry;
 use super::task::Task;
 use super::{GatewayLedger, Services, Stop, WorkerError};
@@ -27,6 +27,8 @@ pub(super) struct Settled {
     pub(super) fenced: Vec<u32>,
     /// Who sent messages of a newer version, and of which; one a partition.
     pub(super) newer: Vec<(GatewayId, u64)>,
+    /// See [`Staged::singled_out`].
+    pub(super) singled_out: Vec<Claim>,
     pub(super) at: UtcMillis,
     pub(super) result: Result<(), Stop>,
 }
@@ -77,6 +79,9 @@ async fn commit(
             }
             // Fenced by a partition that is no part of this: what is held is not what was thought.
             Err(error @ (LogError::Doubtful(_) | LogError::Fenced { .. })) => break Err(Stop::Resync(error)),
+            Err(LogError::Refused(reason)) if staged.has_batches() => {
+                break Err(Stop::Refused { claims: staged.claims(), reason });
+            }
             Err(error) => break Err(WorkerError::Log(error).into()),
         }
     };
@@ -89,7 +94,7 @@ async fn commit(
             newer.extend(part.newer);
         }
     }
-    Settled { fenced, newer, at, result }
+    Settled { fenced, newer, singled_out: staged.singled_out, at, result }
 }
 
 fn answer(services: &Services, part: &StagedPartition, now: UtcMillis) {

@@ -55,12 +55,15 @@ impl Worker {
                 let mut group: Vec<Landed> = Vec::new();
                 let mut rows = 0;
                 while let Some(next) = landed.peek().filter(|_| group.len() < self.settings.group_records_max) {
-                    let claim = Claim::forgotten(next.key.clone(), next.bytes);
+                    let claim = claim_of(next);
                     let cost = claim.cost_bytes();
                     rows += claim.rows();
                     if share.is_none() {
                         share = self.services.budget.acquire(cost).await;
-                    } else if rows > GROUP_ROWS_MAX || !self.services.budget.try_extend(&mut share, cost) {
+                    } else if rows > GROUP_ROWS_MAX
+                        || self.singled_out.keeps_apart(&claim, group.iter().map(claim_of))
+                        || !self.services.budget.try_extend(&mut share, cost)
+                    {
                         break;
                     }
                     group.extend(landed.next());
@@ -78,14 +81,15 @@ impl Worker {
         group: &[Landed],
         share: Share,
     ) -> Result<(), Stop> {
-        let claim = |landed: &Landed| Claim::forgotten(landed.key.clone(), landed.bytes);
-        let opened: Vec<_> = group.iter().map(|landed| self.open_landed(claim(landed), landed)).collect();
+        let opened: Vec<_> = group.iter().map(|landed| self.open_landed(claim_of(landed), landed)).collect();
         let opened = futures_util::stream::iter(opened).buffer_unordered(OPENINGS_AT_ONCE);
         let mut openings: HashMap<Claim, Opening> = opened.collect().await;
-        let recovered: Vec<(Claim, UtcMillis)> = group.iter().map(|one| (claim(one), one.modified_at)).collect();
+        let singled_out = self.singled_out.overrule(&mut openings);
+        let recovered: Vec<(Claim, UtcMillis)> = group.iter().map(|one| (claim_of(one), one.modified_at)).collect();
         loop {
             let Some(held) = self.held.get(&partition) else { return Ok(()) };
             let staged = Staged::of_recovered((partition, held), gateway, &recovered, &openings);
+            let staged = Staged { singled_out: singled_out.clone(), ..staged };
             match self.upsert(&staged).await? {
                 Ok(()) => return self.commit(staged, share).await,
                 Err(refused) => openings.extend(refused),
@@ -118,4 +122,8 @@ impl Worker {
             }
         }
     }
+}
+
+fn claim_of(landed: &Landed) -> Claim {
+    Claim::forgotten(landed.key.clone(), landed.bytes)
 }

@@ -1,5 +1,6 @@
 mod full;
 mod interrupted;
+mod refused;
 
 use std::future::Future;
 
@@ -32,9 +33,13 @@ impl World {
         let (log, store) = crate::embedded::in_memory(2, 7).unwrap();
         let mut store = FaultyStore::new(store);
         tell(&mut store);
-        let (log, store) = (Arc::new(FaultyLog::new(log)), Arc::new(store));
+        Self::of(FaultyLog::new(log), store, tempfile::tempdir().unwrap())
+    }
+
+    /// The landing area lies in `folder`.
+    fn of(log: FaultyLog, store: FaultyStore, folder: tempfile::TempDir) -> Self {
+        let (log, store) = (Arc::new(log), Arc::new(store));
         let clock = Arc::new(ManualClock::new(T0));
-        let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::default());
         let services = Services {
             log: Arc::clone(&log) as Arc<dyn EventLog>,
