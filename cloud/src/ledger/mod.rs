@@ -222,6 +222,14 @@ impl GatewayLedger {
         self.change(&mut room, incarnation, |ledger| ledger.refuse(seq, reason)).is_some()
     }
 
+    /// A batch that the log shows to be applied, for a ledger that is lost. Whatever room it takes: what is left out here would be
+    /// applied again.
+    pub fn restore(&mut self, incarnation: u64, seq: u64, committed_at: UtcMillis) {
+        let ledger = self.heard(incarnation, committed_at);
+        ledger.last_sealed = ledger.last_sealed.max(seq);
+        ledger.apply(seq);
+    }
+
     /// The cumulative word on one incarnation, never longer than `RECEIPT_BYTES_MAX`.
     pub fn receipt(&self, gateway: &GatewayId, incarnation: u64, answers: &Answers, now: UtcMillis) -> Receipt {
         let unknown = Incarnation::default();

@@ -22,7 +22,8 @@ pub(super) const LISTS_BYTES_MAX: usize = 480_000;
 const INCARNATION_BYTES_MAX: usize = 1 + 5 * 9 + 5;
 /// Of status and speakers, which have bounds of their own, and of what is around it all.
 const REST_BYTES_MAX: usize = 4_096;
-/// No gateway can make its ledger longer. One that an older program has let grow beyond it may only shrink.
+/// No gateway can make its ledger longer. One that an older program has let grow beyond it may only shrink; one that is made anew of
+/// batches (`restore`) is as long as it must be, in a log that takes records of any length.
 pub const LEDGER_BYTES_MAX: usize = INCARNATIONS_MAX * INCARNATION_BYTES_MAX + LISTS_BYTES_MAX + REST_BYTES_MAX;
 
 impl GatewayLedger {

@@ -1,6 +1,7 @@
 mod full;
 mod interrupted;
 mod refused;
+mod salvaged;
 
 use std::future::Future;
 

@@ -3,6 +3,10 @@
 //! A table is read from its first key up to the damage, from its last key down to it, and key by key in between. A row whose
 //! hash is wrong counts as lost: what is copied is what was written. If anything is lost, offsets may be used twice, so the
 //! new log is a new generation; and where the positions are lost, refs are read again from the first: the ledger knows them.
+//! A ledger record that is lost is made of the batches of its gateway: without one, all that lies in the landing area would be
+//! applied again. What was refused, abandoned or lost it does not know; that is asked for again.
+
+use std::collections::BTreeMap;
 
 use protocols::metering::UtcMillis;
 use protocols::uplink::GatewayId;
@@ -12,6 +16,7 @@ use super::partition::Partition;
 use super::read::open_payload;
 use super::rows::{BatchRow, column, ledger_hash, offset, ref_hash};
 use crate::embedded::sqlite::{begin, meta, set_meta};
+use crate::ledger::GatewayLedger;
 
 /// What a salvage found. Row counts are of refs, batches and ledger records together where not said otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +62,7 @@ pub(crate) fn salvage(from: &Connection, into: &mut Connection, partitions: u32)
     found.batches = found.rows - before;
     copy_retired(from, into, &mut found)?;
     copy_ledger(from, into, &mut found)?;
+    make_ledger(into)?;
     mend_ends(into)?;
     Ok(found)
 }
@@ -264,7 +270,7 @@ fn copy_retired(from: &Connection, into: &mut Connection, found: &mut Salvaged) 
 
 /// Keys are names: from both ends, and in between those that refs or batches name.
 fn copy_ledger(from: &Connection, into: &mut Connection, found: &mut Salvaged) -> rusqlite::Result<()> {
-    let names = "SELECT gateway FROM refs UNION SELECT gateway FROM batches";
+    let names = "SELECT gateway FROM refs UNION SELECT gateway FROM batches UNION SELECT gateway FROM retired";
     let names: Vec<String> = into.prepare(names)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let select = "SELECT 0, gateway, partition, record, row_hash FROM ledger";
     let copy = |row: &Row<'_>| {
@@ -290,6 +296,34 @@ fn copy_ledger(from: &Connection, into: &mut Connection, found: &mut Salvaged) -
         }
     }
     groups.flush()
+}
+
+/// A record for each gateway that has batches and none: they were committed together with one.
+fn make_ledger(into: &mut Connection) -> rusqlite::Result<()> {
+    let tx = begin(into)?;
+    let applied = "SELECT gateway, partition, incarnation, seq, committed_at FROM \
+                   (SELECT gateway, partition, incarnation, seq, committed_at FROM batches UNION ALL \
+                    SELECT gateway, partition, incarnation, seq, committed_at FROM retired) \
+                   WHERE gateway NOT IN (SELECT gateway FROM ledger) ORDER BY gateway, incarnation, seq";
+    let mut made: BTreeMap<String, (u32, GatewayLedger)> = BTreeMap::new();
+    {
+        let mut statement = tx.prepare(applied)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (partition, ledger) = made.entry(row.get(0)?).or_default();
+            *partition = row.get(1)?;
+            let (incarnation, seq): (i64, i64) = (row.get(2)?, row.get(3)?);
+            ledger.restore(incarnation as u64, seq as u64, UtcMillis(row.get(4)?));
+        }
+    }
+    for (gateway, (partition, ledger)) in made {
+        tracing::warn!(gateway, "its ledger record is lost, and made of its batches");
+        let record = ledger.encode();
+        let hash = ledger_hash(&gateway, partition, &record);
+        let insert = "INSERT INTO ledger (gateway, partition, record, row_hash) VALUES (?1, ?2, ?3, ?4)";
+        tx.prepare_cached(insert)?.execute(params![gateway, partition, record, hash])?;
+    }
+    tx.commit()
 }
 
 /// Ends are never before what is there: no offset is given twice.
