@@ -5,6 +5,9 @@
 //! the refs of its time with them. Each partition is pruned from its beginning and only as far as everything may go, so that
 //! what is left of it is whole.
 //!
+//! When a batch was committed is the word of a clock that may have been ahead: a batch that seems to be younger than one behind it
+//! counts as old as that one. Else one commit of a year to come would keep everything behind it for a year.
+//!
 //! The file keeps its size and uses the pages again.
 
 use protocols::metering::UtcMillis;
@@ -67,6 +70,7 @@ fn may_retire(
     max: i64,
 ) -> Result<Vec<(i64, BatchRow)>, LogError> {
     let Some((readings, events)) = partition.archived else { return Ok(Vec::new()) };
+    let newest = committed_at(tx, "ORDER BY books_offset DESC LIMIT 1", [partition.number])?;
     let sql =
         format!("SELECT id, {} FROM batches WHERE partition = ?1 ORDER BY books_offset LIMIT ?2", BatchRow::COLUMNS);
     let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
@@ -76,12 +80,43 @@ fn may_retire(
         let batch = BatchRow::read(row, 1)?;
         let end = |(first, count): (u64, u64)| first + count;
         let is_archived = end(batch.readings) <= readings && end(batch.events) <= events;
-        if !is_archived || batch.committed_at >= before {
+        if !is_archived || counts_as_committed_at(tx, &batch, newest)? >= before {
             break;
         }
         found.push((row.get(0).map_err(failed)?, batch));
     }
     Ok(found)
+}
+
+/// When a batch counts as committed: as the first behind it that says to be older. Looked for only where the newest of the
+/// partition is older: else everything is in its order, and all of it would be looked through in vain.
+fn counts_as_committed_at(
+    tx: &Transaction<'_>,
+    batch: &BatchRow,
+    newest: Option<UtcMillis>,
+) -> Result<UtcMillis, LogError> {
+    let at = batch.committed_at;
+    if newest.is_none_or(|newest| newest >= at) {
+        return Ok(at);
+    }
+    let behind = "AND books_offset > ?2 AND committed_at < ?3 ORDER BY books_offset LIMIT 1";
+    let older = committed_at(tx, behind, params![batch.partition, column(batch.books_offset), at.0])?;
+    Ok(older.unwrap_or(at))
+}
+
+/// Of the first batch of a partition that `which` selects; the partition is its first parameter.
+fn committed_at(
+    tx: &Transaction<'_>,
+    which: &str,
+    params: impl rusqlite::Params,
+) -> Result<Option<UtcMillis>, LogError> {
+    let sql = format!("SELECT {} FROM batches WHERE partition = ?1 {which}", BatchRow::COLUMNS);
+    let mut statement = tx.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query(params).map_err(failed)?;
+    match rows.next().map_err(failed)? {
+        Some(row) => BatchRow::read(row, 0).map(|batch| Some(batch.committed_at)),
+        None => Ok(None),
+    }
 }
 
 fn retire(tx: &Transaction<'_>, id: i64) -> Result<(), LogError> {

@@ -51,3 +51,36 @@ async fn a_batch_that_is_longer_here_than_a_payload_may_be_is_kept_and_read_back
     assert!(events.iter().map(|record| &record.event).eq(large.events.iter().map(|known| &known.event)));
     assert_eq!(log.read_readings(0, 0, u64::MAX, usize::MAX).await.unwrap().len(), 4);
 }
+
+/// Negative control: let a batch count as committed when it says (`counts_as_committed_at`): nothing behind it leaves for a year.
+#[tokio::test]
+async fn a_batch_that_was_committed_while_the_clock_was_ahead_keeps_nothing_in_the_log() {
+    const HOUR_MS: i64 = 3_600_000;
+    let (log, _consumer, ownership) = owned().await;
+    let archive = async || {
+        let (readings, events) = (log.ends(Topic::Readings).await.unwrap(), log.ends(Topic::Events).await.unwrap());
+        let assignment = log.own_archive().await.unwrap()[0];
+        let from = assignment.archived.unwrap_or_default();
+        let cut = Cut { partition: 0, readings: (from.0, readings[0]), events: (from.1, events[0]) };
+        log.record_cut(assignment.ownership, cut).await.unwrap();
+        log.end_cut(assignment.ownership, cut).await.unwrap();
+    };
+    let prune = async |hours: i64| {
+        let before = PruneBefore { rows: T0.plus_ms(hours * HOUR_MS), books: UtcMillis(i64::MIN) };
+        log.prune(before, 10).await.unwrap().batches
+    };
+    for (seq, hours) in [(1, 0), (2, 9_000), (3, 9_001)] {
+        let sample = batch("gw-1", seq).quarters(register(1, 1), 4).build();
+        commit(&log, ownership, sample, T0.plus_ms(hours * HOUR_MS)).await.unwrap();
+    }
+    archive().await;
+    assert_eq!(prune(100).await, 1, "what nothing shows to be wrong is believed");
+    for (seq, hours) in [(4, 2), (5, 3)] {
+        let sample = batch("gw-1", seq).quarters(register(1, 1), 4).build();
+        commit(&log, ownership, sample, T0.plus_ms(hours * HOUR_MS)).await.unwrap();
+    }
+    archive().await;
+    assert_eq!(prune(2).await, 0, "they are as old as the first behind them");
+    assert_eq!(prune(3).await, 3);
+    assert_eq!(prune(4).await, 1);
+}
