@@ -1,9 +1,11 @@
 //! Reading a meter on a line: one session, from the first word to what goes into the outbox.
 //!
-//! DLMS:
-//! [`talk`] drives the protocol over a link, [`session`] decides what is asked in which order, `backfill` what is read of what is
-//! missing, [`introduction`] who answers, [`columns`] makes readings and
-//! events of what a profile delivers, [`counters`] keeps those of secured conversations, [`clock_set`] sets clocks, [`memory`] is what is known of a meter between its sessions.
+//! [`session`] decides what is asked in which order, `backfill` what is read of what is missing; [`memory`] is what is known of a meter
+//! between its sessions.
+//!
+//! DLMS: [`talk`] drives the protocol over a link, [`introduction`] finds out who answers, `associated` decides what is asked,
+//! [`columns`] makes readings and events of what a profile delivers, [`counters`] keeps those of secured conversations, [`clock_set`]
+//! sets clocks.
 //!
 //! IEC 62056-21: [`call`] drives the protocol, [`called`] decides what is asked; cursors, backfill and what goes to the disk are as for
 //! DLMS.
@@ -11,6 +13,7 @@
 //! M-Bus: [`bus`] drives the protocol, [`polled`] reads out. What becomes of a read-out is the same for both (`taken`), and so is the
 //! link under them (`wire`).
 
+mod associated;
 mod backfill;
 pub mod bus;
 pub mod call;

@@ -7,26 +7,24 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use protocols::dlms::apdu::CosemAttribute;
-use protocols::metering::{Code, Kind, UtcMillis};
+use protocols::metering::UtcMillis;
 use protocols::uplink::MeterState;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::columns::{RowRules, Rows, Stamp, scaled_objects, scaler_attribute, value_columns};
+use super::columns::Stamp;
 use super::counters::Counters;
 pub use super::error::SessionError;
 use super::introduction::{Introduction, introduce};
-use super::memory::{Access, Layout, MeterMemory, OnDisk};
-use super::profile::{Extent, ProfileError, fetch, read_layout};
-use super::registers::{decode_scaler, is_permanent, read_at, read_registers};
+use super::memory::{MeterMemory, OnDisk};
+use super::registers::read_at;
 use super::talk::Talk;
 use crate::agenda::cursor::{ProfileCursor, Rhythm, Span, has_leapt, rewound_by, was_set};
 use crate::clock::SharedClock;
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
 use crate::held::HeldAsker;
 use crate::inventory::{InventoryKeeper, clock_state};
-use crate::outbox::{Level, OutboxError, OutboxHandle, StoreRequest};
+use crate::outbox::{OutboxError, OutboxHandle, StoreRequest};
 use crate::recurring::SAID_EVERY;
 use crate::telemetry::{Metric, Metrics};
 use crate::trust::{ClockTrust, whole_seconds};
@@ -107,17 +105,6 @@ pub(super) trait Reads {
     /// The next span of one profile or event log; what it brings is pending then, and the cursor moved in memory only. False when
     /// there was none, or none could be read.
     async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError>;
-}
-
-/// The rows that one read of a profile brought.
-struct Found {
-    /// Everything that the meter has, and not the span alone.
-    is_all: bool,
-    /// How they had to be asked for.
-    access: Access,
-    rows: Rows,
-    /// As the meter sent it.
-    buffer: Vec<u8>,
 }
 
 /// Does what is ordered, after the association. The state in the inventory is set at the end.
@@ -415,100 +402,6 @@ impl<T> Session<'_, T> {
     }
 }
 
-impl Reads for Session<'_, Talk<'_>> {
-    /// Registers and instants, those of all sections in one go. All but billing values are optional: left out while the outbox
-    /// is nearly full, so that the room is the profiles'.
-    async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
-        let mut wanted: Vec<(Code, Kind)> = Vec::new();
-        if self.held_stopped && self.parts.trust.untrusted().is_some() {
-            return Ok(());
-        }
-        let is_tight = self.parts.outbox.level() != Level::Free;
-        for read in due.iter().filter_map(|&place| self.meter.reads.get(place)) {
-            if matches!(read.source, Source::Registers | Source::Instants) {
-                for code in &read.codes {
-                    let kind = read.kind_of(code);
-                    self.parts.inventory.expect_series(&self.meter.name, code, kind, 0, read.every_s);
-                    if is_tight && kind != Kind::Billing {
-                        self.parts.metrics.add(Metric::OptionalSkipped, 1);
-                    } else if !wanted.iter().any(|(known, _)| known == code) {
-                        wanted.push((code.clone(), kind));
-                    }
-                }
-            }
-        }
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let mut round = read_registers(self.talk, self.memory, &wanted).await?;
-        for (code, error) in round.refused.drain(..) {
-            self.refused(&code.to_string(), &error);
-        }
-        let kind_of = |code: &Code| wanted.iter().find(|(of, _)| of == code).map_or(Kind::Register, |(_, kind)| *kind);
-        let captured_at = self.parts.clock.wall();
-        round.into_request(self.meter, &self.stamp, captured_at, kind_of, &mut self.pending);
-        Ok(())
-    }
-
-    async fn read_profile(&mut self, place: usize, which: Which) -> Result<bool, SessionError> {
-        let (Some(read), Some(cursor)) = (self.meter.reads.get(place), self.cursors[place].clone()) else {
-            return Ok(false);
-        };
-        let mut layout = match self.layout(place, read).await? {
-            Ok(layout) => layout,
-            Err(error) => {
-                self.refused(&read.profile.to_string(), &error);
-                return Ok(false);
-            }
-        };
-        let span = match which {
-            Which::Live => Some(cursor.live(self.who.meter_now, layout.rhythm(self.meter.quirks.label_at_start))),
-            Which::Missing => cursor.backfill(layout.rhythm(self.meter.quirks.label_at_start)),
-        };
-        let Some(span) = span else { return Ok(false) };
-        let access = match (self.memory.profiles[place].access, which) {
-            // The numbers of old entries shift while they are read.
-            (Access::Entry, Which::Missing) => Access::Whole,
-            (access, _) => access,
-        };
-        let mut found = self.read_rows(read, &layout, access, span, &cursor).await?;
-        if found.as_ref().is_ok_and(|found| !found.rows.problems.is_empty()) {
-            // The columns may have been changed, or the row was spoiled on its way.
-            layout = match self.layout(place, read).await? {
-                Ok(layout) => layout,
-                Err(error) => {
-                    self.refused(&read.profile.to_string(), &error);
-                    return Ok(false);
-                }
-            };
-            found = self.read_rows(read, &layout, access, span, &cursor).await?;
-        }
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                self.refused(&read.profile.to_string(), &error);
-                return Ok(false);
-            }
-        };
-        let first_label = found.rows.first_label.unwrap_or(span.from);
-        self.keep_unread(read, first_label, &found.rows.problems, &found.buffer);
-        if found.access != access {
-            self.memory.profiles[place].access = found.access;
-        }
-        let (last_label, rhythm) = (found.rows.last_label, layout.rhythm(self.meter.quirks.label_at_start));
-        let profile = &mut self.memory.profiles[place];
-        profile.label = last_label.max(profile.label);
-        profile.is_irregular |= found.rows.is_irregular;
-        let read = (!found.is_all).then_some((span, which));
-        self.cursors[place] = Some(moved(&cursor, read, last_label, &self.who, rhythm));
-        self.pending.readings.extend(found.rows.readings);
-        self.pending.events.extend(found.rows.events);
-        // A row that does not fit the columns: they may have been changed.
-        self.memory.profiles[place].layout = found.rows.problems.is_empty().then_some(layout);
-        Ok(true)
-    }
-}
-
 /// The cursor after this much was `read`, `None` being all that there is, and brought entries up to `last_label`.
 pub(super) fn moved(
     cursor: &ProfileCursor,
@@ -522,92 +415,6 @@ pub(super) fn moved(
         None => cursor.after_all(last_label, who.meter_now, rhythm),
         Some((span, Which::Live)) => cursor.after_live(span, last_label, who.meter_now, rhythm),
         Some((span, Which::Missing)) => cursor.after_backfill(span),
-    }
-}
-
-impl Session<'_, Talk<'_>> {
-    /// The rows that the cursor lacks.
-    async fn read_rows(
-        &mut self,
-        read: &ReadSettings,
-        layout: &Layout,
-        access: Access,
-        span: Span,
-        cursor: &ProfileCursor,
-    ) -> Result<Result<Found, ProfileError>, SessionError> {
-        let columns = value_columns(layout, self.meter, read, self.memory);
-        for column in &columns {
-            let cadence_s = if layout.capture_period_s == 0 { read.every_s } else { layout.capture_period_s };
-            let (code, kind) = (&column.code, column.kind);
-            self.parts.inventory.expect_series(&self.meter.name, code, kind, column.period_s, cadence_s);
-        }
-        let mut asked = access;
-        let mut worked = None;
-        loop {
-            let buffer = fetch(self.talk, read.profile, layout, asked, span, self.who.clock).await?;
-            let buffer = match buffer {
-                Ok(buffer) => buffer,
-                Err(error) => return Ok(Err(error.into())),
-            };
-            let access = *worked.get_or_insert(buffer.access);
-            let rules = RowRules { layout, read, meter: self.meter, columns: &columns, stamp: &self.stamp };
-            let (meter_now, is_all) = (self.who.meter_now, buffer.extent == Extent::All);
-            let wanted = |label| if is_all { cursor.lacks(label, meter_now) } else { span.contains(label) };
-            let Ok(rows) = rules.read(&buffer.data, wanted, meter_now) else {
-                return Ok(Err(ProfileError::Layout { what: "the buffer" }));
-            };
-            let covers = rows.first_label.is_some_and(|label| label < span.from);
-            if buffer.extent == Extent::Newest && !covers {
-                asked = Access::Whole;
-                continue;
-            }
-            let (from, to) = (span.from, span.to);
-            debug!(meter = %self.meter.name, obis = %read.profile, %from, %to, rows = rows.count, "profile read");
-            return Ok(Ok(Found { is_all, access, rows, buffer: buffer.data }));
-        }
-    }
-
-    /// The columns of a profile and the scalers of their objects, as known or as asked for now.
-    async fn layout(
-        &mut self,
-        place: usize,
-        read: &ReadSettings,
-    ) -> Result<Result<Box<Layout>, ProfileError>, SessionError> {
-        let layout = match self.memory.profiles[place].layout.take() {
-            Some(layout) => layout,
-            None => match read_layout(self.talk, read.profile).await? {
-                Ok(layout) => Box::new(layout),
-                Err(error) => return Ok(Err(error)),
-            },
-        };
-        if read.source == Source::Events {
-            return Ok(Ok(layout));
-        }
-        let mut wanted = Vec::new();
-        for object in scaled_objects(&layout, read) {
-            let known = self.memory.object(object.class_id, object.logical_name).is_some();
-            if let (false, Some(index)) = (known, scaler_attribute(object.class_id)) {
-                let attribute = CosemAttribute::new(object.class_id, object.logical_name, index);
-                if !wanted.contains(&attribute) {
-                    wanted.push(attribute);
-                }
-            }
-        }
-        let results = self.talk.get_list(&wanted).await?;
-        for (attribute, result) in wanted.into_iter().zip(results) {
-            match result {
-                Ok(value) => {
-                    let Some(scaler_unit) = decode_scaler(&value) else {
-                        return Ok(Err(ProfileError::Layout { what: "a scaler_unit" }));
-                    };
-                    self.memory.know(attribute.class_id, attribute.obis, scaler_unit);
-                }
-                // Its values are kept as bare numbers: what the meter delivered, and all that it will.
-                Err(error) if is_permanent(&error) => self.refused(&attribute.obis.to_string(), &error),
-                Err(error) => return Ok(Err(error.into())),
-            }
-        }
-        Ok(Ok(layout))
     }
 }
 
