@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::columns::{RowRules, Rows, scaled_objects, scaler_attribute, value_columns};
 use super::memory::{Access, Layout};
+use super::moment::Moment;
 use super::profile::{Extent, ProfileError, fetch, read_layout};
 use super::registers::{decode_scaler, is_permanent, read_registers};
 use super::session::{Reads, Session, SessionError, Which, moved};
@@ -57,8 +58,9 @@ impl Reads for Session<'_, Talk<'_>> {
             self.refused(&code.to_string(), &error);
         }
         let kind_of = |code: &Code| wanted.iter().find(|(of, _)| of == code).map_or(Kind::Register, |(_, kind)| *kind);
-        let captured_at = self.parts.clock.wall();
-        round.into_request(self.meter, &self.stamp, captured_at, kind_of, &mut self.pending);
+        let read = Moment::now(&self.parts.clock);
+        self.stamp_by(read.origin);
+        round.into_request(self.meter, &self.stamp, read.at, kind_of, &mut self.pending);
         Ok(())
     }
 

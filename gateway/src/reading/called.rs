@@ -18,6 +18,7 @@ pub use self::profile::Rows;
 use super::call::Call;
 use super::introduction::{Introduction, judge};
 use super::memory::MeterMemory;
+use super::moment::Moment;
 use super::profile::ClockForm;
 use super::session::{Order, Reads, Session, SessionError, SessionParts, Visited, Which};
 use super::taken::Told;
@@ -40,7 +41,7 @@ pub struct Conversation<'c, 'l> {
     call: &'c mut Call<'l>,
     settings: &'c CallSettings,
     /// With when it had arrived.
-    read_out: Option<(DataBlock, UtcMillis)>,
+    read_out: Option<(DataBlock, Moment)>,
 }
 
 /// Does what is ordered. The state in the inventory is set at the end; ending the call is left to the caller.
@@ -76,8 +77,7 @@ impl<'c, 'l> Conversation<'c, 'l> {
         let begun_at = clock.wall();
         let identity = if is_read_out {
             let block = self.call.read_out().await?;
-            let received_at = clock.wall();
-            self.read_out = Some((block.clone(), received_at));
+            self.read_out = Some((block.clone(), Moment::now(clock)));
             Some(block)
         } else {
             self.call.enter(self.settings.password.as_ref()).await?;
@@ -104,7 +104,7 @@ impl<'c, 'l> Conversation<'c, 'l> {
     }
 
     /// The read-out that introduced the meter.
-    pub fn take_read_out(&mut self) -> Option<(DataBlock, UtcMillis)> {
+    pub fn take_read_out(&mut self) -> Option<(DataBlock, Moment)> {
         self.read_out.take()
     }
 
@@ -211,8 +211,8 @@ impl Reads for Session<'_, Conversation<'_, '_>> {
         let (read_outs, asked): (Vec<_>, Vec<_>) = reads
             .filter(|read| !matches!(read.source, Source::Profile | Source::Events))
             .partition(|read| read.source == Source::Readout);
-        if let Some((block, received_at)) = self.talk.take_read_out() {
-            self.take(&block, received_at, &read_outs);
+        if let Some((block, received)) = self.talk.take_read_out() {
+            self.take(&block, received, &read_outs);
         }
         let mut codes: Vec<Code> = Vec::new();
         for code in asked.iter().flat_map(|read| &read.codes) {
@@ -228,7 +228,7 @@ impl Reads for Session<'_, Conversation<'_, '_>> {
             self.refused(&code.to_string(), &reason);
         }
         if let Some(block) = block {
-            self.take(&block, self.parts.clock.wall(), &asked);
+            self.take(&block, Moment::now(&self.parts.clock), &asked);
         }
         Ok(())
     }
@@ -240,8 +240,9 @@ impl Reads for Session<'_, Conversation<'_, '_>> {
 
 impl Session<'_, Conversation<'_, '_>> {
     /// Makes what these sections want of the lines of a block pending.
-    fn take(&mut self, block: &DataBlock, received_at: UtcMillis, sections: &[&ReadSettings]) {
-        let Some(readout) = self.talk.decode(block, &self.who.meter, received_at) else { return };
+    fn take(&mut self, block: &DataBlock, received: Moment, sections: &[&ReadSettings]) {
+        let Some(readout) = self.talk.decode(block, &self.who.meter, received.at) else { return };
+        self.stamp_by(received.origin);
         let Readout { captured_at, readings, events, problems, .. } = readout;
         self.take_told(Told { captured_at, readings, events, problems: &problems, hint: HINT_PROBLEMS }, sections);
     }

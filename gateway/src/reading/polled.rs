@@ -7,6 +7,7 @@ use protocols::metering::MeterId;
 use super::bus::Bus;
 use super::introduction::{Introduction, judge};
 use super::memory::MeterMemory;
+use super::moment::Moment;
 use super::profile::ClockForm;
 use super::session::{Order, Reads, Session, SessionError, SessionParts, Visited, Which};
 use super::taken::Told;
@@ -28,7 +29,9 @@ pub async fn visit(
     order: &Order<'_>,
 ) -> Result<Visited, SessionError> {
     let (who, readout) = read_out(bus, settings, meter.serial.as_ref(), &parts.clock).await?;
-    Session::new(parts, meter, memory, &mut Some(readout), who).visit(order).await
+    // Nothing was waited for since its last octet came.
+    let mut told = Some((readout, Moment::now(&parts.clock)));
+    Session::new(parts, meter, memory, &mut told, who).visit(order).await
 }
 
 /// Reads the meter out, and finds out who answers and what its clock shows.
@@ -64,15 +67,16 @@ pub async fn read_out(
     Ok((who, readout))
 }
 
-/// With what the meter has said, until that is taken.
-impl Reads for Session<'_, Option<Readout>> {
+/// With what the meter has said, and when, until that is taken.
+impl Reads for Session<'_, Option<(Readout, Moment)>> {
     async fn read_live_values(&mut self, due: &[usize]) -> Result<(), SessionError> {
         if self.held_stopped && self.parts.trust.untrusted().is_some() {
             return Ok(());
         }
         let meter = self.meter;
         let sections: Vec<_> = due.iter().filter_map(|&place| meter.reads.get(place)).collect();
-        if let Some(Readout { captured_at, readings, events, problems, .. }) = self.talk.take() {
+        if let Some((Readout { captured_at, readings, events, problems, .. }, received)) = self.talk.take() {
+            self.stamp_by(received.origin);
             self.take_told(Told { captured_at, readings, events, problems: &problems, hint: HINT_PROBLEMS }, &sections);
         }
         Ok(())

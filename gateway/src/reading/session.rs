@@ -17,6 +17,7 @@ use super::counters::Counters;
 pub use super::error::SessionError;
 use super::introduction::{Introduction, introduce};
 use super::memory::{MeterMemory, OnDisk};
+use super::moment::Moment;
 use super::registers::read_at;
 use super::talk::Talk;
 use crate::agenda::cursor::{ProfileCursor, Rhythm, Span, has_leapt, rewound_by, was_set};
@@ -90,6 +91,8 @@ pub(super) struct Session<'s, T> {
     /// The clock's offset, when it has to be noted.
     offset_ms: Option<i64>,
     pub(super) pending: StoreRequest,
+    /// Of the system clock that the gateway's stamps in it go by; see [`Moment`].
+    pub(super) origin: Option<UtcMillis>,
     /// The first of them, for people.
     refused: Vec<String>,
     objects_refused: u64,
@@ -156,6 +159,7 @@ where
             who,
             stamp,
             pending: StoreRequest::default(),
+            origin: None,
             refused: Vec::new(),
             objects_refused: 0,
             chunks: 0,
@@ -294,9 +298,12 @@ impl<T> Session<'_, T> {
 
     /// Everything that is pending, the cursors as they are after it, and the clock's offset, in one transaction.
     pub(super) async fn flush(&mut self) -> Result<(), SessionError> {
+        let untrusted = self.parts.trust.untrusted();
+        self.stamp_by(untrusted.map_or_else(|| Moment::now(&self.parts.clock).origin, |untrusted| untrusted.origin));
+        self.origin = None;
         let mut request = std::mem::take(&mut self.pending);
         request.hold_identity = self.who.expected.is_some();
-        request.untrusted = self.parts.trust.untrusted();
+        request.untrusted = untrusted;
         request.cursors_as_of = self.memory.cursors_epoch;
         let mut moved = Vec::new();
         for (place, read) in self.profile_places() {

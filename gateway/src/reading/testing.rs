@@ -5,6 +5,7 @@ pub(crate) mod image;
 pub(crate) mod secured;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,6 +67,36 @@ impl Clock for TokioClock {
     }
 }
 
+/// A system clock that is off, until somebody sets it.
+pub(crate) struct SetClock {
+    right: SharedClock,
+    off_ms: AtomicI64,
+}
+
+impl SetClock {
+    pub(crate) fn shared(right: &SharedClock, off_ms: i64) -> Arc<Self> {
+        Arc::new(Self { right: right.clone(), off_ms: off_ms.into() })
+    }
+
+    pub(crate) fn off_ms(&self) -> i64 {
+        self.off_ms.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, off_ms: i64) {
+        self.off_ms.store(off_ms, Ordering::Relaxed);
+    }
+}
+
+impl Clock for SetClock {
+    fn wall(&self) -> UtcMillis {
+        self.right.wall().plus_ms(self.off_ms())
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.right.monotonic()
+    }
+}
+
 /// What the meter is, under the hands of the test.
 pub(crate) struct MeterBody {
     pub(crate) clock: SharedClock,
@@ -93,6 +124,8 @@ pub(crate) struct MeterBody {
     pub(crate) clock_sets: Vec<(UtcMillis, UtcMillis)>,
     /// So many more answers of the profile have a cell too many in their last row.
     pub(crate) spoiled: usize,
+    /// The gateway's clock, which is set right when the profile is asked for.
+    pub(crate) sets_right: Option<Arc<SetClock>>,
     /// Selections of the profile that were served: for what was asked.
     pub(crate) asked: Vec<Option<Selection>>,
     pub(crate) associations: usize,
@@ -125,6 +158,7 @@ impl MeterBody {
             calendar_writes: Vec::new(),
             clock_sets: Vec::new(),
             spoiled: 0,
+            sets_right: None,
             asked: Vec::new(),
             associations: 0,
             security: None,
@@ -186,6 +220,7 @@ impl MeterBody {
         };
         if obis == PROFILE {
             self.asked.push(selection);
+            self.sets_right.iter().for_each(|clock| clock.set(0));
         }
         let row = |(at, value): (UtcMillis, DataValue)| {
             DataValue::Structure(vec![DataValue::octets_of(DateTime::from_utc(at, 60, ClockStatus::GOOD)), value])

@@ -1,3 +1,4 @@
+mod clock_set_meanwhile;
 mod datagrams;
 mod referencing;
 pub(crate) mod room;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use super::memory::{MeterMemory, OnDisk};
 use super::session::{Order, SessionError, SessionParts, Visited, visit};
 use super::talk::Talk;
-use super::testing::{MeterBody, QUARTER_MS, SharedBody, T0, TokioClock, serve_wrapper};
+use super::testing::{MeterBody, QUARTER_MS, SetClock, SharedBody, T0, TokioClock, serve_wrapper};
 use crate::agenda::cursor::ProfileCursor;
 use crate::clock::SharedClock;
 use crate::config::Config;
@@ -361,19 +362,8 @@ async fn a_gateway_that_thinks_it_is_1970_does_not_take_the_meters_clock_for_wro
 /// Negative control: keep the offset as it was at the cloud's last word; the value is dated an hour early.
 #[tokio::test(start_paused = true)]
 async fn what_is_stamped_by_a_clock_that_was_set_waits_for_the_cloud() {
-    struct Stepped(SharedClock, std::sync::atomic::AtomicI64);
-
-    impl crate::clock::Clock for Stepped {
-        fn wall(&self) -> UtcMillis {
-            self.0.wall().plus_ms(self.1.load(std::sync::atomic::Ordering::Relaxed))
-        }
-        fn monotonic(&self) -> Duration {
-            self.0.monotonic()
-        }
-    }
-
     let true_clock = TokioClock::shared(T0);
-    let stepped = Arc::new(Stepped(true_clock.clone(), 0.into()));
+    let stepped = SetClock::shared(&true_clock, 0);
     let clock: SharedClock = stepped.clone();
     let (parts, outbox) = parts(&clock);
     let reads = "[[meter.read]]\nsource = \"registers\"\ncodes = [\"1-0:1.8.0\"]\n";
@@ -381,7 +371,7 @@ async fn what_is_stamped_by_a_clock_that_was_set_waits_for_the_cloud() {
     let body = MeterBody::shared(&true_clock, "SIM0001", 0);
     let mut memory = MeterMemory::new(meter.reads.len());
     tokio::time::advance(Duration::from_secs(60)).await;
-    stepped.1.store(-3_600_000, std::sync::atomic::Ordering::Relaxed);
+    stepped.set(-3_600_000);
     let read_from = true_clock.wall();
     session(&parts, &meter, &mut memory, &body).await.unwrap();
     let usage = parts.outbox.usage().await.unwrap();

@@ -17,8 +17,9 @@ use crate::config::Config;
 use crate::config::metering::Addressing;
 use crate::link::{ByteLink, Line, LinkLost, StreamLink};
 use crate::outbox::Outbox;
-use crate::reading::testing::{QUARTER_MS, T0, TokioClock};
+use crate::reading::testing::{QUARTER_MS, SetClock, T0, TokioClock};
 use crate::reading::tests::{parts, stored};
+use crate::trust::ClockTrust;
 
 /// What a meter has, under the hands of the test.
 struct Body {
@@ -35,6 +36,8 @@ struct Body {
     shows_time: bool,
     /// What it says when it is asked for the date, once.
     first_date: Option<&'static str>,
+    /// The gateway's clock, which is set right when the profile is asked for.
+    sets_right: Option<Arc<SetClock>>,
     /// Data sets of the reads.
     asked: Vec<String>,
 }
@@ -58,6 +61,7 @@ impl SharedBody {
             refuses_ranges: false,
             shows_time: true,
             first_date: None,
+            sets_right: None,
             asked: Vec::new(),
         };
         body.capture(T0.plus_ms(-days * 86_400_000), T0);
@@ -154,7 +158,10 @@ impl MeterData for SharedBody {
             "1.8.0" => {
                 Some(Body::lines().quantity("1.8.0", Body::quantity(body.energy), Layout::ENERGY).unwrap().finish())
             }
-            "P.01" => Some(body.profile(from, to)),
+            "P.01" => {
+                body.sets_right.iter().for_each(|clock| clock.set(0));
+                Some(body.profile(from, to))
+            }
             "P.98" => Some(body.log(from, to)),
             _ => None,
         }
@@ -399,6 +406,26 @@ async fn a_meter_is_read_out_and_then_asked_in_programming_mode() {
     site.visit().await.unwrap();
     assert_eq!(site.of("1-0:1.7.0").len(), 1);
     assert_eq!(site.of("1-0:1.8.0 register").iter().filter(|at| **at < 0).count(), 96);
+}
+
+/// A read-out at 300 baud takes a while, and the profile is read behind it.
+///
+/// Negative control: leave out `stamp_by` in `flush`, or in `take`; the values are dated two hours early.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_out_before_the_clock_was_set_right_is_dated_by_the_right_time() {
+    let right = TokioClock::shared(T0);
+    let clock = SetClock::shared(&right, -2 * 3_600_000);
+    let body = SharedBody::new(&right, "12345678", 2);
+    body.with(|body| body.sets_right = Some(clock.clone()));
+    let reads = "[[meter.read]]\nsource = \"readout\"\n[[meter.read]]\nbackfill_days = 1\n";
+    let mut site = Site::new(SERIAL, reads, &[&body], |_| {});
+    site.parts.clock = clock.clone();
+    site.parts.trust = ClockTrust::new(clock.clone(), 1);
+    site.parts.trust.on_cloud_time(right.wall());
+    site.visit().await.unwrap();
+    assert_eq!(clock.off_ms(), 0, "it was set meanwhile");
+    let (power, over_s) = (site.of("1-0:1.7.0"), right.wall().since(T0) / 1000);
+    assert!(power.len() == 1 && (0..=over_s).contains(&power[0]), "{power:?} within {over_s} s");
 }
 
 #[tokio::test(start_paused = true)]

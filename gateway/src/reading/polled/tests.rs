@@ -6,7 +6,7 @@ use protocols::mbus::{
     Baud, Builder, Civil, Datum, Input, Key, Output, Place, SecondaryAddress, Slave, SlaveConfig, SlaveData, Status,
     maker_code,
 };
-use protocols::metering::{Kind, ObisCode, Quantity, TelegramReading, Unit};
+use protocols::metering::{Kind, ObisCode, Quantity, TelegramReading, Unit, UtcMillis};
 use protocols::uplink::{MeterEntry, MeterState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
@@ -16,8 +16,9 @@ use crate::config::Config;
 use crate::config::metering::Addressing;
 use crate::link::StreamLink;
 use crate::outbox::Outbox;
-use crate::reading::testing::{T0, TokioClock};
+use crate::reading::testing::{SetClock, T0, TokioClock};
 use crate::reading::tests::{parts, stored};
+use crate::trust::ClockTrust;
 
 /// A water meter, under the hands of the test.
 struct Body {
@@ -294,4 +295,27 @@ async fn a_section_takes_what_it_names() {
     let mut site = Site::new(read, &[&body]);
     site.visit().await.unwrap();
     assert_eq!((site.rows("8-0:1.0.0").len(), site.rows("mbus:5A").len()), (3, 1));
+}
+
+/// Negative control: leave out `stamp_by` in `read_live_values`; the value is dated two hours early.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_out_before_the_clock_was_set_right_is_dated_by_the_right_time() {
+    let body = SharedBody::new(12_345_678);
+    let mut site = Site::new("address = \"1\"\n", &[&body]);
+    let right = site.parts.clock.clone();
+    let clock = SetClock::shared(&right, -2 * 3_600_000);
+    site.parts.clock = clock.clone();
+    site.parts.trust = ClockTrust::new(clock.clone(), 1);
+    site.parts.trust.on_cloud_time(right.wall());
+    let Addressing::Mbus(settings) = site.meter.addressing.clone() else { panic!("{:?}", site.meter) };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut bus = Bus::new(&mut site.link, &settings, deadline).unwrap();
+    let (who, readout) = read_out(&mut bus, &settings, None, &site.parts.clock).await.unwrap();
+    let mut told = Some((readout, Moment::now(&site.parts.clock)));
+    clock.set(0);
+    let order = Order { due: &[0], yield_at: Duration::MAX, deadline };
+    Session::new(&site.parts, &site.meter, &mut site.memory, &mut told, who).visit(&order).await.unwrap();
+    let rows = stored(&site.outbox);
+    let (at, ..) = rows.keys().find(|(_, _, what)| what.contains("8-0:1.0.0 register")).unwrap();
+    assert!((T0..=right.wall()).contains(&UtcMillis(*at)), "{}", UtcMillis(*at));
 }
