@@ -87,7 +87,8 @@ impl Reads for Session<'_, Talk<'_>> {
         };
         let mut found = self.read_rows(read, &layout, access, span, &cursor).await?;
         if found.as_ref().is_ok_and(|found| !found.rows.problems.is_empty()) {
-            // The columns may have been changed, or the row was spoiled on its way.
+            // Columns and scalers may have been changed, or the row was spoiled on its way.
+            self.memory.doubt_objects();
             layout = match self.layout(place, read).await? {
                 Ok(layout) => layout,
                 Err(error) => {
@@ -117,8 +118,7 @@ impl Reads for Session<'_, Talk<'_>> {
         self.cursors[place] = Some(moved(&cursor, read, last_label, &self.who, rhythm));
         self.pending.readings.extend(found.rows.readings);
         self.pending.events.extend(found.rows.events);
-        // A row that does not fit the columns: they may have been changed.
-        self.memory.profiles[place].layout = found.rows.problems.is_empty().then_some(layout);
+        self.memory.profiles[place].layout = Some(layout);
         Ok(true)
     }
 }
@@ -165,13 +165,15 @@ impl Session<'_, Talk<'_>> {
         }
     }
 
-    /// The columns of a profile and the scalers of their objects, as known or as asked for now.
+    /// The columns of a profile and the scalers of their objects, as known or as asked for now. Whoever reads by it gives it back.
     async fn layout(
         &mut self,
         place: usize,
         read: &ReadSettings,
     ) -> Result<Result<Box<Layout>, ProfileError>, SessionError> {
-        let layout = match self.memory.profiles[place].layout.take() {
+        let profile = &mut self.memory.profiles[place];
+        let is_old = std::mem::take(&mut profile.is_layout_old);
+        let layout = match profile.layout.take().filter(|_| !is_old) {
             Some(layout) => layout,
             None => match read_layout(self.talk, read.profile).await? {
                 Ok(layout) => Box::new(layout),

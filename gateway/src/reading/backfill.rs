@@ -127,7 +127,8 @@ impl<T> Session<'_, T> {
     /// without a period or with labels beside it, profiles of which no label is known yet.
     fn question(&self, place: usize) -> Option<Question> {
         let (read, profile) = (self.meter.reads.get(place)?, self.memory.profiles.get(place)?);
-        let (layout, label) = (profile.layout.as_deref()?, profile.label?);
+        // Of columns that may be others by now nobody is asked.
+        let (layout, label) = (profile.layout.as_deref().filter(|_| !profile.is_layout_old)?, profile.label?);
         let unasked = self.cursors[place].as_ref()?.unasked()?;
         if read.source != Source::Profile || layout.capture_period_s == 0 || profile.is_irregular {
             return None;

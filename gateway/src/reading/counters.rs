@@ -136,7 +136,8 @@ async fn associate_under(
     }
 }
 
-/// After a conversation: keeps what is left of our counters and what the meter has used of its own.
+/// After a conversation: keeps what is left of our counters and what the meter has used of its own. What its objects are like is doubted
+/// when the link broke.
 pub async fn conclude<T>(
     talk: &mut Talk<'_>,
     meter: &MeterSettings,
@@ -156,6 +157,9 @@ pub async fn conclude<T>(
     });
     let is_of_protection = outcome.as_ref().is_err_and(|error| error.protection_error().is_some());
     metrics.add(Metric::ProtectionErrors, talk.protection_errors.max(u64::from(is_of_protection)));
+    if outcome.as_ref().is_err_and(SessionError::broke_link) {
+        memory.doubt_objects();
+    }
     let (Some(cipher), Some(memory)) = (&meter.security.cipher, &mut memory.counters) else { return outcome };
     memory.take_back(talk);
     if let Err(error) = &outcome {

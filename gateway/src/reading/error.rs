@@ -98,6 +98,16 @@ impl SessionError {
         }
     }
 
+    /// The meter may be another since: see [`TalkError::broke_link`].
+    pub(super) fn broke_link(&self) -> bool {
+        match self {
+            Self::Talk(error) | Self::NotAccepted { then: error, .. } | Self::CounterUnread { source: error, .. } => {
+                error.broke_link()
+            }
+            _ => false,
+        }
+    }
+
     /// Why what was answered was not accepted.
     pub(super) fn protection_error(&self) -> Option<&ProtectionError> {
         match self {

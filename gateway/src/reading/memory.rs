@@ -14,13 +14,18 @@ use super::counters::CounterMemory;
 use crate::agenda::cursor::{DAY_MS, ProfileCursor, Rhythm};
 use crate::held::HeldAnswer;
 
-/// An object whose scaler is known. Scalers differ from device to device and are read, never assumed; a meter that is
-/// parametrised anew closes its link, and a new firmware does too.
+/// How long what a meter's objects are like is believed. Asking again costs a list of scalers, and three attributes a profile.
+const KNOWN_FOR: Duration = Duration::from_secs(86_400);
+
+/// An object whose scaler is known. Scalers differ from device to device and are read, never assumed. A running meter may be parametrised
+/// anew, and says so to nobody: they are asked for again when its link broke, when rows of its profiles cannot be read, and once a day.
 #[derive(Debug, Clone, Copy)]
 pub struct KnownObject {
     pub class_id: u16,
     pub obis: ObisCode,
     pub scaler_unit: ScalerUnit,
+    /// Its class helps to ask for it again; its scaler counts no more.
+    pub is_old: bool,
 }
 
 /// How the rows of a profile are asked for.
@@ -72,6 +77,8 @@ pub enum Asking {
 #[derive(Debug, Default)]
 pub struct ProfileMemory {
     pub layout: Option<Box<Layout>>,
+    /// The meter is asked for it again before rows are read by it.
+    pub is_layout_old: bool,
     pub cursor: OnDisk,
     pub access: Access,
     /// One that the meter has delivered: the grid of the others.
@@ -95,6 +102,8 @@ pub struct MeterMemory {
     /// Who answered last: everything else here is about that meter.
     pub identity: Option<MeterId>,
     pub objects: Vec<KnownObject>,
+    /// Since when, on the monotonic clock, objects and layouts are believed.
+    known_since: Option<Duration>,
     /// One per read section; unused for those that read no profile.
     pub profiles: Box<[ProfileMemory]>,
     /// The clock offset that the outbox knows.
@@ -139,14 +148,30 @@ impl MeterMemory {
     }
 
     pub fn object(&self, class_id: u16, obis: ObisCode) -> Option<ScalerUnit> {
-        let found = self.objects.iter().find(|object| (object.class_id, object.obis) == (class_id, obis));
-        found.map(|object| object.scaler_unit)
+        let is_meant = |object: &&KnownObject| (object.class_id, object.obis) == (class_id, obis) && !object.is_old;
+        self.objects.iter().find(is_meant).map(|object| object.scaler_unit)
     }
 
     pub fn know(&mut self, class_id: u16, obis: ObisCode, scaler_unit: ScalerUnit) {
-        if self.object(class_id, obis).is_none() {
-            self.objects.push(KnownObject { class_id, obis, scaler_unit });
+        self.objects.retain(|object| (object.class_id, object.obis) != (class_id, obis));
+        self.objects.push(KnownObject { class_id, obis, scaler_unit, is_old: false });
+    }
+
+    /// The meter may have been parametrised anew: what its objects and profiles are like is asked for before anything more is read by it.
+    /// How far profiles are read is about labels, and stays.
+    pub fn doubt_objects(&mut self) {
+        // What nobody has asked for since the last time is not among what is read.
+        self.objects.retain_mut(|object| !std::mem::replace(&mut object.is_old, true));
+        self.profiles.iter_mut().for_each(|profile| profile.is_layout_old = true);
+        self.known_since = None;
+    }
+
+    /// The same when they were believed for a day, on the monotonic clock that shows `now`.
+    pub fn doubt_old_objects(&mut self, now: Duration) {
+        if self.known_since.is_some_and(|since| now.saturating_sub(since) >= KNOWN_FOR) {
+            self.doubt_objects();
         }
+        self.known_since.get_or_insert(now);
     }
 
     /// When, on the monotonic clock, a conversation about its clock is due.

@@ -60,6 +60,7 @@ pub async fn read_registers(
     memory: &mut MeterMemory,
     codes: &[(Code, Kind)],
 ) -> Result<RegisterRound, TalkError> {
+    read_old_scalers(talk, memory, codes).await?;
     let mut round = RegisterRound::default();
     let mut objects = Vec::with_capacity(codes.len());
     for (code, kind) in codes {
@@ -92,6 +93,39 @@ pub async fn read_registers(
     Ok(round)
 }
 
+/// Asks again for the scalers of objects whose classes are known, for all of them in one go. What it does not get is looked for anew.
+async fn read_old_scalers(
+    talk: &mut Talk<'_>,
+    memory: &mut MeterMemory,
+    codes: &[(Code, Kind)],
+) -> Result<(), TalkError> {
+    let is_wanted = |of: ObisCode| codes.iter().any(|(code, _)| matches!(code, Code::Obis { obis, .. } if *obis == of));
+    let old = memory.objects.iter().filter(|object| object.is_old && is_wanted(object.obis));
+    let wanted: Vec<CosemAttribute> = old
+        .map(|object| CosemAttribute::new(object.class_id, object.obis, telling_attribute(object.class_id)))
+        .collect();
+    let results = talk.get_list(&wanted).await?;
+    for (attribute, result) in wanted.into_iter().zip(results) {
+        if let Some(scaler_unit) = result.ok().and_then(|value| scaler_in(attribute.class_id, &value)) {
+            memory.know(attribute.class_id, attribute.obis, scaler_unit);
+        }
+    }
+    Ok(())
+}
+
+/// The attribute that tells whether an object is of a class, and what scaler it has then.
+fn telling_attribute(class_id: u16) -> i8 {
+    scaler_attribute(class_id).unwrap_or(2)
+}
+
+/// The scaler in that attribute. `None` when it does not decode as one: then it is an attribute of another class.
+fn scaler_in(class_id: u16, value: &Value) -> Option<ScalerUnit> {
+    match scaler_attribute(class_id) {
+        None => Some(ScalerUnit::COUNT),
+        Some(_) => decode_scaler(value),
+    }
+}
+
 /// The class of an object, and its scaler.
 async fn find_object(
     talk: &mut Talk<'_>,
@@ -104,15 +138,9 @@ async fn find_object(
     }
     let mut refusal = ReadError::Refused(DataAccessResult::ObjectUndefined);
     for class_id in CLASSES {
-        let attribute = scaler_attribute(class_id).unwrap_or(2);
-        match talk.get(CosemAttribute::new(class_id, obis, attribute), None).await? {
+        match talk.get(CosemAttribute::new(class_id, obis, telling_attribute(class_id)), None).await? {
             Ok(value) => {
-                let scaler_unit = match scaler_attribute(class_id) {
-                    None => Some(ScalerUnit::COUNT),
-                    Some(_) => decode_scaler(&value),
-                };
-                // What does not decode as a scaler is an attribute of another class.
-                let Some(scaler_unit) = scaler_unit else { continue };
+                let Some(scaler_unit) = scaler_in(class_id, &value) else { continue };
                 memory.know(class_id, obis, scaler_unit);
                 return Ok(Ok((class_id, scaler_unit)));
             }

@@ -147,6 +147,7 @@ where
             memory.forget();
             memory.identity = Some(who.meter.clone());
         }
+        memory.doubt_old_objects(parts.clock.monotonic());
         let stamp =
             Stamp { meter: who.meter.clone(), read_at: read_at(&parts.clock), clock_offset_ms: who.clock_offset_ms };
         Self {

@@ -64,6 +64,15 @@ impl TalkError {
         matches!(self, Self::Link(_))
     }
 
+    /// The link ended in the midst, or nothing came over it any more. Whoever parametrises a meter anew, or restarts it, ends its links.
+    /// That its time was up says nothing: a slow line would go through the same again and again.
+    pub(super) fn broke_link(&self) -> bool {
+        let is_of_link = |error: &ClientError| {
+            matches!(error, ClientError::Link { .. } | ClientError::Closed { .. } | ClientError::Silent { .. })
+        };
+        self.spoils_link() || self.client_error().is_some_and(is_of_link)
+    }
+
     pub(super) const fn client_error(&self) -> Option<&ClientError> {
         match self {
             Self::Session(error) | Self::Secured(error) => Some(error),

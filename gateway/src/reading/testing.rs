@@ -13,7 +13,7 @@ use protocols::cosem::InterfaceClass;
 use protocols::cosem::activity_calendar::ActivityCalendar;
 use protocols::cosem::association_ln::{AccessMode, AssociationLn, AttributeAccess, ListedObject};
 use protocols::cosem::profile_generic::selection::Selection;
-use protocols::cosem::profile_generic::{CaptureObject, ProfileGeneric, SortMethod};
+use protocols::cosem::profile_generic::{CAPTURE_OBJECTS, CaptureObject, ProfileGeneric, SortMethod};
 use protocols::cosem::register::ScalerUnit;
 use protocols::dlms::acse::Password;
 use protocols::dlms::apdu::{ActionResult, CosemAttribute, CosemMethod, DataAccessResult};
@@ -104,6 +104,12 @@ pub(crate) struct MeterBody {
     /// The meter's clock minus the wall clock.
     pub(crate) offset_ms: i64,
     pub(crate) energy: u32,
+    /// Of the register and the column.
+    pub(crate) energy_scaler: i8,
+    /// What the profile's column is.
+    pub(crate) captured: ObisCode,
+    /// How often it was asked what the columns are.
+    pub(crate) layouts_read: usize,
     /// Labels and values, in the order of capture.
     pub(crate) entries: Vec<(UtcMillis, u32)>,
     pub(crate) events: Vec<(UtcMillis, u8)>,
@@ -145,6 +151,9 @@ impl MeterBody {
             name: name.to_owned(),
             offset_ms: 0,
             energy: 1_000,
+            energy_scaler: 0,
+            captured: ENERGY,
+            layouts_read: 0,
             entries: Vec::new(),
             events: Vec::new(),
             refused: HashSet::new(),
@@ -266,7 +275,7 @@ impl ObjectServer for MeterBody {
         if self.refused.contains(&(obis, index)) {
             return Err(DataAccessResult::ReadWriteDenied);
         }
-        let watt_hours = ScalerUnit::new(0, Unit::WATT_HOUR);
+        let is_energy = obis == ENERGY || obis == self.captured;
         let value = match (class_id, obis, index) {
             (1, ObisCode([0, 0, 42, 0, 0, 255]), 2) => DataValue::OctetString(self.name.clone().into_bytes()),
             (1, ObisCode([0, 0, 43, 1, 0, 255]), 2) if self.security.is_some() => {
@@ -279,8 +288,8 @@ impl ObjectServer for MeterBody {
             (70, _, 2) => DataValue::Boolean(self.is_connected),
             (70, _, 3) => DataValue::Enum(u8::from(self.is_connected)),
             (8, _, 2) => DataValue::octets_of(DateTime::from_utc(self.now(), 60, ClockStatus::GOOD)),
-            (3, ENERGY, 2) => DataValue::DoubleLongUnsigned(self.energy),
-            (3, ENERGY, 3) => watt_hours.encode(),
+            (3, _, 2) if is_energy => DataValue::DoubleLongUnsigned(self.energy),
+            (3, _, 3) if is_energy => ScalerUnit::new(self.energy_scaler, Unit::WATT_HOUR).encode(),
             (4, POWER, 2) => DataValue::LongUnsigned(230),
             (4, POWER, 3) => ScalerUnit::new(1, Unit::WATT).encode(),
             (7, PROFILE | EVENT_LOG, 2) => return self.profile(obis, selection),
@@ -288,8 +297,9 @@ impl ObjectServer for MeterBody {
                 DataValue::Array(object_list().iter().map(ListedObject::encode).collect())
             }
             (7, PROFILE | EVENT_LOG, _) => {
+                self.layouts_read += usize::from((obis, index) == (PROFILE, CAPTURE_OBJECTS));
                 let value = match obis {
-                    PROFILE => CaptureObject::new(3, ENERGY, 2),
+                    PROFILE => CaptureObject::new(3, self.captured, 2),
                     _ => CaptureObject::new(1, ObisCode::new(0, 0, 96, 11, 0, 255), 2),
                 };
                 let object = ProfileGeneric {

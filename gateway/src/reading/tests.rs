@@ -1,5 +1,6 @@
 mod clock_set_meanwhile;
 mod datagrams;
+mod parametrised_anew;
 mod referencing;
 pub(crate) mod room;
 
