@@ -19,8 +19,8 @@ use crate::telemetry::Metric;
 
 /// The rows that one read of a profile brought.
 struct Found {
-    /// Everything that the meter has, and not the span alone.
-    is_all: bool,
+    /// What they cover.
+    extent: Extent,
     /// How they had to be asked for.
     access: Access,
     rows: Rows,
@@ -86,7 +86,8 @@ impl Reads for Session<'_, Talk<'_>> {
             (access, _) => access,
         };
         let mut found = self.read_rows(read, &layout, access, span, &cursor).await?;
-        if found.as_ref().is_ok_and(|found| !found.rows.problems.is_empty()) {
+        let unread = &mut self.memory.profiles[place].unread;
+        if found.as_ref().is_ok_and(|found| unread.asks_again(&found.rows.unread)) {
             // Columns and scalers may have been changed, or the row was spoiled on its way.
             self.memory.doubt_objects();
             layout = match self.layout(place, read).await? {
@@ -105,20 +106,22 @@ impl Reads for Session<'_, Talk<'_>> {
                 return Ok(false);
             }
         };
-        let first_label = found.rows.first_label.unwrap_or(span.from);
-        self.keep_unread(read, first_label, &found.rows.problems, &found.buffer);
-        if found.access != access {
-            self.memory.profiles[place].access = found.access;
-        }
-        let (last_label, rhythm) = (found.rows.last_label, layout.rhythm(self.meter.quirks.label_at_start));
+        let Found { extent, rows, .. } = found;
         let profile = &mut self.memory.profiles[place];
+        if found.access != access {
+            profile.access = found.access;
+        }
+        let (last_label, rhythm) = (rows.last_label, layout.rhythm(self.meter.quirks.label_at_start));
         profile.label = last_label.max(profile.label);
-        profile.is_irregular |= found.rows.is_irregular;
-        let read = (!found.is_all).then_some((span, which));
-        self.cursors[place] = Some(moved(&cursor, read, last_label, &self.who, rhythm));
-        self.pending.readings.extend(found.rows.readings);
-        self.pending.events.extend(found.rows.events);
-        self.memory.profiles[place].layout = Some(layout);
+        profile.is_irregular |= rows.is_irregular;
+        profile.layout = Some(layout);
+        if profile.unread.take(rows.unread, extent != Extent::Span) {
+            self.keep_unread(read, rows.first_label.unwrap_or(span.from), &rows.problems, &found.buffer);
+        }
+        let covered = (extent != Extent::All).then_some((span, which));
+        self.cursors[place] = Some(moved(&cursor, covered, last_label, &self.who, rhythm));
+        self.pending.readings.extend(rows.readings);
+        self.pending.events.extend(rows.events);
         Ok(true)
     }
 }
@@ -161,7 +164,7 @@ impl Session<'_, Talk<'_>> {
             }
             let (from, to) = (span.from, span.to);
             debug!(meter = %self.meter.name, obis = %read.profile, %from, %to, rows = rows.count, "profile read");
-            return Ok(Ok(Found { is_all, access, rows, buffer: buffer.data }));
+            return Ok(Ok(Found { extent: buffer.extent, access, rows, buffer: buffer.data }));
         }
     }
 

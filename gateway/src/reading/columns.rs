@@ -13,6 +13,7 @@ use protocols::metering::{
 use protocols::uplink::limits;
 
 use super::memory::{Layout, MeterMemory};
+use super::unread::{Place, Unread};
 use crate::config::metering::{MeterSettings, ReadSettings, Source};
 
 pub(super) const CLASS_DATA: u16 = 1;
@@ -158,6 +159,8 @@ pub struct Rows {
     /// A label lies beside the grid of the capture period: the captures are not what the period says.
     pub is_irregular: bool,
     pub problems: Vec<RowError>,
+    /// The rows that they are of.
+    pub unread: Unread,
 }
 
 /// How rows are to be read.
@@ -180,18 +183,24 @@ impl RowRules<'_> {
         let rules = profile_rules(self.meter, self.layout);
         let mut reader = ProfileReader::new(&self.layout.columns, rules, buffer)?;
         let mut rows = Rows::default();
+        let mut place = Place { row: 0, above: None, distance: 0 };
+        let mut unread = Vec::new();
         while let Some(row) = reader.next_row() {
+            let here = Place { distance: place.distance + 1, ..place };
+            place = Place { row: here.row + 1, ..here };
             let row = match row {
                 Ok(row) => row,
                 Err(error) => {
                     let is_end = matches!(error, RowError::Encoding { .. });
                     rows.problems.push(error);
+                    unread.push(here);
                     if is_end {
                         break;
                     }
                     continue;
                 }
             };
+            (place.above, place.distance) = (Some(row.captured_at), 0);
             let first_label = *rows.first_label.get_or_insert(row.captured_at);
             let period_ms = i64::from(self.layout.capture_period_s) * 1000;
             rows.is_irregular |= period_ms > 0 && row.captured_at.since(first_label) % period_ms != 0;
@@ -205,6 +214,9 @@ impl RowRules<'_> {
             } else {
                 self.readings_of_row(&row, &mut rows);
             }
+        }
+        if !unread.is_empty() {
+            rows.unread = Unread::in_buffer(buffer, &unread);
         }
         Ok(rows)
     }

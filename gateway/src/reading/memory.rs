@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::clock_set::ClockMemory;
 use super::counters::CounterMemory;
+use super::unread::UnreadMemory;
 use crate::agenda::cursor::{DAY_MS, ProfileCursor, Rhythm};
 use crate::held::HeldAnswer;
 
@@ -85,6 +86,8 @@ pub struct ProfileMemory {
     pub label: Option<UtcMillis>,
     /// Labels were seen that its capture period does not explain.
     pub is_irregular: bool,
+    /// Rows that cannot be read.
+    pub unread: UnreadMemory,
     /// IEC 62056-21: the period in which its rows follow each other; 0 while it is not known.
     pub period_s: u32,
     /// `None` unless the cloud is being asked.
@@ -145,6 +148,12 @@ impl MeterMemory {
         // They are about a key, not about who has it.
         let counters = self.counters.take();
         *self = Self { counters, ..Self::new(self.profiles.len()) };
+    }
+
+    /// What was told counts as stored no longer.
+    pub fn forget_told(&mut self) {
+        self.read_out = None;
+        self.profiles.iter_mut().for_each(|profile| profile.unread.forget_kept());
     }
 
     pub fn object(&self, class_id: u16, obis: ObisCode) -> Option<ScalerUnit> {

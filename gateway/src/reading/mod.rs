@@ -1,7 +1,8 @@
 //! Reading a meter on a line: one session, from the first word to what goes into the outbox.
 //!
 //! [`session`] decides what is asked in which order, `backfill` what is read of what is missing; [`memory`] is what is known of a meter
-//! between its sessions, [`moment`] when the gateway stamped what carries no time of its own.
+//! between its sessions, [`moment`] when the gateway stamped what carries no time of its own,
+//! [`unread`] which rows cannot be read.
 //!
 //! DLMS: [`talk`] drives the protocol over a link, [`introduction`] finds out who answers, `associated` decides what is asked,
 //! [`columns`] makes readings and events of what a profile delivers, [`counters`] keeps those of secured conversations, [`clock_set`]
@@ -31,6 +32,7 @@ pub mod registers;
 pub mod session;
 mod taken;
 pub mod talk;
+pub mod unread;
 mod wire;
 
 #[cfg(test)]

@@ -234,8 +234,8 @@ impl<T> Session<'_, T> {
         let epoch = self.parts.outbox.cursors_epoch();
         if std::mem::replace(&mut self.memory.cursors_epoch, epoch) != epoch {
             self.memory.profiles.iter_mut().for_each(|profile| profile.cursor = OnDisk::Unknown);
-            // What read-outs have told may be among what is gone.
-            self.memory.read_out = None;
+            // What was told once may be among what is gone.
+            self.memory.forget_told();
         }
         let is_unknown = |place: usize| matches!(self.memory.profiles[place].cursor, OnDisk::Unknown);
         let unknown: Vec<(usize, String)> = self
@@ -333,8 +333,7 @@ impl<T> Session<'_, T> {
             }
             Err(error) => {
                 self.parts.metrics.add(Metric::StoreErrors, 1);
-                // What was told counts as stored no longer.
-                self.memory.read_out = None;
+                self.memory.forget_told();
                 return Err(error);
             }
         }

@@ -130,6 +130,8 @@ pub(crate) struct MeterBody {
     pub(crate) clock_sets: Vec<(UtcMillis, UtcMillis)>,
     /// So many more answers of the profile have a cell too many in their last row.
     pub(crate) spoiled: usize,
+    /// Entries of the profile that show an undefined date in place of these labels.
+    pub(crate) undated: Vec<UtcMillis>,
     /// The gateway's clock, which is set right when the profile is asked for.
     pub(crate) sets_right: Option<Arc<SetClock>>,
     /// Selections of the profile that were served: for what was asked.
@@ -167,6 +169,7 @@ impl MeterBody {
             calendar_writes: Vec::new(),
             clock_sets: Vec::new(),
             spoiled: 0,
+            undated: Vec::new(),
             sets_right: None,
             asked: Vec::new(),
             associations: 0,
@@ -232,7 +235,9 @@ impl MeterBody {
             self.sets_right.iter().for_each(|clock| clock.set(0));
         }
         let row = |(at, value): (UtcMillis, DataValue)| {
-            DataValue::Structure(vec![DataValue::octets_of(DateTime::from_utc(at, 60, ClockStatus::GOOD)), value])
+            let is_undated = obis == PROFILE && self.undated.contains(&at);
+            let label = if is_undated { DateTime([0xff; 12]) } else { DateTime::from_utc(at, 60, ClockStatus::GOOD) };
+            DataValue::Structure(vec![DataValue::octets_of(label), value])
         };
         let mut rows: Vec<DataValue> = rows.into_iter().map(row).collect();
         if obis == PROFILE

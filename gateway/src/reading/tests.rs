@@ -3,6 +3,7 @@ mod datagrams;
 mod parametrised_anew;
 mod referencing;
 pub(crate) mod room;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -83,11 +84,22 @@ pub(crate) async fn session(
     memory: &mut MeterMemory,
     body: &SharedBody,
 ) -> Result<Visited, SessionError> {
+    session_within(parts, meter, memory, body, Duration::from_secs(120)).await
+}
+
+/// The same, of a meter that has so much time on its line.
+async fn session_within(
+    parts: &SessionParts,
+    meter: &MeterSettings,
+    memory: &mut MeterMemory,
+    body: &SharedBody,
+    budget: Duration,
+) -> Result<Visited, SessionError> {
     enter(parts, meter);
     let (medium, mut opened) = MemoryMedium::new("memory", false);
     let mut link = medium.open().await.unwrap();
     let server = tokio::spawn(serve_wrapper(opened.recv().await.unwrap(), 1, body.clone()));
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + budget;
     let mut talk = Talk::new(&mut *link, meter, 0, deadline).unwrap();
     if let Err(error) = talk.associate().await {
         talk.hang_up().await;
@@ -96,7 +108,10 @@ pub(crate) async fn session(
     let due: Vec<usize> = (0..meter.reads.len()).collect();
     let order = Order { due: &due, yield_at: Duration::MAX, deadline };
     let visited = visit(parts, meter, memory, &mut talk, &order).await;
-    talk.release().await.unwrap();
+    match &visited {
+        Err(SessionError::Talk(_)) => talk.hang_up().await,
+        _ => talk.release().await.unwrap(),
+    }
     drop(link);
     server.await.unwrap();
     visited
