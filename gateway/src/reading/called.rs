@@ -8,6 +8,7 @@
 
 mod address;
 mod profile;
+mod stretches;
 
 use protocols::iec62056_21::{DataBlock, IdentityLine, ReadRequest, Readout, Settings};
 use protocols::metering::{Code, MeterId, ObisCode, UtcMillis};

@@ -3,11 +3,12 @@
 use protocols::iec62056_21::{
     DataBlock, LineProblem, LogBook, MeterClock, Profile, ProfileLabel, ReadRequest, StampForm,
 };
-use protocols::metering::{Event, MeterId, ObisCode, TelegramReading, UtcMillis};
+use protocols::metering::{Event, Kind, MeterId, ObisCode, TelegramReading, UtcMillis};
 use tracing::debug;
 
 use super::Conversation;
 use super::address::address;
+use super::stretches::Stretches;
 use crate::agenda::cursor::{DAY_MS, HOUR_MS, Rhythm, Span};
 use crate::config::metering::{CallSettings, ReadSettings, Source};
 use crate::reading::memory::{Access, ProfileMemory};
@@ -26,6 +27,7 @@ pub struct Rows {
     pub readings: Vec<TelegramReading>,
     pub events: Vec<Event>,
     pub problems: Vec<LineProblem>,
+    stretches: Stretches,
 }
 
 impl Rows {
@@ -39,12 +41,10 @@ impl Rows {
         self.events.retain(|event| wanted(event.at));
     }
 
-    /// Between two rows; 0 when they do not show it.
-    fn period_s(&self) -> u32 {
-        let stated = self.readings.iter().map(|reading| reading.period_s).max().unwrap_or(0);
-        let steps = self.readings.windows(2).map(|pair| pair[1].captured_at.since(pair[0].captured_at));
-        let step = steps.filter(|step| *step > 0).min().and_then(|step| u32::try_from(step / 1000).ok());
-        if stated > 0 { stated } else { step.unwrap_or(0) }
+    /// Whether the series of one of them has a period, and nobody knows which.
+    fn lack_period(&self, read: &ReadSettings) -> bool {
+        let has_period = |reading: &TelegramReading| kind_in(read, reading).is_some_and(Kind::has_period);
+        self.readings.iter().any(|reading| has_period(reading) && self.stretches.period_s(reading) == 0)
     }
 }
 
@@ -94,7 +94,8 @@ fn decode(source: Source, block: &DataBlock, settings: &CallSettings, meter: &Me
         return Rows { events, problems, ..Rows::default() };
     }
     let Profile { readings, problems } = Profile::decode(block, &settings.lines, received_at);
-    Rows { readings, problems, ..Rows::default() }
+    let stretches = Stretches::of(&block.content, &settings.lines, received_at);
+    Rows { readings, problems, stretches, ..Rows::default() }
 }
 
 fn rhythm(read: &ReadSettings, profile: &ProfileMemory) -> Rhythm {
@@ -135,6 +136,11 @@ impl Session<'_, Conversation<'_, '_>> {
         let mut rows = decode(read.source, &block, self.talk.settings, &self.who.meter, self.parts.clock.wall());
         let (meter_now, is_all) = (self.who.meter_now, access == Access::Whole);
         rows.retain(|label| if is_all { cursor.lacks(label, meter_now) } else { span.contains(label) });
+        if rows.lack_period(read) {
+            // They are asked for again: the cursor does not pass them.
+            self.refused(&read.profile.to_string(), &"its rows do not say how long their period is");
+            return Ok(false);
+        }
         let last_label = rows.labels().filter(|label| *label <= meter_now).max();
         let (from, to, count) = (span.from, span.to, rows.readings.len() + rows.events.len());
         debug!(meter = %meter.name, obis = %read.profile, %from, %to, values = count, "profile read");
@@ -142,7 +148,8 @@ impl Session<'_, Conversation<'_, '_>> {
         let profile = &mut self.memory.profiles[place];
         profile.access = access;
         profile.label = last_label.max(profile.label);
-        profile.period_s = Some(rows.period_s()).filter(|period_s| *period_s > 0).unwrap_or(profile.period_s);
+        let is_newest = which == Which::Live || profile.period_s == 0;
+        profile.period_s = rows.stretches.newest_period_s().filter(|_| is_newest).unwrap_or(profile.period_s);
         self.cursors[place] = Some(moved(&cursor, (!is_all).then_some((span, which)), last_label, &self.who, rhythm));
         self.take_rows(read, rows);
         Ok(true)
@@ -177,9 +184,10 @@ impl Session<'_, Conversation<'_, '_>> {
     }
 
     fn take_rows(&mut self, read: &ReadSettings, rows: Rows) {
-        let period_s = rows.period_s();
-        for reading in rows.readings {
+        let Rows { readings, events, stretches, .. } = rows;
+        for reading in readings {
             let Some(kind) = kind_in(read, &reading) else { continue };
+            let period_s = stretches.period_s(&reading);
             let reading = TelegramReading { kind, period_s: if kind.has_period() { period_s } else { 0 }, ..reading };
             let cadence_s = if period_s == 0 { read.every_s } else { period_s };
             let (name, code) = (&self.meter.name, &reading.code);
@@ -188,7 +196,7 @@ impl Session<'_, Conversation<'_, '_>> {
             self.pending.readings.push(reading.into_reading(meter, read_at, offset_ms));
         }
         let read_at = self.stamp.read_at;
-        self.pending.events.extend(rows.events.into_iter().map(|event| (event, read_at)));
+        self.pending.events.extend(events.into_iter().map(|event| (event, read_at)));
     }
 }
 
@@ -201,12 +209,18 @@ fn is_nothing(content: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use protocols::iec62056_21::Settings;
-    use protocols::metering::Kind;
+    use protocols::metering::{Code, Quantity, Unit};
 
     use super::*;
 
     fn at(text: &str) -> UtcMillis {
         text.parse().unwrap()
+    }
+
+    const QUANTITY: Quantity = Quantity::new(1, 0, Unit::WATT_HOUR);
+
+    fn code() -> Code {
+        "1-0:1.8.0".parse().unwrap()
     }
 
     fn asked(clock: MeterClock, form: StampForm, label: ProfileLabel) -> String {
@@ -236,17 +250,27 @@ mod tests {
         assert_eq!(asked(utc, StampForm::Zst12, ProfileLabel::Start), "261122234500;261124000000");
     }
 
+    /// A decoder that knows periods by other signs than we do.
+    ///
+    /// Negative control: take any kind for one with a period, or none.
     #[test]
-    fn the_period_shows_in_what_is_stated_or_between_rows() {
-        let quantity = protocols::metering::Quantity::new(1, 0, protocols::metering::Unit::WATT_HOUR);
-        let code: protocols::metering::Code = "1-0:1.8.0".parse().unwrap();
-        let reading = |kind, text| TelegramReading::new(code.clone(), kind, at(text), quantity);
-        let rows = |readings| Rows { readings, ..Rows::default() };
-        let register = |text| reading(Kind::Register, text);
-        assert_eq!(rows(vec![]).period_s(), 0);
-        let two = vec![register("2026-11-23T00:15:00Z"), register("2026-11-23T00:30:00Z")];
-        assert_eq!(rows(two).period_s(), 900);
-        let stated = TelegramReading { period_s: 3_600, ..reading(Kind::Average, "2026-11-23T01:00:00Z") };
-        assert_eq!(rows(vec![stated]).period_s(), 3_600);
+    fn rows_of_which_nobody_knows_the_period_lack_it_where_their_series_has_one() {
+        let lack = |kind: Option<Kind>, kinds: Vec<(Code, Kind)>, period_s| {
+            let read = ReadSettings {
+                source: Source::Profile,
+                codes: Vec::new(),
+                every_s: 900,
+                kind,
+                kinds,
+                profile: ObisCode::new(1, 0, 99, 1, 0, 255),
+                backfill_days: 1,
+            };
+            let reading = TelegramReading::new(code(), Kind::Register, at("2026-11-23T00:15:00Z"), QUANTITY);
+            let reading = TelegramReading { period_s, ..reading };
+            Rows { readings: vec![reading], ..Rows::default() }.lack_period(&read)
+        };
+        assert!(!lack(None, Vec::new(), 0));
+        assert!(lack(Some(Kind::Interval), Vec::new(), 0) && lack(None, vec![(code(), Kind::Average)], 0));
+        assert!(!lack(Some(Kind::Interval), Vec::new(), 900));
     }
 }

@@ -27,7 +27,7 @@ struct Body {
     number: &'static str,
     offset_ms: i64,
     energy: i64,
-    /// Ends of their periods, without gaps.
+    /// Ends of their periods.
     entries: Vec<(UtcMillis, i64)>,
     events: Vec<(UtcMillis, u8)>,
     tariff: &'static str,
@@ -107,12 +107,18 @@ impl Body {
 
     fn profile(&self, from: UtcMillis, to: UtcMillis) -> Vec<u8> {
         let rows: Vec<_> = self.entries.iter().filter(|(at, _)| (from..=to).contains(at)).collect();
-        let Some((first, _)) = rows.first() else { return b"P.01()".to_vec() };
-        let channels = [("1.8.0", Layout::ENERGY)];
-        let header =
-            ProfileHeader { address: "P.01", first: *first, status: 0, period_minutes: 15, channels: &channels };
-        let rows: Vec<_> = rows.iter().map(|(_, value)| vec![Some(Self::quantity(*value))]).collect();
-        Self::lines().profile(&header, &rows).unwrap().finish()
+        if rows.is_empty() {
+            return b"P.01()".to_vec();
+        }
+        let (mut lines, channels) = (Self::lines(), [("1.8.0", Layout::ENERGY)]);
+        // Behind a gap it begins anew.
+        for rows in rows.chunk_by(|(before, _), (at, _)| at.since(*before) == QUARTER_MS) {
+            let first = rows[0].0;
+            let header = ProfileHeader { address: "P.01", first, status: 0, period_minutes: 15, channels: &channels };
+            let rows: Vec<_> = rows.iter().map(|(_, value)| vec![Some(Self::quantity(*value))]).collect();
+            lines = lines.profile(&header, &rows).unwrap();
+        }
+        lines.finish()
     }
 
     fn log(&self, from: UtcMillis, to: UtcMillis) -> Vec<u8> {
@@ -296,6 +302,19 @@ impl Site {
         self.parts.inventory.snapshot().1.meters.remove(0)
     }
 
+    /// The periods of what lies in the outbox as values of this kind, with how many of each.
+    fn periods_of(&self, kind: &str) -> Vec<(u64, usize)> {
+        let mut found = std::collections::BTreeMap::new();
+        let each = |row: &serde_json::Value| {
+            if row["kind"].as_str() == Some(kind) {
+                *found.entry(row["period_s"].as_u64().unwrap()).or_insert(0) += 1;
+            }
+            Ok(())
+        };
+        self.outbox.lock().unwrap().export(each).unwrap();
+        found.into_iter().collect()
+    }
+
     /// What lies in the outbox of a code or log, as instants after [`T0`] in seconds.
     fn of(&self, what: &str) -> Vec<i64> {
         let rows = stored(&self.outbox).into_keys().filter(|(_, _, text)| text.contains(what));
@@ -394,6 +413,28 @@ async fn a_profile_is_read_back_in_programming_mode_and_goes_on_where_it_was_lef
     let wanted = expected(3);
     let found = in_profile(&site);
     assert!(wanted.iter().all(|label| found.contains(label)), "{} of {}", found.len(), wanted.len());
+}
+
+/// The settings call a value of a period what the decoder calls a register: 1-0:1.8.0.
+///
+/// Negative control: take the period from the rows of each answer; the one that comes twice has none then, and the one behind a gap the
+/// double.
+#[tokio::test(start_paused = true)]
+async fn all_rows_of_a_profile_are_of_one_series_however_many_an_answer_has() {
+    let clock = TokioClock::shared(T0);
+    let body = SharedBody::new(&clock, "12345678", 2);
+    let reads = "[[meter.read]]\nkind = \"interval\"\nbackfill_days = 1\n";
+    let mut site = Site::new(TCP, &format!("{AT_9600}{reads}"), &[&body], at_9600);
+    site.visit().await.unwrap();
+    assert_eq!(site.periods_of("interval"), [(900, 96)]);
+    // Nothing new: the last row comes again. Then one behind a gap.
+    tokio::time::advance(Duration::from_secs(60)).await;
+    site.visit().await.unwrap();
+    tokio::time::advance(Duration::from_secs(1_740)).await;
+    body.with(|body| body.capture(T0.plus_ms(QUARTER_MS), T0.plus_ms(2 * QUARTER_MS)));
+    site.visit().await.unwrap();
+    assert_eq!(body.with(|body| body.entries.len()), 2 * 96 + 1);
+    assert_eq!(site.periods_of("interval"), [(900, 97)]);
 }
 
 /// Control, seen to fail: no pause after the read-out.
