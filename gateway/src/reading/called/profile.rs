@@ -15,6 +15,7 @@ use crate::reading::memory::{Access, ProfileMemory};
 use crate::reading::session::{Session, SessionError, Which, moved};
 use crate::reading::taken::kind_in;
 use crate::reading::talk::TalkError;
+use crate::reading::unread::{Unread, hash_of};
 
 /// Until the period is known: longer than most.
 const PERIOD_S_ASSUMED: u32 = 3_600;
@@ -39,6 +40,19 @@ impl Rows {
     fn retain(&mut self, wanted: impl Fn(UtcMillis) -> bool) {
         self.readings.retain(|reading| wanted(reading.captured_at));
         self.events.retain(|event| wanted(event.at));
+    }
+
+    /// Which lines of their answer cannot be read. A row of a profile is known by the end of its period, too, which it does not say itself.
+    fn unread(&self, source: Source, content: &[u8]) -> Unread {
+        let is_end = |octet: &u8| matches!(octet, b'\r' | b'\n');
+        // As they are counted where problems are found.
+        let is_blank = |line: &&[u8]| line.iter().all(|octet| *octet == b' ');
+        let lines: Vec<&[u8]> = content.split(is_end).filter(|line| !is_blank(line)).collect();
+        Unread::of(self.problems.iter().map(|problem| {
+            let line = lines.get(problem.line.checked_sub(1)?)?;
+            let label = self.stretches.label_on(problem.line);
+            (label.is_some() || source == Source::Events).then(|| hash_of(&(label, line)))
+        }))
     }
 
     /// Whether the series of one of them has a period, and nobody knows which.
@@ -144,12 +158,15 @@ impl Session<'_, Conversation<'_, '_>> {
         let last_label = rows.labels().filter(|label| *label <= meter_now).max();
         let (from, to, count) = (span.from, span.to, rows.readings.len() + rows.events.len());
         debug!(meter = %meter.name, obis = %read.profile, %from, %to, values = count, "profile read");
-        self.keep_unread(read, last_label.unwrap_or(span.from), &rows.problems, &block.content);
+        let unread = rows.unread(read.source, &block.content);
         let profile = &mut self.memory.profiles[place];
         profile.access = access;
         profile.label = last_label.max(profile.label);
         let is_newest = which == Which::Live || profile.period_s == 0;
         profile.period_s = rows.stretches.newest_period_s().filter(|_| is_newest).unwrap_or(profile.period_s);
+        if profile.unread.take(unread, is_all) {
+            self.keep_unread(read, last_label.unwrap_or(span.from), &rows.problems, &block.content);
+        }
         self.cursors[place] = Some(moved(&cursor, (!is_all).then_some((span, which)), last_label, &self.who, rhythm));
         self.take_rows(read, rows);
         Ok(true)

@@ -9,6 +9,8 @@ use protocols::metering::{TelegramReading, UtcMillis};
 /// Rows of which each is a period later than the one before, from a header on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
+    /// The line of its header, from 1.
+    line: usize,
     /// The end of the first row's period.
     from: UtcMillis,
     period_s: u32,
@@ -39,7 +41,7 @@ impl Stretches {
                 ProfileLabel::Start => i64::from(period_s) * 1000,
             };
             channels = Some(count);
-            found.push(Stretch { from: stamp.instant.plus_ms(lag_ms), period_s });
+            found.push(Stretch { line: set.line, from: stamp.instant.plus_ms(lag_ms), period_s });
         }
         Self(found)
     }
@@ -53,6 +55,13 @@ impl Stretches {
         // The stamp of a header may have been taken for the later of two hours.
         let stretch = before.max_by_key(|stretch| stretch.from).or(self.0.first());
         stretch.map_or(0, |stretch| stretch.period_s)
+    }
+
+    /// The end of the period of the row that stands on this line, as long as each row has one of its own. `None` before the first header.
+    pub(super) fn label_on(&self, line: usize) -> Option<UtcMillis> {
+        let stretch = self.0.iter().rev().find(|stretch| stretch.line <= line)?;
+        let rows = line.saturating_sub(stretch.line + 1) as i64;
+        Some(stretch.from.plus_ms(rows.saturating_mul(i64::from(stretch.period_s) * 1000)))
     }
 
     /// In which period the meter captures now, as far as this answer says.

@@ -33,6 +33,8 @@ struct Body {
     tariff: &'static str,
     password: Option<&'static str>,
     refuses_ranges: bool,
+    /// Entries that are printed so that nobody can read them.
+    spoiled: Vec<UtcMillis>,
     shows_time: bool,
     /// What it says when it is asked for the date, once.
     first_date: Option<&'static str>,
@@ -59,6 +61,7 @@ impl SharedBody {
             tariff: "1",
             password: None,
             refuses_ranges: false,
+            spoiled: Vec::new(),
             shows_time: true,
             first_date: None,
             sets_right: None,
@@ -115,8 +118,12 @@ impl Body {
         for rows in rows.chunk_by(|(before, _), (at, _)| at.since(*before) == QUARTER_MS) {
             let first = rows[0].0;
             let header = ProfileHeader { address: "P.01", first, status: 0, period_minutes: 15, channels: &channels };
-            let rows: Vec<_> = rows.iter().map(|(_, value)| vec![Some(Self::quantity(*value))]).collect();
-            lines = lines.profile(&header, &rows).unwrap();
+            lines = lines.profile(&header, &[]).unwrap();
+            for (at, value) in rows {
+                let is_spoiled = self.spoiled.contains(at);
+                let shown = if is_spoiled { "0.x".to_owned() } else { format!("{}.{:03}", value / 1000, value % 1000) };
+                lines = lines.groups("", &[&shown]);
+            }
         }
         lines.finish()
     }
@@ -124,7 +131,8 @@ impl Body {
     fn log(&self, from: UtcMillis, to: UtcMillis) -> Vec<u8> {
         let mut lines = Self::lines();
         for (at, code) in self.events.iter().filter(|(at, _)| (from..=to).contains(at)) {
-            lines = lines.groups("P.98", &[&CLOCK.stamp(*at, StampForm::Zst13), &format!("{code:02X}"), "", "0"]);
+            let stamp = if self.spoiled.contains(at) { "x".to_owned() } else { CLOCK.stamp(*at, StampForm::Zst13) };
+            lines = lines.groups("P.98", &[&stamp, &format!("{code:02X}"), "", "0"]);
         }
         lines.finish()
     }
@@ -479,6 +487,51 @@ async fn a_meter_that_knows_no_ranges_is_asked_for_everything() {
     let found = site.of("1-0:1.8.0 register");
     assert_eq!(found.len(), body.with(|body| body.entries.len()));
     assert_eq!(body.with(|body| body.asked.last().cloned()).as_deref(), Some("P.01(;)"));
+}
+
+/// Negative controls: keep what cannot be read each time; know rows by their octets alone, of which the third is like the first.
+#[tokio::test(start_paused = true)]
+async fn lines_that_cannot_be_read_are_kept_once_while_the_ring_moves() {
+    let clock = TokioClock::shared(T0);
+    let body = SharedBody::new(&clock, "12345678", 2);
+    body.with(|body| {
+        body.refuses_ranges = true;
+        body.events = vec![(T0.plus_ms(-125_000), 0x40), (T0.plus_ms(-65_000), 0x80)];
+        body.spoiled = vec![body.entries[90].0, T0.plus_ms(-65_000)];
+    });
+    let reads = "[[meter.read]]\nbackfill_days = 3\n[[meter.read]]\nsource = \"events\"\nbackfill_days = 3\n";
+    let mut site = Site::new(TCP, &format!("{AT_9600}{reads}"), &[&body], at_9600);
+    let kept = |site: &Site| {
+        ["rows-unread 1-0:99.1.0", "rows-unread 0-0:99.98.0"].map(|log| {
+            let rows = stored(&site.outbox);
+            rows.iter().filter(|((.., what), _)| what.contains(log)).map(|(_, times)| times).sum::<usize>()
+        })
+    };
+    site.visit().await.unwrap();
+    assert_eq!(kept(&site), [1, 1]);
+    // A quarter of an hour passes: the oldest row makes room, and the begin of the ring moves.
+    let pass = async || {
+        let from = clock.wall();
+        tokio::time::advance(Duration::from_secs(900)).await;
+        let to = clock.wall();
+        body.with(|body| {
+            body.capture(from, to);
+            body.entries.remove(0);
+        });
+    };
+    pass().await;
+    site.visit().await.unwrap();
+    assert_eq!(kept(&site), [1, 1]);
+    // One goes, and one comes that looks the same; another entry of the log.
+    pass().await;
+    body.with(|body| {
+        let newest = body.entries.last().unwrap().0;
+        body.spoiled = vec![newest, T0.plus_ms(-65_000), T0.plus_ms(-35_000)];
+        body.entries.drain(..100);
+        body.events.push((T0.plus_ms(-35_000), 0x20));
+    });
+    site.visit().await.unwrap();
+    assert_eq!(kept(&site), [2, 2]);
 }
 
 /// Control, seen to fail: `is_wrong_password` without the call.
