@@ -1,5 +1,6 @@
 //! What becomes of a read-out, whatever its protocol: what its sections want is made pending, and what was told before is left out.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
 use protocols::metering::{Event, Kind, StampedBy, TelegramReading, UtcMillis};
@@ -57,8 +58,9 @@ impl<T> Session<'_, T> {
             self.pending.readings.push(reading.into_reading(meter, read_at, offset_ms));
         }
         let (meter, read_at, memory) = (&self.who.meter, self.stamp.read_at, told_of(self.memory));
-        let events = told.events.into_iter().filter(|event| memory.is_new(event, told.captured_at));
-        self.pending.events.extend(events.map(|event| (Event { meter: meter.clone(), ..event }, read_at)));
+        let events = memory.new_events(told.events, told.captured_at);
+        let events = events.into_iter().map(|event| (Event { meter: meter.clone(), ..event }, read_at));
+        self.pending.events.extend(events);
         self.tell_problems(told.problems, told.hint);
     }
 
@@ -91,18 +93,76 @@ impl ReadOutMemory {
         self.values.insert(key, reading.quantity) != Some(reading.quantity)
     }
 
-    /// Whether an event of a read-out that was captured then has to be stored; if so, it counts as stored.
-    fn is_new(&mut self, event: &Event, captured_at: UtcMillis) -> bool {
+    /// Those events of a read-out that was captured then which have to be stored. They count as stored.
+    fn new_events(&mut self, mut events: Vec<Event>, captured_at: UtcMillis) -> Vec<Event> {
         if self.states.len() + self.logged.len() > TOLD_MAX {
             (self.states, self.logged) = Default::default();
         }
-        if event.at == captured_at {
-            return self.states.insert(event.log.clone(), event.raw.clone()).as_ref() != Some(&event.raw);
+        // Some meters print the newest entry first: all are compared with what was told before.
+        let mut told: HashMap<String, (UtcMillis, u8)> = HashMap::new();
+        events.retain(|event| {
+            if event.at == captured_at {
+                return self.states.insert(event.log.clone(), event.raw.clone()).as_ref() != Some(&event.raw);
+            }
+            let place = (event.at, event.nth);
+            told.entry(event.log.clone()).and_modify(|last| *last = place.max(*last)).or_insert(place);
+            self.logged.get(&event.log).is_none_or(|last| place > *last)
+        });
+        for (log, place) in told {
+            self.logged.entry(log).and_modify(|last| *last = place.max(*last)).or_insert(place);
         }
-        let place = (event.at, event.nth);
-        let last = self.logged.entry(event.log.clone()).or_insert((UtcMillis(i64::MIN), 0));
-        let is_new = place > *last;
-        *last = place.max(*last);
-        is_new
+        events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocols::metering::MeterId;
+
+    use super::*;
+
+    const LOG: &str = "1-0:99.98.0";
+    const NOW: UtcMillis = UtcMillis(1_000_000);
+
+    fn event(log: &str, at: i64, nth: u8, raw: &[u8]) -> Event {
+        let (meter, log) = (MeterId::new("SIM:1").unwrap(), log.to_owned());
+        Event { meter, log, at: UtcMillis(at), nth, code: 0, raw: raw.to_vec(), text: String::new() }
+    }
+
+    /// Instants and numbers of the entries that have to be stored.
+    fn told(memory: &mut ReadOutMemory, entries: &[(i64, u8)]) -> Vec<(i64, u8)> {
+        let events = entries.iter().map(|(at, nth)| event(LOG, *at, *nth, b"")).collect();
+        memory.new_events(events, NOW).iter().map(|event| (event.at.0, event.nth)).collect()
+    }
+
+    /// Negative control: compare each entry with the one before it.
+    #[test]
+    fn of_a_log_book_that_begins_with_the_newest_entry_all_new_ones_are_stored_and_once() {
+        let mut memory = ReadOutMemory::default();
+        let first = [(300, 0), (200, 1), (200, 0), (100, 0)];
+        assert_eq!(told(&mut memory, &first), first);
+        assert!(told(&mut memory, &first).is_empty());
+        let second = [(500, 0), (400, 0), (300, 0), (200, 1), (200, 0)];
+        assert_eq!(told(&mut memory, &second), second[..2]);
+        // Oldest first, as others do.
+        assert_eq!(told(&mut memory, &[(400, 0), (500, 0), (600, 0), (700, 0)]), [(600, 0), (700, 0)]);
+    }
+
+    #[test]
+    fn a_state_is_stored_when_it_changes() {
+        let mut memory = ReadOutMemory::default();
+        let mut is_stored = |raw: &[u8]| !memory.new_events(vec![event("0-0:96.14.0", NOW.0, 0, raw)], NOW).is_empty();
+        assert_eq!([is_stored(b"1"), is_stored(b"1"), is_stored(b"2"), is_stored(b"1")], [true, false, true, true]);
+    }
+
+    /// Negative control: forget nothing.
+    #[test]
+    fn a_meter_that_makes_logs_up_takes_no_memory() {
+        let mut memory = ReadOutMemory::default();
+        for number in 0..10 * TOLD_MAX {
+            let log = format!("log {number}");
+            memory.new_events(vec![event(&log, 1, 0, b""), event(&log, NOW.0, 0, b"")], NOW);
+        }
+        assert!(memory.states.len() + memory.logged.len() <= TOLD_MAX + 2);
     }
 }
