@@ -261,13 +261,19 @@ impl RowRules<'_> {
         Event {
             meter: self.stamp.meter.clone(),
             log: self.read.profile.to_string(),
-            at: row.captured_at,
+            at: sayable(row.captured_at),
             nth: row.nth,
             code: row.cells().find_map(number).unwrap_or(0),
             raw: DataValue::Structure(cells).to_vec(),
             text: String::new(),
         }
     }
+}
+
+/// The instant of an event that a batch can hold. A clock that was lost, and shows the year 0 beside a deviation from UTC, is before all
+/// of them; of readings it is looked to that when they are sealed.
+fn sayable(at: UtcMillis) -> UtcMillis {
+    at.clamp(UtcMillis::MIN, UtcMillis::MAX)
 }
 
 /// A date-time as an instant, where it is one.
@@ -307,7 +313,7 @@ impl Stamp {
         at: UtcMillis,
     ) -> impl Iterator<Item = Event> {
         let told = problems.iter().take(PROBLEMS_TOLD).map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        let (log, code) = (format!("{ROWS_UNREAD_LOG} {profile}"), problems.len() as i64);
+        let (log, code, at) = (format!("{ROWS_UNREAD_LOG} {profile}"), problems.len() as i64, sayable(at));
         // More parts than `nth` counts are beyond what a meter is believed to send.
         (0..=u8::MAX).zip(buffer.chunks(limits::EVENT_BYTES_MAX)).map(move |(nth, part)| Event {
             meter: self.meter.clone(),
@@ -323,6 +329,6 @@ impl Stamp {
     /// A value that is no number, kept as delivered.
     pub fn event(&self, log: String, at: UtcMillis, value: &Data<'_>, text: String) -> Event {
         let raw = DataValue::from(*value).to_vec();
-        Event { meter: self.meter.clone(), log, at, nth: 0, code: 0, raw, text }
+        Event { meter: self.meter.clone(), log, at: sayable(at), nth: 0, code: 0, raw, text }
     }
 }

@@ -44,13 +44,13 @@ impl<T> Session<'_, T> {
         for reading in told.readings {
             let wanted = sections.iter().find_map(|read| Some((*read, kind_in(read, &reading)?)));
             let Some((read, kind)) = wanted else { continue };
-            let (name, period_s) = (&self.meter.name, reading.period_s);
-            self.parts.inventory.expect_series(name, &reading.code, kind, period_s, read.every_s);
+            let period_s = if kind.has_period() { reading.period_s } else { 0 };
+            self.parts.inventory.expect_series(&self.meter.name, &reading.code, kind, period_s, read.every_s);
             if is_tight && kind != Kind::Billing {
                 self.parts.metrics.add(Metric::OptionalSkipped, 1);
                 continue;
             }
-            let reading = TelegramReading { kind, ..reading };
+            let reading = TelegramReading { kind, period_s, ..reading };
             if !told_of(self.memory).is_new_value(&reading) {
                 continue;
             }

@@ -35,6 +35,8 @@ struct Body {
     refuses_ranges: bool,
     /// Entries that are printed so that nobody can read them.
     spoiled: Vec<UtcMillis>,
+    /// The newest quarter of an hour stands in the read-out, too: the mean of its power.
+    reads_out_profile: bool,
     shows_time: bool,
     /// What it says when it is asked for the date, once.
     first_date: Option<&'static str>,
@@ -62,6 +64,7 @@ impl SharedBody {
             password: None,
             refuses_ranges: false,
             spoiled: Vec::new(),
+            reads_out_profile: false,
             shows_time: true,
             first_date: None,
             sets_right: None,
@@ -144,7 +147,13 @@ impl MeterData for SharedBody {
         let lines = Body::lines().text("F.F", "00").text("0.0.0", body.number).clock(body.now());
         let lines = lines.quantity("1.8.0", Body::quantity(body.energy), Layout::ENERGY).unwrap();
         let power = Quantity::new(450, 0, Unit::WATT);
-        lines.quantity("1.7.0", power, Layout::POWER).unwrap().text("96.14.0", body.tariff).finish()
+        let lines = lines.quantity("1.7.0", power, Layout::POWER).unwrap().text("96.14.0", body.tariff);
+        let newest = body.entries.last().filter(|_| body.reads_out_profile);
+        let Some((first, _)) = newest else { return lines.finish() };
+        let channels = [("1.5.0", Layout::POWER)];
+        let header =
+            ProfileHeader { address: "P.01", first: *first, status: 0, period_minutes: 15, channels: &channels };
+        lines.profile(&header, &[vec![Some(power)]]).unwrap().finish()
     }
 
     fn read(&mut self, request: &ReadRequest) -> Option<Vec<u8>> {
@@ -487,6 +496,22 @@ async fn a_meter_that_knows_no_ranges_is_asked_for_everything() {
     let found = site.of("1-0:1.8.0 register");
     assert_eq!(found.len(), body.with(|body| body.entries.len()));
     assert_eq!(body.with(|body| body.asked.last().cloned()).as_deref(), Some("P.01(;)"));
+}
+
+/// Negative control: leave the period of the profile to what the section calls a register.
+#[tokio::test(start_paused = true)]
+async fn a_mean_that_is_read_out_has_a_period_only_where_its_kind_has_one() {
+    for (kind, name, period_s) in [("", "average", 900), ("kind = \"register\"\n", "register", 0)] {
+        let clock = TokioClock::shared(T0);
+        let body = SharedBody::new(&clock, "12345678", 1);
+        body.with(|body| body.reads_out_profile = true);
+        let reads = format!("[[meter.read]]\nsource = \"readout\"\ncodes = [\"1-0:1.5.0\"]\n{kind}");
+        let mut site = Site::new(SERIAL, &reads, &[&body], |_| {});
+        site.visit().await.unwrap();
+        assert_eq!((site.of("1-0:1.5.0"), site.periods_of(name)), (vec![-60], vec![(period_s, 1)]), "{name}");
+        let expected: Vec<_> = site.entry().expected.iter().map(|series| series.period_s).collect();
+        assert_eq!(u64::from(expected[0]), period_s);
+    }
 }
 
 /// Negative controls: keep what cannot be read each time; know rows by their octets alone, of which the third is like the first.

@@ -1,4 +1,4 @@
-//! Rows that cannot be read in what a meter without ranges delivers each time: all that it has.
+//! Rows that cannot be read in what a meter without ranges delivers each time: all that it has. And instants that cannot be said.
 
 use super::*;
 
@@ -128,4 +128,26 @@ async fn a_line_that_is_too_slow_for_a_second_answer_gets_on_with_the_first() {
     world.pass().await;
     world.read().await;
     assert_eq!((world.asked(), world.kept()), (1, 1));
+}
+
+/// Its clock was lost: it shows the first of January of the year 0, an hour ahead of UTC.
+///
+/// Negative controls: leave `sayable` out of `events_of_unread`, or of `event_of_row`.
+#[tokio::test(start_paused = true)]
+async fn events_of_a_meter_in_the_year_0_are_dated_by_the_first_instant_that_there_is() {
+    let reads = format!("{READS}[[meter.read]]\nsource = \"events\"\nbackfill_days = 3\n");
+    let mut world = World::new();
+    world.meter = meters(&format!("{METER}{reads}")).remove(0);
+    world.memory = MeterMemory::new(world.meter.reads.len());
+    {
+        let mut body = world.body.lock().unwrap();
+        body.offset_ms = UtcMillis::MIN.plus_ms(-1_800_000).since(T0);
+        let at = body.now().plus_ms(-600_000);
+        assert!(at < UtcMillis::MIN);
+        (body.entries, body.events, body.spoiled) = (vec![(at, 1)], vec![(at, 7)], usize::MAX);
+    }
+    session(&world.parts, &world.meter, &mut world.memory, &world.body).await.unwrap();
+    let rows = stored(&world.outbox);
+    assert_eq!((rows.len(), world.kept()), (2, 1), "{rows:?}");
+    assert!(rows.keys().all(|(at, ..)| *at == UtcMillis::MIN.0), "{rows:?}");
 }
