@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 /// The rate at which meters of IEC 62056-21 are called: as fast as an optical head can be. As shipped it is 300.
-const CALLED_BAUD: u32 = 9600;
+pub const CALLED_BAUD: u32 = 9600;
 const MBUS_BAUD: u32 = 9600;
 /// A load profile with a register and an interval, and no other: all that such a meter captures is read.
 pub const LOAD_PROFILE: &str = "profile = { capture_period_s = 900, columns = [\"import-register\", \"import-interval\"], \
