@@ -18,7 +18,7 @@ use crate::log::{
     Ownership, PartitionCommit, ReadingRecord, RefConsumer, Topic, Uplinked,
 };
 use crate::store::embedded::tie::Columns;
-use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading, WriteTimestamp};
+use crate::store::{RangeQuery, ReadingStore, StoreBatch, StoreError, StoredReading, WriteTimestamp, seal_inventory};
 
 /// Half an hour before midnight, so that batches span two days.
 pub(crate) const T0: UtcMillis = UtcMillis(1_795_390_200_000);
@@ -451,6 +451,7 @@ impl ReadingStore for MemoryStore {
         if !batches.iter().all(fits) {
             return Err(StoreError::Refused("the period is out of range".to_owned()));
         }
+        batches.iter().try_for_each(|write| seal_inventory(&write.batch).map(drop))?;
         for write in batches {
             let written: WriteTimestamp = write.write_timestamp();
             let batch = &write.batch;

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use protocols::metering::UtcMillis;
-use protocols::uplink::Batch;
+use protocols::uplink::{Batch, Inventory, MeterEntry, MeterState};
 
 pub use self::outcomes::{
     a_part_written_and_then_all_of_it_is_as_if_once, a_store_that_takes_nothing_recovers_by_itself,
+    an_inventory_beyond_the_bound_is_refused_and_changes_nothing,
     what_no_store_can_hold_is_refused_and_changes_nothing, what_was_written_survives_every_process,
 };
 pub use self::queries::{
@@ -62,13 +63,36 @@ pub async fn run_all(stores: &dyn Stores) {
     the_newest_inventory_stays(stores).await;
 
     what_no_store_can_hold_is_refused_and_changes_nothing(stores).await;
+    an_inventory_beyond_the_bound_is_refused_and_changes_nothing(stores).await;
     a_part_written_and_then_all_of_it_is_as_if_once(stores).await;
     a_store_that_takes_nothing_recovers_by_itself(stores).await;
     what_was_written_survives_every_process(stores).await;
 }
 
+/// So many meters, each with 1 KiB of text that takes three quarters of it sealed.
+pub(crate) fn noisy_inventory(meters: usize) -> Inventory {
+    // A linear congruential generator (Knuth, MMIX): the same in every run.
+    let mut state = 42_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b' ' + (state >> 58) as u8)
+    };
+    let entry = |number: usize| MeterEntry {
+        name: number.to_string(),
+        meter: None,
+        metering_point: Some((0..1_024).map(|_| noise()).collect()),
+        protocol: "dlms".to_owned(),
+        expected: Vec::new(),
+        last_read_at: None,
+        clock_offset_ms: None,
+        state: MeterState::Unknown,
+        cause: String::new(),
+    };
+    Inventory { meters: (0..meters).map(entry).collect() }
+}
+
 /// As the worker writes it when the gateway's clock was right.
-fn stored(batch: &Arc<Batch>) -> StoreBatch {
+pub(crate) fn stored(batch: &Arc<Batch>) -> StoreBatch {
     StoreBatch { batch: Arc::clone(batch), sealed_effective: batch.sealed_at }
 }
 

@@ -13,7 +13,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use protocols::metering::{Day, Event, MeterId, Quality, Quantity, Series, UtcMillis};
-use protocols::uplink::{Batch, GatewayId, Inventory};
+use protocols::uplink::limits::UNCOMPRESSED_BYTES_MAX;
+use protocols::uplink::{Batch, Books, GatewayId, Inventory, Payload};
+
+/// Of one inventory as it is kept. Cassandra takes no mutation of more than half a segment of its commit log (16 MiB by default), and
+/// every answer about all meters reads all inventories.
+pub const INVENTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// One batch as it goes into the store.
 #[derive(Debug, Clone)]
@@ -26,6 +31,30 @@ impl StoreBatch {
     pub fn write_timestamp(&self) -> WriteTimestamp {
         WriteTimestamp::new(self.sealed_effective, &self.batch.id.gateway)
     }
+}
+
+/// The inventory of a batch as every store keeps it: the payload of a batch that holds nothing else. Whoever had sealed it before may have
+/// compressed it harder, so it may be longer here than it was on its way: what is beyond the bound no store takes.
+pub(crate) fn seal_inventory(batch: &Batch) -> Result<Option<Payload>, StoreError> {
+    if batch.inventory.is_none() {
+        return Ok(None);
+    }
+    let alone = Batch {
+        id: batch.id.clone(),
+        sealed_at: batch.sealed_at,
+        blocks: Vec::new(),
+        events: Vec::new(),
+        inventory: batch.inventory.clone(),
+        books: Books::default(),
+    };
+    let payload = Payload::seal(&alone);
+    let (bytes, uncompressed) = (payload.bytes.len(), payload.uncompressed_bytes);
+    // What could not be read back is not written.
+    if bytes > INVENTORY_BYTES_MAX || uncompressed > UNCOMPRESSED_BYTES_MAX {
+        let cause = format!("the inventory takes {bytes} bytes, {uncompressed} uncompressed: more than a store keeps");
+        return Err(StoreError::Refused(cause));
+    }
+    Ok(Some(payload))
 }
 
 /// Microseconds; the last three digits tell gateways apart that seal in the same millisecond.
@@ -107,6 +136,7 @@ pub trait ReadingStore: Send + Sync + 'static {
     async fn read_events(&self, meter: &MeterId, from: UtcMillis, to: UtcMillis) -> Result<Vec<Event>, StoreError>;
     /// Every series that was ever stored, with its last reading (greatest instant).
     async fn last_readings(&self) -> Result<Vec<StoredReading>, StoreError>;
-    /// The newest inventory of each gateway (greatest `sealed_effective`), and that instant.
+    /// The newest inventory of each gateway (greatest `sealed_effective`), and that instant. One that says what nobody can read is left
+    /// out, with a warning.
     async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError>;
 }

@@ -239,22 +239,29 @@ impl Inner {
 
     pub(super) async fn inventories(&self) -> Result<Vec<(GatewayId, UtcMillis, Inventory)>, StoreError> {
         type Row = (String, Option<InventoryCell>, Option<i64>);
-        let rows = self.stream::<Row>(&self.statements.select_inventories, ()).await?;
-        let inventory = |(gateway, cell, written): Row| {
+        let mut rows = self.stream::<Row>(&self.statements.select_inventories, ()).await?;
+        let inventory = |(gateway, cell, written): Row| -> Result<_, StoreError> {
             let damaged = |cause: &str| StoreError::Damaged(format!("the inventory of {gateway}: {cause}"));
             let (Some((_, uncompressed, hash, payload)), Some(written)) = (cell, written) else {
                 return Err(damaged("there is none"));
             };
             let hash = <[u8; 32]>::try_from(hash).map_err(|_| damaged("its hash has no 32 bytes"))?;
             let uncompressed = u64::try_from(uncompressed).map_err(|_| damaged("its size is negative"))?;
-            let batch =
-                Payload::open(&payload, Sha256(hash), uncompressed).map_err(|error| damaged(&error.to_string()))?;
+            let batch = Payload::open_resealed(&payload, Sha256(hash), uncompressed)
+                .map_err(|error| damaged(&error.to_string()))?;
             let found = batch.inventory.ok_or_else(|| damaged("there is none"))?;
             let id = GatewayId::new(&gateway).map_err(|error| damaged(&error.to_string()))?;
             // The write timestamp is this instant in µs, with the gateway's own digits at the end.
             Ok((id, UtcMillis(written.div_euclid(1000)), found))
         };
-        let mut found: Vec<_> = rows.map(|row| row.and_then(inventory)).try_collect().await?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            match inventory(row) {
+                Ok(known) => found.push(known),
+                // The others are wanted all the same, and its gateway sends it daily.
+                Err(error) => tracing::warn!(sink = "store", %error, "an inventory cannot be read and is left out"),
+            }
+        }
         found.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(found)
     }

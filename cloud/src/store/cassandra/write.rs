@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use protocols::metering::{Day, Event, MeterId, Quality, Quantity, Series, Unit, UtcMillis};
-use protocols::uplink::{Batch, BatchEvent, Books, GatewayId, Payload};
+use protocols::uplink::{BatchEvent, GatewayId};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::batch::{Batch as Statements, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
@@ -25,7 +25,7 @@ use super::connect::passes;
 use super::marks::MarkKey;
 use super::values::{Decimal, date, timestamp};
 use crate::backoff::Backoff;
-use crate::store::{StoreBatch, StoreError, WriteTimestamp};
+use crate::store::{StoreBatch, StoreError, WriteTimestamp, seal_inventory};
 
 /// How often one batch is sent before the upsert fails. The driver itself has tried other nodes where that can help.
 const ATTEMPTS: u32 = 4;
@@ -79,13 +79,14 @@ type Codes = Vec<Vec<String>>;
 impl Inner {
     pub(super) async fn upsert(&self, batches: &[StoreBatch]) -> Result<(), StoreError> {
         batches.iter().try_for_each(check)?;
+        let inventories = batches.iter().map(inventory).collect::<Result<Vec<_>, _>>()?;
         let codes: Codes = batches
             .iter()
             .map(|write| write.batch.blocks.iter().map(|block| block.series.code.to_string()).collect())
             .collect();
         let mut writes = self.readings(batches, &codes);
         self.events(batches, &mut writes);
-        writes.extend(batches.iter().filter_map(inventory));
+        writes.extend(inventories.into_iter().flatten());
         let sends: Vec<BoxFuture<'_, _>> = writes.into_iter().map(|write| self.send(write).boxed()).collect();
         let sent = stream::iter(sends);
         sent.buffer_unordered(self.settings.section.in_flight_max).try_collect::<()>().await
@@ -314,21 +315,12 @@ fn bind_event<'a>(
 }
 
 /// The greatest effective seal wins by its timestamp, then the greatest seal by the first bytes of the cell.
-fn inventory(write: &StoreBatch) -> Option<Write<'_>> {
+fn inventory(write: &StoreBatch) -> Result<Option<Write<'_>>, StoreError> {
     let batch = &write.batch;
-    batch.inventory.as_ref()?;
-    let alone = Batch {
-        id: batch.id.clone(),
-        sealed_at: batch.sealed_at,
-        blocks: Vec::new(),
-        events: Vec::new(),
-        inventory: batch.inventory.clone(),
-        books: Books::default(),
-    };
-    let payload = Payload::seal(&alone);
+    let Some(payload) = seal_inventory(batch)? else { return Ok(None) };
     let cell: InventoryCell =
         (timestamp(batch.sealed_at), payload.uncompressed_bytes as i64, payload.sha256.0.to_vec(), payload.bytes);
-    Some(Write::Inventory((batch.id.gateway.as_str(), cell, write.write_timestamp().0)))
+    Ok(Some(Write::Inventory((batch.id.gateway.as_str(), cell, write.write_timestamp().0))))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocols::metering::{Event, Series};
-use protocols::uplink::{Batch, BatchEvent, Books, GatewayId, Payload, SeriesBlock};
+use protocols::uplink::{BatchEvent, GatewayId, Payload, SeriesBlock};
 use rusqlite::{Connection, OptionalExtension as _, Statement, Transaction, params};
 
 use super::interned::Interned;
@@ -12,7 +12,7 @@ use super::tie::Columns;
 use crate::embedded::Pair;
 use crate::embedded::front::Core;
 use crate::embedded::sqlite::{begin, is_doubtful_commit, meta, set_meta};
-use crate::store::{StoreBatch, StoreError, WriteTimestamp};
+use crate::store::{StoreBatch, StoreError, WriteTimestamp, seal_inventory};
 
 pub(crate) struct StoreCore {
     pub(super) conn: Connection,
@@ -45,12 +45,13 @@ impl StoreCore {
 
     fn try_upsert(&mut self, batches: &[StoreBatch]) -> Result<(), StoreError> {
         batches.iter().try_for_each(check)?;
+        let inventories = batches.iter().map(|batch| seal_inventory(&batch.batch)).collect::<Result<Vec<_>, _>>()?;
         if batches.is_empty() {
             return Ok(());
         }
         let tx = begin(&mut self.conn).map_err(failed)?;
-        for batch in batches {
-            write_batch(&tx, &mut self.interned, batch)?;
+        for (batch, inventory) in batches.iter().zip(&inventories) {
+            write_batch(&tx, &mut self.interned, batch, inventory.as_ref())?;
         }
         let damaged = || StoreError::Damaged("the number of writes is not what was written".to_owned());
         let writes = meta(&tx, "writes").map_err(failed)?.ok_or_else(damaged)? + 1;
@@ -80,7 +81,12 @@ fn check(batch: &StoreBatch) -> Result<(), StoreError> {
     }
 }
 
-fn write_batch(tx: &Transaction<'_>, interned: &mut Interned, stored: &StoreBatch) -> Result<(), StoreError> {
+fn write_batch(
+    tx: &Transaction<'_>,
+    interned: &mut Interned,
+    stored: &StoreBatch,
+    inventory: Option<&Payload>,
+) -> Result<(), StoreError> {
     let (batch, written) = (&stored.batch, stored.write_timestamp());
     let gateway = interned.gateway(tx, &batch.id.gateway)?;
     for block in &batch.blocks {
@@ -90,7 +96,7 @@ fn write_batch(tx: &Transaction<'_>, interned: &mut Interned, stored: &StoreBatc
         let meter = interned.meter(tx, &event.meter)?;
         write_event(tx, meter, event, written)?;
     }
-    if batch.inventory.is_some() { write_inventory(tx, gateway, stored) } else { Ok(()) }
+    inventory.map_or(Ok(()), |payload| write_inventory(tx, gateway, stored, payload))
 }
 
 const UPSERT_READING: &str = "\
@@ -221,16 +227,12 @@ fn write_event(tx: &Transaction<'_>, meter: i64, event: &Event, written: WriteTi
 }
 
 /// The greatest effective seal wins, then the greatest seal; a tie of both is the same batch.
-fn write_inventory(tx: &Transaction<'_>, gateway: i64, stored: &StoreBatch) -> Result<(), StoreError> {
-    let alone = Batch {
-        id: stored.batch.id.clone(),
-        sealed_at: stored.batch.sealed_at,
-        blocks: Vec::new(),
-        events: Vec::new(),
-        inventory: stored.batch.inventory.clone(),
-        books: Books::default(),
-    };
-    let payload = Payload::seal(&alone);
+fn write_inventory(
+    tx: &Transaction<'_>,
+    gateway: i64,
+    stored: &StoreBatch,
+    payload: &Payload,
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO inventories (gateway_id, sealed_effective, sealed_at, uncompressed_bytes, sha256, payload, \
          row_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
          ON CONFLICT (gateway_id) DO UPDATE SET sealed_effective = excluded.sealed_effective, \

@@ -132,18 +132,23 @@ impl StoreCore {
         let mut inventories = Vec::new();
         while let Some(row) = rows.next().map_err(failed)? {
             let id: i64 = row.get(0).map_err(failed)?;
-            let damaged = |cause: &str| StoreError::Damaged(format!("the inventory of gateway {id}: {cause}"));
             let (effective, sealed_at) =
                 (UtcMillis(row.get(1).map_err(failed)?), UtcMillis(row.get(2).map_err(failed)?));
             let uncompressed: i64 = row.get(3).map_err(failed)?;
             let hash = Sha256(row.get(4).map_err(failed)?);
             let payload = row.get_ref(5).and_then(|payload| Ok(payload.as_blob()?)).map_err(failed)?;
             if row.get::<_, i64>(6).map_err(failed)? != inventory_hash(id, effective, sealed_at, payload) {
-                return Err(damaged("it is not what was written"));
+                return Err(StoreError::Damaged(format!("the inventory of gateway {id} is not what was written")));
             }
-            let batch = Payload::open(payload, hash, uncompressed as u64).map_err(|e| damaged(&e.to_string()))?;
-            let inventory = batch.inventory.ok_or_else(|| damaged("there is none"))?;
-            inventories.push((self.interned.gateway_name(&self.conn, id)?, effective, inventory));
+            let gateway = self.interned.gateway_name(&self.conn, id)?;
+            // It is what was written: a store made anew would have the same, and the others are wanted all the same.
+            match Payload::open_resealed(payload, hash, uncompressed as u64).map(|batch| batch.inventory) {
+                Ok(Some(inventory)) => inventories.push((gateway, effective, inventory)),
+                Ok(None) => tracing::warn!(sink = "store", %gateway, "no inventory where one should be"),
+                Err(error) => {
+                    tracing::warn!(sink = "store", %gateway, %error, "an inventory cannot be read and is left out");
+                }
+            }
         }
         Ok(inventories)
     }
@@ -186,5 +191,55 @@ impl StoreCore {
             found.push((id, series));
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocols::uplink::Batch;
+    use protocols::uplink::limits::PAYLOAD_BYTES_MAX;
+
+    use super::*;
+    use crate::embedded::in_memory;
+    use crate::log::conformance::samples::batch;
+    use crate::store::conformance::{noisy_inventory, stored};
+    use crate::store::embedded::EmbeddedStore;
+    use crate::store::{ReadingStore as _, StoreBatch};
+
+    /// Puts other bytes where the inventory of a batch is, as whoever wrote them would have.
+    async fn replace(store: &EmbeddedStore, of: &StoreBatch, bytes: Vec<u8>, uncompressed: u64) {
+        let (gateway, sealed_at) = (of.batch.id.gateway.clone(), of.batch.sealed_at);
+        let update = move |store: &mut StoreCore| {
+            let sql = "SELECT id FROM gateways WHERE gateway = ?1";
+            let id: i64 = store.conn.query_row(sql, [gateway.as_str()], |row| row.get(0)).map_err(failed)?;
+            let hash = inventory_hash(id, sealed_at, sealed_at, &bytes);
+            let sql = "UPDATE inventories SET uncompressed_bytes = ?2, sha256 = ?3, payload = ?4, row_hash = ?5 \
+                       WHERE gateway_id = ?1";
+            let row = params![id, uncompressed as i64, Sha256::of(&bytes).0, bytes, hash];
+            assert_eq!(store.conn.execute(sql, row).map_err(failed)?, 1);
+            Ok::<_, StoreError>(())
+        };
+        store.writer.call(update).await.unwrap();
+    }
+
+    /// What an earlier version wrote, which had no bound of its own.
+    ///
+    /// Negative controls: open them with `Payload::open`: the large one is left out; answer `Damaged` for one that cannot be opened: no
+    /// other is answered.
+    #[tokio::test]
+    async fn an_inventory_that_is_large_or_cannot_be_read_keeps_no_other_from_being_answered() {
+        let (_log, store) = in_memory(1, 7).unwrap();
+        let small = noisy_inventory(1);
+        let writes = ["gw-1", "gw-2", "gw-3"].map(|name| stored(&batch(name, 1).inventory(small.clone()).build()));
+        store.upsert(&writes).await.unwrap();
+        let large = noisy_inventory(12_000);
+        let sealed = Payload::seal(&Batch { inventory: Some(large.clone()), ..(*writes[0].batch).clone() });
+        assert!(sealed.bytes.len() as u64 > PAYLOAD_BYTES_MAX, "{} bytes", sealed.bytes.len());
+        replace(&store, &writes[0], sealed.bytes, sealed.uncompressed_bytes).await;
+        replace(&store, &writes[1], b"of another time".to_vec(), 15).await;
+        let found = store.inventories().await.unwrap();
+        let found: Vec<_> = found.into_iter().map(|(gateway, _, inventory)| (gateway, inventory)).collect();
+        let known = |write: &StoreBatch, inventory| (write.batch.id.gateway.clone(), inventory);
+        assert!(found == [known(&writes[0], large), known(&writes[2], small)], "{} inventories", found.len());
     }
 }
