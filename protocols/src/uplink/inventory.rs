@@ -1,7 +1,12 @@
 //! What the gateway knows of its meters, so that the cloud knows one that never answered.
 
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::DecodeError;
-use super::limits::METERS_MAX;
+use super::limits::{EXPECTED_MAX, EXPECTED_OF_METER_MAX, INVENTORY_TEXT_BYTES_MAX, METERS_MAX};
 use super::wire::{Capped, wire_array};
 use crate::metering::{Code, Kind, MeterId, UtcMillis};
 
@@ -76,49 +81,107 @@ pub struct Inventory {
 
 wire_array! {
     #[derive(Debug)]
-    pub(super) struct InventoryWire { meters: Capped<MeterWire, METERS_MAX> }
+    pub(super) struct InventoryWire { meters: Meters }
 }
 
 wire_array! {
     #[derive(Debug)]
     struct MeterWire {
-        name: String,
-        meter: Option<String>,
-        metering_point: Option<String>,
-        protocol: String,
-        expected: Capped<ExpectedWire, 1_000>,
+        name: Text,
+        meter: Option<Text>,
+        metering_point: Option<Text>,
+        protocol: Text,
+        expected: Capped<ExpectedWire, EXPECTED_OF_METER_MAX>,
         last_read_at: Option<i64>,
         clock_offset_ms: Option<i64>,
         state: u8,
-        cause: String,
+        cause: Text,
     }
 }
 
 wire_array! {
     #[derive(Debug)]
-    struct ExpectedWire { code: String, kind: u8, period_s: u32, cadence_s: u32 }
+    struct ExpectedWire { code: Text, kind: u8, period_s: u32, cadence_s: u32 }
+}
+
+/// At most [`METERS_MAX`], with at most [`EXPECTED_MAX`] expected series together: one meter more is an error before it is stored.
+#[derive(Debug)]
+struct Meters(Vec<MeterWire>);
+
+impl Serialize for Meters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Meters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements;
+        impl<'de> Visitor<'de> for Elements {
+            type Value = Meters;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an array of at most {METERS_MAX} meters")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Meters, A::Error> {
+                let mut meters: Vec<MeterWire> = Vec::new();
+                let mut expected_left = EXPECTED_MAX;
+                while let Some(meter) = seq.next_element::<MeterWire>()? {
+                    if meters.len() == METERS_MAX {
+                        return Err(A::Error::custom(format_args!("more than {METERS_MAX} meters")));
+                    }
+                    let Some(left) = expected_left.checked_sub(meter.expected.0.len()) else {
+                        return Err(A::Error::custom(format_args!("more than {EXPECTED_MAX} expected series")));
+                    };
+                    expected_left = left;
+                    meters.push(meter);
+                }
+                Ok(Meters(meters))
+            }
+        }
+        deserializer.deserialize_seq(Elements)
+    }
+}
+
+/// A text of at most [`INVENTORY_TEXT_BYTES_MAX`].
+#[derive(Debug)]
+struct Text(String);
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() > INVENTORY_TEXT_BYTES_MAX {
+            return Err(D::Error::custom(format_args!("a text of more than {INVENTORY_TEXT_BYTES_MAX} bytes")));
+        }
+        Ok(Self(text))
+    }
 }
 
 impl From<&Inventory> for InventoryWire {
     fn from(inventory: &Inventory) -> Self {
         let expected = |expected: &ExpectedSeries| ExpectedWire {
-            code: expected.code.to_string(),
+            code: Text(expected.code.to_string()),
             kind: expected.kind as u8,
             period_s: expected.period_s,
             cadence_s: expected.cadence_s,
         };
         let meters = inventory.meters.iter().map(|entry| MeterWire {
-            name: entry.name.clone(),
-            meter: entry.meter.as_ref().map(ToString::to_string),
-            metering_point: entry.metering_point.clone(),
-            protocol: entry.protocol.clone(),
+            name: Text(entry.name.clone()),
+            meter: entry.meter.as_ref().map(|meter| Text(meter.to_string())),
+            metering_point: entry.metering_point.clone().map(Text),
+            protocol: Text(entry.protocol.clone()),
             expected: Capped(entry.expected.iter().map(expected).collect()),
             last_read_at: entry.last_read_at.map(|at| at.0),
             clock_offset_ms: entry.clock_offset_ms,
             state: entry.state as u8,
-            cause: entry.cause.clone(),
+            cause: Text(entry.cause.clone()),
         });
-        Self { meters: Capped(meters.collect()) }
+        Self { meters: Meters(meters.collect()) }
     }
 }
 
@@ -131,11 +194,12 @@ impl InventoryWire {
 
 impl MeterWire {
     fn decode(self) -> Result<MeterEntry, DecodeError> {
-        let invalid = |error: String| DecodeError::Invalid(format!("meter {:?} of the inventory: {error}", self.name));
-        let meter = self.meter.map(|meter| meter.parse()).transpose();
+        let invalid =
+            |error: String| DecodeError::Invalid(format!("meter {:?} of the inventory: {error}", self.name.0));
+        let meter = self.meter.map(|meter| meter.0.parse()).transpose();
         let expected = self.expected.0.into_iter().map(|expected| {
             Ok(ExpectedSeries {
-                code: expected.code.parse().map_err(|error| invalid(format!("{error}")))?,
+                code: expected.code.0.parse().map_err(|error| invalid(format!("{error}")))?,
                 kind: Kind::from_u8(expected.kind).ok_or_else(|| invalid("unknown kind".to_owned()))?,
                 period_s: expected.period_s,
                 cadence_s: expected.cadence_s,
@@ -147,11 +211,11 @@ impl MeterWire {
             // A state that only a newer gateway knows is shown as unknown, with its cause.
             state: MeterState::ALL.into_iter().find(|state| *state as u8 == self.state).unwrap_or(MeterState::Unknown),
             last_read_at: self.last_read_at.map(UtcMillis),
-            name: self.name,
-            metering_point: self.metering_point,
-            protocol: self.protocol,
+            name: self.name.0,
+            metering_point: self.metering_point.map(|point| point.0),
+            protocol: self.protocol.0,
             clock_offset_ms: self.clock_offset_ms,
-            cause: self.cause,
+            cause: self.cause.0,
         })
     }
 }

@@ -194,6 +194,51 @@ fn an_inventory_may_have_as_many_meters_as_the_limit() {
     }
 }
 
+/// An inventory of so many meters, of each of which as many series are expected.
+fn expecting(counts: &[usize]) -> Batch {
+    let golden = golden().inventory.unwrap().meters.remove(0);
+    let entry = |count: &usize| MeterEntry { expected: vec![golden.expected[0].clone(); *count], ..golden.clone() };
+    Batch { inventory: Some(Inventory { meters: counts.iter().map(entry).collect() }), ..batch(vec![], vec![]) }
+}
+
+// Negative controls: leave the sum out of `Meters`; compare it with one more.
+#[test]
+fn an_inventory_may_expect_as_many_series_as_the_limit() {
+    let most = vec![EXPECTED_OF_METER_MAX; EXPECTED_MAX / EXPECTED_OF_METER_MAX];
+    let more = [most.as_slice(), &[1]].concat();
+    let most = expecting(&most);
+    assert_eq!(Batch::decode(&most.encode()), Ok(most));
+    let decoded = Batch::decode(&expecting(&more).encode());
+    assert!(
+        matches!(&decoded, Err(DecodeError::Malformed(text)) if text.contains("more than 200000 expected series")),
+        "{:?}",
+        decoded.map(drop)
+    );
+}
+
+// Negative control: decode a `Text` as a `String`.
+#[test]
+fn a_text_of_an_inventory_may_be_as_long_as_the_limit() {
+    let golden = golden().inventory.unwrap().meters.remove(0);
+    let of = |entry: MeterEntry| Batch { inventory: Some(Inventory { meters: vec![entry] }), ..batch(vec![], vec![]) };
+    let texts = |len: usize| {
+        let text = "x".repeat(len);
+        [
+            of(MeterEntry { name: text.clone(), ..golden.clone() }),
+            of(MeterEntry { metering_point: Some(text.clone()), ..golden.clone() }),
+            of(MeterEntry { protocol: text.clone(), ..golden.clone() }),
+            of(MeterEntry { cause: text, ..golden.clone() }),
+        ]
+    };
+    for most in texts(INVENTORY_TEXT_BYTES_MAX) {
+        assert_eq!(Batch::decode(&most.encode()), Ok(most));
+    }
+    for more in texts(INVENTORY_TEXT_BYTES_MAX + 1) {
+        let decoded = Batch::decode(&more.encode());
+        assert!(matches!(&decoded, Err(DecodeError::Malformed(text)) if text.contains("more than 1024 bytes")));
+    }
+}
+
 #[test]
 fn the_lists_of_a_receipt_may_be_as_long_as_their_limits() {
     let of = |ranges: u64, refused: u64| Receipt {

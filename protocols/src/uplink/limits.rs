@@ -21,6 +21,12 @@ pub const READINGS_MAX: usize = 50_000;
 pub const METER_DAYS_MAX: usize = 10_000;
 /// Meters of one inventory.
 pub const METERS_MAX: usize = 100_000;
+/// Series that an inventory expects of one meter.
+pub const EXPECTED_OF_METER_MAX: usize = 1_000;
+/// And of all its meters together: a few bytes of the message are some 200 in memory each.
+pub const EXPECTED_MAX: usize = 200_000;
+/// Bytes of one text of an inventory.
+pub const INVENTORY_TEXT_BYTES_MAX: usize = 1_024;
 /// Bytes of one event's raw value; of one text likewise.
 pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// No meter reading is older than this (2000-01-01T00:00:00Z): an instant before it is a wrong clock.
