@@ -58,7 +58,8 @@ pub struct AuditOptions {
     pub days: DayRange,
     /// Ends of what is archived, by partition. `None`: as the log knows them.
     pub archived: Option<ArchivedEnds>,
-    /// What was committed before this may have left the log.
+    /// What was committed before this may have left the log. Of a batch of which neither books nor ref are left, that counts only when
+    /// no older one of its incarnation has books.
     pub log_expires_before: Option<UtcMillis>,
     /// Readings of earlier days may have left the store.
     pub store_expires_before: Option<Day>,

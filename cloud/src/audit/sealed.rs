@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use protocols::metering::UtcMillis;
 use protocols::uplink::{BatchId, BatchRef, GatewayId, SeqSet};
 
 use super::{AuditError, AuditOptions, AuditReport, PAGE, Snapshot};
@@ -10,6 +11,33 @@ use crate::log::{BooksRecord, EventLog, Topic, Uplinked};
 
 /// Seqs looked at one by one.
 const SEQS_MAX: usize = 100_000;
+/// Refs and books of one time leave the log apart: on Kafka by segments of up to seven days, embedded with a ref that was repeated.
+const APART_MS: i64 = 8 * 86_400_000;
+
+/// A settled batch that is not in the log.
+struct Missing {
+    batch: BatchId,
+    expiry: Expiry,
+}
+
+/// Whether retention may have taken a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expiry {
+    /// The ledger itself reports it as lost: it never was in this log, and so cannot have left it.
+    Never,
+    /// Something older of its incarnation is still there: only its ref can tell.
+    ByRef,
+    /// Nothing older of its incarnation is there.
+    Possible,
+}
+
+/// What the refs of a batch say.
+struct Announced {
+    /// The first ref that is still there.
+    appended_at: UtcMillis,
+    /// Readings and events.
+    rows: u64,
+}
 
 /// Every gateway's ledger.
 pub(super) async fn read_ledgers(log: &dyn EventLog) -> Result<BTreeMap<GatewayId, GatewayLedger>, AuditError> {
@@ -99,9 +127,7 @@ pub(super) async fn compare(
     options: &AuditOptions,
     report: &mut AuditReport,
 ) -> Result<(), AuditError> {
-    let mut missing: Vec<BatchId> = Vec::new();
-    // What the ledger itself reports as lost never was in this log, and so cannot have left it.
-    let mut never_here: HashSet<BatchId> = HashSet::new();
+    let mut missing: Vec<Missing> = Vec::new();
     for (gateway, ledger) in ledgers {
         let dropped = ledger.status().map_or(0, |status| status.dropped);
         report.dropped = report.dropped.saturating_add(dropped);
@@ -113,42 +139,67 @@ pub(super) async fn compare(
             report.refused = report.refused.saturating_add(take_common(&mut unknown, &incarnation.refused()).len());
             let abandoned = take_common(&mut unknown, incarnation.abandoned());
             report.abandoned = report.abandoned.saturating_add(abandoned.len());
-            let mut gone = take_common(&mut unknown, incarnation.lost());
-            let batch = |seq| BatchId { gateway: gateway.clone(), incarnation: number, seq };
-            never_here.extend(gone.iter().take(SEQS_MAX.saturating_sub(never_here.len())).map(batch));
+            let never_here = take_common(&mut unknown, incarnation.lost());
             let mut settled = SeqSet::new();
             settled.insert_range(1, incarnation.watermark().max(incarnation.floor().saturating_sub(1)));
-            for seq in take_common(&mut unknown, &settled).iter() {
-                gone.insert(seq);
-            }
+            let mut gone = take_common(&mut unknown, &settled);
             // Applied beyond the watermark.
             let applied: SeqSet = unknown.iter().take(SEQS_MAX).filter(|seq| incarnation.is_applied(*seq)).collect();
             for seq in take_common(&mut unknown, &applied).iter() {
                 gone.insert(seq);
             }
             report.underway = report.underway.saturating_add(unknown.len());
-            let told = gone.iter().take(SEQS_MAX.saturating_sub(missing.len()));
-            let before = missing.len();
-            missing.extend(told.map(batch));
-            report.lost.log = report.lost.log.saturating_add(gone.len() - (missing.len() - before) as u64);
+            // Books leave the log from its beginning on.
+            let mut before_books = SeqSet::new();
+            before_books.insert_range(1, batches.and_then(SeqSet::first).map_or(last, |first| first.saturating_sub(1)));
+            let oldest = take_common(&mut gone, &before_books);
+            for (seqs, expiry) in [(never_here, Expiry::Never), (gone, Expiry::ByRef), (oldest, Expiry::Possible)] {
+                let batch = |seq| BatchId { gateway: gateway.clone(), incarnation: number, seq };
+                let told = seqs.iter().take(SEQS_MAX.saturating_sub(missing.len()));
+                let before = missing.len();
+                missing.extend(told.map(|seq| Missing { batch: batch(seq), expiry }));
+                let untold = seqs.len() - (missing.len() - before) as u64;
+                let is_expired = has_expired(expiry, None, options.log_expires_before);
+                let count = if is_expired { &mut report.expired_batches } else { &mut report.lost.log };
+                *count = count.saturating_add(untold);
+            }
         }
     }
+    judge(log, missing, options, report).await
+}
+
+/// Lost or expired, one by one.
+async fn judge(
+    log: &dyn EventLog,
+    missing: Vec<Missing>,
+    options: &AuditOptions,
+    report: &mut AuditReport,
+) -> Result<(), AuditError> {
     if missing.is_empty() {
         return Ok(());
     }
-    let sizes = find_refs(log, missing.iter().cloned().collect()).await?;
-    for batch in missing {
-        let known = sizes.get(&batch);
-        // Refs leave the log together with the batches that they announced.
-        if options.log_expires_before.is_some() && known.is_none() && !never_here.contains(&batch) {
+    let refs = find_refs(log, missing.iter().map(|missing| missing.batch.clone()).collect()).await?;
+    for Missing { batch, expiry } in missing {
+        let announced = refs.get(&batch);
+        if has_expired(expiry, announced, options.log_expires_before) {
             report.expired_batches += 1;
             continue;
         }
-        report.lost.log = report.lost.log.saturating_add(known.copied().unwrap_or(1).max(1));
-        let rows = known.map_or_else(|| "an unknown number of".to_owned(), ToString::to_string);
+        let rows = announced.map(|announced| announced.rows);
+        report.lost.log = report.lost.log.saturating_add(rows.unwrap_or(1).max(1));
+        let rows = rows.map_or_else(|| "an unknown number of".to_owned(), |rows| rows.to_string());
         report.problem(format!("batch {batch} was settled and is not in the log: {rows} readings and events"));
     }
     Ok(())
+}
+
+/// Whether retention took a batch. Its refs leave the log at about the time of its books.
+fn has_expired(expiry: Expiry, announced: Option<&Announced>, before: Option<UtcMillis>) -> bool {
+    match (before, announced) {
+        _ if expiry == Expiry::Never => false,
+        (Some(before), Some(announced)) => announced.appended_at < before.plus_ms(APART_MS),
+        (before, _) => before.is_some() && expiry == Expiry::Possible,
+    }
 }
 
 /// Moves what is in both out of `from`.
@@ -168,21 +219,23 @@ fn take_common(from: &mut SeqSet, other: &SeqSet) -> SeqSet {
     common
 }
 
-/// How many readings and events the refs of these batches announced.
-async fn find_refs(log: &dyn EventLog, wanted: HashSet<BatchId>) -> Result<HashMap<BatchId, u64>, AuditError> {
-    let mut found = HashMap::new();
+/// What the refs of these batches say.
+async fn find_refs(log: &dyn EventLog, wanted: HashSet<BatchId>) -> Result<HashMap<BatchId, Announced>, AuditError> {
+    let mut found: HashMap<BatchId, Announced> = HashMap::new();
     for (partition, end) in (0u32..).zip(log.ends(Topic::Refs).await?) {
         let mut position = 0;
         while position < end {
             let page = log.read_refs(partition, position, end, PAGE).await?;
             let Some((last, ..)) = page.last() else { break };
             position = last + 1;
-            for (_, _, _, uplinked) in page {
+            for (_, appended_at, _, uplinked) in page {
                 let Uplinked::Ref(bytes) = uplinked else { continue };
                 if let Ok(reference) = BatchRef::decode(&bytes)
                     && wanted.contains(&reference.id)
                 {
-                    found.insert(reference.id, u64::from(reference.readings) + u64::from(reference.events));
+                    let rows = u64::from(reference.readings) + u64::from(reference.events);
+                    let known = found.entry(reference.id).or_insert(Announced { appended_at, rows });
+                    *known = Announced { appended_at: known.appended_at.min(appended_at), rows };
                 }
             }
         }
