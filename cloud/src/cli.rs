@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use protocols::metering::UtcMillis;
 
 use crate::archive::commands::{self, ArchiveCommandError, CompactArgs, FilesArgs};
 use crate::audit::{AuditArgs, AuditError, AuditOptions, AuditSources};
@@ -383,10 +384,7 @@ fn look(command: &Command) -> Result<u8, CommandError> {
             | Command::Rebuild { .. }
             | Command::RebuildStore { .. } => 0,
             Command::Audit { audit, .. } => {
-                // Refs and books older than this have left the log together.
-                let log_expires_before = config.log_keep.books_ms.map(|keep_ms| SystemClock.now().plus_ms(-keep_ms));
-                let base = AuditOptions { log_expires_before, ..AuditOptions::default() };
-                crate::audit::run(audit, &sources, base, &mut out).await?
+                crate::audit::run(audit, &sources, may_have_expired(&config, SystemClock.now()), &mut out).await?
             }
             Command::Trace { trace, .. } => crate::trace::run(trace, &sources, None, &mut out).await?,
             Command::Completeness { completeness, .. } => {
@@ -394,6 +392,15 @@ fn look(command: &Command) -> Result<u8, CommandError> {
             }
         })
     })
+}
+
+/// What retention may have taken from log and store.
+fn may_have_expired(config: &Config, now: UtcMillis) -> AuditOptions {
+    AuditOptions {
+        log_expires_before: config.log_keep.books_ms.map(|keep_ms| now.plus_ms(-keep_ms)),
+        store_expires_before: config.cluster.as_ref().and_then(|cluster| cluster.cassandra.expires_before(now)),
+        ..AuditOptions::default()
+    }
 }
 
 impl SettingsArgs {
@@ -428,6 +435,31 @@ mod tests {
         assert_eq!((config.mqtt.host.as_str(), config.mqtt.port), ("line", 2));
         assert_eq!(settings.data_dir, PathBuf::from("/of/file"));
         assert_eq!(settings.http, crate::config::HttpSection::default());
+    }
+
+    /// Negative control: leave the store's out: the audit reports what `cassandra.ttl_days` took as lost.
+    #[test]
+    fn the_audit_knows_what_the_settings_let_expire() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let key = file("key", "x");
+        let expires = |cassandra: &str| {
+            let text = format!(
+                "[log]\nbooks_days = 60\n[kafka]\n[cassandra]\n{cassandra}[objects]\nendpoint = \"http://127.0.0.1:9\"\n\
+                 bucket = \"archive\"\naccess_key_id_file = {key:?}\nsecret_access_key_file = {key:?}\n"
+            );
+            let config = Settings::read(&file("cloud.toml", &text)).unwrap().check().unwrap();
+            let noon: UtcMillis = "2026-11-23T12:00:00Z".parse().unwrap();
+            let options = may_have_expired(&config, noon);
+            assert_eq!(options.log_expires_before, Some("2026-09-24T12:00:00Z".parse().unwrap()));
+            options.store_expires_before.map(|day| day.to_string())
+        };
+        assert_eq!(expires("ttl_days = 10\n"), Some("2026-11-14".to_owned()), "half of the 13th may still be there");
+        assert_eq!(expires(""), None);
+        assert_eq!(may_have_expired(&Settings::default().check().unwrap(), UtcMillis(0)).store_expires_before, None);
     }
 
     #[test]

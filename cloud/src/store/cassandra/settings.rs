@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use protocols::metering::{Day, UtcMillis};
 use scylla::statement::Consistency;
 use serde::{Deserialize, Serialize};
 
@@ -188,6 +189,12 @@ impl CassandraSettings {
     /// Of what says which days hold rows: never less than the rows.
     pub(super) fn ttl_of_marks_s(&self) -> u32 {
         if self.section.ttl_days == 0 { 0 } else { (self.section.ttl_days + 1) * SECONDS_PER_DAY }
+    }
+
+    /// Rows of earlier days may have left the store: of a day itself, what was written at its beginning goes first.
+    pub fn expires_before(&self, now: UtcMillis) -> Option<Day> {
+        let ttl_ms = i64::from(self.section.ttl_days) * i64::from(SECONDS_PER_DAY) * 1_000;
+        (ttl_ms > 0).then(|| now.plus_ms(-ttl_ms).day().next())
     }
 
     pub(super) fn request_timeout(&self) -> Duration {
