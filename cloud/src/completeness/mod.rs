@@ -106,11 +106,12 @@ pub async fn completeness(
 ) -> Result<CompletenessReport, CompletenessError> {
     let whole = Window::of_day(day, zone)?;
     let window = Window { from: whole.from, to: whole.to.min(now).max(whole.from) };
+    let day_is_over = now >= whole.to;
     let mut meters = Vec::new();
     for known in find_meters(store, now).await? {
         let mut series = Vec::new();
         for expected in &known.entry.expected {
-            let Some(expectation) = Expectation::new(expected, window) else { continue };
+            let Some(expectation) = Expectation::new(expected, window, day_is_over) else { continue };
             let instants = match &known.entry.meter {
                 Some(meter) => read_instants(store, meter, &expectation).await?,
                 None => Vec::new(),
@@ -120,7 +121,7 @@ pub async fn completeness(
         meters.push(judge(known, series, now));
     }
     let zone = zone.iana_name().unwrap_or("UTC").to_owned();
-    Ok(CompletenessReport { day, zone, window, day_is_over: now >= whole.to, meters })
+    Ok(CompletenessReport { day, zone, window, day_is_over, meters })
 }
 
 /// Every meter of every inventory once. One that two gateways name counts as the one reports it that reads it.

@@ -57,12 +57,13 @@ pub(super) struct Expectation {
 }
 
 impl Expectation {
-    /// `None` for a series of which nothing is expected in so short a time.
-    pub(super) fn new(expected: &ExpectedSeries, window: Window) -> Option<Self> {
+    /// `None` for a series of which nothing is expected in so short a time. `is_whole`: the window is a day that is over.
+    pub(super) fn new(expected: &ExpectedSeries, window: Window, is_whole: bool) -> Option<Self> {
         let cadence_ms = i64::from(expected.cadence_s) * 1000;
         let length_ms = window.to.since(window.from);
-        // Rounded: a daily value is expected once in a day of 23 hours too.
-        let count = length_ms.checked_add(cadence_ms / 2)?.checked_div(cadence_ms)?;
+        // Rounded: a daily value is expected once in a day of 23 hours too. Where the present cut the day off, what ends later is not due.
+        let slack_ms = if is_whole { cadence_ms / 2 } else { 0 };
+        let count = length_ms.checked_add(slack_ms)?.checked_div(cadence_ms)?;
         let ExpectedSeries { code, kind, period_s, .. } = expected.clone();
         (count > 0).then_some(Self { code, kind, period_s, cadence_ms, count, window })
     }

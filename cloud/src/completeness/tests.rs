@@ -218,6 +218,22 @@ async fn a_meter_that_moved_counts_once_and_a_day_not_over_counts_so_far() {
     );
 }
 
+/// Control: round what is due until the present as in a whole day.
+#[tokio::test]
+async fn what_is_not_due_yet_is_not_expected() {
+    let store = MemoryStore::default();
+    let window = window("2026-06-01", "UTC");
+    let (half_hours, daily) = (expected(Kind::Interval, 1800), expected(Kind::Interval, 86_400));
+    put_inventory(&store, "gw-1", window.from, vec![entry("A", MeterState::Ok, vec![half_hours.clone(), daily])]);
+    put(&store, "A", &half_hours, labels(window, 1800).take(20));
+    let zone = find_zone("UTC").unwrap();
+    for (minutes, due) in [(10 * 60, 20), (10 * 60 + 16, 20), (18 * 60 + 16, 36)] {
+        let now = window.from.plus_ms(minutes * 60_000);
+        let report = completeness(&store, day("2026-06-01"), &zone, now).await.unwrap();
+        assert_eq!((report.expected(), report.held()), (due, 20), "after {minutes} minutes: {report}");
+    }
+}
+
 /// Control, seen to fail: no age in `is_seen`.
 #[tokio::test]
 async fn a_gateway_that_is_long_silent_sees_nothing() {
