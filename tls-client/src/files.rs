@@ -8,7 +8,8 @@ use rustls::ClientConfig;
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// PEM files. They are read for each connection, so that a renewed certificate needs no new start.
+/// PEM files. Whoever makes a configuration of them for each connection, as to the brokers of MQTT, needs no new start after a certificate was
+/// renewed; the sessions with Cassandra are made of one that stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
     pub ca: PathBuf,
