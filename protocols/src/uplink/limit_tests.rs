@@ -205,7 +205,8 @@ fn expecting(counts: &[usize]) -> Batch {
 #[test]
 fn an_inventory_may_expect_as_many_series_as_the_limit() {
     let most = vec![EXPECTED_OF_METER_MAX; EXPECTED_MAX / EXPECTED_OF_METER_MAX];
-    let more = [most.as_slice(), &[1]].concat();
+    let mut more = most.clone();
+    more.push(1);
     let most = expecting(&most);
     assert_eq!(Batch::decode(&most.encode()), Ok(most));
     let decoded = Batch::decode(&expecting(&more).encode());
