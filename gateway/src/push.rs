@@ -34,7 +34,7 @@ use protocols::uplink::{MeterEntry, MeterState};
 
 use self::notification::Rules;
 use self::seal::CloseError;
-pub use self::telegram::{Confirmation, Stranger};
+pub use self::telegram::{Closing, Confirmation, Stranger};
 pub(crate) use self::telegram::{Found, Hearing, Part, Telegram};
 use crate::config::metering::{PortSettings, PushProtocol, RadioMeter};
 use crate::inventory::{InventoryKeeper, clock_state};
@@ -63,8 +63,10 @@ pub struct Heard {
     pub problems: Vec<String>,
     /// Momentary values for which there is no room.
     pub optional_skipped: u64,
-    /// What whoever is at the port is told at once: which blocks of a push have come, or what to listen for.
+    /// What whoever is at the port is told in any case: which blocks of a push have come that is under way, or what to listen for.
     pub answers: Vec<Vec<u8>>,
+    /// Who is to be told that all blocks have come once all of the requests are stored.
+    pub closings: Vec<Closing>,
     /// What the meter is to be told once all of the requests are stored.
     pub confirmations: Vec<Confirmation>,
     /// What is not confirmed, as nobody can verify it.
@@ -270,6 +272,11 @@ impl PushPort {
         self.hearing.confirm(confirmation)
     }
 
+    /// The octets that tell a meter that all blocks of its push have come; `None` where it takes no blocks.
+    pub(crate) fn close_blocks(&mut self, closing: Closing) -> Option<Vec<u8>> {
+        self.hearing.close_blocks(closing)
+    }
+
     /// Keys of meters that have a section, whose telegrams were counted before this process: see [`Self::resume_of`].
     pub fn keys(&self) -> HashSet<[u8; 16]> {
         self.settings.radio.meters.iter().filter_map(|meter| Some(meter.key.as_ref()?.fingerprint)).collect()
@@ -360,6 +367,7 @@ impl PushPort {
                     heard.confirmations.push(confirmation);
                 }
                 Found::Answer(octets) => heard.answers.push(octets),
+                Found::Closing(closing) => heard.closings.extend(is_taken.then_some(closing)),
                 Found::Noise => {
                     heard.noise += 1;
                     self.trouble = self.trouble.max(Trouble::Frame);

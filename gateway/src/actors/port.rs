@@ -167,26 +167,16 @@ async fn hear(
         session.metrics.add(Metric::ConnectionsDropped, link.hung_up());
         tell(session, settings, &heard, &mut troubles.of_port);
         tell_of_meters(session, settings, &heard, &mut troubles.of_meters);
-        for answer in &heard.answers {
-            if let Err(lost) = link.send(answer).await {
-                return lost;
-            }
-        }
+        // From `receive` on it counts as stored: before it is, nothing is sent that may fail, and nobody is told anything.
         let mut is_stored = true;
-        for request in heard.requests {
+        for request in std::mem::take(&mut heard.requests) {
             is_stored &= store(parts, settings, request).await;
         }
         if !is_stored {
             port.forget();
-            heard.confirmations.clear();
-            heard.unconfirmed = 0;
         }
-        for _ in 0..heard.unconfirmed {
-            voice.keep_quiet(session, settings, "nobody can verify what it says (accept_unauthenticated)");
-        }
-        for confirmation in heard.confirmations {
-            let Some(octets) = voice.confirm(parts, settings, port, confirmation).await else { continue };
-            if let Err(lost) = link.send(&octets).await {
+        for answer in voice.answers(parts, settings, port, heard, is_stored).await {
+            if let Err(lost) = link.send(&answer).await {
                 return lost;
             }
         }
@@ -222,6 +212,31 @@ struct Voice {
 }
 
 impl Voice {
+    /// What is said at the port after this was heard, in this order. All of it is made before any is sent: that a push is stored is known when
+    /// it comes again, also where the link is lost meanwhile.
+    async fn answers(
+        &mut self,
+        parts: &PortParts,
+        settings: &PortSettings,
+        port: &mut PushPort,
+        heard: Heard,
+        is_stored: bool,
+    ) -> Vec<Vec<u8>> {
+        let Heard { mut answers, closings, confirmations, unconfirmed, .. } = heard;
+        if !is_stored {
+            return answers;
+        }
+        answers.extend(closings.into_iter().filter_map(|closing| port.close_blocks(closing)));
+        for _ in 0..unconfirmed {
+            let cause = "nobody can verify what it says (accept_unauthenticated)";
+            self.keep_quiet(&parts.session, settings, cause);
+        }
+        for confirmation in confirmations {
+            answers.extend(self.confirm(parts, settings, port, confirmation).await);
+        }
+        answers
+    }
+
     /// The octets to send; a meter that is not told sends again.
     async fn confirm(
         &mut self,

@@ -8,6 +8,9 @@
 //! that has not heard its confirmation may send the same octets again: they are told from a recording by being the last that was taken.
 //! Where that was confirmed, the same octets go out again; where it was not, it is read once more if it bears the meter's own time, under
 //! which it is stored once. What nobody can verify is stored, and not confirmed.
+//!
+//! A sender that takes blocks is told that all of its push has come, by the confirmation or, where there is none, by a block of its own. It
+//! may forget the push then: neither is said before it is stored.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,7 +28,7 @@ use protocols::wrapper::{self, Wpdu};
 use super::notification::{Rules, Said, read};
 use super::pause::Pause;
 use super::seal::{CloseError, Opened, PeerCounter, Seal};
-use super::telegram::{Confirmation, Found, Hearing, Part, Sealing, Telegram};
+use super::telegram::{Closing, Confirmation, Found, Hearing, Part, Sealing, Telegram};
 use super::{Refusal, Trouble};
 use crate::config::metering::{PortSettings, PushFraming};
 use crate::outbox::CounterId;
@@ -120,6 +123,10 @@ impl Hearing for DlmsHearing {
 
     fn confirm(&mut self, confirmation: Confirmation) -> Result<Vec<u8>, CloseError> {
         self.notifications.confirm(confirmation)
+    }
+
+    fn close_blocks(&mut self, closing: Closing) -> Option<Vec<u8>> {
+        self.notifications.close_blocks(closing)
     }
 
     #[cfg(test)]
@@ -386,8 +393,8 @@ impl Notifications {
             found.extend(confirmation.map(Found::Confirmation));
         } else {
             found.extend(confirmation.map(|_| Found::Unconfirmed));
-            let all = blocks.and_then(|sender| self.blocks.close(sender, &[]));
-            found.extend(all.and_then(|all| answered(&all, way)));
+            let closing = blocks.zip(way.ports).map(|(sender, ports)| Closing { sender, ports });
+            found.extend(closing.map(Found::Closing));
         }
         found
     }
@@ -434,6 +441,11 @@ impl Notifications {
         framed(&in_block.unwrap_or(apdu), ports)
     }
 
+    fn close_blocks(&mut self, closing: Closing) -> Option<Vec<u8>> {
+        let Closing { sender, ports } = closing;
+        framed(&self.blocks.close(sender, &[])?, ports).ok()
+    }
+
     fn telegram(
         &mut self,
         opened: &Opened,
@@ -478,7 +490,7 @@ fn confirmation(
     Some(Confirmation { apdu, ports: way.ports?, blocks, sealing })
 }
 
-/// What a sender of blocks hears at once.
+/// What a sender of blocks hears while its push is under way, or when its end comes again.
 fn answered(block: &[u8], way: Way) -> Option<Found> {
     Some(Found::Answer(framed(block, way.ports?).ok()?))
 }

@@ -43,8 +43,11 @@ pub(crate) enum Found {
     Refused(Refusal),
     /// Octets between telegrams.
     Noise,
-    /// What whoever is at the port is told at once: how far a push in blocks has come, or what a receiver is to do.
+    /// What whoever is at the port is told, whatever becomes of the telegrams: how far a push in blocks has come that is under way, or what
+    /// a receiver is to do.
     Answer(Vec<u8>),
+    /// All blocks of a push have come that nobody confirms: its meter is told that once the telegrams before are stored.
+    Closing(Closing),
     /// What the meter is to be told once the telegrams before are stored.
     Confirmation(Confirmation),
     /// Its meter wants to be told that it is stored, and is not: nobody can verify what it says.
@@ -86,6 +89,14 @@ pub(crate) struct Sealing {
     pub(crate) title: SystemTitle,
     pub(crate) counter: u32,
     pub(crate) protection: PushProtection,
+}
+
+/// Whose blocks have all come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closing {
+    pub(crate) sender: BlockSender,
+    /// The wPorts of the push: of its meter, and ours.
+    pub(crate) ports: (u16, u16),
 }
 
 /// A meter that was heard and that no section names.
@@ -137,6 +148,10 @@ pub(crate) trait Hearing: Send {
     /// The octets that tell a meter of its push.
     fn confirm(&mut self, _: Confirmation) -> Result<Vec<u8>, CloseError> {
         Err(ProtectionError::Unsupported { what: "a confirmation" }.into())
+    }
+    /// The octets that tell the sender of blocks that all of them have come; `None` where it takes no blocks itself.
+    fn close_blocks(&mut self, _: Closing) -> Option<Vec<u8>> {
+        None
     }
     /// Where several meters have keys of their own: by key and meter the first counter that was not taken, since this was asked last.
     fn counted(&mut self) -> Vec<(CounterId, u32)> {

@@ -1,3 +1,5 @@
+mod blocks;
+
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
 use protocols::dlms::notification::{decode_data_notification_confirm, encode_data_notification};
 use protocols::dlms::security::{

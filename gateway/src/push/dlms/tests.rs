@@ -318,8 +318,36 @@ fn a_meter_that_takes_blocks_is_asked_for_lost_ones_and_told_in_a_block() {
     // Not confirmed: that all has come is all there is to say.
     let plain = in_wrapped_blocks(&apdu(T0.plus_ms(900_000), Some(b"KFM0001")), 1, 1);
     let heard = port.receive(&mut plain.concat(), T0);
-    let last = heard.answers.last().unwrap();
-    assert_eq!((heard.telegrams, block_told(last)), (1, (plain.len() as u16, Vec::new())));
+    assert_eq!((heard.telegrams, heard.answers.len(), heard.closings.len()), (1, plain.len() - 1, 1));
+    let last = port.close_blocks(heard.closings[0]).unwrap();
+    assert_eq!(block_told(&last), (plain.len() as u16, Vec::new()));
+}
+
+/// Controls: close in `notified`, at once; say it of what found no room.
+#[test]
+fn that_all_blocks_of_a_push_have_come_is_not_said_before_it_is_stored() {
+    let blocks = in_wrapped_blocks(&apdu(T0, Some(b"KFM0001")), 1, 1);
+    let acknowledged = |octets: &Vec<u8>| block_told(octets).0;
+    let settings = PortSettings { serial: MeterId::new("KFM0002").ok(), ..dlms(PushFraming::Wrapper) };
+    let mut port = port(settings);
+    port.set_room(crate::push::Room { for_optional: true, for_strangers: false });
+    let heard = port.receive(&mut blocks.concat(), T0);
+    assert_eq!((heard.telegrams, heard.requests.len(), heard.closings.len()), (1, 0, 0), "nothing of it is taken");
+    assert!(heard.answers.iter().map(acknowledged).all(|last| usize::from(last) < blocks.len()), "{heard:?}");
+    port.set_room(crate::push::Room::default());
+    let heard = port.receive(&mut blocks.concat(), T0);
+    assert_eq!((heard.requests.len(), heard.closings.len()), (1, 1));
+    // While it is not stored, or if it never is, the last block may come as often as it likes.
+    let last = blocks.last().unwrap();
+    assert!(port.receive(&mut last.clone(), T0).answers.is_empty());
+    let told = port.close_blocks(heard.closings[0]).unwrap();
+    assert_eq!(usize::from(acknowledged(&told)), blocks.len());
+    assert_eq!(port.receive(&mut last.clone(), T0).answers, [told], "it got lost");
+    // Who takes no blocks hears nothing of them.
+    let streamed = in_wrapped_blocks(&apdu(T0.plus_ms(900_000), Some(b"KFM0001")), 2, 0);
+    let heard = port.receive(&mut streamed.concat(), T0);
+    assert_eq!((heard.telegrams, heard.answers.len()), (1, 0));
+    assert!(heard.closings.into_iter().all(|closing| port.close_blocks(closing).is_none()));
 }
 
 /// Control, seen to fail: keep what a datagram begins.
