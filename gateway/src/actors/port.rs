@@ -2,7 +2,7 @@
 //!
 //! Owns: the medium and the [`PushPort`]. Fed by: the meter. Feeds: the outbox. Bound: one portion of bytes and what it says; while
 //! the outbox does not take that, the port is not read, and the meter will say most of it again. On failure of the medium:
-//! closed first, opened again after 1 s doubling to 1 min.
+//! closed first, opened again after 1 s doubling to 1 min; a connection on which nothing comes for too long is made anew at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,17 +83,23 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
         port.resume_of(key, &kept(session, key).await);
     }
     let medium = (parts.medium)(&settings.medium);
-    let mut backoff = Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed);
-    let (mut troubles, mut voice) = (Troubles::default(), Voice::default());
+    let mut ear = Ear {
+        parts,
+        settings,
+        is_connection: !medium.stays_open(),
+        backoff: Backoff::new(OPEN_FIRST, OPEN_MAX, parts.seed),
+        troubles: Troubles::default(),
+        voice: Voice::default(),
+    };
     loop {
         let cause = match medium.open().await {
             Ok(mut link) => {
-                let lost = match start(&mut port, &mut *link).await {
-                    Ok(()) => {
-                        hear(parts, settings, &mut port, &mut *link, &mut backoff, &mut troubles, &mut voice).await
-                    }
-                    Err(lost) => lost,
+                let ended = match start(&mut port, &mut *link).await {
+                    Ok(()) => ear.hear(&mut port, &mut *link).await,
+                    Err(lost) => Ended::Lost(lost),
                 };
+                // At once: a meter may be about to speak. That it has been silent, it is in its state already.
+                let Ended::Lost(lost) = ended else { continue };
                 session.metrics.add(Metric::LinesLost, 1);
                 lost.to_string()
             }
@@ -103,7 +109,7 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
             }
         };
         port.closed(&cause);
-        let pause = backoff.pause();
+        let pause = ear.backoff.pause();
         warn!(port = %settings.name, error = %cause, ?pause, "the port is closed and will be opened again");
         tokio::time::sleep(pause).await;
     }
@@ -126,72 +132,101 @@ async fn start(port: &mut PushPort, link: &mut dyn ByteLink) -> Result<(), LinkL
     if first.is_empty() { Ok(()) } else { link.send(&first).await }
 }
 
-/// Listens while the link lives.
-async fn hear(
-    parts: &PortParts,
-    settings: &PortSettings,
-    port: &mut PushPort,
-    link: &mut dyn ByteLink,
-    backoff: &mut Backoff,
-    troubles: &mut Troubles,
-    voice: &mut Voice,
-) -> LinkLost {
-    let session = &parts.session;
-    let mut octets = vec![0; RECEIVE_OCTETS];
-    let mut heard_at = tokio::time::Instant::now();
-    let mut from = (link.end(), link.piece());
-    loop {
-        let look_at = tokio::time::Instant::now() + port.look_every();
-        let wake_at = look_at.min(heard_at + settings.silent_after);
-        let count = match tokio::time::timeout_at(wake_at, link.receive(&mut octets)).await {
-            Ok(Ok(count)) => count,
-            Ok(Err(lost)) => return lost,
-            Err(_) => 0,
-        };
-        if (link.end(), link.piece()) != from {
-            from = (link.end(), link.piece());
-            port.turn_to(from.0);
-        }
-        let received_at = session.clock.wall();
-        port.set_room(Room {
-            for_optional: session.outbox.level() == Level::Free,
-            for_strangers: !session.outbox.held_stopped(),
-        });
-        port.set_clock_correction(session.trust.correction_ms());
-        let mut heard = port.receive(&mut octets[..count], received_at);
-        port.look_for_silence(session.clock.monotonic());
-        let is_alive = heard.is_alive;
-        if heard.telegrams > 0 {
-            link.vouch();
-        }
-        session.metrics.add(Metric::ConnectionsDropped, link.hung_up());
-        tell(session, settings, &heard, &mut troubles.of_port);
-        tell_of_meters(session, settings, &heard, &mut troubles.of_meters);
-        // From `receive` on it counts as stored: before it is, nothing is sent that may fail, and nobody is told anything.
-        let mut is_stored = true;
-        for request in std::mem::take(&mut heard.requests) {
-            is_stored &= store(parts, settings, request).await;
-        }
-        if !is_stored {
-            port.forget();
-        }
-        for answer in voice.answers(parts, settings, port, heard, is_stored).await {
-            if let Err(lost) = link.send(&answer).await {
-                return lost;
+/// Why a medium that was open is opened anew.
+enum Ended {
+    Lost(LinkLost),
+    /// Nothing at all has come for so long as a port may be silent. The other end of a connection may have lost its power, and nobody says so.
+    Silent,
+}
+
+/// Listens at a port, over all openings of its medium.
+struct Ear<'a> {
+    parts: &'a PortParts,
+    settings: &'a PortSettings,
+    /// That it is dead shows only when something is sent, which at a port is seldom: it is made anew when nothing comes. A serial port
+    /// stays open, as its modem lines may feed an optical head; to an address of ours meters connect by themselves.
+    is_connection: bool,
+    backoff: Backoff,
+    troubles: Troubles,
+    voice: Voice,
+}
+
+impl Ear<'_> {
+    /// Listens while the link lives.
+    async fn hear(&mut self, port: &mut PushPort, link: &mut dyn ByteLink) -> Ended {
+        let Self { parts, settings, .. } = *self;
+        let session = &parts.session;
+        let mut octets = vec![0; RECEIVE_OCTETS];
+        let mut heard_at = tokio::time::Instant::now();
+        let mut octets_at = heard_at;
+        let mut from = (link.end(), link.piece());
+        loop {
+            let look_at = tokio::time::Instant::now() + port.look_every();
+            let wake_at = look_at.min(heard_at + settings.silent_after);
+            let count = match tokio::time::timeout_at(wake_at, link.receive(&mut octets)).await {
+                Ok(Ok(count)) => count,
+                Ok(Err(lost)) => return Ended::Lost(lost),
+                Err(_) => 0,
+            };
+            if count > 0 {
+                octets_at = tokio::time::Instant::now();
+            }
+            if (link.end(), link.piece()) != from {
+                from = (link.end(), link.piece());
+                port.turn_to(from.0);
+            }
+            let received_at = session.clock.wall();
+            port.set_room(Room {
+                for_optional: session.outbox.level() == Level::Free,
+                for_strangers: !session.outbox.held_stopped(),
+            });
+            port.set_clock_correction(session.trust.correction_ms());
+            let mut heard = port.receive(&mut octets[..count], received_at);
+            port.look_for_silence(session.clock.monotonic());
+            let is_alive = heard.is_alive;
+            if heard.telegrams > 0 {
+                link.vouch();
+            }
+            session.metrics.add(Metric::ConnectionsDropped, link.hung_up());
+            tell(session, settings, &heard, &mut self.troubles.of_port);
+            tell_of_meters(session, settings, &heard, &mut self.troubles.of_meters);
+            // From `receive` on it counts as stored: before it is, nothing is sent that may fail, and nobody is told anything.
+            let mut is_stored = true;
+            for request in std::mem::take(&mut heard.requests) {
+                is_stored &= store(parts, settings, request).await;
+            }
+            if !is_stored {
+                port.forget();
+            }
+            for answer in self.voice.answers(parts, settings, port, heard, is_stored).await {
+                if let Err(lost) = link.send(&answer).await {
+                    return Ended::Lost(lost);
+                }
+            }
+            if is_alive {
+                self.backoff.reset();
+                heard_at = tokio::time::Instant::now();
+            } else if heard_at.elapsed() >= settings.silent_after {
+                self.tell_silence(port);
+                if self.is_connection && octets_at.elapsed() >= settings.silent_after {
+                    debug!(port = %settings.name, "nothing has come: it is connected to anew");
+                    return Ended::Silent;
+                }
+                heard_at = tokio::time::Instant::now();
             }
         }
-        if is_alive {
-            backoff.reset();
-            heard_at = tokio::time::Instant::now();
-        } else if heard_at.elapsed() >= settings.silent_after {
-            let (trouble, cause) = port.silent();
-            // Of the others each telegram was told.
-            if matches!(trouble, Trouble::Silence | Trouble::Frame)
-                && let Some(times) = troubles.of_port.count(Trouble::Silence, session.clock.monotonic())
-            {
-                warn!(port = %settings.name, error = %cause, hint = trouble.hint(), times, "the port says nothing");
-            }
-            heard_at = tokio::time::Instant::now();
+    }
+
+    /// There was no good telegram for so long as there may be none.
+    fn tell_silence(&mut self, port: &mut PushPort) {
+        let (trouble, cause) = port.silent();
+        let now = self.parts.session.clock.monotonic();
+        // Of the others each telegram was told.
+        if matches!(trouble, Trouble::Silence | Trouble::Frame)
+            && let Some(times) = self.troubles.of_port.count(Trouble::Silence, now)
+        {
+            let (port, hint) = (&self.settings.name, trouble.hint());
+            warn!(%port, error = %cause, hint, times, "the port says nothing");
         }
     }
 }

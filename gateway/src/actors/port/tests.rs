@@ -1,4 +1,5 @@
 mod blocks;
+mod reopened;
 
 use protocols::dlms::datetime::{ClockRules, ClockStatus, DateTime};
 use protocols::dlms::notification::{decode_data_notification_confirm, encode_data_notification};
