@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::{ByteLink, LinkLost, Medium, OpenError, SEND_TIMEOUT, own_address_error};
 
@@ -69,6 +70,8 @@ struct UdpLink {
     socket: UdpSocket,
     /// Who sent last; the one device, where there is one.
     peer: Option<SocketAddr>,
+    /// Any number of devices send.
+    is_shared: bool,
     datagram: Vec<u8>,
     /// What of it was not handed over yet.
     rest: std::ops::Range<usize>,
@@ -78,7 +81,8 @@ struct UdpLink {
 
 impl UdpLink {
     fn new(socket: UdpSocket, peer: Option<SocketAddr>) -> Self {
-        Self { socket, peer, datagram: vec![0; DATAGRAM_OCTETS_MAX], rest: 0..0, count: 0 }
+        let (is_shared, datagram) = (peer.is_none(), vec![0; DATAGRAM_OCTETS_MAX]);
+        Self { socket, peer, is_shared, datagram, rest: 0..0, count: 0 }
     }
 }
 
@@ -104,6 +108,11 @@ impl ByteLink for UdpLink {
         match timeout(SEND_TIMEOUT, self.socket.send_to(octets, peer)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(()),
+            // That there is no way to this one, or that nothing may be sent there, is no fault of the others.
+            Ok(Err(error)) if self.is_shared => {
+                debug!(%peer, %error, "a meter could not be answered");
+                Ok(())
+            }
             Ok(Err(error)) => Err(LinkLost::Io(error)),
             Err(_) => Err(LinkLost::Stuck { timeout_ms: SEND_TIMEOUT.as_millis() as u64 }),
         }
@@ -175,5 +184,27 @@ mod tests {
             assert_eq!(&into[..count], octets);
         }
         assert!(ends[0] == ends[2] && ends[0] != ends[1]);
+    }
+
+    /// Control: leave `is_shared` out of `send`.
+    #[tokio::test]
+    async fn whoever_cannot_be_answered_costs_the_others_nothing() {
+        let medium = UdpListenMedium("127.0.0.1:0".parse().unwrap());
+        let socket = UdpSocket::bind(medium.0).await.unwrap();
+        let own = socket.local_addr().unwrap();
+        let mut link = UdpLink::new(socket, None);
+        // Nobody can be sent anything at port 0: that error needs no network.
+        let nowhere = "127.0.0.1:0".parse().unwrap();
+        link.peer = Some(nowhere);
+        link.send(b"taken").await.unwrap();
+        let meter = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        meter.send_to(b"1", own).await.unwrap();
+        assert_eq!(link.receive(&mut [0; 8]).await.unwrap(), 1);
+        link.send(b"taken").await.unwrap();
+        let mut into = [0; 8];
+        assert_eq!(meter.recv_from(&mut into).await.unwrap().0, 5);
+        // Of one device it is another matter.
+        let mut link = UdpLink::new(UdpSocket::bind("127.0.0.1:0").await.unwrap(), Some(nowhere));
+        assert!(matches!(link.send(b"ask").await, Err(LinkLost::Io(_))));
     }
 }
