@@ -2,7 +2,8 @@
 //!
 //! Owns: the medium and the [`PushPort`]. Fed by: the meter. Feeds: the outbox. Bound: one portion of bytes and what it says; while
 //! the outbox does not take that, the port is not read, and the meter will say most of it again. On failure of the medium:
-//! closed first, opened again after 1 s doubling to 1 min; a connection on which nothing comes for too long is made anew at once.
+//! closed first, opened again after 1 s doubling to 1 min. At once it is opened anew where it is a connection on which nothing comes for too
+//! long, and where the outbox took so long that what waits there is old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::line::MediumFactory;
 use super::supervisor::DeathNotice;
 use crate::backoff::Backoff;
-use crate::config::metering::PortSettings;
+use crate::config::metering::{MediumSettings, PortSettings};
 use crate::link::{ByteLink, LinkLost};
 use crate::outbox::{Level, OutboxError, StoreRequest};
 use crate::push::{Confirmation, Heard, PushPort, Refusal, Room, Trouble};
@@ -61,6 +62,9 @@ const OPEN_FIRST: Duration = Duration::from_secs(1);
 const OPEN_MAX: Duration = Duration::from_secs(60);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 const RECEIVE_OCTETS: usize = 4096;
+/// What comes while a port is not read waits in buffers, and is stamped when it is read. Most meters speak every 1 to 10 s, and commits of a
+/// slow SD card take a second or two: a stamp that is so late is still that of its telegram.
+const STALE_AFTER: Duration = Duration::from_secs(5);
 
 /// Listens until the port is withdrawn.
 pub async fn run(parts: PortParts, settings: Arc<PortSettings>, mut running: watch::Receiver<()>) {
@@ -98,7 +102,7 @@ async fn listen(parts: &PortParts, settings: &Arc<PortSettings>) {
                     Ok(()) => ear.hear(&mut port, &mut *link).await,
                     Err(lost) => Ended::Lost(lost),
                 };
-                // At once: a meter may be about to speak. That it has been silent, it is in its state already.
+                // At once: a meter may be about to speak. In its state and in the log it is already.
                 let Ended::Lost(lost) = ended else { continue };
                 session.metrics.add(Metric::LinesLost, 1);
                 lost.to_string()
@@ -137,6 +141,8 @@ enum Ended {
     Lost(LinkLost),
     /// Nothing at all has come for so long as a port may be silent. The other end of a connection may have lost its power, and nobody says so.
     Silent,
+    /// The port was not read for so long that what waits there cannot be dated any more. With the link go the buffers, of both its ends.
+    Stale,
 }
 
 /// Listens at a port, over all openings of its medium.
@@ -191,13 +197,8 @@ impl Ear<'_> {
             tell(session, settings, &heard, &mut self.troubles.of_port);
             tell_of_meters(session, settings, &heard, &mut self.troubles.of_meters);
             // From `receive` on it counts as stored: before it is, nothing is sent that may fail, and nobody is told anything.
-            let mut is_stored = true;
-            for request in std::mem::take(&mut heard.requests) {
-                is_stored &= store(parts, settings, request).await;
-            }
-            if !is_stored {
-                port.forget();
-            }
+            let began_at = tokio::time::Instant::now();
+            let is_stored = self.keep(port, std::mem::take(&mut heard.requests)).await;
             for answer in self.voice.answers(parts, settings, port, heard, is_stored).await {
                 if let Err(lost) = link.send(&answer).await {
                     return Ended::Lost(lost);
@@ -214,7 +215,36 @@ impl Ear<'_> {
                 }
                 heard_at = tokio::time::Instant::now();
             }
+            if self.is_stale(began_at.elapsed()) {
+                return Ended::Stale;
+            }
         }
+    }
+
+    /// Stores what was heard. False where it is not kept: then none of it counts as stored.
+    async fn keep(&self, port: &mut PushPort, requests: Vec<StoreRequest>) -> bool {
+        let mut is_stored = true;
+        for request in requests {
+            is_stored &= store(self.parts, self.settings, request).await;
+        }
+        if !is_stored {
+            port.forget();
+        }
+        is_stored
+    }
+
+    /// Whether what came while the port was not read is to be thrown away unread: nobody knows when it came. At an address of ours it is read
+    /// late, and stamped late where its meter has no clock: closing that would hang up on all meters, which push seldom, and most of them
+    /// by their own clocks.
+    fn is_stale(&self, unread_for: Duration) -> bool {
+        let is_stale = unread_for >= STALE_AFTER && !matches!(self.settings.medium, MediumSettings::Listen { .. });
+        if is_stale {
+            warn!(
+                port = %self.settings.name, ?unread_for,
+                "the outbox kept the port waiting: what came meanwhile cannot be dated and is not read, and the port is opened anew"
+            );
+        }
+        is_stale
     }
 
     /// There was no good telegram for so long as there may be none.

@@ -66,3 +66,54 @@ async fn a_connection_on_which_nothing_comes_is_made_anew_and_a_serial_port_is_n
     serial.port.abort();
     drop(stream);
 }
+
+/// What a meter without a clock says, one file of SML: its import, which is so much.
+fn sml(second: u32) -> Vec<u8> {
+    use protocols::metering::{ObisCode, Quantity, Unit};
+    use protocols::sml::{Builder, SmlTime};
+    let server = [0x0a, 0x01, b'S', b'I', b'M', 0, 0, 0, 0, 0x2a];
+    let energy = Quantity::new(i64::from(second), -1, Unit::WATT_HOUR);
+    let builder = Builder::new(&server).sensor_time(SmlTime::SecIndex(second));
+    builder.quantity(ObisCode::new(1, 0, 1, 8, 0, 255), energy).finish()
+}
+
+fn sml_settings(address: &str) -> PortSettings {
+    let protocol = PushProtocol::Sml { quirks: protocols::sml::Quirks::default() };
+    PortSettings { protocol, registers_every_s: 1, ..settings(address.to_owned()) }
+}
+
+/// Controls: read on after however long a store; close a listener, too; throw away what waited for a second.
+#[tokio::test(start_paused = true)]
+async fn what_waited_for_the_outbox_for_long_is_not_stored_with_a_late_stamp() {
+    use crate::config::metering::Transport;
+
+    let listen = MediumSettings::Listen { address: "127.0.0.1:1".parse().unwrap(), transport: Transport::Tcp };
+    let at_port = sml_settings("memory:1");
+    let at_listener = PortSettings { medium: listen, ..sml_settings("") };
+    for (settings, stalled_s, expected) in
+        [(&at_port, 2, (true, 2)), (&at_port, 20, (false, 1)), (&at_listener, 20, (true, 2))]
+    {
+        let (session, outbox) = parts(&TokioClock::shared(T0));
+        let session = Arc::new(session);
+        let mut world = World::of(&session, settings.clone(), true);
+        let mut stream = world.opening(Duration::from_secs(1)).await;
+        outbox.lock().unwrap().set_read_only(true);
+        stream.write_all(&sml(1)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(stalled_s)).await;
+        stream.write_all(&sml(2)).await.unwrap();
+        outbox.lock().unwrap().set_read_only(false);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let is_open = match world.opened.try_recv() {
+            Ok(anew) => {
+                stream = anew;
+                false
+            }
+            Err(_) => true,
+        };
+        assert_eq!((is_open, stored(&outbox).len()), expected, "{stalled_s} s, {}", settings.medium);
+        stream.write_all(&sml(3)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(stored(&outbox).len(), expected.1 + 1, "it is heard again");
+        world.port.abort();
+    }
+}
