@@ -24,6 +24,7 @@ use crate::reading::counters::reserve_for_pushes;
 use crate::reading::session::{HELD_STOPPED, SessionError, SessionParts};
 use crate::recurring::Recurring;
 use crate::telemetry::Metric;
+use crate::trust::Untrusted;
 
 #[derive(Clone)]
 pub struct PortParts {
@@ -181,7 +182,8 @@ impl Ear<'_> {
                 from = (link.end(), link.piece());
                 port.turn_to(from.0);
             }
-            let received_at = session.clock.wall();
+            // Of one moment: until all of it is stored the clock may be set, and the cloud may tell the time.
+            let (received_at, untrusted) = (session.clock.wall(), session.trust.untrusted());
             port.set_room(Room {
                 for_optional: session.outbox.level() == Level::Free,
                 for_strangers: !session.outbox.held_stopped(),
@@ -198,7 +200,7 @@ impl Ear<'_> {
             tell_of_meters(session, settings, &heard, &mut self.troubles.of_meters);
             // From `receive` on it counts as stored: before it is, nothing is sent that may fail, and nobody is told anything.
             let began_at = tokio::time::Instant::now();
-            let is_stored = self.keep(port, std::mem::take(&mut heard.requests)).await;
+            let is_stored = self.keep(port, std::mem::take(&mut heard.requests), untrusted).await;
             for answer in self.voice.answers(parts, settings, port, heard, is_stored).await {
                 if let Err(lost) = link.send(&answer).await {
                     return Ended::Lost(lost);
@@ -222,10 +224,14 @@ impl Ear<'_> {
     }
 
     /// Stores what was heard. False where it is not kept: then none of it counts as stored.
-    async fn keep(&self, port: &mut PushPort, requests: Vec<StoreRequest>) -> bool {
+    ///
+    /// What the gateway has stamped is good where the clock was trusted when it came. Where it was not, it is kept by the uptime at which it
+    /// came, whatever the clock shows when it is stored: with what the same clock showed at the start of this boot. So nothing is left
+    /// to bring to another clock.
+    async fn keep(&self, port: &mut PushPort, requests: Vec<StoreRequest>, untrusted: Option<Untrusted>) -> bool {
         let mut is_stored = true;
         for request in requests {
-            is_stored &= store(self.parts, self.settings, request).await;
+            is_stored &= store(self.parts, self.settings, StoreRequest { untrusted, ..request }).await;
         }
         if !is_stored {
             port.forget();
@@ -419,7 +425,6 @@ fn tell_of_meters(
 /// Tries until the outbox takes it; what a closed outbox does not take, nobody will. False of what is not kept.
 async fn store(parts: &PortParts, settings: &PortSettings, mut request: StoreRequest) -> bool {
     let session = &parts.session;
-    request.untrusted = session.trust.untrusted();
     request.cursors_as_of = session.outbox.cursors_epoch();
     let mut told = Recurring::default();
     loop {

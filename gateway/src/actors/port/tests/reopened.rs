@@ -1,4 +1,4 @@
-//! Media that are open and of no more use: nobody says so, or what waits in them is old.
+//! Media that are open and of no more use, as nobody says so, or as what waits in them is old; and what is stored late.
 
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -6,6 +6,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::clock::SharedClock;
+use crate::reading::testing::SetClock;
 
 /// A port, and the other ends of what it opens.
 struct World {
@@ -116,4 +118,61 @@ async fn what_waited_for_the_outbox_for_long_is_not_stored_with_a_late_stamp() {
         assert_eq!(stored(&outbox).len(), expected.1 + 1, "it is heard again");
         world.port.abort();
     }
+}
+
+/// Control: judge the clock in `store`; the second telegram is trusted then, and dated two hours early.
+#[tokio::test(start_paused = true)]
+async fn telegrams_of_before_the_clock_was_set_are_dated_by_when_they_came() {
+    let right = TokioClock::shared(T0);
+    let clock = SetClock::shared(&right, -2 * 3_600_000);
+    let (session, outbox) = parts(&(clock.clone() as SharedClock));
+    let session = Arc::new(session);
+    session.trust.on_cloud_time(right.wall());
+    assert!(session.trust.untrusted().is_some());
+    let mut world = World::of(&session, sml_settings("memory:1"), true);
+    let mut stream = world.opening(Duration::from_secs(1)).await;
+    outbox.lock().unwrap().set_read_only(true);
+    let from = right.wall();
+    stream.write_all(&[sml(1), sml(2)].concat()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let to = right.wall();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    clock.set(0);
+    assert!(session.trust.untrusted().is_none());
+    outbox.lock().unwrap().set_read_only(false);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(session.outbox.usage().await.unwrap().rows_held, 2);
+    let cloud = right.wall();
+    let origin = session.trust.on_cloud_time(cloud);
+    assert_eq!(session.outbox.resolve_clock(session.trust.boot(), origin, cloud).await.unwrap(), 2);
+    let dated: Vec<i64> = stored(&outbox).into_keys().map(|(at, ..)| at).collect();
+    assert!(dated.len() == 2 && dated.iter().all(|at| (from.0..=to.0).contains(at)), "{dated:?}");
+    world.port.abort();
+}
+
+/// The other way round: what a good clock has stamped stays as it is when somebody sets it wrong.
+///
+/// Control: judge the clock in `store`; the second telegram waits then, by an uptime that is two hours too late.
+#[tokio::test(start_paused = true)]
+async fn telegrams_of_before_the_clock_was_set_wrong_are_stored_as_they_were_stamped() {
+    let right = TokioClock::shared(T0);
+    let clock = SetClock::shared(&right, 0);
+    let (session, outbox) = parts(&(clock.clone() as SharedClock));
+    let session = Arc::new(session);
+    let mut world = World::of(&session, sml_settings("memory:1"), true);
+    let mut stream = world.opening(Duration::from_secs(1)).await;
+    outbox.lock().unwrap().set_read_only(true);
+    let from = right.wall();
+    stream.write_all(&[sml(1), sml(2)].concat()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let to = right.wall();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    clock.set(-2 * 3_600_000);
+    assert!(session.trust.untrusted().is_some());
+    outbox.lock().unwrap().set_read_only(false);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(session.outbox.usage().await.unwrap().rows_held, 0);
+    let dated: Vec<i64> = stored(&outbox).into_keys().map(|(at, ..)| at).collect();
+    assert!(dated.len() == 2 && dated.iter().all(|at| (from.0..=to.0).contains(at)), "{dated:?}");
+    world.port.abort();
 }
