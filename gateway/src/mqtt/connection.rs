@@ -237,7 +237,9 @@ impl Connection<'_> {
                 self.client.publish_bytes(topic, QoS::AtLeastOnce, retain, payload).await
             }
             MqttCommand::Acknowledge { epoch, packet } => {
-                let publish = self.unacknowledged().remove(&packet).filter(|_| epoch == self.epoch);
+                // The broker delivers again under the same packet ids: a late one of an earlier connection takes nothing from us.
+                let is_ours = epoch == self.epoch;
+                let publish = is_ours.then(|| self.unacknowledged().remove(&packet)).flatten();
                 let Some(publish) = publish else { return Ok(()) };
                 self.client.ack(&publish).await
             }
@@ -247,5 +249,54 @@ impl Connection<'_> {
 
     fn unacknowledged(&self) -> MutexGuard<'_, HashMap<u16, Publish>> {
         self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> MqttSettings {
+        MqttSettings {
+            host: "localhost".to_owned(),
+            port: 1883,
+            tls: None,
+            client_id: "gw-1".to_owned(),
+            keep_alive: Duration::from_secs(30),
+            persistent_session: true,
+            subscriptions: vec!["t".to_owned()],
+            last_will: None,
+            packet_bytes_max: 1024,
+            payload_bytes_max: 1024,
+            seed: 1,
+        }
+    }
+
+    /// The second one, not yet subscribed.
+    fn connection<'a>(settings: &'a MqttSettings, events: &'a mpsc::Sender<MqttEvent>) -> (Connection<'a>, EventLoop) {
+        let options = MqttOptions::new(&settings.client_id, &settings.host, settings.port);
+        let (client, event_loop) = AsyncClient::new(options, 1);
+        let (ready, _) = watch::channel(false);
+        (Connection { settings, epoch: 2, client, events, ready, unacknowledged: Mutex::default() }, event_loop)
+    }
+
+    fn message(packet: u16) -> Publish {
+        Publish { pkid: packet, ..Publish::new("t", QoS::AtLeastOnce, "x") }
+    }
+
+    /// Negative control: take the message out before the epoch is looked at.
+    #[tokio::test]
+    async fn a_late_acknowledgement_of_an_old_connection_leaves_the_new_one_its_own() {
+        let (settings, (events, _taken)) = (settings(), mpsc::channel(1));
+        let (connection, _event_loop) = connection(&settings, &events);
+        connection.deliver(message(7)).await.unwrap();
+        connection.execute(MqttCommand::Acknowledge { epoch: 1, packet: 7 }).await.unwrap();
+        assert!(connection.unacknowledged().contains_key(&7));
+        connection.execute(MqttCommand::Acknowledge { epoch: 2, packet: 7 }).await.unwrap();
+        assert!(connection.unacknowledged().is_empty());
+        assert!(
+            connection.client.try_ack(&message(8)).is_err(),
+            "the one place for a request holds no acknowledgement"
+        );
     }
 }
