@@ -4,7 +4,11 @@
 //! way and one being gathered, at most [`GATHER_ROWS`] rows; beyond it the broker holds the messages back. A message is
 //! acknowledged when the outbox has it on the disk, so a killed gateway gets it again. On failure: a new one subscribes to the
 //! same session.
+//!
+//! Messages are taken while acknowledgements wait for room: the connection may have none for these before what it delivers is
+//! taken. Nothing that a feed waits for then depends on the link, but the link on the feed alone.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -62,6 +66,8 @@ impl Actor for Feed {
 struct Gathered {
     request: StoreRequest,
     acknowledge: Vec<MqttCommand>,
+    /// What was delivered before is not to be acknowledged any more: it comes again.
+    disconnected: bool,
 }
 
 /// By topic, which names the device.
@@ -73,13 +79,23 @@ pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
     let mut told = Told::default();
     let mut check = tokio::time::interval(SILENCE_CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Of messages that the outbox has: of one connection, and so at most as many as there are packet ids.
+    let mut acknowledge = VecDeque::new();
     loop {
         let event = tokio::select! {
-            event = link.events.recv() => event,
+            biased;
+            room = link.commands.reserve(), if !acknowledge.is_empty() => {
+                let Ok(room) = room else { return };
+                if let Some(command) = acknowledge.pop_front() {
+                    room.send(command);
+                }
+                continue;
+            }
             _ = check.tick() => {
                 feed.find_silent(since, parts.clock.wall());
                 continue;
             }
+            event = link.events.recv() => event,
         };
         let Some(event) = event else { return };
         let mut gathered = Gathered::default();
@@ -92,16 +108,23 @@ pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
         }
         gathered.request.untrusted = parts.trust.untrusted();
         store(&parts, gathered.request).await;
-        for command in gathered.acknowledge {
-            if link.commands.send(command).await.is_err() {
-                return;
-            }
+        if gathered.disconnected {
+            acknowledge.clear();
         }
+        acknowledge.extend(gathered.acknowledge);
     }
 }
 
 fn gather(parts: &FeedParts, feed: &mut CadFeed, told: &mut Told, event: MqttEvent, gathered: &mut Gathered) {
-    let MqttEvent::Message { epoch, topic, payload, packet, .. } = event else { return };
+    let (epoch, topic, payload, packet) = match event {
+        MqttEvent::Message { epoch, topic, payload, packet, .. } => (epoch, topic, payload, packet),
+        MqttEvent::Connected { .. } => return,
+        MqttEvent::Disconnected { .. } => {
+            gathered.disconnected = true;
+            gathered.acknowledge.clear();
+            return;
+        }
+    };
     let received_at: UtcMillis = parts.clock.wall();
     match feed.on_message(&topic, &payload, received_at) {
         Ok(Some(decoded)) => {

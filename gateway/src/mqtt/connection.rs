@@ -1,5 +1,10 @@
 //! A connection to a broker: one `rumqttc` event loop, thrown away on any error (facts: a client that outlives its connection
 //! loses accepted messages, or livelocks on a packet id).
+//!
+//! The owner may wait until a command is taken, and takes no event meanwhile. So the connection never waits for room for an event
+//! without end while it takes no command: what is delivered waits two keep-alives at most and then ends the connection, and
+//! between two connections commands are taken, and dropped, all the time. An acknowledgement waits for nothing but a polled
+//! event loop.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +16,7 @@ use rumqttc::{
     SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tls_client::{TlsFiles, Trouble, trouble};
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -72,21 +78,30 @@ async fn keep_connected(
             End::Troubled(Trouble { problem, hint }) => (problem, Some(hint)),
         };
         warn!(broker = %settings.host, error = %reason, hint, "mqtt connection lost");
-        if events.send(MqttEvent::Disconnected { reason }).await.is_err() {
+        let told = drop_commands_until(&mut commands, events.send(MqttEvent::Disconnected { reason })).await;
+        if !matches!(told, Some(Ok(()))) {
             return;
         }
         if was_connected {
             backoff.reset();
         }
-        let pause = tokio::time::sleep(backoff.pause());
-        tokio::pin!(pause);
-        // What is published while we are away is dropped here: its owner repeats it.
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut pause => break,
-                command = commands.recv() => if command.is_none() { return },
-            }
+        if drop_commands_until(&mut commands, tokio::time::sleep(backoff.pause())).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// What is published while we are away is dropped here: its owner repeats it. `None` when the owner is gone.
+async fn drop_commands_until<T>(
+    commands: &mut mpsc::Receiver<MqttCommand>,
+    awaited: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::pin!(awaited);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut awaited => return Some(done),
+            command = commands.recv() => if command.is_none() { return None },
         }
     }
 }
@@ -184,8 +199,8 @@ impl Connection<'_> {
             };
             if granted && !self.ready.send_replace(true) {
                 info!(broker = %self.settings.host, port = self.settings.port, "mqtt connected");
-                if self.events.send(MqttEvent::Connected { epoch: self.epoch }).await.is_err() {
-                    return End::Closed;
+                if let Err(end) = self.tell(MqttEvent::Connected { epoch: self.epoch }).await {
+                    return end;
                 }
             }
         }
@@ -205,7 +220,15 @@ impl Connection<'_> {
         if self.settings.persistent_session && publish.pkid != 0 {
             self.unacknowledged().insert(publish.pkid, publish);
         }
-        self.events.send(message).await.map_err(|_| End::Closed)
+        self.tell(message).await
+    }
+
+    /// What an owner does not take is not acknowledged, or comes again because its ref is repeated.
+    async fn tell(&self, event: MqttEvent) -> Result<(), End> {
+        self.events.send_timeout(event, self.settings.keep_alive * 2).await.map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => End::Lost("what the broker delivers is not taken".to_owned()),
+            SendTimeoutError::Closed(_) => End::Closed,
+        })
     }
 
     async fn obey(&self, commands: &mut mpsc::Receiver<MqttCommand>) -> End {
@@ -217,7 +240,9 @@ impl Connection<'_> {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 return End::Closed;
             };
-            if ready.wait_for(|ready| *ready).await.is_err() {
+            // What was delivered may be acknowledged at once; and what another connection delivered never.
+            let is_published = matches!(command, MqttCommand::Publish { .. });
+            if is_published && ready.wait_for(|ready| *ready).await.is_err() {
                 return End::Closed;
             }
             if let Err(reason) = self.execute(command).await {
@@ -298,5 +323,47 @@ mod tests {
             connection.client.try_ack(&message(8)).is_err(),
             "the one place for a request holds no acknowledgement"
         );
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Negative control: deliver without a time-out.
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_takes_no_message_ends_the_connection() {
+        let (settings, (events, _untaken)) = (settings(), mpsc::channel(1));
+        let (connection, _event_loop) = connection(&settings, &events);
+        connection.deliver(message(1)).await.unwrap();
+        let end = tokio::time::timeout(LONG, connection.deliver(message(2))).await;
+        assert!(matches!(end, Ok(Err(End::Lost(_)))), "{end:?}");
+    }
+
+    /// Negative control: send the event alone.
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_waits_for_room_for_a_command_is_told_that_the_connection_is_gone() {
+        let ((events, mut untaken), (commands, mut received)) = (mpsc::channel(1), mpsc::channel(1));
+        events.try_send(MqttEvent::Connected { epoch: 1 }).unwrap();
+        let owner = async {
+            for packet in 1..=3 {
+                commands.send(MqttCommand::Acknowledge { epoch: 1, packet }).await.unwrap();
+            }
+            untaken.recv().await.unwrap();
+            untaken.recv().await.unwrap()
+        };
+        let told = events.send(MqttEvent::Disconnected { reason: String::new() });
+        let both = async { tokio::join!(drop_commands_until(&mut received, told), owner) };
+        let (told, last) = tokio::time::timeout(LONG, both).await.expect("each waits for the other");
+        assert!(matches!((told, last), (Some(Ok(())), MqttEvent::Disconnected { .. })));
+    }
+
+    /// Negative control: wait for the subscriptions with each command.
+    #[tokio::test(start_paused = true)]
+    async fn acknowledgements_do_not_wait_for_the_subscriptions() {
+        let (settings, (events, _untaken)) = (settings(), mpsc::channel(1));
+        let (connection, _event_loop) = connection(&settings, &events);
+        let (commands, mut received) = mpsc::channel(1);
+        commands.try_send(MqttCommand::Acknowledge { epoch: 1, packet: 7 }).unwrap();
+        drop(commands);
+        let end = tokio::time::timeout(LONG, connection.obey(&mut received)).await;
+        assert!(matches!(end, Ok(End::Closed)), "{end:?}");
     }
 }

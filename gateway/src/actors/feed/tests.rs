@@ -81,6 +81,53 @@ async fn a_message_that_a_full_outbox_does_not_take_is_tried_again_and_then_ackn
     running.await.unwrap();
 }
 
+/// Of a connection that delivers before it takes anything. Negative controls: send the acknowledgements of a store before the
+/// next message is taken; keep those of a connection that is gone.
+#[tokio::test(start_paused = true)]
+async fn messages_are_taken_while_acknowledgements_wait() {
+    let clock = TokioClock::shared(T0);
+    let (session, _outbox) = small_parts(&clock);
+    let parts = FeedParts {
+        name: "cad".to_owned(),
+        outbox: session.outbox.clone(),
+        clock: clock.clone(),
+        trust: session.trust.clone(),
+        metrics: session.metrics.clone(),
+    };
+    let (commands, mut answers) = mpsc::channel(1);
+    let (sender, events) = mpsc::channel(1);
+    let feed = CadFeed::new(Dialect::Minimal, 10, session.inventory.clone());
+    let running = tokio::spawn(run(parts, feed, MqttLink { commands, events }));
+    let deliver = async |event: MqttEvent| {
+        let delivered = tokio::time::timeout(Duration::from_secs(3600), sender.send(event)).await;
+        delivered.expect("the feed takes nothing before its acknowledgements are taken").unwrap();
+    };
+    let message = |epoch, packet| {
+        // Nothing to store, and acknowledged all the same.
+        let payload = bytes::Bytes::from_static(b"no telegram");
+        MqttEvent::Message { epoch, topic: "t".to_owned(), payload, retained: false, packet }
+    };
+    for packet in 1..=10 {
+        deliver(message(1, packet)).await;
+    }
+    deliver(MqttEvent::Disconnected { reason: String::new() }).await;
+    for packet in 1..=10 {
+        deliver(message(2, packet)).await;
+    }
+    let mut acknowledged = Vec::new();
+    while acknowledged.last() != Some(&(2, 10)) {
+        let answer = tokio::time::timeout(Duration::from_secs(3600), answers.recv()).await.expect("not acknowledged");
+        let Some(MqttCommand::Acknowledge { epoch, packet }) = answer else { panic!("{answer:?}") };
+        acknowledged.push((epoch, packet));
+    }
+    drop(sender);
+    running.await.unwrap();
+    let on_its_way = acknowledged.iter().filter(|(epoch, _)| *epoch == 1).count();
+    assert!(on_its_way <= 1, "{acknowledged:?}");
+    let second: Vec<u16> = acknowledged.iter().filter(|(epoch, _)| *epoch == 2).map(|(_, packet)| *packet).collect();
+    assert_eq!(second, (1..=10).collect::<Vec<u16>>());
+}
+
 /// An event, which needs room as a reading does.
 fn one_row() -> StoreRequest {
     let event = protocols::metering::Event {
