@@ -1,7 +1,7 @@
 //! What a CAD feed makes of a message: plain logic, no MQTT, no actor.
 
 use std::collections::HashMap;
-
+use std::collections::hash_map::Entry;
 use std::mem::{Discriminant, discriminant};
 
 use protocols::cad::{self, DecodeError, FieldError, FieldProblem, Telegram};
@@ -16,7 +16,7 @@ pub struct CadFeed {
     dialect: Dialect,
     cadence_s: u32,
     inventory: InventoryKeeper,
-    /// The name in the inventory of each meter seen.
+    /// The name in the inventory of each meter seen that has a place there, which bounds them.
     names: HashMap<MeterId, Seen>,
 }
 
@@ -101,21 +101,27 @@ impl CadFeed {
     /// Enters the meter, and any series it had not delivered before, into the inventory.
     fn note(&mut self, telegram: &Telegram, read_at: UtcMillis) {
         let inventory = &self.inventory;
-        let seen = self.names.entry(telegram.meter.clone()).or_insert_with(|| {
-            let name = telegram.meter.to_string();
-            inventory.enter(protocols::uplink::MeterEntry {
-                name: name.clone(),
-                meter: Some(telegram.meter.clone()),
-                metering_point: telegram.metering_point.clone(),
-                protocol: CAD.to_owned(),
-                expected: Vec::new(),
-                last_read_at: None,
-                clock_offset_ms: None,
-                state: MeterState::Unknown,
-                cause: String::new(),
-            });
-            Seen { name, series: 0 }
-        });
+        let seen = match self.names.entry(telegram.meter.clone()) {
+            Entry::Occupied(seen) => seen.into_mut(),
+            Entry::Vacant(vacant) => {
+                let name = telegram.meter.to_string();
+                let is_entered = inventory.enter(protocols::uplink::MeterEntry {
+                    name: name.clone(),
+                    meter: Some(telegram.meter.clone()),
+                    metering_point: telegram.metering_point.clone(),
+                    protocol: CAD.to_owned(),
+                    expected: Vec::new(),
+                    last_read_at: None,
+                    clock_offset_ms: None,
+                    state: MeterState::Unknown,
+                    cause: String::new(),
+                });
+                if !is_entered {
+                    return;
+                }
+                vacant.insert(Seen { name, series: 0 })
+            }
+        };
         if telegram.readings.len() > seen.series {
             for reading in &telegram.readings {
                 inventory.expect_series(&seen.name, &reading.code, reading.kind, reading.period_s, self.cadence_s);

@@ -2,19 +2,29 @@
 //!
 //! What was sent last is in the outbox, and is recalled at the start: a meter that died before is still one of which so much is
 //! expected, and was last read then.
+//!
+//! It stays within what the cloud takes: an inventory beyond that would spoil the batch that it travels with. What finds no place
+//! is read and stored all the same.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocols::metering::{Code, Kind, MeterId, UtcMillis};
+use protocols::uplink::limits::{EXPECTED_SERIES_MAX, METERS_MAX};
 use protocols::uplink::{ExpectedSeries, Inventory, MeterEntry, MeterState};
+use tracing::warn;
 
 /// The protocol of meters that push over MQTT, as it stands in their entries.
 pub const CAD: &str = "cad";
 /// A telegram may be late, and one may be lost.
 const CADENCES_MISSED: i64 = 3;
 const SILENT_MS_MIN: i64 = 60_000;
+/// Meters that push over MQTT, which anybody can make up who may publish there: half of all, the others are configured.
+const PUSHING_METERS_MAX: usize = METERS_MAX / 2;
+/// Series that are expected of all meters together: the cloud takes no more.
+const EXPECTED_OF_ALL_MAX: usize = 200_000;
+/// Octets of a cause, and of a metering point: likewise. Names and codes are bounded where they come from.
+const TEXT_BYTES_MAX: usize = 1024;
 
 /// Shared by everything that reads meters; the forwarder takes snapshots.
 #[derive(Clone, Default)]
@@ -24,11 +34,68 @@ pub struct InventoryKeeper {
 
 #[derive(Default)]
 struct State {
-    meters: BTreeMap<String, MeterEntry>,
+    meters: BTreeMap<String, Known>,
     /// Of earlier processes, until they are entered.
     recalled: BTreeMap<String, MeterEntry>,
     /// Grows with every change that the cloud should know of soon; a later read alone is none.
     version: u64,
+    /// Series expected of all meters together.
+    expected: usize,
+    /// Meters that push over MQTT.
+    pushing: usize,
+    /// It has been said that there is no place for another meter.
+    told_full: bool,
+}
+
+struct Known {
+    entry: MeterEntry,
+    /// So many series at the front of those expected were delivered to an earlier process, and not yet to this one.
+    unconfirmed: usize,
+    /// It has been said that there is no place for another series.
+    told_full: bool,
+}
+
+impl Known {
+    /// Moves a series that was delivered behind those that were not.
+    fn confirm(&mut self, place: usize) {
+        if place < self.unconfirmed {
+            let series = self.entry.expected.remove(place);
+            self.entry.expected.push(series);
+            self.unconfirmed -= 1;
+        }
+    }
+}
+
+impl State {
+    /// True when the meter has an entry now.
+    fn insert(&mut self, mut entry: MeterEntry) -> bool {
+        if self.meters.contains_key(&entry.name) {
+            return true;
+        }
+        let is_pushing = entry.protocol == CAD;
+        if self.meters.len() >= METERS_MAX || (is_pushing && self.pushing >= PUSHING_METERS_MAX) {
+            if !std::mem::replace(&mut self.told_full, true) {
+                let hint = "readings are stored, but no silence is told: does somebody publish made-up meters?";
+                warn!(meter = %entry.name, hint, "the inventory has no place for this meter, nor for further ones");
+            }
+            return false;
+        }
+        entry.metering_point = entry.metering_point.filter(|point| point.len() <= TEXT_BYTES_MAX);
+        let cause_bytes = entry.cause.floor_char_boundary(TEXT_BYTES_MAX);
+        entry.cause.truncate(cause_bytes);
+        entry.expected.truncate(EXPECTED_SERIES_MAX.min(EXPECTED_OF_ALL_MAX.saturating_sub(self.expected)));
+        self.expected += entry.expected.len();
+        self.pushing += usize::from(is_pushing);
+        self.version += 1;
+        let unconfirmed = entry.expected.len();
+        self.meters.insert(entry.name.clone(), Known { entry, unconfirmed, told_full: false });
+        true
+    }
+}
+
+/// As much of a text as the cloud takes.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default()
 }
 
 impl InventoryKeeper {
@@ -48,23 +115,22 @@ impl InventoryKeeper {
         }
     }
 
-    /// Enters a meter, which may never answer.
-    pub fn enter(&self, mut entry: MeterEntry) {
+    /// Enters a meter, which may never answer. False when there is no place for it.
+    pub fn enter(&self, mut entry: MeterEntry) -> bool {
         let mut state = self.state();
         if let Some(known) = state.recalled.remove(&entry.name).filter(|known| known.protocol == entry.protocol) {
             entry.meter = entry.meter.or(known.meter);
             (entry.expected, entry.last_read_at) = (known.expected, known.last_read_at);
             entry.clock_offset_ms = known.clock_offset_ms;
         }
-        if let Entry::Vacant(vacant) = state.meters.entry(entry.name.clone()) {
-            vacant.insert(entry);
-            state.version += 1;
-        }
+        state.insert(entry)
     }
 
     pub fn remove(&self, name: &str) {
         let mut state = self.state();
-        if state.meters.remove(name).is_some() {
+        if let Some(Known { entry, .. }) = state.meters.remove(name) {
+            state.expected -= entry.expected.len();
+            state.pushing -= usize::from(entry.protocol == CAD);
             state.version += 1;
         }
     }
@@ -72,7 +138,7 @@ impl InventoryKeeper {
     /// A good read: who answered, when, how far its clock is off.
     pub fn read(&self, name: &str, meter: &MeterId, read_at: UtcMillis, clock_offset_ms: Option<i64>) {
         let mut state = self.state();
-        let Some(entry) = state.meters.get_mut(name) else { return };
+        let Some(Known { entry, .. }) = state.meters.get_mut(name) else { return };
         let changed = entry.state != MeterState::Ok || entry.meter.as_ref() != Some(meter);
         entry.meter = Some(meter.clone());
         entry.last_read_at = entry.last_read_at.max(Some(read_at));
@@ -92,8 +158,9 @@ impl InventoryKeeper {
         clock_offset_ms: Option<i64>,
         (meter_state, cause): (MeterState, &str),
     ) {
+        let cause = cut(cause);
         let mut state = self.state();
-        let Some(entry) = state.meters.get_mut(name) else { return };
+        let Some(Known { entry, .. }) = state.meters.get_mut(name) else { return };
         let changed = (entry.state, entry.cause.as_str()) != (meter_state, cause)
             || (meter.is_some() && entry.meter.as_ref() != meter);
         if meter.is_some() {
@@ -108,8 +175,9 @@ impl InventoryKeeper {
 
     /// A state other than [`MeterState::Ok`], with its cause.
     pub fn trouble(&self, name: &str, trouble: MeterState, cause: &str) {
+        let cause = cut(cause);
         let mut state = self.state();
-        let Some(entry) = state.meters.get_mut(name) else { return };
+        let Some(Known { entry, .. }) = state.meters.get_mut(name) else { return };
         if (entry.state, entry.cause.as_str()) != (trouble, cause) {
             entry.state = trouble;
             cause.clone_into(&mut entry.cause);
@@ -121,9 +189,10 @@ impl InventoryKeeper {
     pub fn find_silent(&self, since: UtcMillis, now: UtcMillis) {
         let mut state = self.state();
         let mut found = 0;
-        for entry in
-            state.meters.values_mut().filter(|entry| entry.protocol == CAD && entry.state != MeterState::Silent)
-        {
+        for Known { entry, .. } in state.meters.values_mut() {
+            if entry.protocol != CAD || entry.state == MeterState::Silent {
+                continue;
+            }
             let cadence_s = entry.expected.iter().map(|series| series.cadence_s).max().unwrap_or(0);
             let silent_ms = now.since(entry.last_read_at.map_or(since, |at| at.max(since)));
             if silent_ms > (i64::from(cadence_s) * 1000 * CADENCES_MISSED).max(SILENT_MS_MIN) {
@@ -135,18 +204,34 @@ impl InventoryKeeper {
         state.version += found;
     }
 
-    /// A series that the meter was seen to deliver.
+    /// A series that the meter was seen to deliver. Where there is no place for more, it takes that of the one that is expected
+    /// longest of those which this process has not been delivered. What it has been delivered stays: of a meter with codes
+    /// without end each of its reads would else be a change.
     pub fn expect_series(&self, name: &str, code: &Code, kind: Kind, period_s: u32, cadence_s: u32) {
         let mut state = self.state();
-        let Some(entry) = state.meters.get_mut(name) else { return };
-        let known = entry
-            .expected
-            .iter()
-            .any(|series| series.code == *code && series.kind == kind && series.period_s == period_s);
-        if !known {
-            entry.expected.push(ExpectedSeries { code: code.clone(), kind, period_s, cadence_s });
-            state.version += 1;
+        let State { meters, expected: of_all, version, .. } = &mut *state;
+        let Some(known) = meters.get_mut(name) else { return };
+        let is_it =
+            |series: &ExpectedSeries| series.code == *code && series.kind == kind && series.period_s == period_s;
+        if let Some(place) = known.entry.expected.iter().position(is_it) {
+            known.confirm(place);
+            return;
         }
+        if known.entry.expected.len() < EXPECTED_SERIES_MAX && *of_all < EXPECTED_OF_ALL_MAX {
+            *of_all += 1;
+        } else if known.unconfirmed > 0 {
+            known.entry.expected.remove(0);
+            known.unconfirmed -= 1;
+        } else {
+            if !std::mem::replace(&mut known.told_full, true) {
+                let hint = "all are stored, but of these no gap is told: are frozen values (1.8.0*01) among what is read? name the \
+                            codes that are wanted in its sections";
+                warn!(meter = name, %code, hint, "the inventory has no place for this series, nor for further ones");
+            }
+            return;
+        }
+        known.entry.expected.push(ExpectedSeries { code: code.clone(), kind, period_s, cadence_s });
+        *version += 1;
     }
 
     pub fn version(&self) -> u64 {
@@ -155,7 +240,7 @@ impl InventoryKeeper {
 
     pub fn snapshot(&self) -> (u64, Inventory) {
         let state = self.state();
-        (state.version, Inventory { meters: state.meters.values().cloned().collect() })
+        (state.version, Inventory { meters: state.meters.values().map(|known| known.entry.clone()).collect() })
     }
 }
 
@@ -243,5 +328,80 @@ mod tests {
         keeper.trouble("flat 1", MeterState::Silent, "no telegram for 60 s");
         assert!(keeper.version() > version);
         assert_eq!(keeper.snapshot().1.meters[0].last_read_at, Some(UtcMillis(2)));
+    }
+
+    fn code(n: usize) -> Code {
+        Code::Source(format!("cad:x{n}").into())
+    }
+
+    fn expected(count: usize) -> Vec<ExpectedSeries> {
+        let series = |n| ExpectedSeries { code: code(n), kind: Kind::Register, period_s: 0, cadence_s: 60 };
+        (0..count).map(series).collect()
+    }
+
+    /// Negative controls: expect without a bound; take the place of a series that was delivered.
+    #[test]
+    fn a_meter_with_codes_without_end_has_so_many_expected_as_the_cloud_takes() {
+        let before = InventoryKeeper::default();
+        before.enter(entry("cellar", "iec62056-21"));
+        let deliver = |keeper: &InventoryKeeper, n| keeper.expect_series("cellar", &code(n), Kind::Register, 0, 60);
+        for n in 0..EXPECTED_SERIES_MAX + 100 {
+            deliver(&before, n);
+        }
+        let (version, inventory) = before.snapshot();
+        assert_eq!(inventory.meters[0].expected, expected(EXPECTED_SERIES_MAX));
+        assert_eq!(version, 1 + EXPECTED_SERIES_MAX as u64, "what finds no place is no change");
+        let keeper = InventoryKeeper::default();
+        keeper.recall(inventory, UtcMillis::MAX);
+        keeper.enter(entry("cellar", "iec62056-21"));
+        deliver(&keeper, 0);
+        deliver(&keeper, 5_000);
+        let codes: Vec<Code> =
+            keeper.snapshot().1.meters[0].expected.iter().map(|series| series.code.clone()).collect();
+        assert_eq!(codes.len(), EXPECTED_SERIES_MAX);
+        assert!(codes.contains(&code(0)) && codes.contains(&code(5_000)) && !codes.contains(&code(1)));
+    }
+
+    /// Negative control: bound those of each meter alone.
+    #[test]
+    fn of_all_meters_together_no_more_is_expected_than_the_cloud_takes() {
+        let keeper = InventoryKeeper::default();
+        let full = EXPECTED_OF_ALL_MAX / EXPECTED_SERIES_MAX;
+        for meter in 0..=full {
+            let expected = expected(EXPECTED_SERIES_MAX);
+            keeper.enter(MeterEntry { expected, ..entry(&format!("{meter:03}"), "dlms-hdlc") });
+        }
+        let last = format!("{full:03}");
+        keeper.expect_series(&last, &code(1), Kind::Register, 0, 60);
+        let count = || keeper.snapshot().1.meters.into_iter().map(|entry| entry.expected.len()).collect::<Vec<usize>>();
+        assert_eq!((count().iter().sum::<usize>(), count().last()), (EXPECTED_OF_ALL_MAX, Some(&0)));
+        keeper.remove("000");
+        keeper.expect_series(&last, &code(1), Kind::Register, 0, 60);
+        assert_eq!(count().last(), Some(&1));
+    }
+
+    /// Negative control: enter each.
+    #[test]
+    fn made_up_meters_leave_room_for_those_that_are_configured() {
+        let keeper = InventoryKeeper::default();
+        for meter in 0..PUSHING_METERS_MAX {
+            assert!(keeper.enter(entry(&format!("SIM:{meter}"), CAD)));
+        }
+        assert!(!keeper.enter(entry("SIM:more", CAD)));
+        assert!(keeper.enter(entry("cellar", "dlms-hdlc")));
+        assert_eq!(keeper.snapshot().1.meters.len(), PUSHING_METERS_MAX + 1);
+    }
+
+    /// Negative control: compare the whole text with what is kept of it.
+    #[test]
+    fn of_a_long_cause_its_beginning_is_told_once() {
+        let keeper = InventoryKeeper::default();
+        keeper.enter(entry("cellar", "dlms-hdlc"));
+        let cause = format!("x{}", "ü".repeat(TEXT_BYTES_MAX));
+        keeper.trouble("cellar", MeterState::Refusing, &cause);
+        let version = keeper.version();
+        keeper.trouble("cellar", MeterState::Refusing, &cause);
+        assert_eq!(keeper.version(), version);
+        assert_eq!(keeper.snapshot().1.meters[0].cause.len(), TEXT_BYTES_MAX - 1);
     }
 }

@@ -6,7 +6,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use protocols::metering::{Event, Quality, Quantity, Series, StampedBy, Unit, UtcMillis};
 use protocols::uplink::{
-    Batch, BatchEvent, BatchId, BatchRef, BlockRow, Books, Inventory, Payload, SeqSet, SeriesBlock, Sha256, limits,
+    Batch, BatchEvent, BatchId, BatchRef, BlockRow, Books, Inventory, Payload, PayloadError, SeqSet, SeriesBlock,
+    Sha256, limits,
 };
 use rusqlite::{OptionalExtension as _, params};
 use tracing::error;
@@ -108,7 +109,7 @@ impl Hasher for IsHash {
 
 impl Outbox {
     /// Seals at most `rows_max` rows, inside the open transaction. `None` when there is nothing to seal. An inventory travels
-    /// even when there are no rows.
+    /// even when there are no rows; of one that the cloud would refuse nothing travels but the batch.
     pub fn seal(
         &mut self,
         which: Which,
@@ -158,6 +159,8 @@ impl Outbox {
         let (incarnation, seq) = self.next_seq(now)?;
         let id = BatchId { gateway: self.settings.gateway.clone(), incarnation, seq };
         let Gathered { ids, identities, blocks, events, .. } = gathered;
+        let (inventory, alone) =
+            inventory.and_then(|inventory| seal_alone(&id, UtcMillis(sealed_at), inventory)).unzip();
         let mut batch = Batch {
             id: id.clone(),
             sealed_at: UtcMillis(sealed_at),
@@ -187,8 +190,8 @@ impl Outbox {
             last_at,
         };
         self.insert_batch(&sealed, &ids, &payload.bytes)?;
-        if let Some(inventory) = batch.inventory.take() {
-            self.keep_inventory(batch, inventory)?;
+        if let Some(alone) = alone {
+            self.keep_inventory(&alone)?;
         }
         self.memory.note_sealed(&ids);
         let mut identities: Vec<u64> = identities.into_keys().collect();
@@ -220,16 +223,8 @@ impl Outbox {
     }
 
     /// For the next start: see [`Self::inventory`].
-    fn keep_inventory(&self, batch: Batch, inventory: Inventory) -> Result<(), OutboxError> {
-        let alone = Batch {
-            blocks: Vec::new(),
-            events: Vec::new(),
-            inventory: Some(inventory),
-            books: Books::default(),
-            ..batch
-        };
-        let payload = Payload::seal(&alone);
-        let value = [&payload.sha256.0[..], &payload.bytes].concat();
+    fn keep_inventory(&self, alone: &Payload) -> Result<(), OutboxError> {
+        let value = [&alone.sha256.0[..], &alone.bytes].concat();
         self.connection
             .prepare_cached(
                 "INSERT INTO meta VALUES ('inventory', ?1) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -488,6 +483,35 @@ impl Outbox {
 
     pub fn unsealed_rows(&self) -> u64 {
         self.memory.unsealed.len()
+    }
+}
+
+/// An inventory, and a batch of it alone: what is kept of it. `None` for one that the cloud would refuse, and with it the readings
+/// of all meters that it travels with.
+fn seal_alone(id: &BatchId, sealed_at: UtcMillis, inventory: Inventory) -> Option<(Inventory, Payload)> {
+    let (blocks, events, books) = (Vec::new(), Vec::new(), Books::default());
+    let alone = Batch { id: id.clone(), sealed_at, blocks, events, inventory: Some(inventory), books };
+    let payload = Payload::seal(&alone);
+    if let Err(error) = check_alone(&alone, &payload) {
+        let hint =
+            "the readings are delivered; fewer meters, or fewer codes in their sections, make it one that is taken";
+        error!(%error, hint, "the cloud would refuse the inventory: it is left out");
+        return None;
+    }
+    alone.inventory.map(|inventory| (inventory, payload))
+}
+
+fn check_alone(alone: &Batch, payload: &Payload) -> Result<(), String> {
+    alone.check_content().map_err(|error| error.to_string())?;
+    let (bytes, uncompressed) = (payload.bytes.len() as u64, payload.uncompressed_bytes);
+    // The other half is for the readings, which take far less.
+    if bytes > limits::PAYLOAD_BYTES_MAX / 2 || uncompressed > limits::UNCOMPRESSED_BYTES_MAX / 2 {
+        return Err(format!("{bytes} octets, {uncompressed} uncompressed, are more than half of a payload"));
+    }
+    match Payload::open(&payload.bytes, payload.sha256, uncompressed) {
+        Ok(_) => Ok(()),
+        Err(PayloadError::Decode(error)) => Err(format!("it cannot be decoded: {error}")),
+        Err(error) => Err(error.to_string()),
     }
 }
 

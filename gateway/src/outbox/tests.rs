@@ -6,7 +6,7 @@ use protocols::metering::{
     Code, Event, Kind, MeterId, ObisCode, Quality, Quantity, Reading, Series, StampedBy, Unit, UtcMillis,
 };
 use protocols::uplink::{
-    Batch, GatewayId, Inventory, MeterEntry, MeterState, Payload, Receipt, RefusedSeq, SeqSet, limits,
+    Batch, ExpectedSeries, GatewayId, Inventory, MeterEntry, MeterState, Payload, Receipt, RefusedSeq, SeqSet, limits,
 };
 
 use super::*;
@@ -323,6 +323,42 @@ fn the_inventory_that_was_sealed_last_is_known_after_a_restart() {
     seal(&mut outbox, Which::Backlog, 10).unwrap();
     let (outbox, _) = outbox.reopen(incarnations_from(200)).unwrap();
     assert_eq!(outbox.inventory().unwrap(), Some(Inventory { meters: vec![entry("last")] }));
+}
+
+/// Negative control: take the inventory as it is, and the batch cannot be opened.
+#[test]
+fn an_inventory_that_the_cloud_would_refuse_spoils_no_batch() {
+    let mut outbox = outbox();
+    let expected = |n: usize| ExpectedSeries {
+        code: Code::Source(format!("cad:x{n}").into()),
+        kind: Kind::Register,
+        period_s: 0,
+        cadence_s: 60,
+    };
+    let entry = |count: usize| MeterEntry {
+        name: "cellar".to_owned(),
+        meter: None,
+        metering_point: None,
+        protocol: "iec62056-21".to_owned(),
+        expected: (0..count).map(expected).collect(),
+        last_read_at: None,
+        clock_offset_ms: None,
+        state: MeterState::Ok,
+        cause: String::new(),
+    };
+    let most = limits::EXPECTED_SERIES_MAX;
+    store(&mut outbox, vec![reading(1, 0, 7)]);
+    let seal_limits = SealLimits { rows_max: 10, now: UtcMillis(T0 + 5_000) };
+    for (count, readings) in [(most + 1, 1), (most + 1, 0), (most, 0)] {
+        let inventory = Inventory { meters: vec![entry(count)] };
+        let sealed =
+            outbox.transaction(|outbox| outbox.seal(Which::Backlog, seal_limits, Some(inventory.clone()))).unwrap();
+        let sealed = sealed.expect("who asks for it has to learn that nothing is left to send");
+        let batch = opened(&outbox, &sealed);
+        assert_eq!((batch.check(), sealed.readings), (Ok(()), readings));
+        assert_eq!(batch.inventory, (count == most).then_some(inventory));
+        assert_eq!(outbox.inventory().unwrap(), batch.inventory);
+    }
 }
 
 /// Negative control: without `cut_to_size` the writer panics at every seal.
