@@ -376,6 +376,7 @@ impl Config {
             let hint = format!("{other_way}set insecure_plaintext = true if the network between is trusted");
             Err(value(section, message, &hint))
         };
+        self.check_times()?;
         let broker = &self.broker;
         check_tls("broker", broker.ca_file.as_ref(), broker.cert_file.as_ref(), broker.key_file.as_ref())?;
         plain("broker", &broker.host, broker.insecure_plaintext || broker.ca_file.is_some(), WITH_TLS)?;
@@ -400,6 +401,7 @@ impl Config {
                 // What is printed is what is done.
                 feed.topics.push(default.to_owned());
             }
+            feed.topics.iter().try_for_each(|filter| check_filter(&section, filter))?;
             if let Some(filter) = feed.topics.iter().find(|filter| !feed.dialect.can_come_by(filter)) {
                 let message = format!("no message of its dialect can come by topic {filter:?}");
                 let hint = format!("leave topics out, or name them like {default}");
@@ -420,6 +422,54 @@ impl Config {
         let ports = ports::check_ports(&mut self.port, &lines, &radio, &mut media, &gateway)?;
         Ok(Checked { gateway, token, config: self, lines, ports })
     }
+
+    /// Those that would be taken, and fail or be tried a thousand times a second later.
+    fn check_times(&self) -> Result<(), ConfigError> {
+        let (broker, cloud) = (&self.broker, &self.cloud);
+        let times = [
+            // Two octets of the CONNECT packet; 0 switches it off (MQTT 3.1.1, 3.1.2.10), and a dead broker would not be noticed.
+            ("broker.keep_alive_s", broker.keep_alive_s, 1, 65_535),
+            ("cloud.receipt_timeout_ms", cloud.receipt_timeout_ms, SECOND_MS, DAY_MS),
+            ("cloud.receipt_timeout_ms_max", cloud.receipt_timeout_ms_max, SECOND_MS, DAY_MS),
+            ("cloud.later_pause_ms", cloud.later_pause_ms, SECOND_MS, DAY_MS),
+            ("cloud.status_interval_ms", cloud.status_interval_ms, SECOND_MS, DAY_MS),
+        ];
+        for (name, set, least, most) in times {
+            if !(least..=most).contains(&set) {
+                return Err(ConfigError::Value {
+                    section: name.to_owned(),
+                    message: format!("{set} is not between {least} and {most}"),
+                    hint: Some("leave it out for what is usual".to_owned()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+const SECOND_MS: u64 = 1_000;
+const DAY_MS: u64 = 86_400_000;
+
+/// A broker that is given another one ends the connection, again and again (MQTT 3.1.1, 4.7.1 and 4.7.3).
+fn check_filter(section: &str, filter: &str) -> Result<(), ConfigError> {
+    let levels: Vec<&str> = filter.split('/').collect();
+    let is_level = |(place, level): (usize, &&str)| match *level {
+        "+" => true,
+        "#" => place + 1 == levels.len(),
+        level => !level.contains(['+', '#']),
+    };
+    let has_length = (1..=65_535).contains(&filter.len());
+    if has_length && !filter.contains('\0') && levels.iter().enumerate().all(is_level) {
+        return Ok(());
+    }
+    Err(ConfigError::Value {
+        section: section.to_owned(),
+        message: format!("topic {filter:?} is no topic filter of MQTT"),
+        hint: Some(
+            "+ stands for one whole level, # for all that follow and at the end alone: shed/+/reading, shed/#"
+                .to_owned(),
+        ),
+    })
 }
 
 /// The first line of a file, without its end.
@@ -570,6 +620,45 @@ mod tests {
         let expected = "feed \"a\": no message of its dialect can come by topic \"meterpost/cad/+/reading\"\n\
                         hint: leave topics out, or name them like glow/+/SENSOR/+";
         assert_eq!(error, expected);
+    }
+
+    /// Negative control: split at nothing, and look for the wildcards alone.
+    #[test]
+    fn a_topic_that_no_broker_takes_is_refused_at_the_start() {
+        let feed = |topic: &str| {
+            parse(&format!("[gateway]\nid = \"gw\"\n[[feed]]\nname = \"a\"\ntopics = [\"x\", {topic:?}]"))
+        };
+        for topic in ["#", "+", "/", "a/#", "+/b/#", "a/+/b", "/a", "$share/g/a/+"] {
+            assert!(feed(topic).is_ok(), "{topic}");
+        }
+        for topic in ["", "a/#/b", "a#", "a/b#", "a+/b", "++", "##", "#/"] {
+            let error = feed(topic).unwrap_err().to_string();
+            let (message, hint) = error.split_once('\n').unwrap();
+            assert_eq!(message, format!("feed \"a\": topic {topic:?} is no topic filter of MQTT"));
+            assert!(hint.starts_with("hint: + stands for one whole level"), "{hint}");
+        }
+    }
+
+    /// Negative controls: leave a line out of `check_times`; take what is above the most.
+    #[test]
+    fn times_that_would_fail_later_are_refused_at_the_start() {
+        let of_cloud = ([1_000, 86_400_000], [0, 86_400_001]);
+        for (section, key, (taken, refused)) in [
+            ("broker", "keep_alive_s", ([1, 65_535], [0, 65_536])),
+            ("cloud", "receipt_timeout_ms", of_cloud),
+            ("cloud", "receipt_timeout_ms_max", of_cloud),
+            ("cloud", "later_pause_ms", of_cloud),
+            ("cloud", "status_interval_ms", of_cloud),
+        ] {
+            let with = |number: u64| parse(&format!("[gateway]\nid = \"gw\"\n[{section}]\n{key} = {number}"));
+            for number in taken {
+                assert!(with(number).is_ok(), "{key} = {number}");
+            }
+            for number in refused {
+                let error = with(number).unwrap_err().to_string();
+                assert!(error.starts_with(&format!("{section}.{key}: {number} is not between ")), "{error}");
+            }
+        }
     }
 
     /// Negative control: leave the token out of the comparison.
