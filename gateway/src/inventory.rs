@@ -141,7 +141,8 @@ impl InventoryKeeper {
         let Some(Known { entry, .. }) = state.meters.get_mut(name) else { return };
         let changed = entry.state != MeterState::Ok || entry.meter.as_ref() != Some(meter);
         entry.meter = Some(meter.clone());
-        entry.last_read_at = entry.last_read_at.max(Some(read_at));
+        // Not the latest of both: the clock may have been ahead.
+        entry.last_read_at = Some(read_at);
         entry.clock_offset_ms = clock_offset_ms;
         entry.state = MeterState::Ok;
         entry.cause.clear();
@@ -166,7 +167,8 @@ impl InventoryKeeper {
         if meter.is_some() {
             entry.meter = meter.cloned();
         }
-        entry.last_read_at = entry.last_read_at.max(Some(read_at));
+        // Not the latest of both: the clock may have been ahead.
+        entry.last_read_at = Some(read_at);
         entry.clock_offset_ms = clock_offset_ms;
         entry.state = meter_state;
         cause.clone_into(&mut entry.cause);
@@ -193,6 +195,8 @@ impl InventoryKeeper {
             if entry.protocol != CAD || entry.state == MeterState::Silent {
                 continue;
             }
+            // The clock was ahead when it was heard of: its time runs from now on.
+            entry.last_read_at = entry.last_read_at.map(|at| at.min(now));
             let cadence_s = entry.expected.iter().map(|series| series.cadence_s).max().unwrap_or(0);
             let silent_ms = now.since(entry.last_read_at.map_or(since, |at| at.max(since)));
             if silent_ms > (i64::from(cadence_s) * 1000 * CADENCES_MISSED).max(SILENT_MS_MIN) {
@@ -328,6 +332,24 @@ mod tests {
         keeper.trouble("flat 1", MeterState::Silent, "no telegram for 60 s");
         assert!(keeper.version() > version);
         assert_eq!(keeper.snapshot().1.meters[0].last_read_at, Some(UtcMillis(2)));
+    }
+
+    /// Negative controls: keep the latest of two reads; leave one that lies ahead of the clock as it is.
+    #[test]
+    fn a_clock_that_was_ahead_hides_no_dead_meter() {
+        let keeper = InventoryKeeper::default();
+        let meter = MeterId::new("SIM:1").unwrap();
+        for name in ["dead", "living"] {
+            keeper.enter(entry(name, CAD));
+            keeper.read(name, &meter, UtcMillis(9_000_000), None);
+        }
+        keeper.read("living", &meter, UtcMillis(1_000), None);
+        assert_eq!(keeper.snapshot().1.meters[1].last_read_at, Some(UtcMillis(1_000)));
+        keeper.find_silent(UtcMillis(0), UtcMillis(2_000));
+        keeper.read("living", &meter, UtcMillis(50_000), None);
+        keeper.find_silent(UtcMillis(0), UtcMillis(62_001));
+        let states: Vec<MeterState> = keeper.snapshot().1.meters.iter().map(|entry| entry.state).collect();
+        assert_eq!(states, [MeterState::Silent, MeterState::Ok]);
     }
 
     fn code(n: usize) -> Code {

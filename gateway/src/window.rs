@@ -174,7 +174,10 @@ impl Window {
             State::Waiting(at) | State::Publishing(at) => Some(at),
             State::Uploading => None,
         });
-        due.chain((!self.later.is_empty()).then_some(self.later_at)).min().filter(|_| self.connected)
+        // One that was put off also waits for room, which only a receipt makes: its time may be long past by then.
+        let has_room = self.in_flight.len() < self.settings.batches_max;
+        let later_at = (has_room && !self.later.is_empty()).then_some(self.later_at);
+        due.chain(later_at).min().filter(|_| self.connected)
     }
 
     pub fn on_uploaded(&mut self, batch: BatchKey, now: Duration) {
@@ -340,5 +343,25 @@ mod tests {
             window.on_settled(1, &settled(&[], &[], &[seq]), s(0));
         }
         assert_eq!(window.room(false), None);
+    }
+
+    /// Negative control: name the time of the one that was put off whatever the room.
+    #[test]
+    fn a_full_window_does_not_wake_for_a_batch_that_was_put_off() {
+        let mut window = connected();
+        window.add(sealed(1), false, s(0));
+        window.on_settled(1, &settled(&[], &[], &[1]), s(0));
+        for seq in 2..=9 {
+            window.add(sealed(seq), false, s(0));
+        }
+        window.poll(s(0));
+        for seq in 2..=9 {
+            window.on_uploaded((1, seq), s(0));
+        }
+        assert_eq!((window.poll(s(901)).len(), window.later()), (8, 1));
+        assert!(window.next_at().is_some_and(|at| at > s(901)), "{:?}", window.next_at());
+        window.on_settled(1, &settled(&[2], &[], &[]), s(902));
+        assert_eq!(window.next_at(), Some(s(900)));
+        assert_eq!(window.poll(s(902)), [Action::Upload(sealed(1))]);
     }
 }

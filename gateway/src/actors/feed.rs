@@ -75,7 +75,7 @@ type Told = Recurring<(String, Trouble)>;
 
 /// Feeds until the link is gone. Without an actor around it, this is what a simulation runs.
 pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
-    let since = parts.clock.wall();
+    let mut since = parts.clock.wall();
     let mut told = Told::default();
     let mut check = tokio::time::interval(SILENCE_CHECK_INTERVAL);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -92,7 +92,10 @@ pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
                 continue;
             }
             _ = check.tick() => {
-                feed.find_silent(since, parts.clock.wall());
+                let now = parts.clock.wall();
+                // The clock may have been ahead.
+                since = since.min(now);
+                feed.find_silent(since, now);
                 continue;
             }
             event = link.events.recv() => event,
