@@ -101,7 +101,7 @@ async fn drop_commands_until<T>(
         tokio::select! {
             biased;
             done = &mut awaited => return Some(done),
-            command = commands.recv() => if command.is_none() { return None },
+            command = commands.recv() => drop(command?),
         }
     }
 }
