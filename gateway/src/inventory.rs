@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocols::metering::{Code, Kind, MeterId, UtcMillis};
-use protocols::uplink::limits::{EXPECTED_SERIES_MAX, METERS_MAX};
+use protocols::uplink::limits::{EXPECTED_MAX, EXPECTED_OF_METER_MAX, INVENTORY_TEXT_BYTES_MAX, METERS_MAX};
 use protocols::uplink::{ExpectedSeries, Inventory, MeterEntry, MeterState};
 use tracing::warn;
 
@@ -21,10 +21,6 @@ const CADENCES_MISSED: i64 = 3;
 const SILENT_MS_MIN: i64 = 60_000;
 /// Meters that push over MQTT, which anybody can make up who may publish there: half of all, the others are configured.
 const PUSHING_METERS_MAX: usize = METERS_MAX / 2;
-/// Series that are expected of all meters together: the cloud takes no more.
-const EXPECTED_OF_ALL_MAX: usize = 200_000;
-/// Octets of a cause, and of a metering point: likewise. Names and codes are bounded where they come from.
-const TEXT_BYTES_MAX: usize = 1024;
 
 /// Shared by everything that reads meters; the forwarder takes snapshots.
 #[derive(Clone, Default)]
@@ -80,10 +76,10 @@ impl State {
             }
             return false;
         }
-        entry.metering_point = entry.metering_point.filter(|point| point.len() <= TEXT_BYTES_MAX);
-        let cause_bytes = entry.cause.floor_char_boundary(TEXT_BYTES_MAX);
+        entry.metering_point = entry.metering_point.filter(|point| point.len() <= INVENTORY_TEXT_BYTES_MAX);
+        let cause_bytes = entry.cause.floor_char_boundary(INVENTORY_TEXT_BYTES_MAX);
         entry.cause.truncate(cause_bytes);
-        entry.expected.truncate(EXPECTED_SERIES_MAX.min(EXPECTED_OF_ALL_MAX.saturating_sub(self.expected)));
+        entry.expected.truncate(EXPECTED_OF_METER_MAX.min(EXPECTED_MAX.saturating_sub(self.expected)));
         self.expected += entry.expected.len();
         self.pushing += usize::from(is_pushing);
         self.version += 1;
@@ -95,7 +91,7 @@ impl State {
 
 /// As much of a text as the cloud takes.
 fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default()
+    text.get(..text.floor_char_boundary(INVENTORY_TEXT_BYTES_MAX)).unwrap_or_default()
 }
 
 impl InventoryKeeper {
@@ -221,7 +217,7 @@ impl InventoryKeeper {
             known.confirm(place);
             return;
         }
-        if known.entry.expected.len() < EXPECTED_SERIES_MAX && *of_all < EXPECTED_OF_ALL_MAX {
+        if known.entry.expected.len() < EXPECTED_OF_METER_MAX && *of_all < EXPECTED_MAX {
             *of_all += 1;
         } else if known.unconfirmed > 0 {
             known.entry.expected.remove(0);
@@ -367,12 +363,12 @@ mod tests {
         let before = InventoryKeeper::default();
         before.enter(entry("cellar", "iec62056-21"));
         let deliver = |keeper: &InventoryKeeper, n| keeper.expect_series("cellar", &code(n), Kind::Register, 0, 60);
-        for n in 0..EXPECTED_SERIES_MAX + 100 {
+        for n in 0..EXPECTED_OF_METER_MAX + 100 {
             deliver(&before, n);
         }
         let (version, inventory) = before.snapshot();
-        assert_eq!(inventory.meters[0].expected, expected(EXPECTED_SERIES_MAX));
-        assert_eq!(version, 1 + EXPECTED_SERIES_MAX as u64, "what finds no place is no change");
+        assert_eq!(inventory.meters[0].expected, expected(EXPECTED_OF_METER_MAX));
+        assert_eq!(version, 1 + EXPECTED_OF_METER_MAX as u64, "what finds no place is no change");
         let keeper = InventoryKeeper::default();
         keeper.recall(inventory, UtcMillis::MAX);
         keeper.enter(entry("cellar", "iec62056-21"));
@@ -380,7 +376,7 @@ mod tests {
         deliver(&keeper, 5_000);
         let codes: Vec<Code> =
             keeper.snapshot().1.meters[0].expected.iter().map(|series| series.code.clone()).collect();
-        assert_eq!(codes.len(), EXPECTED_SERIES_MAX);
+        assert_eq!(codes.len(), EXPECTED_OF_METER_MAX);
         assert!(codes.contains(&code(0)) && codes.contains(&code(5_000)) && !codes.contains(&code(1)));
     }
 
@@ -388,15 +384,15 @@ mod tests {
     #[test]
     fn of_all_meters_together_no_more_is_expected_than_the_cloud_takes() {
         let keeper = InventoryKeeper::default();
-        let full = EXPECTED_OF_ALL_MAX / EXPECTED_SERIES_MAX;
+        let full = EXPECTED_MAX / EXPECTED_OF_METER_MAX;
         for meter in 0..=full {
-            let expected = expected(EXPECTED_SERIES_MAX);
+            let expected = expected(EXPECTED_OF_METER_MAX);
             keeper.enter(MeterEntry { expected, ..entry(&format!("{meter:03}"), "dlms-hdlc") });
         }
         let last = format!("{full:03}");
         keeper.expect_series(&last, &code(1), Kind::Register, 0, 60);
         let count = || keeper.snapshot().1.meters.into_iter().map(|entry| entry.expected.len()).collect::<Vec<usize>>();
-        assert_eq!((count().iter().sum::<usize>(), count().last()), (EXPECTED_OF_ALL_MAX, Some(&0)));
+        assert_eq!((count().iter().sum::<usize>(), count().last()), (EXPECTED_MAX, Some(&0)));
         keeper.remove("000");
         keeper.expect_series(&last, &code(1), Kind::Register, 0, 60);
         assert_eq!(count().last(), Some(&1));
@@ -419,11 +415,11 @@ mod tests {
     fn of_a_long_cause_its_beginning_is_told_once() {
         let keeper = InventoryKeeper::default();
         keeper.enter(entry("cellar", "dlms-hdlc"));
-        let cause = format!("x{}", "ü".repeat(TEXT_BYTES_MAX));
+        let cause = format!("x{}", "ü".repeat(INVENTORY_TEXT_BYTES_MAX));
         keeper.trouble("cellar", MeterState::Refusing, &cause);
         let version = keeper.version();
         keeper.trouble("cellar", MeterState::Refusing, &cause);
         assert_eq!(keeper.version(), version);
-        assert_eq!(keeper.snapshot().1.meters[0].cause.len(), TEXT_BYTES_MAX - 1);
+        assert_eq!(keeper.snapshot().1.meters[0].cause.len(), INVENTORY_TEXT_BYTES_MAX - 1);
     }
 }

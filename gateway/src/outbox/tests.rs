@@ -346,7 +346,7 @@ fn an_inventory_that_the_cloud_would_refuse_spoils_no_batch() {
         state: MeterState::Ok,
         cause: String::new(),
     };
-    let most = limits::EXPECTED_SERIES_MAX;
+    let most = limits::EXPECTED_OF_METER_MAX;
     store(&mut outbox, vec![reading(1, 0, 7)]);
     let seal_limits = SealLimits { rows_max: 10, now: UtcMillis(T0 + 5_000) };
     for (count, readings) in [(most + 1, 1), (most + 1, 0), (most, 0)] {
