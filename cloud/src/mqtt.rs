@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use rumqttc::SubscribeReasonCode;
+use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, QoS, SubscribeFilter,
-    TlsConfiguration, Transport,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, Packet, Publish, QoS, StateError, SubscribeFilter,
+    SubscribeReasonCode, TlsConfiguration, Transport,
 };
 use tokio::time::Instant;
 
@@ -19,6 +19,9 @@ use tls_client::{TlsFileError, TlsFiles, Trouble, trouble};
 const SUBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests on their way to the event loop; each is small, and whoever sends waits.
 const REQUESTS: usize = 16;
+/// What stands beside a payload in a publish (MQTT 3.1.1, 3.3.2): a topic of up to 65,535 bytes, its length, and the packet's id.
+/// Brokers bound the payload alone.
+const TOPIC_BYTES_MAX: usize = 65_535 + 2 + 2;
 
 /// Where the broker is, and how to talk to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +34,19 @@ pub struct MqttSettings {
     /// Without: everybody on the way reads along.
     pub tls: Option<TlsFiles>,
     pub keep_alive: Duration,
-    /// Must not be less than what the broker accepts: a packet beyond it ends the connection each time it comes.
+    /// Of a payload. Must not be less than what the broker accepts: a packet beyond it ends the connection each time it comes. So
+    /// whoever subscribes raises it by [`Self::make_room`].
     pub packet_bytes_max: usize,
+}
+
+impl MqttSettings {
+    /// After a connection that ended by a packet that is too long. The broker sends it again, a retained one for ever: the next
+    /// connection takes it, so that it is judged as any other message. MQTT itself bounds a packet by 256 MiB.
+    pub fn make_room(&mut self, ended: &MqttError) {
+        if let MqttError::TooLong { bytes } = ended {
+            self.packet_bytes_max = self.packet_bytes_max.max(*bytes);
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -67,6 +81,8 @@ pub enum MqttError {
     NoSubAck,
     #[error("the connection takes no more requests")]
     Full,
+    #[error("the broker sends a packet of {bytes} bytes, more than expected")]
+    TooLong { bytes: usize },
     /// It sends more unacknowledged messages than any sensible window.
     #[error("more than {0} messages wait to be worked on")]
     Flooded(usize),
@@ -77,8 +93,19 @@ impl MqttError {
         match self {
             Self::Trouble(trouble) => Some(trouble.hint),
             Self::TlsFile(error) => error.hint.as_deref(),
+            Self::TooLong { .. } => Some("compare mqtt.packet_bytes_max with what the broker accepts"),
             _ => None,
         }
+    }
+
+    fn ended(error: ConnectionError, has_tls: bool, is_first: bool) -> Self {
+        if let ConnectionError::MqttState(StateError::Deserialization(PacketError::PayloadSizeLimitExceeded(bytes))) =
+            error
+        {
+            return Self::TooLong { bytes };
+        }
+        let trouble = trouble(&error, has_tls, is_first);
+        trouble.map_or_else(|| Self::Connection(Box::new(error)), Self::Trouble)
     }
 }
 
@@ -114,7 +141,8 @@ impl Connection {
         options.set_clean_session(true);
         options.set_manual_acks(true);
         options.set_keep_alive(settings.keep_alive);
-        options.set_max_packet_size(settings.packet_bytes_max, settings.packet_bytes_max);
+        let incoming_bytes_max = settings.packet_bytes_max.saturating_add(TOPIC_BYTES_MAX);
+        options.set_max_packet_size(incoming_bytes_max, settings.packet_bytes_max);
         if let Some(login) = &settings.login {
             options.set_credentials(&login.user, &login.password);
         }
@@ -136,10 +164,7 @@ impl Connection {
             let until = self.suback_due.map_or(silent_at, |due| due.min(silent_at));
             let event = match tokio::time::timeout_at(until, self.event_loop.poll()).await {
                 Ok(Ok(event)) => event,
-                Ok(Err(error)) => {
-                    let trouble = trouble(&error, self.has_tls, !self.is_open);
-                    return Err(trouble.map_or_else(|| MqttError::Connection(Box::new(error)), MqttError::Trouble));
-                }
+                Ok(Err(error)) => return Err(MqttError::ended(error, self.has_tls, !self.is_open)),
                 Err(_) if until < silent_at => return Err(MqttError::NoSubAck),
                 Err(_) => return Err(MqttError::Silent(self.deadline)),
             };
@@ -207,18 +232,37 @@ mod tests {
         assert!(started.elapsed() < Duration::from_secs(4));
     }
 
+    /// Negative control: leave out `TOPIC_BYTES_MAX`.
     #[tokio::test]
-    async fn a_packet_beyond_the_limit_ends_the_connection_and_nothing_else() {
+    async fn a_payload_as_long_as_the_limit_comes_with_whatever_topic() {
         let broker = Broker::start().await;
         let mut settings = broker.settings();
         settings.packet_bytes_max = 1_000;
-        broker.send("a/b", &[0; 2_000]);
+        broker.send(&"a".repeat(65_535), &[0; 1_000]);
+        let (mut connection, _client) = Connection::open(&settings, "test", vec!["a/+".to_owned()]).unwrap();
+        assert!(matches!(connection.next().await, Ok(MqttEvent::Ready)));
+        let event = connection.next().await;
+        assert!(matches!(&event, Ok(MqttEvent::Message(publish)) if publish.payload.len() == 1_000), "{event:?}");
+    }
+
+    /// Negative control: raise nothing in `make_room`.
+    #[tokio::test]
+    async fn a_packet_beyond_the_limit_ends_the_connection_and_the_next_one_takes_it() {
+        let broker = Broker::start().await;
+        let mut settings = broker.settings();
+        settings.packet_bytes_max = 1_000;
+        broker.retain("a/b", &[0; 80_000]);
         let (mut connection, _client) = Connection::open(&settings, "test", vec!["a/+".to_owned()]).unwrap();
         // What was read together with it goes down with it.
         let ended = match connection.next().await {
             Ok(MqttEvent::Ready) => connection.next().await,
             other => other,
         };
-        assert!(matches!(ended, Err(MqttError::Connection(_))), "{ended:?}");
+        let ended = ended.unwrap_err();
+        assert!(matches!(ended, MqttError::TooLong { bytes: 80_007 }), "{ended:?}");
+        settings.make_room(&ended);
+        let (mut connection, _client) = Connection::open(&settings, "test", vec!["a/+".to_owned()]).unwrap();
+        assert!(matches!(connection.next().await, Ok(MqttEvent::Ready)));
+        assert!(matches!(connection.next().await, Ok(MqttEvent::Message(_))));
     }
 }

@@ -72,7 +72,7 @@ impl Handler<Stop> for Intake {
 
 impl IntakeServices {
     /// Connects again and again; ends only when the log cannot be used.
-    async fn run(self) -> LogError {
+    async fn run(mut self) -> LogError {
         let mut backoff = self.backoff.clone();
         loop {
             self.metrics.add(Metric::IntakeConnects, 1);
@@ -81,6 +81,7 @@ impl IntakeServices {
                 Err(error) => return error,
             };
             self.health.set(Part::Intake, false);
+            self.mqtt.make_room(&error);
             let delay = backoff.delay();
             tracing::warn!(%error, hint = error.hint(), delay_ms = delay.as_millis(), "intake lost the broker; connecting again");
             tokio::time::sleep(delay).await;

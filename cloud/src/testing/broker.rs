@@ -27,6 +27,7 @@ pub(crate) enum Manners {
 struct State {
     manners: Mutex<Manners>,
     outgoing: Mutex<VecDeque<(String, Vec<u8>)>>,
+    retained: Mutex<Vec<(String, Vec<u8>)>>,
     acked: AtomicUsize,
     published: Mutex<Vec<(String, Vec<u8>)>>,
     subscriptions: Mutex<Vec<String>>,
@@ -56,6 +57,7 @@ impl Broker {
         let state = Arc::new(State {
             manners: Mutex::new(Manners::Good),
             outgoing: Mutex::default(),
+            retained: Mutex::default(),
             acked: AtomicUsize::new(0),
             published: Mutex::default(),
             subscriptions: Mutex::default(),
@@ -104,6 +106,11 @@ impl Broker {
         self.state.outgoing.lock().unwrap().push_back((topic.to_owned(), payload.to_vec()));
     }
 
+    /// To each connection from now on, once it has subscribed to anything, at QoS 1.
+    pub(crate) fn retain(&self, topic: &str, payload: &[u8]) {
+        self.state.retained.lock().unwrap().push((topic.to_owned(), payload.to_vec()));
+    }
+
     pub(crate) fn acked(&self) -> usize {
         self.state.acked.load(Ordering::SeqCst)
     }
@@ -130,14 +137,20 @@ impl State {
                 return std::future::pending().await;
             }
             let mut answer = BytesMut::new();
+            let was_subscribed = subscribed;
             while let Ok(packet) = Packet::read(&mut incoming, 1 << 24) {
                 subscribed |= matches!(packet, Packet::Subscribe(_));
                 if let Some(reply) = self.answer(packet, manners) {
                     reply.write(&mut answer, 1 << 24).unwrap();
                 }
             }
-            let outgoing =
-                if subscribed { std::mem::take(&mut *self.outgoing.lock().unwrap()) } else { VecDeque::new() };
+            let mut outgoing = VecDeque::new();
+            if subscribed && !was_subscribed {
+                outgoing.extend(self.retained.lock().unwrap().iter().cloned());
+            }
+            if subscribed {
+                outgoing.append(&mut self.outgoing.lock().unwrap());
+            }
             for (topic, payload) in outgoing {
                 let mut publish = Publish::new(topic, QoS::AtLeastOnce, payload);
                 publish.pkid = self.next_id.fetch_add(1, Ordering::SeqCst);

@@ -126,6 +126,20 @@ async fn what_is_no_gateways_own_word_is_dropped_counted_and_does_not_clog_the_w
     }
 }
 
+/// A broker answers every subscription with what is retained: without room for it no connection would ever live.
+///
+/// Negative control: leave out `make_room` (`IntakeServices::run`).
+#[actix::test]
+async fn a_retained_packet_beyond_the_limit_costs_one_connection_and_is_dropped_and_counted() {
+    let world = World::new().await;
+    world.broker.retain(&Topic::Status.of(&gateway(1)), &vec![0; (1 << 20) + 100_000]);
+    world.broker.drop_connections();
+    world.until("it is dropped", async |world| world.metrics.value(Metric::IntakeOversize) == 1).await;
+    world.send_ref(1);
+    world.until("both are acknowledged", async |world| world.broker.acked() == 2).await;
+    assert_eq!((world.refs().await, world.metrics.value(Metric::IntakeOversize)), (1, 1));
+}
+
 #[actix::test]
 async fn a_message_that_the_log_refuses_holds_up_no_other() {
     let world = World::with_faults(vec![LogError::Refused("told so".to_owned())]).await;
