@@ -52,6 +52,7 @@ metrics! {
     IntakeForeign, Counter, "cloud_intake_messages_total", "outcome=\"foreign\"", "Refs and statuses that arrived by MQTT.";
     IntakeMalformed, Counter, "cloud_intake_messages_total", "outcome=\"malformed\"", "Refs and statuses that arrived by MQTT.";
     IntakeOversize, Counter, "cloud_intake_messages_total", "outcome=\"oversize\"", "Refs and statuses that arrived by MQTT.";
+    IntakeGivenUp, Counter, "cloud_intake_messages_total", "outcome=\"given_up\"", "Refs and statuses that arrived by MQTT.";
     RefsApplied, Counter, "cloud_refs_total", "outcome=\"applied\"", "Refs settled, by what became of them.";
     RefsDuplicate, Counter, "cloud_refs_total", "outcome=\"duplicate\"", "Refs settled, by what became of them.";
     RefsRefused, Counter, "cloud_refs_total", "outcome=\"refused\"", "Refs settled, by what became of them.";

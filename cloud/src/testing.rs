@@ -96,6 +96,8 @@ pub(crate) struct FaultyLog {
     pub(crate) inner: EmbeddedLog,
     pub(crate) commit_faults: Mutex<VecDeque<CommitFault>>,
     pub(crate) append_faults: Mutex<VecDeque<LogError>>,
+    /// A gateway whose partition has no leader: its appends do not end.
+    pub(crate) headless: Mutex<Option<GatewayId>>,
     /// Batches of each commit that was written.
     pub(crate) commits: Mutex<Vec<usize>>,
     pub(crate) go_on: Notify,
@@ -108,6 +110,7 @@ impl FaultyLog {
             inner,
             commit_faults: Mutex::default(),
             append_faults: Mutex::default(),
+            headless: Mutex::default(),
             commits: Mutex::default(),
             go_on: Notify::new(),
             refused_count: None,
@@ -126,6 +129,10 @@ impl EventLog for FaultyLog {
     }
 
     async fn append_ref(&self, gateway: &GatewayId, uplinked: Uplinked, now: UtcMillis) -> Result<(), LogError> {
+        let is_headless = self.headless.lock().unwrap().as_ref() == Some(gateway);
+        if is_headless {
+            return std::future::pending().await;
+        }
         let fault = self.append_faults.lock().unwrap().pop_front();
         match fault {
             Some(error) => Err(error),

@@ -1,14 +1,19 @@
 //! The actor of the intake: refs and statuses from the broker into the log.
 //!
 //! Owns its MQTT connection. Fed by the broker, feeds the event log. A message is acknowledged only after it is durable in the
-//! log; at most [`INBOX`] unacknowledged ones are held, and [`APPENDS_AT_ONCE`] are being appended. A lost connection is made
-//! anew; a log that is damaged stops the actor.
+//! log, is dropped, or is given up since its partition of the log takes nothing while others do: no gateway believes an
+//! acknowledgement, it repeats a ref until it has a receipt. At most [`INBOX`] unacknowledged ones are held, and
+//! [`APPENDS_AT_ONCE`] are being appended. A lost connection is made anew; a log that is damaged stops the actor.
+//!
+//! Messages are appended, and acknowledged, in whatever order. Refs may come so; a status that comes late, as another instance
+//! may append it late too, is shown until the next one, and its floors settle what was settled before.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::StreamExt as _;
+use protocols::uplink::GatewayId;
 use rumqttc::{AsyncClient, Publish};
 use tokio::sync::mpsc;
 
@@ -25,6 +30,11 @@ use crate::telemetry::{Metric, Metrics};
 const INBOX: usize = 1_024;
 /// So that many messages share an fsync.
 const APPENDS_AT_ONCE: usize = 64;
+/// How long a message may stay behind others before it is tried anew: longer than a partition of Kafka mostly takes to find a new
+/// leader.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// So often in succession, and it is given up. Twice: the log may have been away, and not be tried again yet.
+const OVERTAKEN_MAX: u32 = 2;
 
 /// What the intake works with.
 #[derive(Clone)]
@@ -37,6 +47,14 @@ pub struct IntakeServices {
     pub share_group: Option<String>,
     /// Between connections, and between tries to append.
     pub backoff: Backoff,
+}
+
+/// What became of a message that was to be appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Appended {
+    Durable,
+    Refused(String),
+    GivenUp,
 }
 
 pub struct Intake {
@@ -118,7 +136,7 @@ impl IntakeServices {
                 self.take(&publish.topic, &publish.payload).await?;
                 Ok::<_, LogError>(publish)
             });
-            let mut appended = std::pin::pin!(appends.buffered(APPENDS_AT_ONCE));
+            let mut appended = std::pin::pin!(appends.buffer_unordered(APPENDS_AT_ONCE));
             while let Some(publish) = appended.next().await {
                 acknowledge(&client, &publish?).await;
             }
@@ -134,16 +152,21 @@ impl IntakeServices {
         }
     }
 
-    /// Answers when the message is in the log, or is one that never will be: now it may be acknowledged. Without a connection
+    /// Answers when the message is in the log, or is one that will not be: now it may be acknowledged. Without a connection
     /// around it, this is what a simulation runs.
     pub async fn take(&self, topic: &str, payload: &[u8]) -> Result<(), LogError> {
         match judge(topic, payload) {
-            Ok((gateway, uplinked)) => {
-                if let Err(error) = self.append(&gateway, &uplinked).await? {
+            Ok((gateway, uplinked)) => match self.append(&gateway, &uplinked, PATIENCE).await? {
+                Appended::Durable => {}
+                Appended::Refused(error) => {
                     tracing::error!(%gateway, error, "the log refuses a message");
                     self.metrics.add(Metric::IntakeMalformed, 1);
                 }
-            }
+                Appended::GivenUp => {
+                    tracing::warn!(%gateway, "a message is given up: the log takes others, and not this gateway's");
+                    self.metrics.add(Metric::IntakeGivenUp, 1);
+                }
+            },
             Err(dropped) => {
                 tracing::warn!(topic, error = %dropped, "a message is dropped");
                 self.metrics.add(dropped.metric(), 1);
@@ -152,19 +175,38 @@ impl IntakeServices {
         Ok(())
     }
 
-    /// Tries until it is durable; the inner error is a refusal. Twice in the log does no harm.
-    async fn append(
-        &self,
-        gateway: &protocols::uplink::GatewayId,
-        uplinked: &Uplinked,
-    ) -> Result<Result<(), String>, LogError> {
+    /// Waits for ever while nothing at all is appended. What stays behind while others are taken would hold its place for as long
+    /// as a partition of the log has no leader, and soon all places were held so.
+    async fn append(&self, gateway: &GatewayId, uplinked: &Uplinked, patience: Duration) -> Result<Appended, LogError> {
+        let mut trying = std::pin::pin!(self.try_until_taken(gateway, uplinked));
+        let mut overtaken = 0;
+        loop {
+            let before = self.metrics.value(Metric::IntakeAppended);
+            if let Ok(taken) = tokio::time::timeout(patience, trying.as_mut()).await {
+                return taken;
+            }
+            if self.metrics.value(Metric::IntakeAppended) == before {
+                overtaken = 0;
+                continue;
+            }
+            overtaken += 1;
+            if overtaken == OVERTAKEN_MAX {
+                return Ok(Appended::GivenUp);
+            }
+            // Without the rest of a wait that began while the log was away.
+            trying.set(self.try_until_taken(gateway, uplinked));
+        }
+    }
+
+    /// Tries until it is durable, or refused. Twice in the log does no harm.
+    async fn try_until_taken(&self, gateway: &GatewayId, uplinked: &Uplinked) -> Result<Appended, LogError> {
         let mut backoff = self.backoff.clone();
         loop {
             match self.log.append_ref(gateway, uplinked.clone(), self.clock.now()).await {
                 Ok(()) => {
                     self.metrics.add(Metric::IntakeAppended, 1);
                     self.health.set(Part::Log, true);
-                    return Ok(Ok(()));
+                    return Ok(Appended::Durable);
                 }
                 Err(LogError::Unavailable(error) | LogError::Doubtful(error)) => {
                     tracing::warn!(%gateway, error, "cannot append; trying again");
@@ -172,7 +214,7 @@ impl IntakeServices {
                     self.metrics.add(Metric::LogRetries, 1);
                     tokio::time::sleep(backoff.delay()).await;
                 }
-                Err(LogError::Refused(reason)) => return Ok(Err(reason)),
+                Err(LogError::Refused(reason)) => return Ok(Appended::Refused(reason)),
                 Err(error) => return Err(error),
             }
         }

@@ -30,6 +30,7 @@ struct World {
     metrics: Arc<Metrics>,
     health: Arc<Health>,
     deaths: Arc<Mutex<Vec<PartStopped>>>,
+    services: IntakeServices,
     intake: Addr<Intake>,
 }
 
@@ -55,8 +56,8 @@ impl World {
         let morgue = Morgue::default();
         let deaths = Arc::clone(&morgue.0);
         let report = Report { part: PipelinePart::Intake, generation: 1, to: morgue.start().recipient() };
-        let intake = Intake { services, report }.start();
-        Self { broker, log, metrics, health, deaths, intake }
+        let intake = Intake { services: services.clone(), report }.start();
+        Self { broker, log, metrics, health, deaths, services, intake }
     }
 
     async fn until(&self, what: &str, done: impl AsyncFn(&Self) -> bool) {
@@ -78,8 +79,23 @@ impl World {
     }
 
     fn send_ref(&self, seq: u64) {
-        let (reference, _) = sealed(&batch(1, seq, 2), 1);
-        self.broker.send(&Topic::Refs.of(&gateway(1)), &reference.encode());
+        self.send_ref_of(1, seq);
+    }
+
+    fn send_ref_of(&self, gateway_n: u32, seq: u64) {
+        let (reference, _) = sealed(&batch(gateway_n, seq, 2), 1);
+        self.broker.send(&Topic::Refs.of(&gateway(gateway_n)), &reference.encode());
+    }
+
+    async fn append(&self, gateway_n: u32, patience: Duration) -> Appended {
+        let (reference, _) = sealed(&batch(gateway_n, 1, 2), 1);
+        self.services.append(&gateway(gateway_n), &Uplinked::Ref(reference.encode()), patience).await.unwrap()
+    }
+
+    async fn append_for_ever(&self, gateway_n: u32) {
+        loop {
+            assert_eq!(self.append(gateway_n, PATIENCE).await, Appended::Durable);
+        }
     }
 }
 
@@ -124,6 +140,40 @@ async fn what_is_no_gateways_own_word_is_dropped_counted_and_does_not_clog_the_w
     for metric in [Metric::IntakeForeign, Metric::IntakeOversize, Metric::IntakeMalformed] {
         assert_eq!(world.metrics.value(metric), 1, "{metric:?}");
     }
+}
+
+/// Negative control: `buffered` in the place of `buffer_unordered`.
+#[actix::test]
+async fn a_partition_that_takes_nothing_holds_up_no_message_of_another() {
+    let world = World::new().await;
+    *world.log.headless.lock().unwrap() = Some(gateway(1));
+    world.send_ref(1);
+    for seq in 1..=100 {
+        world.send_ref_of(2, seq);
+    }
+    world.until("all others are acknowledged", async |world| world.broker.acked() >= 100).await;
+    assert_eq!(world.refs().await, 100);
+}
+
+/// Negative control: try on for ever (`IntakeServices::append`).
+#[actix::test]
+async fn a_message_is_given_up_while_the_log_takes_those_of_others() {
+    let world = World::new().await;
+    *world.log.headless.lock().unwrap() = Some(gateway(1));
+    let appended = tokio::select! {
+        appended = world.append(1, Duration::from_millis(20)) => appended,
+        () = world.append_for_ever(2) => unreachable!("it does not end"),
+    };
+    assert_eq!(appended, Appended::GivenUp);
+}
+
+/// Negative control: give up without asking whether others were appended.
+#[actix::test]
+async fn no_message_is_given_up_while_the_log_takes_none_at_all() {
+    let fault = || LogError::Unavailable("told so".to_owned());
+    let world = World::with_faults((0..40).map(|_| fault()).collect()).await;
+    assert_eq!(world.append(1, Duration::from_millis(1)).await, Appended::Durable);
+    assert_eq!((world.refs().await, world.metrics.value(Metric::LogRetries)), (1, 40));
 }
 
 /// A broker answers every subscription with what is retained: without room for it no connection would ever live.
