@@ -1,7 +1,14 @@
+use actix_web::dev::Payload;
+use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream;
 use protocols::metering::UtcMillis;
+use protocols::uplink::Sha256;
 use protocols::uplink::limits::PAYLOAD_BYTES_MAX;
 use protocols::uplink::topics::{SHA256_HEADER, payload_path};
 
@@ -113,6 +120,53 @@ async fn an_upload_beyond_the_limit_is_cut_whatever_length_it_announces() {
     let lying = put(1, 1).set_payload(long).insert_header(("content-length", "5"));
     assert_eq!(server.call(lying).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(server.services.metrics.value(Metric::UploadsRefused), 2);
+}
+
+/// Negative controls: let `OfGateways::take` count nothing; leave out the drop of `Place`.
+#[actix_web::test]
+async fn a_gateway_has_a_few_places_for_uploads_and_leaves_the_others_theirs() {
+    let server = Server::new();
+    let uploads = upload::Uploads::new(server.services.clone());
+    let app = init_service(App::new().app_data(Data::new(uploads)).configure(upload::configure)).await;
+    let silent = (1..=upload::OF_A_GATEWAY_AT_ONCE as u64).map(|seq| {
+        let body = Payload::from(stream::pending::<Result<Bytes, PayloadError>>().boxed_local());
+        call_service(&app, put(1, seq).to_request().replace_payload(body).0)
+    });
+    let others = async {
+        let refused = call_service(&app, put(1, 9).to_request()).await.status();
+        [refused, call_service(&app, put(2, 1).to_request()).await.status()]
+    };
+    let answers = tokio::select! {
+        biased;
+        _ = join_all(silent) => unreachable!("these bodies do not end"),
+        answers = others => answers,
+    };
+    assert_eq!(answers, [StatusCode::TOO_MANY_REQUESTS, StatusCode::CREATED]);
+    // Their connections are gone.
+    assert_eq!(call_service(&app, put(1, 9).to_request()).await.status(), StatusCode::CREATED);
+}
+
+/// Negative control: read without `PACE` (`upload::read`).
+#[actix_web::test]
+async fn a_body_that_dribbles_is_cut_and_a_slow_one_gets_through() {
+    let server = Server::new();
+    let uploads = upload::Uploads::new(server.services.clone());
+    let app = init_service(App::new().app_data(Data::new(uploads)).configure(upload::configure)).await;
+    let bytes = vec![7u8; 1_000];
+    tokio::time::pause();
+    for (bytes_a_second, status) in [(20, StatusCode::CREATED), (10, StatusCode::REQUEST_TIMEOUT)] {
+        let pieces: Vec<Bytes> = bytes.chunks(bytes_a_second).map(Bytes::copy_from_slice).collect();
+        let body = stream::iter(pieces).then(|piece| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, PayloadError>(piece)
+        });
+        let request = TestRequest::put()
+            .uri(&payload_path(&batch(1, 1, 1).id))
+            .insert_header((SHA256_HEADER, Sha256::of(&bytes).to_string()))
+            .to_request();
+        let (request, _) = request.replace_payload(Payload::from(body.boxed_local()));
+        assert_eq!(call_service(&app, request).await.status(), status, "{bytes_a_second} bytes a second");
+    }
 }
 
 /// Control: the right token of the right gateway is let in.
