@@ -177,6 +177,17 @@ impl GatewayLedger {
         difference(&self.forgotten(said.incarnation, status_floor(said)), &said.abandoned)
     }
 
+    /// The same, of all incarnations that a status names and [`Self::hear_status`] will keep. Of those beyond the bound no floor is
+    /// noted: they would be looked for again with each status.
+    pub fn all_forgotten_by_status(&self, status: &Status, appended_at: UtcMillis) -> Vec<(u64, SeqSet)> {
+        let kept = self.kept_of(status, appended_at);
+        let is_kept = |incarnation: u64| kept.as_ref().is_none_or(|kept| kept.contains(&incarnation));
+        let said = status.incarnations.iter().filter(|said| is_kept(said.incarnation));
+        said.map(|said| (said.incarnation, self.forgotten_by_status(said)))
+            .filter(|(_, seqs)| !seqs.is_empty())
+            .collect()
+    }
+
     /// Everything below `floor` is settled on the gateway's disk. What the cloud knows nothing of is lost from now on and is
     /// returned. `None`: there is no room for that, and the floor is ignored.
     pub fn note_floor(&mut self, incarnation: u64, floor: u64) -> Option<SeqSet> {
@@ -240,6 +251,20 @@ impl GatewayLedger {
         let ledger = self.incarnations.entry(incarnation).or_default();
         ledger.last_heard_at = ledger.last_heard_at.max(at);
         ledger
+    }
+
+    /// `None`: all that the status names, before which all others are forgotten.
+    fn kept_of(&self, status: &Status, appended_at: UtcMillis) -> Option<BTreeSet<u64>> {
+        if status.incarnations.len() <= INCARNATIONS_MAX {
+            return None;
+        }
+        let heard_at = |incarnation: u64| {
+            let known = self.incarnations.get(&incarnation);
+            known.map_or(appended_at, |ledger| ledger.last_heard_at.max(appended_at))
+        };
+        let named = status.incarnations.iter().map(|said| said.incarnation);
+        let oldest_first: BTreeSet<(UtcMillis, u64)> = named.map(|named| (heard_at(named), named)).collect();
+        Some(oldest_first.into_iter().rev().take(INCARNATIONS_MAX).map(|(_, incarnation)| incarnation).collect())
     }
 
     fn forget_beyond_bound(&mut self, named: &BTreeSet<u64>) {

@@ -366,6 +366,27 @@ fn incarnations_are_bounded() {
     assert_eq!(ledger.incarnations().count(), INCARNATIONS_MAX);
 }
 
+/// Negative control: look for all that the status names (`GatewayLedger::kept_of`).
+#[test]
+fn of_a_status_that_names_too_many_incarnations_those_are_looked_for_that_are_kept() {
+    let at = UtcMillis(1 << 41);
+    let said = |incarnation| IncarnationStatus { incarnation, last_sealed: 1, floor: 2, abandoned: SeqSet::new() };
+    let named = (0..INCARNATIONS_MAX as u64 + 100).map(said).collect();
+    let named = Status { incarnations: named, ..status(1, 1, SeqSet::new()) };
+    let mut ledger = GatewayLedger::default();
+    // One that nobody names, and one that was heard of since by the log's clock.
+    for (incarnation, heard_at) in [(1 << 40, at), (7, at.plus_ms(1))] {
+        let mut reference = reference(1, 1);
+        reference.id.incarnation = incarnation;
+        ledger.hear_ref(&reference, heard_at);
+    }
+    let forgotten = ledger.all_forgotten_by_status(&named, at);
+    ledger.hear_status(&named, at);
+    let kept: Vec<u64> = ledger.incarnations().map(|(incarnation, _)| incarnation).collect();
+    assert_eq!(forgotten.into_iter().map(|(incarnation, _)| incarnation).collect::<Vec<_>>(), kept);
+    assert!(kept.len() == INCARNATIONS_MAX && kept.contains(&7) && !kept.contains(&8));
+}
+
 /// As many incarnations as there may be, each number as great as it gets, and whatever makes the ledger larger until nothing more
 /// of it is taken.
 ///

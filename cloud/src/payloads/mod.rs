@@ -9,6 +9,7 @@ pub mod gc;
 pub mod look;
 pub mod open;
 
+use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
@@ -142,13 +143,32 @@ impl Payloads {
         incarnation: u64,
         seqs: &SeqSet,
     ) -> Result<Vec<Landed>, PayloadsError> {
-        let folder = Path::from(format!("{LANDING}/{gateway}/{incarnation:016x}"));
+        self.find_all(gateway, &BTreeMap::from([(incarnation, seqs.clone())])).await
+    }
+
+    /// The same of several incarnations, these ascending, too. In one listing: there may be thousands.
+    pub async fn find_all(
+        &self,
+        gateway: &GatewayId,
+        wanted: &BTreeMap<u64, SeqSet>,
+    ) -> Result<Vec<Landed>, PayloadsError> {
+        let folder = match wanted.first_key_value() {
+            Some((only, _)) if wanted.len() == 1 => format!("{LANDING}/{gateway}/{only:016x}"),
+            _ => format!("{LANDING}/{gateway}"),
+        };
+        let is_wanted = |landed: &Landed| {
+            let BatchId { incarnation, seq, .. } = landed.key.batch;
+            wanted.get(&incarnation).is_some_and(|seqs| seqs.contains(seq))
+        };
         let mut found = Vec::new();
-        let mut objects = self.objects.list(Some(&folder));
+        let mut objects = self.objects.list(Some(&Path::from(folder)));
         while let Some(meta) = objects.try_next().await.map_err(PayloadsError::Unavailable)? {
-            found.extend(Landed::from_meta(&meta).filter(|landed| seqs.contains(landed.key.batch.seq)));
+            found.extend(Landed::from_meta(&meta).filter(is_wanted));
         }
-        found.sort_by_key(|landed| (landed.key.batch.seq, -landed.modified_at.0, landed.key.sha256));
+        found.sort_by_key(|landed| {
+            let BatchId { incarnation, seq, .. } = landed.key.batch;
+            (incarnation, seq, -landed.modified_at.0, landed.key.sha256)
+        });
         Ok(found)
     }
 

@@ -253,7 +253,8 @@ impl StagedPartition {
             let hint = "it has lost, refused or abandoned more batches than are remembered; see the guide";
             tracing::warn!(batch = %reference.id, floor = reference.floor, hint, "the ledger of a gateway is full");
         }
-        self.report_lost(&record.gateway, incarnation, &lost.unwrap_or_default());
+        let lost = lost.filter(|lost| !lost.is_empty()).map(|lost| (incarnation, lost));
+        self.report_lost(&record.gateway, lost.as_slice());
         let answers = self.answers.entry((record.gateway.clone(), incarnation)).or_default();
         answers.asked.insert(seq);
         let outcome = match (verdict, opening) {
@@ -296,8 +297,9 @@ impl StagedPartition {
                 "give one of them an id, and a certificate, of its own; what either sends is kept apart and applied";
             tracing::error!(gateway = %record.gateway, error = %twins, hint, "an id is used twice");
         }
-        for (incarnation, lost) in ledger.note_status_floors(status) {
-            self.report_lost(&record.gateway, incarnation, &lost);
+        let lost = ledger.note_status_floors(status);
+        self.report_lost(&record.gateway, &lost);
+        for (incarnation, _) in lost {
             // The gateway hears of it at once, without having asked.
             self.answers.entry((record.gateway.clone(), incarnation)).or_default();
         }
@@ -321,13 +323,13 @@ impl StagedPartition {
         self.count_one(metric);
     }
 
-    fn report_lost(&mut self, gateway: &GatewayId, incarnation: u64, lost: &SeqSet) {
-        if lost.is_empty() {
-            return;
-        }
-        let incarnation = format!("{incarnation:016x}");
-        tracing::error!(%gateway, incarnation, batches = lost.len(), seqs = ?lost, "batches are lost: forgotten and not in the landing area");
-        self.counts.push((Metric::BatchesLost, lost.len()));
+    /// In one line, which names the first of the incarnations.
+    fn report_lost(&mut self, gateway: &GatewayId, lost: &[(u64, SeqSet)]) {
+        let Some((incarnation, seqs)) = lost.first() else { return };
+        let (incarnation, others) = (format!("{incarnation:016x}"), lost.len() - 1);
+        let batches = lost.iter().map(|(_, seqs)| seqs.len()).fold(0, u64::saturating_add);
+        tracing::error!(%gateway, incarnation, ?seqs, others, batches, "batches are lost: forgotten and not in the landing area");
+        self.counts.push((Metric::BatchesLost, batches));
     }
 
     fn push(&mut self, claim: Claim, batch: &Arc<Batch>, appended_at: UtcMillis) {

@@ -3,8 +3,11 @@
 //!
 //! It may be much, so it is committed in groups of its own, before the record whose floor told of it is settled. Cut off in
 //! between it goes on where it was: what is applied is forgotten no more.
+//!
+//! A status may name tens of thousands of incarnations, and all other gateways wait: however many they are, the landing area is
+//! listed once and one line is logged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::StreamExt as _;
 use protocols::metering::UtcMillis;
@@ -27,9 +30,7 @@ impl Worker {
             Said::Ref(reference) if reference.floor <= reference.id.seq => {
                 vec![(reference.id.incarnation, ledger.forgotten(reference.id.incarnation, reference.floor))]
             }
-            Said::Status(status) => {
-                status.incarnations.iter().map(|said| (said.incarnation, ledger.forgotten_by_status(said))).collect()
-            }
+            Said::Status(status) => ledger.all_forgotten_by_status(status, record.appended_at),
             Said::Ref(_) | Said::NewerRef { .. } | Said::NewerStatus { .. } | Said::Unreadable(_) => Vec::new(),
         };
         forgotten.into_iter().filter(|(_, seqs)| !seqs.is_empty()).collect()
@@ -41,35 +42,34 @@ impl Worker {
         gateway: &GatewayId,
         forgotten: Vec<(u64, SeqSet)>,
     ) -> Result<(), Stop> {
-        for (incarnation, seqs) in forgotten {
-            let mut landed = self.find(gateway, incarnation, &seqs).await;
-            // What a full ledger would not take is not fetched again and again.
-            let mut ledger = self.ledger(partition, gateway).cloned().unwrap_or_default();
-            landed.retain(|one| ledger.try_apply(incarnation, one.key.batch.seq));
-            let mut landed = landed.into_iter().peekable();
-            let (batches, found) = (seqs.len(), landed.len());
-            let incarnation = format!("{incarnation:016x}");
-            tracing::error!(%gateway, incarnation, batches, found, "the ledger has forgotten batches; applying those in the landing area");
-            while landed.peek().is_some() && self.held.contains_key(&partition) {
-                let mut share = Share::none();
-                let mut group: Vec<Landed> = Vec::new();
-                let mut rows = 0;
-                while let Some(next) = landed.peek().filter(|_| group.len() < self.settings.group_records_max) {
-                    let claim = claim_of(next);
-                    let cost = claim.cost_bytes();
-                    rows += claim.rows();
-                    if share.is_none() {
-                        share = self.services.budget.acquire(cost).await;
-                    } else if rows > GROUP_ROWS_MAX
-                        || self.singled_out.keeps_apart(&claim, group.iter().map(claim_of))
-                        || !self.services.budget.try_extend(&mut share, cost)
-                    {
-                        break;
-                    }
-                    group.extend(landed.next());
+        let forgotten = by_incarnation(forgotten);
+        let mut landed = self.find(gateway, &forgotten).await;
+        // What a full ledger would not take is not fetched again and again.
+        let mut ledger = self.ledger(partition, gateway).cloned().unwrap_or_default();
+        landed.retain(|one| ledger.try_apply(one.key.batch.incarnation, one.key.batch.seq));
+        let (incarnations, found) = (forgotten.len(), landed.len());
+        let batches = forgotten.values().map(SeqSet::len).fold(0, u64::saturating_add);
+        tracing::error!(%gateway, incarnations, batches, found, "the ledger has forgotten batches; applying those in the landing area");
+        let mut landed = landed.into_iter().peekable();
+        while landed.peek().is_some() && self.held.contains_key(&partition) {
+            let mut share = Share::none();
+            let mut group: Vec<Landed> = Vec::new();
+            let mut rows = 0;
+            while let Some(next) = landed.peek().filter(|_| group.len() < self.settings.group_records_max) {
+                let claim = claim_of(next);
+                let cost = claim.cost_bytes();
+                rows += claim.rows();
+                if share.is_none() {
+                    share = self.services.budget.acquire(cost).await;
+                } else if rows > GROUP_ROWS_MAX
+                    || self.singled_out.keeps_apart(&claim, group.iter().map(claim_of))
+                    || !self.services.budget.try_extend(&mut share, cost)
+                {
+                    break;
                 }
-                self.recover_group(partition, gateway, &group, share).await?;
+                group.extend(landed.next());
             }
+            self.recover_group(partition, gateway, &group, share).await?;
         }
         Ok(())
     }
@@ -110,10 +110,10 @@ impl Worker {
         }
     }
 
-    async fn find(&self, gateway: &GatewayId, incarnation: u64, seqs: &SeqSet) -> Vec<Landed> {
+    async fn find(&self, gateway: &GatewayId, wanted: &BTreeMap<u64, SeqSet>) -> Vec<Landed> {
         let mut retry = self.retry(Part::Landing, Metric::LandingRetries);
         loop {
-            match self.services.payloads.find(gateway, incarnation, seqs).await {
+            match self.services.payloads.find_all(gateway, wanted).await {
                 Ok(landed) => {
                     self.services.health.set(Part::Landing, true);
                     return landed;
@@ -122,6 +122,18 @@ impl Worker {
             }
         }
     }
+}
+
+/// A status may name an incarnation twice.
+fn by_incarnation(forgotten: Vec<(u64, SeqSet)>) -> BTreeMap<u64, SeqSet> {
+    let mut all: BTreeMap<u64, SeqSet> = BTreeMap::new();
+    for (incarnation, seqs) in forgotten {
+        let of_it = all.entry(incarnation).or_default();
+        for &(first, last) in seqs.ranges() {
+            of_it.insert_range(first, last);
+        }
+    }
+    all
 }
 
 fn claim_of(landed: &Landed) -> Claim {

@@ -1,5 +1,6 @@
 mod full;
 mod interrupted;
+mod recovered;
 mod refused;
 mod salvaged;
 
