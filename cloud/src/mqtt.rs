@@ -251,7 +251,7 @@ mod tests {
         let broker = Broker::start().await;
         let mut settings = broker.settings();
         settings.packet_bytes_max = 1_000;
-        broker.retain("a/b", &[0; 80_000]);
+        broker.retain("a/b", &vec![0; 80_000]);
         let (mut connection, _client) = Connection::open(&settings, "test", vec!["a/+".to_owned()]).unwrap();
         // What was read together with it goes down with it.
         let ended = match connection.next().await {

@@ -5,8 +5,9 @@
 //! acknowledgement, it repeats a ref until it has a receipt. At most [`INBOX`] unacknowledged ones are held, and
 //! [`APPENDS_AT_ONCE`] are being appended. A lost connection is made anew; a log that is damaged stops the actor.
 //!
-//! Messages are appended, and acknowledged, in whatever order. Refs may come so; a status that comes late, as another instance
-//! may append it late too, is shown until the next one, and its floors settle what was settled before.
+//! Messages are appended in whatever order, and acknowledged in that in which they came (MQTT 3.1.1, 4.6; some brokers break off
+//! otherwise). Refs may come so; a status that comes late, as another instance may append it late too, is shown until the next
+//! one, and its floors settle what was settled before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +31,8 @@ use crate::telemetry::{Metric, Metrics};
 const INBOX: usize = 1_024;
 /// So that many messages share an fsync.
 const APPENDS_AT_ONCE: usize = 64;
-/// How long a message may stay behind others before it is tried anew: longer than a partition of Kafka mostly takes to find a new
-/// leader.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a message may stay behind others before it is tried anew. Those behind it wait for their acknowledgement as long.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// So often in succession, and it is given up. Twice: the log may have been away, and not be tried again yet.
 const OVERTAKEN_MAX: u32 = 2;
 
@@ -136,7 +136,7 @@ impl IntakeServices {
                 self.take(&publish.topic, &publish.payload).await?;
                 Ok::<_, LogError>(publish)
             });
-            let mut appended = std::pin::pin!(appends.buffer_unordered(APPENDS_AT_ONCE));
+            let mut appended = std::pin::pin!(appends.buffered(APPENDS_AT_ONCE));
             while let Some(publish) = appended.next().await {
                 acknowledge(&client, &publish?).await;
             }
@@ -179,14 +179,13 @@ impl IntakeServices {
     /// as a partition of the log has no leader, and soon all places were held so.
     async fn append(&self, gateway: &GatewayId, uplinked: &Uplinked, patience: Duration) -> Result<Appended, LogError> {
         let mut trying = std::pin::pin!(self.try_until_taken(gateway, uplinked));
+        let before = self.metrics.value(Metric::IntakeAppended);
         let mut overtaken = 0;
         loop {
-            let before = self.metrics.value(Metric::IntakeAppended);
             if let Ok(taken) = tokio::time::timeout(patience, trying.as_mut()).await {
                 return taken;
             }
             if self.metrics.value(Metric::IntakeAppended) == before {
-                overtaken = 0;
                 continue;
             }
             overtaken += 1;

@@ -114,11 +114,10 @@ impl UploadError {
             Self::Busy | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = HttpResponse::build(status);
+        let later = (RETRY_AFTER, RETRY_AFTER_S);
         match self {
             Self::Token(_) => drop(response.insert_header((WWW_AUTHENTICATE, "Bearer"))),
-            Self::Busy | Self::Crowded | Self::Unavailable => {
-                drop(response.insert_header((RETRY_AFTER, RETRY_AFTER_S)));
-            }
+            Self::Busy | Self::Crowded | Self::Unavailable => drop(response.insert_header(later)),
             _ => {}
         }
         response.json(json!({ "error": self.to_string() }))
