@@ -71,7 +71,7 @@ fn address_of(fleet: &Fleet) -> SocketAddr {
     fleet.endpoints[0]["address"].as_str().unwrap().parse().unwrap()
 }
 
-/// Negative control: take a read of no octets for silence (`SerialLink::receive`).
+/// Control, seen to fail: do not open a port again that was not there (`Running::cannot_open`).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_protocols_share_a_port_that_vanishes_and_comes_back() {
     let folder = tempfile::tempdir().unwrap();

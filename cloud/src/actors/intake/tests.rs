@@ -142,7 +142,7 @@ async fn what_is_no_gateways_own_word_is_dropped_counted_and_does_not_clog_the_w
     }
 }
 
-/// Negative control: `buffered` in the place of `buffer_unordered`.
+/// Negative control: wait a day before a message counts as overtaken (`PATIENCE`).
 #[actix::test]
 async fn a_partition_that_takes_nothing_holds_up_no_message_of_another() {
     let world = World::new().await;
