@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::line::MediumFactory;
 use super::supervisor::DeathNotice;
 use crate::backoff::Backoff;
-use crate::config::metering::{MediumSettings, PortSettings};
+use crate::config::metering::{MediumSettings, PortSettings, PushProtocol};
 use crate::link::{ByteLink, LinkLost};
 use crate::outbox::{Level, OutboxError, StoreRequest};
 use crate::push::{Confirmation, Heard, PushPort, Refusal, Room, Trouble};
@@ -239,11 +239,17 @@ impl Ear<'_> {
         is_stored
     }
 
-    /// Whether what came while the port was not read is to be thrown away unread: nobody knows when it came. At an address of ours it is read
+    /// Whether what came while the port was not read is to be thrown away unread: nobody knows when it came, where telegrams do not say it
+    /// themselves, as those of P1 and most of DLMS do. At an address of ours it is read
     /// late, and stamped late where its meter has no clock: closing that would hang up on all meters, which push seldom, and most of them
     /// by their own clocks.
     fn is_stale(&self, unread_for: Duration) -> bool {
-        let is_stale = unread_for >= STALE_AFTER && !matches!(self.settings.medium, MediumSettings::Listen { .. });
+        let is_dated_here = matches!(
+            self.settings.protocol,
+            PushProtocol::Sml { .. } | PushProtocol::D0 { .. } | PushProtocol::Wmbus { .. }
+        );
+        let is_listener = matches!(self.settings.medium, MediumSettings::Listen { .. });
+        let is_stale = unread_for >= STALE_AFTER && is_dated_here && !is_listener;
         if is_stale {
             warn!(
                 port = %self.settings.name, ?unread_for,

@@ -13,6 +13,9 @@ use super::core::{Outbox, OutboxError};
 use super::held::{CLOCK_BODY_BYTES, ROW_BYTES, row_bytes};
 use super::rows::{COLUMNS, FRESH, HELD, HELD_CLOCK, INSERT, StoredRow};
 
+/// The word of the cloud is so late at the most, and one later than the other: what was read since the one before it is dated behind that.
+const JITTER_MS: i64 = 5_000;
+
 /// The log of readings whose instant nobody knows.
 const UNTRUSTED_CLOCK_LOG: &str = "meterpost:untrusted-clock";
 
@@ -89,8 +92,11 @@ impl Outbox {
 
     /// Whether something of its series that was read later has been stamped already, by a clock that was trusted then.
     fn is_overtaken(&self, row: &StoredRow, origin: UtcMillis) -> bool {
-        let last = self.memory.state_by_id(row.series).and_then(|state| state.stamped_max);
-        last.is_some_and(|last| origin.plus_ms(row.captured_at.0).0 <= last)
+        self.last_stamp(row).is_some_and(|last| last - origin.plus_ms(row.captured_at.0).0 > JITTER_MS)
+    }
+
+    fn last_stamp(&self, row: &StoredRow) -> Option<i64> {
+        self.memory.state_by_id(row.series).and_then(|state| state.stamped_max)
     }
 
     /// At the instant at which it was read: behind what was read later only in the file.
@@ -100,7 +106,10 @@ impl Outbox {
         origin: UtcMillis,
         taken: &mut HashSet<(i64, i64)>,
     ) -> Result<(), OutboxError> {
-        row.captured_at = origin.plus_ms(row.captured_at.0);
+        let is_overtaken = self.is_overtaken(&row, origin);
+        let last = self.last_stamp(&row).filter(|_| !is_overtaken);
+        row.captured_at =
+            origin.plus_ms(row.captured_at.0).max(UtcMillis(last.map_or(i64::MIN, |last| last.saturating_add(1))));
         while !taken.insert((row.series, row.captured_at.0)) {
             row.captured_at = row.captured_at.plus_ms(1);
         }

@@ -15,8 +15,8 @@ const READINGS_EXPECTED: usize = 40;
 
 /// How well a line says who a meter is: 0-n:96.1.2 is the EAN of the point where it stands, 0-n:42.0.0 its COSEM logical device name
 /// (many meters of Luxembourg send no other), 0-n:96.1.0 and 0-n:96.1.1 its equipment identifier.
-const METERING_POINT: u8 = 0;
-const DEVICE_NAME: u8 = 1;
+const DEVICE_NAME: u8 = 0;
+const METERING_POINT: u8 = 1;
 const EQUIPMENT: u8 = 2;
 
 /// A channel while the telegram is walked; its identifier may follow its values.
@@ -360,7 +360,11 @@ impl<'a> Walk<'a> {
 
     /// Tells whose everything is.
     pub(super) fn finish(mut self, assumed: Option<&MeterId>) -> Result<Readout, ReadoutError> {
-        let main = self.main.meter().or_else(|| assumed.cloned()).ok_or(ReadoutError::NoIdentity)?;
+        // Who is configured knows better than a name that no label has.
+        let is_device_name = self.main.identity.is_some_and(|(rank, _)| rank == DEVICE_NAME);
+        let assumed_first = assumed.filter(|_| is_device_name).cloned();
+        let main = assumed_first.or_else(|| self.main.meter()).or_else(|| assumed.cloned());
+        let main = main.ok_or(ReadoutError::NoIdentity)?;
         let (captured_at, stamped_by) = match self.clock {
             Some(clock) => (clock.instant, StampedBy::Meter),
             None => (self.received_at, StampedBy::Gateway),

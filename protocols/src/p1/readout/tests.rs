@@ -226,7 +226,7 @@ fn lines_before_the_clock_get_its_instant_too() {
     assert_eq!(instants, vec![("2026-11-23T02:35:00Z".to_owned(), StampedBy::Meter); 2]);
 }
 
-// Negative controls: leave out the line of 42.0.0; give it the rank of 96.1.1, or of 96.1.2.
+// Negative controls: leave out the line of 42.0.0; give it a rank above that of 96.1.1, or of 96.1.2.
 #[test]
 fn a_logical_device_name_serves_as_identity_where_there_is_no_better_one() {
     let device_name = "0-0:42.0.0(53414731303330373030303132373031)\r\n";
@@ -235,8 +235,8 @@ fn a_logical_device_name_serves_as_identity_where_there_is_no_better_one() {
     for (lines, name) in [
         (format!("{device_name}{power}"), "SAG1030700012701"),
         (format!("{power}{device_name}"), "SAG1030700012701"),
-        (format!("{point}{device_name}{power}"), "SAG1030700012701"),
-        (format!("{device_name}{point}{power}"), "SAG1030700012701"),
+        (format!("{point}{device_name}{power}"), "EAN"),
+        (format!("{device_name}{point}{power}"), "EAN"),
         (format!("{device_name}{equipment}{power}"), "SIM1"),
         (format!("{equipment}{device_name}{power}"), "SIM1"),
         // As meters of Hungary have it.
