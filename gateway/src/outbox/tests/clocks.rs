@@ -157,6 +157,23 @@ fn what_is_stored_long_after_it_was_read_is_dated_when_it_was_read() {
     assert_eq!(all, [(1_000, 1), (2_000, 9), (2_001, 2), (2_002, 3), (60_000, 10)]);
 }
 
+/// Words of the cloud come sooner or later after they were said: that is no clock that was set.
+///
+/// Negative control: date by the later word what was read since the sooner one (`JITTER_MS`).
+#[test]
+fn a_word_of_the_cloud_that_is_late_turns_no_order_round() {
+    let mut outbox = outbox();
+    let untrusted = Some(crate::trust::Untrusted { boot: 7, origin: UtcMillis(500) });
+    for (uptime, origin) in [(1_500, T0), (2_500, T0 - 3_000)] {
+        let readings = vec![stamped(uptime, UtcMillis(uptime))];
+        let request = StoreRequest { readings, untrusted, ..StoreRequest::default() };
+        outbox.transaction(|outbox| outbox.store(&request)).unwrap();
+        outbox.transaction(|outbox| outbox.resolve_clock(7, UtcMillis(origin), UtcMillis(T0))).unwrap();
+    }
+    let sealed = seal(&mut outbox, Which::Backlog, 10).unwrap();
+    assert_eq!(values(&outbox, &sealed), [1_500, 2_500]);
+}
+
 /// Negative control: let what does not read fail the whole (`waiting_for_the_clock`).
 #[test]
 fn a_damaged_row_keeps_no_other_waiting_for_the_clock() {

@@ -248,6 +248,19 @@ fn a_logical_device_name_serves_as_identity_where_there_is_no_better_one() {
     }
 }
 
+// Negative control: take the device name for better than what is assumed.
+#[test]
+fn who_is_configured_goes_before_a_logical_device_name() {
+    let octets = Builder::new("SIM5METERPOST", LocalTime::CET)
+        .stamp("0-0:1.0.0", now())
+        .hex("0-0:42.0.0", "SAG1030700012701")
+        .finish();
+    let assumed = MeterId::new("cellar").unwrap();
+    let settings = Settings { assumed_meter: Some(assumed.clone()), ..Settings::default() };
+    let readout = Readout::decode(&Telegram::parse(&octets).unwrap(), &settings, now()).unwrap();
+    assert_eq!(readout.meters[0].meter, assumed);
+}
+
 // Negative controls: read the line as one of a stamp and a value; leave `nth` at 0.
 #[test]
 fn two_thresholds_on_one_line_are_two_readings() {
