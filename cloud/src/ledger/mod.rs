@@ -192,7 +192,7 @@ impl GatewayLedger {
     /// returned. `None`: there is no room for that, and the floor is ignored.
     pub fn note_floor(&mut self, incarnation: u64, floor: u64) -> Option<SeqSet> {
         let mut room = self.room();
-        self.change(&mut room, incarnation, |ledger| ledger.note_floor(floor))
+        self.change_floor(&mut room, incarnation, floor)
     }
 
     /// As [`Self::note_floor`], for every incarnation that a status names.
@@ -204,7 +204,7 @@ impl GatewayLedger {
             if !self.incarnations.contains_key(&said.incarnation) {
                 continue;
             }
-            match self.change(&mut room, said.incarnation, |ledger| ledger.note_floor(status_floor(said))) {
+            match self.change_floor(&mut room, said.incarnation, status_floor(said)) {
                 Some(lost) if lost.is_empty() => {}
                 Some(lost) => noted.push((said.incarnation, lost)),
                 None => ignored += 1,

@@ -7,19 +7,26 @@
 //! - a batch is neither applied nor refused, and its ref answered `later`. Seqs that come in their order need no room, so that a
 //!   gateway goes on where its ledger is full;
 //! - abandoned seqs are ignored: they count as lost once the floor has passed them;
-//! - a floor is ignored: what it says to be settled stays open, and is looked for in the landing area again with the next ref.
+//! - a floor is ignored: what it says to be settled stays open, and is looked for in the landing area again with the next ref. So is
+//!   one that would call something lost while there is little room: that may lie in the landing area, and have been left there.
+//!
+//! An incarnation that is not known yet takes the place of the one that was heard of longest ago, as it does once its ref is heard.
 //!
 //! So nothing is ever called settled that is not, and nothing that was applied is forgotten.
 
+use std::collections::BTreeSet;
+
 use protocols::uplink::SeqSet;
 
-use super::{GatewayLedger, INCARNATIONS_MAX, Incarnation};
+use super::{GatewayLedger, INCARNATIONS_MAX, Incarnation, REASON_BYTES_MAX};
 
 /// Of all lists of a gateway: 40,000 ranges of numbers below 2^32, or 2,200 open refusals with the longest of reasons. A gateway
 /// that seals a batch a minute, of which every second one is refused, gets there after two months.
 pub(super) const LISTS_BYTES_MAX: usize = 480_000;
 /// Of an incarnation whose lists are empty: an array of five numbers and five lists.
 const INCARNATION_BYTES_MAX: usize = 1 + 5 * 9 + 5;
+/// What one seq takes at the most: a refusal with the longest of reasons, and longer heads of what it stands in.
+const ONE_SEQ_BYTES_MAX: isize = REASON_BYTES_MAX as isize + 32;
 /// Of status and speakers, which have bounds of their own, and of what is around it all.
 const REST_BYTES_MAX: usize = 4_096;
 /// No gateway can make its ledger longer. One that an older program has let grow beyond it may only shrink; one that is made anew of
@@ -41,9 +48,7 @@ impl GatewayLedger {
         change: impl FnOnce(&mut Incarnation) -> T,
     ) -> Option<T> {
         let before = self.incarnations.get(&incarnation);
-        if before.is_none() && self.incarnations.len() >= INCARNATIONS_MAX {
-            return None;
-        }
+        let is_new = before.is_none();
         let bytes_before = before.map_or(0, Incarnation::lists_bytes);
         let mut after = before.cloned().unwrap_or_default();
         let answer = change(&mut after);
@@ -52,8 +57,23 @@ impl GatewayLedger {
             return None;
         }
         *room -= growth;
+        if is_new {
+            let heard = self.incarnations.values().map(|known| known.last_heard_at);
+            after.last_heard_at = heard.max().unwrap_or_default();
+        }
         self.incarnations.insert(incarnation, after);
+        if is_new {
+            self.forget_beyond_bound(&BTreeSet::from([incarnation]));
+        }
         Some(answer)
+    }
+
+    /// [`Incarnation::note_floor`], where there is room for it, and for whatever it would call lost.
+    pub(super) fn change_floor(&mut self, room: &mut isize, incarnation: u64, floor: u64) -> Option<SeqSet> {
+        if *room < ONE_SEQ_BYTES_MAX && !self.forgotten(incarnation, floor).is_empty() {
+            return None;
+        }
+        self.change(room, incarnation, |ledger| ledger.note_floor(floor))
     }
 }
 
