@@ -451,7 +451,6 @@ impl ReadingStore for MemoryStore {
         if !batches.iter().all(fits) {
             return Err(StoreError::Refused("the period is out of range".to_owned()));
         }
-        batches.iter().try_for_each(|write| seal_inventory(&write.batch).map(drop))?;
         for write in batches {
             let written: WriteTimestamp = write.write_timestamp();
             let batch = &write.batch;
@@ -485,7 +484,7 @@ impl ReadingStore for MemoryStore {
                     events.push(event.clone());
                 }
             }
-            if let Some(inventory) = &batch.inventory {
+            if let Some(inventory) = batch.inventory.as_ref().filter(|_| seal_inventory(batch).is_some()) {
                 let newest = (write.sealed_effective, inventory.clone());
                 let mut inventories = self.inventories.lock().unwrap();
                 let slot = inventories.entry(batch.id.gateway.clone()).or_insert_with(|| newest.clone());

@@ -17,7 +17,7 @@ use crate::log::LogError;
 use crate::log::embedded::EmbeddedLog;
 use crate::rebuild::rows::{event_batches, reading_batches};
 use crate::store::embedded::EmbeddedStore;
-use crate::store::{ReadingStore as _, StoreBatch, StoreError, seal_inventory};
+use crate::store::{ReadingStore as _, StoreBatch, StoreError};
 use crate::telemetry::chain;
 
 /// How far a rebuild is.
@@ -87,7 +87,7 @@ pub async fn rebuild_store(
                 Ok(batch) => {
                     done.batches += 1;
                     done.readings += batch.batch.reading_count() as u64;
-                    batches.push(without_large_inventory(batch));
+                    batches.push(batch);
                 }
                 Err(error @ LogError::Damaged(_)) => {
                     tracing::error!(%error, "a batch is not rebuilt");
@@ -101,15 +101,6 @@ pub async fn rebuild_store(
     }
     store.end_rebuild().await.map_err(RebuildError::Store)?;
     Ok(done)
-}
-
-/// What an earlier version took, and no store takes now, must not keep the rows of its batch out; gateways send their inventories daily.
-fn without_large_inventory(mut stored: StoreBatch) -> StoreBatch {
-    if let Err(error) = seal_inventory(&stored.batch) {
-        tracing::warn!(batch = %stored.batch.id, %error, "an inventory is not rebuilt");
-        Arc::make_mut(&mut stored.batch).inventory = None;
-    }
-    stored
 }
 
 /// Rows of the archive in one transaction of the store.

@@ -17,7 +17,7 @@ use protocols::uplink::{Batch, Inventory, MeterEntry, MeterState};
 
 pub use self::outcomes::{
     a_part_written_and_then_all_of_it_is_as_if_once, a_store_that_takes_nothing_recovers_by_itself,
-    an_inventory_beyond_the_bound_is_refused_and_changes_nothing,
+    an_inventory_beyond_the_bound_is_left_out_and_its_rows_are_kept,
     what_no_store_can_hold_is_refused_and_changes_nothing, what_was_written_survives_every_process,
 };
 pub use self::queries::{
@@ -63,7 +63,7 @@ pub async fn run_all(stores: &dyn Stores) {
     the_newest_inventory_stays(stores).await;
 
     what_no_store_can_hold_is_refused_and_changes_nothing(stores).await;
-    an_inventory_beyond_the_bound_is_refused_and_changes_nothing(stores).await;
+    an_inventory_beyond_the_bound_is_left_out_and_its_rows_are_kept(stores).await;
     a_part_written_and_then_all_of_it_is_as_if_once(stores).await;
     a_store_that_takes_nothing_recovers_by_itself(stores).await;
     what_was_written_survives_every_process(stores).await;

@@ -34,27 +34,25 @@ impl StoreBatch {
 }
 
 /// The inventory of a batch as every store keeps it: the payload of a batch that holds nothing else. Whoever had sealed it before may have
-/// compressed it harder, so it may be longer here than it was on its way: what is beyond the bound no store takes.
-pub(crate) fn seal_inventory(batch: &Batch) -> Result<Option<Payload>, StoreError> {
-    if batch.inventory.is_none() {
-        return Ok(None);
-    }
+/// compressed it harder, so it may be longer here than it was on its way. One beyond the bound is left out, and the one before stays:
+/// the rows that it came with are none the worse for it, and gateways send it daily.
+pub(crate) fn seal_inventory(batch: &Batch) -> Option<Payload> {
     let alone = Batch {
         id: batch.id.clone(),
         sealed_at: batch.sealed_at,
         blocks: Vec::new(),
         events: Vec::new(),
-        inventory: batch.inventory.clone(),
+        inventory: Some(batch.inventory.clone()?),
         books: Books::default(),
     };
     let payload = Payload::seal(&alone);
     let (bytes, uncompressed) = (payload.bytes.len(), payload.uncompressed_bytes);
     // What could not be read back is not written.
     if bytes > INVENTORY_BYTES_MAX || uncompressed > UNCOMPRESSED_BYTES_MAX {
-        let cause = format!("the inventory takes {bytes} bytes, {uncompressed} uncompressed: more than a store keeps");
-        return Err(StoreError::Refused(cause));
+        tracing::warn!(batch = %batch.id, bytes, uncompressed, "an inventory is longer than a store keeps, and left out");
+        return None;
     }
-    Ok(Some(payload))
+    Some(payload)
 }
 
 /// Microseconds; the last three digits tell gateways apart that seal in the same millisecond.

@@ -79,14 +79,13 @@ type Codes = Vec<Vec<String>>;
 impl Inner {
     pub(super) async fn upsert(&self, batches: &[StoreBatch]) -> Result<(), StoreError> {
         batches.iter().try_for_each(check)?;
-        let inventories = batches.iter().map(inventory).collect::<Result<Vec<_>, _>>()?;
         let codes: Codes = batches
             .iter()
             .map(|write| write.batch.blocks.iter().map(|block| block.series.code.to_string()).collect())
             .collect();
         let mut writes = self.readings(batches, &codes);
         self.events(batches, &mut writes);
-        writes.extend(inventories.into_iter().flatten());
+        writes.extend(batches.iter().filter_map(inventory));
         let sends: Vec<BoxFuture<'_, _>> = writes.into_iter().map(|write| self.send(write).boxed()).collect();
         let sent = stream::iter(sends);
         sent.buffer_unordered(self.settings.section.in_flight_max).try_collect::<()>().await
@@ -315,12 +314,12 @@ fn bind_event<'a>(
 }
 
 /// The greatest effective seal wins by its timestamp, then the greatest seal by the first bytes of the cell.
-fn inventory(write: &StoreBatch) -> Result<Option<Write<'_>>, StoreError> {
+fn inventory(write: &StoreBatch) -> Option<Write<'_>> {
     let batch = &write.batch;
-    let Some(payload) = seal_inventory(batch)? else { return Ok(None) };
+    let payload = seal_inventory(batch)?;
     let cell: InventoryCell =
         (timestamp(batch.sealed_at), payload.uncompressed_bytes as i64, payload.sha256.0.to_vec(), payload.bytes);
-    Ok(Some(Write::Inventory((batch.id.gateway.as_str(), cell, write.write_timestamp().0))))
+    Some(Write::Inventory((batch.id.gateway.as_str(), cell, write.write_timestamp().0)))
 }
 
 #[cfg(test)]

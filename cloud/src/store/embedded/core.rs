@@ -45,13 +45,12 @@ impl StoreCore {
 
     fn try_upsert(&mut self, batches: &[StoreBatch]) -> Result<(), StoreError> {
         batches.iter().try_for_each(check)?;
-        let inventories = batches.iter().map(|batch| seal_inventory(&batch.batch)).collect::<Result<Vec<_>, _>>()?;
         if batches.is_empty() {
             return Ok(());
         }
         let tx = begin(&mut self.conn).map_err(failed)?;
-        for (batch, inventory) in batches.iter().zip(&inventories) {
-            write_batch(&tx, &mut self.interned, batch, inventory.as_ref())?;
+        for batch in batches {
+            write_batch(&tx, &mut self.interned, batch)?;
         }
         let damaged = || StoreError::Damaged("the number of writes is not what was written".to_owned());
         let writes = meta(&tx, "writes").map_err(failed)?.ok_or_else(damaged)? + 1;
@@ -81,12 +80,7 @@ fn check(batch: &StoreBatch) -> Result<(), StoreError> {
     }
 }
 
-fn write_batch(
-    tx: &Transaction<'_>,
-    interned: &mut Interned,
-    stored: &StoreBatch,
-    inventory: Option<&Payload>,
-) -> Result<(), StoreError> {
+fn write_batch(tx: &Transaction<'_>, interned: &mut Interned, stored: &StoreBatch) -> Result<(), StoreError> {
     let (batch, written) = (&stored.batch, stored.write_timestamp());
     let gateway = interned.gateway(tx, &batch.id.gateway)?;
     for block in &batch.blocks {
@@ -96,7 +90,7 @@ fn write_batch(
         let meter = interned.meter(tx, &event.meter)?;
         write_event(tx, meter, event, written)?;
     }
-    inventory.map_or(Ok(()), |payload| write_inventory(tx, gateway, stored, payload))
+    seal_inventory(batch).map_or(Ok(()), |payload| write_inventory(tx, gateway, stored, &payload))
 }
 
 const UPSERT_READING: &str = "\
