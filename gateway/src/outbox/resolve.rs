@@ -64,7 +64,7 @@ impl Outbox {
         for _ in damaged.iter() {
             self.forget_held(ROW_BYTES + CLOCK_BODY_BYTES);
         }
-        self.set_aside(&damaged)?;
+        self.set_aside_damaged(&damaged)?;
         self.memory.by_clock = SeqSet::new();
         Ok(waiting)
     }
@@ -134,7 +134,7 @@ impl Outbox {
         let Some(series) = self.memory.series_by_id.get(&row.series) else {
             let mut damaged = SeqSet::new();
             damaged.insert(row.id);
-            return self.set_aside(&damaged);
+            return self.set_aside_damaged(&damaged);
         };
         let text = format!(
             "{} {} = {} read after {after} and before {before}, at uptime {} ms of a boot whose clock was never trusted",

@@ -173,8 +173,9 @@ impl Outbox {
         if let Err(error) = batch.check_content() {
             let unfit = self.unfit(&ids, now)?;
             assert!(!unfit.is_empty(), "a batch that the cloud would refuse was about to be sealed: {error}");
-            error!(%error, rows = unfit.len(), "rows that the cloud would refuse were about to be sealed");
-            return self.set_aside(&unfit).map(|()| None);
+            let rows = self.set_aside(&unfit)?;
+            error!(%error, rows, "the cloud would refuse these rows: they are set aside");
+            return Ok(None);
         }
         let payload = Payload::seal(&batch);
         let (first_at, last_at) = batch.span().unwrap_or((batch.sealed_at, batch.sealed_at));
@@ -440,14 +441,21 @@ impl Outbox {
         for id in gathered.repeats.iter() {
             self.memory.unsealed.remove(id);
         }
-        self.set_aside(&gathered.damaged)
+        self.set_aside_damaged(&gathered.damaged)
     }
 
-    /// Rows that are not what was stored stay in the file, and go nowhere.
-    pub(super) fn set_aside(&mut self, damaged: &SeqSet) -> Result<(), OutboxError> {
+    /// Rows that are not what was stored. What they were is read again, as far as meters still have it.
+    pub(super) fn set_aside_damaged(&mut self, damaged: &SeqSet) -> Result<(), OutboxError> {
         if damaged.is_empty() {
             return Ok(());
         }
+        let rows = self.set_aside(damaged)?;
+        error!(rows, "rows of the outbox are not what was stored: they are set aside, and profiles are read again");
+        self.forget_cursors()
+    }
+
+    /// These stay in the file, and go nowhere. Answers how many there are.
+    fn set_aside(&mut self, damaged: &SeqSet) -> Result<usize, OutboxError> {
         self.memory.recent.retain(|row| !damaged.contains(row.id));
         let mut rows = 0;
         for id in damaged.iter() {
@@ -456,10 +464,8 @@ impl Outbox {
             self.memory.unsealed.remove(id);
             self.memory.held.insert(id);
         }
-        error!(rows, "rows of the outbox are not what was stored: they are set aside, and profiles are read again");
         self.memory.damaged += rows as u64;
-        self.forget_cursors()?;
-        Ok(())
+        Ok(rows)
     }
 
     fn blocks(&self, blocks: BTreeMap<(i64, Unit, i8, bool), Vec<BlockRow>>) -> Vec<SeriesBlock> {

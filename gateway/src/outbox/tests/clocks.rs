@@ -65,7 +65,7 @@ fn a_maximum_that_occurred_in_no_year_keeps_its_value() {
     assert_eq!(occurred, [None, None, Some(UtcMillis(T0 - 5))]);
 }
 
-/// Negative control: panic where `check_content` refuses: the forwarder would, at every seal.
+/// Negative controls: panic where `check_content` refuses: the forwarder would, at every seal; forget the cursors, as for damage.
 #[test]
 fn a_row_that_no_cloud_takes_is_set_aside_and_the_others_go() {
     let mut outbox = outbox();
@@ -75,6 +75,7 @@ fn a_row_that_no_cloud_takes_is_set_aside_and_the_others_go() {
     assert_eq!(seal(&mut outbox, Which::Backlog, 100), None);
     let usage = outbox.usage().unwrap();
     assert_eq!((usage.rows_unsealed, usage.rows_damaged), (2, 1));
+    assert_eq!(outbox.cursors_epoch(), 0, "read again, it would be set aside again");
     let sealed = seal(&mut outbox, Which::Backlog, 100).unwrap();
     assert_eq!(values(&outbox, &sealed), [5, 6]);
 }
