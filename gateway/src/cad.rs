@@ -72,8 +72,8 @@ impl CadFeed {
     }
 
     /// Says in the inventory who has fallen silent since `since`, at the earliest.
-    pub fn find_silent(&self, since: UtcMillis, now: UtcMillis) {
-        self.inventory.find_silent(since, now);
+    pub fn find_silent(&self, since: UtcMillis, now: UtcMillis, is_trusted: bool) {
+        self.inventory.find_silent(since, now, is_trusted);
     }
 
     /// `Ok(None)` for a topic that carries no readings.

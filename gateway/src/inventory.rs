@@ -184,15 +184,17 @@ impl InventoryKeeper {
     }
 
     /// Meters that push and have not been heard of for three of their cadences, or since `since` where that was later.
-    pub fn find_silent(&self, since: UtcMillis, now: UtcMillis) {
+    pub fn find_silent(&self, since: UtcMillis, now: UtcMillis, is_trusted: bool) {
         let mut state = self.state();
         let mut found = 0;
         for Known { entry, .. } in state.meters.values_mut() {
             if entry.protocol != CAD || entry.state == MeterState::Silent {
                 continue;
             }
-            // The clock was ahead when it was heard of: its time runs from now on.
-            entry.last_read_at = entry.last_read_at.map(|at| at.min(now));
+            // The clock was ahead when it was heard of: its time runs from now on. One that is not trusted may be behind.
+            if is_trusted {
+                entry.last_read_at = entry.last_read_at.map(|at| at.min(now));
+            }
             let cadence_s = entry.expected.iter().map(|series| series.cadence_s).max().unwrap_or(0);
             let silent_ms = now.since(entry.last_read_at.map_or(since, |at| at.max(since)));
             if silent_ms > (i64::from(cadence_s) * 1000 * CADENCES_MISSED).max(SILENT_MS_MIN) {
@@ -306,13 +308,13 @@ mod tests {
             assert_eq!(known, (meter, 1, Some(UtcMillis(90_000)), MeterState::Unknown));
         }
         let state = || keeper.snapshot().1.meters[1].state;
-        keeper.find_silent(UtcMillis(100_000), UtcMillis(160_000));
+        keeper.find_silent(UtcMillis(100_000), UtcMillis(160_000), true);
         assert_eq!(state(), MeterState::Unknown, "not before it had its time since the start");
         let version = keeper.version();
-        keeper.find_silent(UtcMillis(100_000), UtcMillis(161_000));
+        keeper.find_silent(UtcMillis(100_000), UtcMillis(161_000), true);
         assert_eq!((state(), keeper.version()), (MeterState::Silent, version + 1));
         keeper.read("heard", &MeterId::new("heard").unwrap(), UtcMillis(200_000), None);
-        keeper.find_silent(UtcMillis(100_000), UtcMillis(260_000));
+        keeper.find_silent(UtcMillis(100_000), UtcMillis(260_000), true);
         assert_eq!(state(), MeterState::Ok);
     }
 
@@ -330,7 +332,8 @@ mod tests {
         assert_eq!(keeper.snapshot().1.meters[0].last_read_at, Some(UtcMillis(2)));
     }
 
-    /// Negative controls: keep the latest of two reads; leave one that lies ahead of the clock as it is.
+    /// Negative controls: keep the latest of two reads; leave one that lies ahead of the clock as it is; believe a
+    /// clock that is not trusted.
     #[test]
     fn a_clock_that_was_ahead_hides_no_dead_meter() {
         let keeper = InventoryKeeper::default();
@@ -341,9 +344,15 @@ mod tests {
         }
         keeper.read("living", &meter, UtcMillis(1_000), None);
         assert_eq!(keeper.snapshot().1.meters[1].last_read_at, Some(UtcMillis(1_000)));
-        keeper.find_silent(UtcMillis(0), UtcMillis(2_000));
+        keeper.find_silent(UtcMillis(0), UtcMillis(2_000), false);
+        assert_eq!(
+            keeper.snapshot().1.meters[0].last_read_at,
+            Some(UtcMillis(9_000_000)),
+            "it may be ours that is behind"
+        );
+        keeper.find_silent(UtcMillis(0), UtcMillis(2_000), true);
         keeper.read("living", &meter, UtcMillis(50_000), None);
-        keeper.find_silent(UtcMillis(0), UtcMillis(62_001));
+        keeper.find_silent(UtcMillis(0), UtcMillis(62_001), true);
         let states: Vec<MeterState> = keeper.snapshot().1.meters.iter().map(|entry| entry.state).collect();
         assert_eq!(states, [MeterState::Silent, MeterState::Ok]);
     }

@@ -95,7 +95,7 @@ pub async fn run(parts: FeedParts, mut feed: CadFeed, mut link: MqttLink) {
                 let now = parts.clock.wall();
                 // The clock may have been ahead.
                 since = since.min(now);
-                feed.find_silent(since, now);
+                feed.find_silent(since, now, parts.trust.untrusted().is_none());
                 continue;
             }
             event = link.events.recv() => event,
