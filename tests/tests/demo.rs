@@ -33,7 +33,7 @@ fn a_demo_that_is_ended_leaves_neither_processes_nor_files() {
             .spawn()
             .unwrap();
         let mut said = BufReader::new(demo.stderr.take().unwrap()).lines().map_while(Result::ok);
-        assert!(said.any(|line| line.starts_with("the page:")), "the demo ended by itself");
+        assert!(said.any(|line| line.starts_with("all of them:")), "the demo ended by itself");
         assert!(running_in(folder.path()).len() >= 3, "{:?}", running_in(folder.path()));
         let signal = Command::new("kill").args([&format!("-{name}"), &demo.id().to_string()]).status().unwrap();
         assert!(signal.success());

@@ -88,8 +88,12 @@ async fn play(stage: &mut Stage, once: bool) -> anyhow::Result<bool> {
          {HDLC_METERS} DLMS on one HDLC line, {P1_METERS} P1 with a gas meter, {EACH_NAMES}",
         METERS + 1
     ));
-    say(&format!("the page: {}", stage.page()));
-    say("(the meters live some weeks ago, so that their fast clocks have room: the page calls them behind)");
+    let (page, first) = (stage.page(), CAD_METERS + 1);
+    say(&format!("a meter, live: {page}meters/SIM:{first:06}"));
+    say(&format!("all of them: {page}"));
+    say(
+        "(they live some weeks ago, so that their fast clocks have room: of the real yesterday, of which that page tells, they have nothing)",
+    );
     seconds(8).await;
     say("the uplink is torn for 10 s");
     stage.set_uplink(false);
