@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use protocols::metering::{Quality, UtcMillis};
-use protocols::uplink::{Batch, BatchRef, IncarnationStatus, Payload, SeqSet, Status};
+use protocols::uplink::{Batch, IncarnationStatus, SeqSet, Status};
 
 use super::*;
 use crate::archive::cut::CutSettings;
@@ -14,6 +14,7 @@ use crate::archive::{Archiver, Progress};
 use crate::log::Uplinked;
 use crate::memory::{INCARNATION, MemoryLog, MemoryStore, T0, batch};
 use crate::store::StoreBatch;
+use crate::testing::sealed;
 
 fn cut_of(object: &ArchiveObject) -> crate::archive::footer::CutRange {
     let crate::archive::footer::Place::Cut(cut) = object.place else { panic!("{object:?}") };
@@ -76,18 +77,7 @@ impl World {
     }
 
     async fn announce(&self, batch: &Batch, appended_at: UtcMillis) {
-        let payload = Payload::seal(batch);
-        let reference = BatchRef {
-            id: batch.id.clone(),
-            floor: 1,
-            sha256: payload.sha256,
-            bytes: payload.bytes.len() as u64,
-            uncompressed_bytes: payload.uncompressed_bytes,
-            readings: batch.reading_count() as u32,
-            events: batch.events.len() as u32,
-            first_at: T0,
-            last_at: T0,
-        };
+        let (reference, _) = sealed(batch, 1);
         let uplinked = Uplinked::Ref(reference.encode());
         self.log.append_ref(&batch.id.gateway, uplinked, appended_at).await.unwrap();
     }

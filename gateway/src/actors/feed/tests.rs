@@ -2,11 +2,22 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::config::Dialect;
+use crate::reading::session::SessionParts;
 use crate::reading::testing::{T0, TokioClock};
 use crate::reading::tests::room::{deliver_all, fill, small_parts};
 use crate::reading::tests::stored;
 
 const TELEGRAM: &[u8] = br#"{"meter":"SIM:000001","captured_at":"2026-11-23T00:00:15Z","readings":[{"code":"1-0:1.8.0","kind":"register","value":12345.678,"unit":"kWh"},{"code":"1-0:1.7.0","kind":"instant","value":"0.951","unit":"kW"}]}"#;
+
+fn feed_parts(session: &SessionParts) -> FeedParts {
+    FeedParts {
+        name: "cad".to_owned(),
+        outbox: session.outbox.clone(),
+        clock: session.clock.clone(),
+        trust: session.trust.clone(),
+        metrics: session.metrics.clone(),
+    }
+}
 
 /// Control, seen to fail: everything taken whatever the level.
 #[tokio::test(start_paused = true)]
@@ -14,13 +25,7 @@ async fn while_the_outbox_is_nearly_full_momentary_values_are_acknowledged_and_n
     let clock = TokioClock::shared(T0);
     let (session, outbox) = small_parts(&clock);
     let deliver = |topic: &str| {
-        let parts = FeedParts {
-            name: "cad".to_owned(),
-            outbox: session.outbox.clone(),
-            clock: clock.clone(),
-            trust: session.trust.clone(),
-            metrics: session.metrics.clone(),
-        };
+        let parts = feed_parts(&session);
         let (commands, mut answers) = mpsc::channel(4);
         let (sender, events) = mpsc::channel(4);
         let payload = bytes::Bytes::from_static(TELEGRAM);
@@ -51,13 +56,7 @@ async fn a_message_that_a_full_outbox_does_not_take_is_tried_again_and_then_ackn
     let clock = TokioClock::shared(T0);
     let (session, outbox) = small_parts(&clock);
     fill(&session.outbox, Level::Full).await;
-    let parts = FeedParts {
-        name: "cad".to_owned(),
-        outbox: session.outbox.clone(),
-        clock: clock.clone(),
-        trust: session.trust.clone(),
-        metrics: session.metrics.clone(),
-    };
+    let parts = feed_parts(&session);
     let (commands, mut answers) = mpsc::channel(4);
     let (sender, events) = mpsc::channel(4);
     // A register: momentary values are left out by now.
